@@ -1,0 +1,268 @@
+"""Healthy anatomy: axial sections of a head as T1-weighted MRI with contrast agent shows them.
+
+Lengths are in head units (1 = half the length of the head at its widest level, about 95 mm); ``x`` grows to the
+right, ``y`` to the back, ``z`` upwards with 0 at the floor of the sella and 1 just above the vertex. Intensities are
+relative to scalp fat at about 0.9.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lesion.data.phantom.fields import Plane, Waves, bump, capsule, ellipse, field, paint, sample_waves, soft
+
+EDGE = 0.02  # width of a tissue border, about two pixels at 224
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """What makes one patient's head: drawn once and shared by all its slices."""
+
+    width: float
+    harmonics: tuple[tuple[int, float, float], ...]
+    scalp: float
+    skull: float
+    atrophy: float
+    ventricles: float
+    asymmetry: float
+    grey: float
+    white: float
+    csf: float
+    fat: float
+    vessel: float
+    calcified: float
+    folds: Waves
+    warp_x: Waves
+    warp_y: Waves
+    texture: Waves
+    vessels: tuple[tuple[float, float, float, float], ...]
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> "Anatomy":
+        """Draws a head."""
+        white = rng.uniform(0.40, 0.52)
+        angles = rng.uniform(0, 2 * np.pi, size=24)
+        radii = np.sqrt(rng.uniform(0.1, 0.85, size=24))
+        return cls(
+            width=rng.uniform(0.76, 0.90),
+            harmonics=tuple((k, rng.normal(0, 0.022 / (k - 1)), rng.uniform(0, 2 * np.pi)) for k in (2, 3, 4, 5)),
+            scalp=rng.uniform(0.05, 0.10),
+            skull=rng.uniform(0.055, 0.085),
+            atrophy=rng.uniform(0, 1),
+            ventricles=rng.uniform(0.025, 0.075),
+            asymmetry=rng.normal(0, 0.18),
+            grey=white * rng.uniform(0.72, 0.88),
+            white=white,
+            csf=rng.uniform(0.08, 0.16),
+            fat=rng.uniform(0.75, 1.0),
+            vessel=rng.uniform(0.65, 0.95),
+            calcified=float(rng.random() < 0.35),
+            folds=sample_waves(rng, 28, 0.15, 0.26),
+            warp_x=sample_waves(rng, 6, 0.5, 1.4),
+            warp_y=sample_waves(rng, 6, 0.5, 1.4),
+            texture=sample_waves(rng, 12, 0.12, 0.7),
+            vessels=tuple(
+                (float(r * np.cos(t)), float(r * np.sin(t)), float(z), float(s))
+                for r, t, z, s in zip(
+                    radii, angles, rng.uniform(0, 0.85, size=24), rng.uniform(0.007, 0.017, size=24), strict=True
+                )
+            ),
+        )
+
+    def scale(self, z: float) -> float:
+        """Size of the head's outline at level ``z`` relative to the widest one."""
+        return float(np.sqrt(1 - ((z - 0.3) / 0.80) ** 2)) if z > 0.3 else 1 - 0.25 * (0.3 - z)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One level of a head on the pixel grid: every point's place relative to the outline."""
+
+    z: float
+    x: Plane
+    y: Plane
+    u: Plane
+    v: Plane
+    depth: Plane
+
+    @classmethod
+    def cut(cls, head: Anatomy, x: Plane, y: Plane, z: float) -> "Section":
+        """Cuts the head at ``z``; ``u`` and ``v`` are 1 at the outline, ``depth`` is the distance below the skin."""
+        size = head.scale(z)
+        u, v = x / np.float32(head.width * size), y / np.float32(size)
+        angle = np.arctan2(v, u)
+        outline = np.ones_like(x)
+        for order, amplitude, phase in head.harmonics:
+            outline += np.float32(amplitude) * np.cos(order * angle + np.float32(phase))
+        depth = (1 - np.hypot(u, v) / outline) * np.float32(size * (1 + head.width) / 2)
+        return cls(z, x, y, u, v, depth)
+
+
+def brain_surface(head: Anatomy, z: float) -> float:
+    """Depth of the dura below the skin at level ``z``: the cut through the vault gets oblique towards the vertex."""
+    return (head.scalp + head.skull) / max(head.scale(z), 0.55) ** 0.7
+
+
+def render(head: Anatomy, section: Section, brain: Section) -> Plane:
+    """Paints one level of a healthy head.
+
+    Args:
+        head: The patient.
+        section: Where the skull and the scalp are.
+        brain: Where the brain is: the same points, moved by the mass effect of a lesion.
+
+    Returns:
+        Signal before the scanner, float32 in about [0, 1].
+    """
+    image = np.zeros_like(section.x)
+    _paint_skull(image, head, section)
+    inside = soft(section.depth - np.float32(brain_surface(head, section.z)), EDGE)
+    paint(image, inside, _brain(head, brain))
+    _paint_meninges(image, head, section)
+    base = bump(section.z, -1, 0.16, 0.1)
+    if base > 0:
+        _paint_skull_base(image, head, section, base)
+    return image
+
+
+def _paint_skull(image: Plane, head: Anatomy, section: Section) -> None:
+    oblique = brain_surface(head, section.z) / (head.scalp + head.skull)
+    bone, inner = head.scalp * oblique, brain_surface(head, section.z)
+    ripple = 1 + np.float32(0.10) * field(head.texture, section.x * 2, section.y * 2, section.z)
+    paint(image, soft(section.depth, EDGE), head.fat * ripple)
+    paint(image, soft(0.012 - np.abs(section.depth - np.float32(0.55 * bone)), EDGE) * np.float32(0.5), 0.35)
+    paint(image, soft(section.depth - np.float32(bone), EDGE), 0.05)
+    marrow = 0.22 * (inner - bone)
+    paint(image, soft(np.float32(marrow) - np.abs(section.depth - np.float32((bone + inner) / 2)), EDGE), 0.38 * ripple)
+
+
+def _brain(head: Anatomy, at: Section) -> Plane:
+    """Cortex, white matter, fluid spaces and deep grey nuclei, not yet cut by the skull."""
+    folds = field(head.folds, at.x, at.y, at.z)
+    below = at.depth - np.float32(brain_surface(head, at.z) + 0.012)
+    reach = np.clip(1 - below / np.float32(0.30), 0, 1)
+    sulcus = np.float32(0.10 + 0.12 * head.atrophy) * reach**2
+    crest = np.abs(folds)
+    cortex = np.clip((sulcus + np.float32(0.55) * reach - crest) * 4 + 0.5, 0, 1)
+    cortex = np.maximum(cortex, soft(0.045 - below, EDGE))
+    mottle = np.float32(0.02) * field(head.texture, at.x, at.y, at.z)
+    image = np.full_like(at.x, head.white) + mottle
+    _paint_nuclei(image, head, at)
+    paint(image, cortex, head.grey + mottle)
+    paint(image, np.clip((sulcus - crest) * 5 + 0.5, 0, 1) * (reach > 0), head.csf)
+    paint(image, soft(-below, EDGE), head.csf)
+    _paint_midline(image, head, at)
+    _paint_ventricles(image, head, at)
+    _paint_sylvian(image, head, at)
+    posterior = bump(at.z, -1, 0.18, 0.1)
+    if posterior > 0:
+        _paint_posterior_fossa(image, head, at, posterior)
+    for u, v, z, radius in head.vessels:
+        if abs(z - at.z) < 0.06:
+            paint(image, soft(ellipse(at.u, at.v, (u, v), (radius, radius)), EDGE), head.vessel)
+    return image
+
+
+def _paint_nuclei(image: Plane, head: Anatomy, at: Section) -> None:
+    present = np.float32(bump(at.z, 0.34, 0.46, 0.06) * 0.8)
+    if present > 0:
+        for side in (-1, 1):
+            for centre, radii in (((0.17, 0.06), (0.10, 0.14)), ((0.30, -0.06), (0.08, 0.17)), ((0.13, -0.2), (0.06, 0.1))):
+                shape = ellipse(at.u, at.v, (side * centre[0], centre[1]), radii)
+                paint(image, soft(shape, 3 * EDGE) * present, head.grey)
+
+
+def _paint_midline(image: Plane, head: Anatomy, at: Section) -> None:
+    """Interhemispheric fissure; the corpus callosum bridges it at the level of the ventricles."""
+    present = np.float32(bump(at.z, 0.28, 2, 0.06))
+    bridge = 0.38 * bump(at.z, 0.3, 0.6, 0.08)
+    apart = soft(np.abs(at.v) - np.float32(bridge), 2 * EDGE) * present
+    paint(image, soft(0.06 - np.abs(at.u), 3 * EDGE) * apart * np.float32(0.7), head.grey)
+    wide = np.float32(0.008 + 0.012 * head.atrophy) * (1 + np.float32(0.5) * np.sin(at.v * 23))
+    paint(image, soft(wide - np.abs(at.u), EDGE) * apart, head.csf)
+
+
+def _paint_ventricles(image: Plane, head: Anatomy, at: Section) -> None:
+    lateral = bump(at.z, 0.40, 0.60, 0.07)
+    if lateral > 0:
+        for side in (-1, 1):
+            wide = head.ventricles * lateral * (1 + side * head.asymmetry)
+            middle = np.float32(0.07) + np.float32(0.9) * (at.v - np.float32(0.02)) ** 2
+            ends = np.clip((np.float32(0.42) - np.abs(at.v - 0.03)) * 8, -1, 1)
+            shape = np.float32(wide) * ends * (1 + np.float32(0.5) * np.abs(at.v)) - np.abs(at.u * side - middle)
+            paint(image, soft(shape, EDGE), head.csf)
+            plexus = ellipse(at.u, at.v, (side * 0.20, 0.36), (0.022, 0.05))
+            paint(image, soft(plexus, EDGE) * np.float32(lateral), head.vessel * 0.85)
+            paint(image, soft(plexus - 0.012, EDGE) * np.float32(lateral * head.calcified), 0.04)
+    third = np.float32(bump(at.z, 0.28, 0.40, 0.05))
+    shape = capsule(at.u, at.v, (0, -0.08), (0, 0.16), 0.3 * head.ventricles)
+    paint(image, soft(shape, EDGE) * third, head.csf)
+
+
+def _paint_sylvian(image: Plane, head: Anatomy, at: Section) -> None:
+    present = bump(at.z, 0.22, 0.44, 0.06)
+    if present == 0:
+        return
+    for side in (-1, 1):
+        outer, knee = (side * 0.84, -0.20), (side * 0.52, -0.10)
+        for start, end in ((outer, knee), (knee, (side * 0.46, 0.10))):
+            shape = capsule(at.u, at.v, start, end, 0.012 + 0.014 * head.atrophy)
+            paint(image, soft(shape + 0.05, EDGE) * np.float32(0.7 * present), head.grey)
+            paint(image, soft(shape, EDGE) * np.float32(present), head.csf)
+        paint(image, soft(ellipse(at.u, at.v, knee, (0.016, 0.016)), EDGE) * np.float32(present), head.vessel)
+
+
+def _paint_posterior_fossa(image: Plane, head: Anatomy, at: Section, present: float) -> None:
+    """Cerebellum with its folia, brainstem, fourth ventricle and the cisterns around them."""
+    amount = np.float32(present)
+    fossa = ellipse(at.u, at.v, (0, 0.46), (0.58, 0.42))
+    folia = np.sin(np.hypot(at.u * 0.8, at.v - 0.1) * 75 + np.float32(0.8) * field(head.texture, at.x, at.y, at.z))
+    paint(image, soft(fossa + 0.02, EDGE) * amount, head.csf)
+    paint(image, soft(fossa, EDGE) * amount, np.float32(head.grey) + np.float32(0.05) * folia)
+    for side in (-1, 1):
+        paint(image, soft(ellipse(at.u, at.v, (side * 0.24, 0.42), (0.17, 0.12)), 0.1) * amount, head.white)
+    paint(image, soft(ellipse(at.u, at.v, (0, 0.46), (0.05, 0.3)), 0.04) * amount, head.grey)
+    paint(image, soft(ellipse(at.u, at.v, (0, 0.08), (0.27, 0.22)), EDGE) * amount, head.csf)
+    paint(image, soft(ellipse(at.u, at.v, (0, 0.11), (0.19, 0.17)), EDGE) * amount, head.white)
+    paint(image, soft(ellipse(at.u, at.v, (0, 0.31), (0.06, 0.035 + 0.5 * head.ventricles)), EDGE) * amount, head.csf)
+    paint(image, soft(ellipse(at.u, at.v, (0.01, -0.07), (0.018, 0.018)), EDGE) * amount, head.vessel)
+
+
+def _paint_meninges(image: Plane, head: Anatomy, section: Section) -> None:
+    """Dura, falx and the venous sinuses, which take up contrast agent."""
+    surface = np.float32(brain_surface(head, section.z))
+    paint(image, soft(0.006 - np.abs(section.depth - surface), EDGE) * np.float32(0.6), head.vessel * 0.6)
+    present = np.float32(bump(section.z, 0.28, 2, 0.06) * 0.75)
+    bridge = 0.45 * bump(section.z, 0.3, 0.6, 0.08)
+    falx = soft(0.004 - np.abs(section.u), EDGE) * soft(np.abs(section.v) - np.float32(bridge), EDGE)
+    paint(image, falx * soft(section.depth - surface, EDGE) * present, head.vessel * 0.8)
+    for direction, radius in ((1, 0.035), (-1, 0.02)):
+        along = (section.depth - surface) * np.float32(1.1)
+        wedge = np.float32(radius) - np.maximum(np.abs(section.u) + 0.4 * along, np.abs(along - radius * 0.6))
+        here = (section.v * direction > 0) & (section.depth > 0)
+        paint(image, soft(wedge, EDGE) * here * np.float32(bump(section.z, 0.24, 2, 0.05)), head.vessel)
+
+
+def _paint_skull_base(image: Plane, head: Anatomy, at: Section, present: float) -> None:
+    """Orbits, air cells, sphenoid and petrous bone, carotids, cavernous sinuses and the healthy pituitary gland."""
+    amount = np.float32(present)
+    skin = soft(at.depth - np.float32(head.scalp), EDGE) * amount
+    orbit_level = np.float32(bump(at.z, -1, 0.10, 0.05))
+    paint(image, soft(ellipse(at.u, at.v, (0, -0.78), (0.17, 0.22)), EDGE) * skin * orbit_level, 0.06)
+    for side in (-1, 1):
+        orbit = soft(ellipse(at.u, at.v, (side * 0.38, -0.72), (0.20, 0.20)), EDGE) * amount * orbit_level
+        paint(image, orbit, head.fat * 0.85)
+        paint(image, soft(ellipse(at.u, at.v, (side * 0.38, -0.80), (0.12, 0.13)), EDGE) * orbit_level, 0.16)
+        septum = capsule(at.u, at.v, (side * 0.06, -0.92), (side * 0.06, -0.62), 0.006)
+        paint(image, soft(septum, EDGE) * orbit_level * skin, 0.55)
+        wing = capsule(at.u, at.v, (side * 0.72, -0.50), (side * 0.14, -0.27), 0.028)
+        paint(image, soft(wing, EDGE) * skin, 0.07)
+        petrous = capsule(at.u, at.v, (side * 0.74, 0.26), (side * 0.26, 0.06), 0.030)
+        paint(image, soft(petrous, EDGE) * skin, 0.09)
+        paint(image, soft(ellipse(at.u, at.v, (side * 0.12, -0.12), (0.03, 0.09)), EDGE) * amount * 0.7, head.vessel * 0.8)
+        carotid = ellipse(at.u, at.v, (side * 0.11, -0.18), (0.024, 0.024))
+        paint(image, soft(carotid, EDGE) * amount, head.vessel)
+        sinus = capsule(at.u, at.v, (side * 0.68, 0.50), (side * 0.45, 0.74), 0.018 * (1 + 2 * side * head.asymmetry))
+        paint(image, soft(sinus, EDGE) * skin, head.vessel)
+    paint(image, soft(ellipse(at.u, at.v, (0, -0.17), (0.10, 0.10)), 2 * EDGE) * amount * np.float32(0.8), head.csf)
+    paint(image, soft(ellipse(at.u, at.v, (0, -0.15), (0.03, 0.022)), EDGE) * amount, head.vessel * 0.75)

@@ -1,0 +1,64 @@
+"""Soft shapes and random fields on a pixel grid: what the phantoms are painted with."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Plane = NDArray[np.float32]
+
+
+class Waves(NamedTuple):
+    """Plane waves whose sum is a stationary random field, smooth in all three dimensions.
+
+    A sum has no grid of its own, so that neighbouring slices of one patient cut the same folds at any image size.
+    """
+
+    vectors: NDArray[np.float32]
+    phases: NDArray[np.float32]
+
+
+def sample_waves(rng: np.random.Generator, count: int, shortest: float, longest: float) -> Waves:
+    """Draws ``count`` waves in random directions with wavelengths between the two bounds (head units)."""
+    directions = rng.normal(size=(count, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    lengths = rng.uniform(shortest, longest, size=(count, 1))
+    phases = rng.uniform(0, 2 * np.pi, size=count)
+    return Waves((2 * np.pi / lengths * directions).astype(np.float32), phases.astype(np.float32))
+
+
+def field(waves: Waves, x: Plane, y: Plane, z: float) -> Plane:
+    """The random field of ``waves`` on one slice: zero mean, unit variance, float32 of the shape of ``x``."""
+    total = np.zeros_like(x)
+    for (kx, ky, kz), phase in zip(waves.vectors, waves.phases, strict=True):
+        total += np.cos(kx * x + (ky * y + np.float32(kz * z + phase)))
+    return total * np.float32(np.sqrt(2 / len(waves.phases)))
+
+
+def soft(distance: Plane, width: float) -> Plane:
+    """Opacity of a shape from the signed distance to its edge: 0 outside, 1 inside, a ramp of ``width`` between."""
+    return np.clip(distance * np.float32(1 / width) + np.float32(0.5), 0, 1)
+
+
+def bump(value: float, low: float, high: float, ramp: float) -> float:
+    """1 between ``low`` and ``high``, 0 farther than ``ramp`` outside, linear between: where along z a part exists."""
+    return float(np.clip(min(value - low, high - value) / ramp + 1, 0, 1))
+
+
+def paint(image: Plane, opacity: Plane, value: Plane | float) -> None:
+    """Blends ``value`` into ``image`` in place."""
+    image += opacity * (np.asarray(value, dtype=np.float32) - image)
+
+
+def ellipse(x: Plane, y: Plane, centre: tuple[float, float], radii: tuple[float, float]) -> Plane:
+    """Approximate signed distance to an axis-parallel ellipse, positive inside."""
+    scaled = np.hypot((x - np.float32(centre[0])) / np.float32(radii[0]), (y - np.float32(centre[1])) / np.float32(radii[1]))
+    return (1 - scaled) * np.float32(min(radii))
+
+
+def capsule(x: Plane, y: Plane, start: tuple[float, float], end: tuple[float, float], radius: float) -> Plane:
+    """Signed distance to a line segment with round ends, positive inside."""
+    dx, dy = np.float32(end[0] - start[0]), np.float32(end[1] - start[1])
+    px, py = x - np.float32(start[0]), y - np.float32(start[1])
+    along = np.clip((px * dx + py * dy) / (dx * dx + dy * dy), 0, 1)
+    return np.float32(radius) - np.hypot(px - along * dx, py - along * dy)

@@ -1,0 +1,64 @@
+"""From the signal of a slice to a picture: pose in the field of view, coil shading, blur, Rician noise, window."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from lesion.data.phantom.fields import Plane
+
+
+@dataclass(frozen=True, slots=True)
+class Scanner:
+    """Settings of one examination: drawn once for a patient and shared by all its slices."""
+
+    rotation: float
+    zoom: float
+    shift: tuple[float, float]
+    shading: tuple[float, float, float, float, float]
+    blur: float
+    noise: float
+    gain: float
+    gamma: float
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator) -> "Scanner":
+        """Draws an examination; ``zoom`` is the half length of the head relative to half the image."""
+        return cls(
+            rotation=rng.normal(0, 0.12),
+            zoom=rng.uniform(0.74, 0.94),
+            shift=(rng.uniform(-0.06, 0.06), rng.uniform(-0.06, 0.06)),
+            shading=tuple(rng.normal(0, (0.16, 0.16, 0.10, 0.12, 0.12)).tolist()),
+            blur=rng.uniform(0.002, 0.007),
+            noise=rng.uniform(0.012, 0.035),
+            gain=rng.uniform(0.75, 1.1),
+            gamma=rng.uniform(0.8, 1.25),
+        )
+
+    def grid(self, size: int) -> tuple[Plane, Plane]:
+        """Head coordinates of every pixel of a square image: two float32 (size, size)."""
+        axis = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / size) - 1
+        x, y = np.meshgrid(axis - np.float32(self.shift[0]), axis - np.float32(self.shift[1]))
+        cos, sin = np.float32(np.cos(self.rotation) / self.zoom), np.float32(np.sin(self.rotation) / self.zoom)
+        return cos * x + sin * y, cos * y - sin * x
+
+    def acquire(self, signal: Plane, rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Takes the picture of a slice.
+
+        Args:
+            signal: Float32 (size, size) in about [0, 1].
+            rng: Source of the noise.
+
+        Returns:
+            Uint8 (size, size).
+        """
+        size = len(signal)
+        axis = np.linspace(-1, 1, size, dtype=np.float32)
+        x, y = axis[None, :], axis[:, None]
+        a, b, c, d, e = np.asarray(self.shading, dtype=np.float32)
+        image = gaussian_filter(signal, self.blur * size) * np.exp(a * x + b * y + c * x * y + d * x**2 + e * y**2)
+        real, imaginary = np.float32(self.noise) * rng.standard_normal((2, size, size), dtype=np.float32)
+        magnitude = np.hypot(image + real, imaginary)  # Rician: the magnitude of a complex signal
+        window = np.float32(self.gain) * np.clip(magnitude, 0, None) ** np.float32(self.gamma)
+        return np.round(np.clip(window, 0, 1) * 255).astype(np.uint8)

@@ -1,0 +1,1 @@
+"""Why a model decides: class-activation maps, overlays and their faithfulness."""

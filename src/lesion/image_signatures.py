@@ -1,0 +1,48 @@
+"""Names of files that are images or hold them, but of a type that Lesion does not decode."""
+
+_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"GIF87a", "GIF"),
+    (0, b"GIF89a", "GIF"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"\0\0\2\0", "CUR"),
+    (0, b"8BPS", "PSD"),
+    (0, b"%!PS", "EPS or PostScript"),
+    (0, b"\xc5\xd0\xd3\xc6", "EPS"),
+    (0, b"%PDF", "PDF"),
+    (0, b"\x1f\x8b", "gzip (a compressed NIfTI volume perhaps)"),
+    (344, b"n+1\0", "NIfTI"),
+    (344, b"ni1\0", "NIfTI"),
+    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"II\x2b\0", "BigTIFF"),
+    (0, b"MM\0\x2b", "BigTIFF"),
+    (0, b"II\xbc", "JPEG XR"),
+    (0, b"v/1\1", "OpenEXR"),
+    (0, b"SIMPLE  =", "FITS"),
+    (0, b"\x89HDF\r\n\x1a\n", "HDF5"),
+    (0, b"DDS ", "DDS"),
+    (0, b"icns", "ICNS"),
+    (0, b"qoif", "QOI"),
+    (0, b"FORM", "IFF"),
+    (0, b"\x8aMNG", "MNG"),
+    (0, b"NRRD", "NRRD"),
+    (0, b"\xd7\xcd\xc6\x9a", "WMF"),
+    (0, b"/* XPM */", "XPM"),
+)
+_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
+
+
+def other_image_type(data: bytes) -> str | None:
+    """Tell by its signature which unsupported image type a file has; None where it is none that is known."""
+    for offset, signature, name in _SIGNATURES:
+        if data.startswith(signature, offset):
+            return name
+    if data[4:8] == b"ftyp":
+        return _BRANDS.get(data[8:12], "MP4 or another film")
+    if data[:1] == b"P" and data[1:2] in b"1234567Ff" and data[2:3].isspace():
+        return "PNM"
+    if b"<svg" in data[:1024].lower():
+        return "SVG"
+    return None

@@ -1,0 +1,125 @@
+"""Write a trained network as a bundle, and refuse to unless the exported graph gives the network's answers."""
+
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from lesion.errors import BundleError
+from lesion.evaluation.calibration import softmax
+from lesion.model.bundle import Bundle, seal
+from lesion.model.engines import OpenVINOEngine
+from lesion.model.network import Network, NetworkOutputs
+from lesion.model.weights import timm_state
+
+AGREEMENT = 1e-4  # the greatest difference of a probability between the exported graph and torch, both in float32
+GOLDEN = 8  # golden answers kept in a bundle
+
+
+def export_bundle(
+    folder: Path,
+    network: Network,
+    images: NDArray[np.uint8],
+    temperature: float,
+    facts: Mapping[str, Any],
+    extras: Callable[[Path], None] | None = None,
+) -> Bundle:
+    """Export a network to ``folder`` as an immutable bundle.
+
+    The bundle is built in a temporary folder beside ``folder`` and renamed into place when it is whole, so that a
+    killed export leaves no half bundle.
+
+    Args:
+        folder: Where the bundle goes; must not exist.
+        network: The trained network.
+        images: (N, S, S, 3) uint8 real images as the network sees them, N at least 1: the graph is compared with
+            torch on all of them and the first 8 become the golden answers.
+        temperature: The calibration temperature.
+        facts: The sections of ``bundle.json`` that the export does not make itself: name, classes, preprocessing,
+            model, calibration, metrics, data, lineage.
+        extras: Writes further files (model card, report) into the folder it is given, before it is sealed.
+
+    Returns:
+        The bundle, opened and verified.
+
+    Raises:
+        BundleError: ``folder`` exists, or the graph's probabilities differ from torch's by more than 1e-4.
+    """
+    if folder.exists():
+        raise BundleError(f"'{folder}' exists already. A bundle is never overwritten: choose another folder.")
+    if len(images) == 0:
+        raise BundleError("A bundle needs at least one real image to compare the exported graph with torch.")
+    network = network.float().cpu().eval()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+        made = Path(temporary) / "bundle"
+        made.mkdir()
+        export_onnx(network, made / "model.onnx", images.shape[1])
+        save_file(timm_state(network), made / "model.safetensors")
+        expected = softmax(run_torch(network, images).logits.numpy(), temperature)
+        difference = _largest_difference(made / "model.onnx", images, expected, temperature)
+        np.savez_compressed(
+            made / "golden.npz", images=images[:GOLDEN], probabilities=expected[:GOLDEN].astype(np.float32)
+        )
+        if extras is not None:
+            extras(made)
+        agreement = {"onnx_torch_max_difference": difference, "images": len(images)}
+        seal(made, dict(facts) | {"agreement": agreement})
+        made.rename(folder)
+    return Bundle.open(folder)
+
+
+def export_onnx(network: Network, path: Path, size: int) -> None:
+    """Write the network as one ONNX file for (B, size, size, 3) uint8 images with a dynamic batch."""
+    example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    talk = io.StringIO()
+    with warnings.catch_warnings(), redirect_stdout(talk), redirect_stderr(talk):
+        warnings.simplefilter("ignore")  # the exporter warns about its own deprecations
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            external_data=False,
+            input_names=["images"],
+            output_names=["logits", "features", "cams"],
+            dynamic_shapes={"images": {0: torch.export.Dim("batch", min=1, max=4096)}},
+            verbose=False,
+        )
+    if program is None:
+        raise BundleError("torch.onnx.export gave no program.")
+    program.save(path, external_data=False)
+
+
+def run_torch(network: Network, images: NDArray[np.uint8], batch_size: int = 32) -> NetworkOutputs:
+    """Run (N, S, S, 3) uint8 images through the network on its own device; the outputs come back on the CPU."""
+    device = network.classifier.weight.device
+    batches = []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
+            batches.append([output.float().cpu() for output in network(batch)])
+    return NetworkOutputs(*(torch.cat(outputs) for outputs in zip(*batches, strict=True)))
+
+
+def _largest_difference(
+    onnx: Path, images: NDArray[np.uint8], expected: NDArray[np.floating[Any]], temperature: float
+) -> float:
+    engine = OpenVINOEngine(onnx, precision="f32")
+    answers = [engine(images[start : start + GOLDEN]).logits for start in range(0, len(images), GOLDEN)]
+    difference = float(np.abs(softmax(np.concatenate(answers), temperature) - expected).max())
+    if not difference <= AGREEMENT:
+        raise BundleError(
+            f"The exported graph differs from torch by {difference:.2e} in a probability (at most {AGREEMENT:.0e}), "
+            f"on {len(images)} images. The bundle was not written.",
+            code="bundle_disagrees",
+            status=500,
+        )
+    return difference

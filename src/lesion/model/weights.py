@@ -1,0 +1,139 @@
+"""Initial weights: from timm's hub, from a safetensors file, or none; and a record of which it was."""
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lesion.errors import ConfigError
+from lesion.model.network import Network
+
+HEAD = ("classifier.weight", "classifier.bias")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsRecord:
+    """What a network's weights were before training.
+
+    Attributes:
+        source: ``hub`` (timm's pretrained weights), ``path`` (a file) or ``none`` (random numbers).
+        name: The hub's identifier or the file's name; empty for ``none``.
+        sha256: The file's hash, hex; empty unless ``source`` is ``path``.
+        head: Whether the classifier was taken from the weights too; otherwise it starts from random numbers.
+    """
+
+    source: Literal["hub", "path", "none"]
+    name: str = ""
+    sha256: str = ""
+    head: bool = False
+
+    def sentence(self) -> str:
+        """Say in one sentence what the network starts from, for the person and the report."""
+        if self.source == "none":
+            return "RANDOM INITIAL WEIGHTS: nothing was learned before this training (model.weights=none)."
+        head = "classifier included" if self.head else "with a new classifier"
+        return f"Initial weights: {self.name} ({self.source}), {head}."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON-ready values."""
+        return asdict(self)
+
+
+def create_network(
+    backbone: str, num_classes: int, weights: str = "none", *, drop_rate: float = 0.0, pad_type: str | None = None
+) -> tuple[Network, WeightsRecord, dict[str, Any]]:
+    """Build a network for ``num_classes`` on a timm backbone and fill it with ``weights``.
+
+    Args:
+        backbone: A timm model name, with or without its pretrained tag.
+        num_classes: The number of classes, at least 2.
+        weights: ``hub``, ``none`` or the path of a ``.safetensors`` file with timm's parameter names, such as the one
+            in a bundle.
+        drop_rate: Dropout before the classifier.
+        pad_type: ``same`` for TensorFlow's padding, ``""`` for timm's own. Left out, it follows timm's rule for
+            names: weights whose tag begins with ``tf`` were trained with ``same``.
+
+    Returns:
+        The network, the record of its weights, and the keyword arguments that rebuild the backbone with
+        ``timm.create_model``.
+
+    Raises:
+        ConfigError: The backbone is unknown, the hub is out of reach, or the file does not fit the network.
+    """
+    if not timm.is_model(backbone.split(".")[0]):
+        close = timm.list_models(f"*{backbone[:6]}*")[:6]
+        raise ConfigError(f"timm has no model '{backbone}'. Similar names: {', '.join(close) or 'none'}.")
+    path = None if weights in ("hub", "none") else Path(weights)
+    same = pad_type == "same" or (pad_type is None and path is not None and _tag(path).startswith("tf"))
+    arguments: dict[str, Any] = {"pad_type": "same"} if same else {}
+    network = _build(backbone, num_classes, weights == "hub", drop_rate, arguments)
+    if path is not None:
+        return network, load_weights(network, path), arguments
+    if weights == "hub":
+        config: dict[str, Any] = network.backbone.pretrained_cfg  # type: ignore[assignment]
+        return network, WeightsRecord("hub", str(config.get("hf_hub_id") or backbone)), arguments
+    return network, WeightsRecord("none"), arguments
+
+
+def timm_state(network: Network) -> dict[str, Tensor]:
+    """Return the network's tensors under timm's names: the backbone's own, then ``classifier.*``."""
+    state = {f"{name}": tensor.contiguous() for name, tensor in network.backbone.state_dict().items()}
+    return state | {name: network.state_dict()[name].contiguous() for name in HEAD}
+
+
+def load_weights(network: Network, path: Path) -> WeightsRecord:
+    """Fill a network from a ``.safetensors`` file; a classifier for other classes is left out and said so.
+
+    Raises:
+        ConfigError: The file is missing, is no safetensors file, or was made for another network.
+    """
+    if path.suffix != ".safetensors":
+        raise ConfigError(
+            f"model.weights='{path}' is not 'hub', 'none' or a .safetensors file. Other formats can hold code; "
+            "convert the file with safetensors.torch.save_file first."
+        )
+    if not path.is_file():
+        raise ConfigError(f"model.weights='{path}' does not exist. Give an existing .safetensors file, hub or none.")
+    try:
+        state = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ConfigError(f"model.weights='{path}' cannot be read as safetensors: {error}.") from error
+    own = timm_state(network)
+    head = all(name in state and state[name].shape == own[name].shape for name in HEAD)
+    needed = [name for name in own if head or name not in HEAD]
+    wrong = [name for name in needed if name not in state or state[name].shape != own[name].shape]
+    if wrong:
+        raise ConfigError(
+            f"model.weights='{path.name}' does not fit the network: {len(wrong)} of {len(own)} tensors are missing or "
+            f"of another shape (first: {wrong[0]}). Give the backbone that these weights were made for."
+        )
+    network.backbone.load_state_dict({name: state[name] for name in needed if name not in HEAD})
+    if head:
+        network.load_state_dict({name: state[name] for name in HEAD}, strict=False)
+    return WeightsRecord("path", path.name, hashlib.sha256(path.read_bytes()).hexdigest(), head=head)
+
+
+def _build(backbone: str, num_classes: int, pretrained: bool, drop_rate: float, arguments: dict[str, Any]) -> Network:
+    try:
+        body = timm.create_model(backbone, pretrained=pretrained, num_classes=0, **arguments)
+    except TypeError as error:
+        raise ConfigError(f"timm's '{backbone}' does not take {arguments}: {error}. Set model.pad_type=''.") from error
+    except (OSError, RuntimeError) as error:
+        if not pretrained:
+            raise
+        raise ConfigError(
+            f"model.weights=hub could not fetch the weights of '{backbone}': {error}. Without a network, give "
+            "model.weights=<path of a .safetensors file>, or model.weights=none to start from random numbers."
+        ) from error
+    return Network(body, num_classes, body.pretrained_cfg["mean"], body.pretrained_cfg["std"], drop_rate)
+
+
+def _tag(path: Path) -> str:
+    """Return the pretrained tag of a file named as timm does: ``<model>.<tag>.safetensors``."""
+    parts = path.name.split(".")
+    return parts[1] if len(parts) > 2 else ""
