@@ -1,4 +1,4 @@
-"""From a decoded image of any size to the square that the network sees; the same for training, command line and server."""
+"""From an image of any size to the square that the network sees; the same for training, command line and server."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lesion.errors import ConfigError
-from lesion.images import Limits, decode
+from lesion.images import DEFAULT_LIMITS, Limits, decode
 
 Fit = Literal["pad", "crop", "stretch"]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -75,12 +75,11 @@ class Preprocessing:
         inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
         top, left = (size - inner_height) // 2, (size - inner_width) // 2
         fitted = np.zeros((size, size, 3), np.uint8)
-        fitted[top : top + inner_height, left : left + inner_width] = picture.resize(
-            (inner_width, inner_height), resample
-        )
+        inner = picture.resize((inner_width, inner_height), resample)
+        fitted[top : top + inner_height, left : left + inner_width] = np.asarray(inner)
         return fitted
 
-    def read(self, data: bytes, limits: Limits = Limits()) -> NDArray[np.uint8]:
+    def read(self, data: bytes, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
         """Decode a file and fit it: the one path from bytes to the network's input.
 
         Args:

@@ -126,17 +126,7 @@ def evaluate(
     check_inputs(logits, targets, classes)
     if paths and len(paths) != len(targets):
         raise DataError(f"{len(paths)} image names were given for {len(targets)} images; give one an image, or none.")
-    if calibration_logits is None or calibration_labels is None or not len(calibration_labels):
-        temperature, calibration_notes, calibration_images = (
-            1.0,
-            ["No calibration images: probabilities are not calibrated."],
-            0,
-        )
-    else:
-        check_inputs(calibration_logits, calibration_labels, classes)
-        temperature = fit_temperature(calibration_logits, calibration_labels)
-        calibration_images = len(calibration_labels)
-        calibration_notes = _calibration_notes(calibration_logits, calibration_labels, temperature)
+    temperature, calibration_images, calibration_notes = _calibrate(calibration_logits, calibration_labels, classes)
     probabilities, uncalibrated = softmax(logits, temperature), softmax(logits)
     metrics = compute_metrics(probabilities, targets, classes, prefix)
     before = compute_metrics(uncalibrated, targets, classes, prefix)
@@ -196,9 +186,14 @@ def right_examples(evaluation: Evaluation, per_class: int = 2, seed: int = 0) ->
     return np.concatenate(chosen).astype(np.int64)
 
 
-def _calibration_notes(
-    logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], temperature: float
-) -> list[str]:
+def _calibrate(
+    logits: NDArray[np.floating[Any]] | None, labels: NDArray[np.integer[Any]] | None, classes: Sequence[str]
+) -> tuple[float, int, list[str]]:
+    """Fit the temperature: its value, the number of images it rests on, and what to know about it."""
+    if logits is None or labels is None or not len(labels):
+        return 1.0, 0, ["There were no calibration images: the probabilities are not calibrated."]
+    check_inputs(logits, labels, classes)
+    temperature = fit_temperature(logits, labels)
     notes = []
     if is_separated(logits, labels):
         notes.append(
@@ -207,10 +202,8 @@ def _calibration_notes(
         )
     low, high = TEMPERATURE_RANGE
     if temperature < low * 1.01 or temperature > high / 1.01:
-        notes.append(
-            f"The temperature stopped at the end of its range ({low} to {high}): do not trust the probabilities."
-        )
-    return notes
+        notes.append(f"The temperature stopped at the end of its range ({low}–{high}): do not trust the probabilities.")
+    return temperature, len(labels), notes
 
 
 def _notes(

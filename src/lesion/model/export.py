@@ -17,7 +17,8 @@ from lesion.errors import BundleError
 from lesion.evaluation.calibration import softmax
 from lesion.model.bundle import Bundle, seal
 from lesion.model.engines import OpenVINOEngine
-from lesion.model.network import Network, NetworkOutputs
+from lesion.model.inference import run_network
+from lesion.model.network import Network
 from lesion.model.weights import timm_state
 
 AGREEMENT = 1e-4  # the greatest difference of a probability between the exported graph and torch, both in float32
@@ -64,7 +65,7 @@ def export_bundle(
         made.mkdir()
         export_onnx(network, made / "model.onnx", images.shape[1])
         save_file(timm_state(network), made / "model.safetensors")
-        expected = softmax(run_torch(network, images).logits.numpy(), temperature)
+        expected = softmax(run_network(network, [images]).logits.numpy(), temperature)
         difference = _largest_difference(made / "model.onnx", images, expected, temperature)
         np.savez_compressed(
             made / "golden.npz", images=images[:GOLDEN], probabilities=expected[:GOLDEN].astype(np.float32)
@@ -96,17 +97,6 @@ def export_onnx(network: Network, path: Path, size: int) -> None:
     if program is None:
         raise BundleError("torch.onnx.export gave no program.")
     program.save(path, external_data=False)
-
-
-def run_torch(network: Network, images: NDArray[np.uint8], batch_size: int = 32) -> NetworkOutputs:
-    """Run (N, S, S, 3) uint8 images through the network on its own device; the outputs come back on the CPU."""
-    device = network.classifier.weight.device
-    batches = []
-    with torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            batch = torch.from_numpy(np.ascontiguousarray(images[start : start + batch_size])).to(device)
-            batches.append([output.float().cpu() for output in network(batch)])
-    return NetworkOutputs(*(torch.cat(outputs) for outputs in zip(*batches, strict=True)))
 
 
 def _largest_difference(

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from lesion.errors import ConfigError
 
@@ -54,6 +54,7 @@ class Network(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.drop_rate = drop_rate
+        self.last_activation = nn.Identity()  # a place for hooks, the same for every backbone
         self.classifier = nn.Linear(int(backbone.num_features), num_classes)  # type: ignore[arg-type]
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
@@ -71,12 +72,13 @@ class Network(nn.Module):
             activation = tokens.transpose(1, 2).reshape(-1, channels, side, side)
         elif activation.shape[1] != channels:  # (B, h, w, D), as Swin and its kin have it
             activation = activation.permute(0, 3, 1, 2)
+        activation = self.last_activation(activation)
         return activation
 
     def logits(self, pixels: Tensor) -> Tensor:
         """Return (B, C) logits of (B, 3, H, W) float pixels in [0, 1]: the path of training."""
         features = self.activation(pixels).mean((2, 3))
-        logits: Tensor = self.classifier(F.dropout(features, self.drop_rate, self.training))
+        logits: Tensor = self.classifier(functional.dropout(features, self.drop_rate, self.training))
         return logits
 
     def forward(self, images: Tensor) -> NetworkOutputs:
@@ -107,3 +109,15 @@ class Network(nn.Module):
             ) from error
         finally:
             self.train(was_training)
+
+
+class PixelClassifier(nn.Module):
+    """A network as plain function from (B, 3, H, W) float pixels in [0, 1] to (B, C) logits, for outside tools."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Return the logits."""
+        return self.network.logits(pixels)

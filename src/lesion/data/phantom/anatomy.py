@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lesion.data.phantom.fields import Plane, Waves, bump, capsule, ellipse, field, paint, sample_waves, soft
+from lesion.data.phantom.fields import Plane, Waves, bump, capsule, ellipse, field, norm, paint, sample_waves, soft
 
 EDGE = 0.02  # width of a tissue border, about two pixels at 224
 
@@ -45,7 +45,7 @@ class Anatomy:
         radii = np.sqrt(rng.uniform(0.1, 0.85, size=24))
         return cls(
             width=rng.uniform(0.76, 0.90),
-            harmonics=tuple((k, rng.normal(0, 0.022 / (k - 1)), rng.uniform(0, 2 * np.pi)) for k in (2, 3, 4, 5)),
+            harmonics=tuple((k, rng.normal(0, 0.014 / (k - 1)), rng.uniform(0, 2 * np.pi)) for k in (2, 3, 4, 5)),
             scalp=rng.uniform(0.05, 0.10),
             skull=rng.uniform(0.055, 0.085),
             atrophy=rng.uniform(0, 1),
@@ -87,14 +87,19 @@ class Section:
 
     @classmethod
     def cut(cls, head: Anatomy, x: Plane, y: Plane, z: float) -> "Section":
-        """Cuts the head at ``z``; ``u`` and ``v`` are 1 at the outline, ``depth`` is the distance below the skin."""
+        """Cuts the head at ``z``, bent a little: no two heads have one shape, and none is symmetric.
+
+        ``u`` and ``v`` are 1 at the outline, ``depth`` is the distance below the skin.
+        """
         size = head.scale(z)
+        x = x + np.float32(0.014) * field(head.warp_x, x, y, z)
+        y = y + np.float32(0.014) * field(head.warp_y, x, y, z)
         u, v = x / np.float32(head.width * size), y / np.float32(size)
         angle = np.arctan2(v, u)
         outline = np.ones_like(x)
         for order, amplitude, phase in head.harmonics:
             outline += np.float32(amplitude) * np.cos(order * angle + np.float32(phase))
-        depth = (1 - np.hypot(u, v) / outline) * np.float32(size * (1 + head.width) / 2)
+        depth = (1 - norm(u, v) / outline) * np.float32(size * (1 + head.width) / 2)
         return cls(z, x, y, u, v, depth)
 
 
@@ -216,7 +221,7 @@ def _paint_posterior_fossa(image: Plane, head: Anatomy, at: Section, present: fl
     """Cerebellum with its folia, brainstem, fourth ventricle and the cisterns around them."""
     amount = np.float32(present)
     fossa = ellipse(at.u, at.v, (0, 0.46), (0.58, 0.42))
-    folia = np.sin(np.hypot(at.u * 0.8, at.v - 0.1) * 75 + np.float32(0.8) * field(head.texture, at.x, at.y, at.z))
+    folia = np.sin(norm(at.u * 0.8, at.v - 0.1) * 75 + np.float32(0.8) * field(head.texture, at.x, at.y, at.z))
     paint(image, soft(fossa + 0.02, EDGE) * amount, head.csf)
     paint(image, soft(fossa, EDGE) * amount, np.float32(head.grey) + np.float32(0.05) * folia)
     for side in (-1, 1):
@@ -255,10 +260,11 @@ def _paint_skull_base(image: Plane, head: Anatomy, at: Section, present: float) 
         paint(image, soft(ellipse(at.u, at.v, (side * 0.38, -0.80), (0.12, 0.13)), EDGE) * orbit_level, 0.16)
         septum = capsule(at.u, at.v, (side * 0.06, -0.92), (side * 0.06, -0.62), 0.006)
         paint(image, soft(septum, EDGE) * orbit_level * skin, 0.55)
-        wing = capsule(at.u, at.v, (side * 0.72, -0.50), (side * 0.14, -0.27), 0.028)
-        paint(image, soft(wing, EDGE) * skin, 0.07)
-        petrous = capsule(at.u, at.v, (side * 0.74, 0.26), (side * 0.26, 0.06), 0.030)
-        paint(image, soft(petrous, EDGE) * skin, 0.09)
+        bow = np.float32(0.6) * at.u**2  # both bones are bowed; lower down more of them is cut
+        thick = np.float32(0.008 + 0.12 * max(0.22 - at.z, 0)) * (np.float32(0.5) + np.abs(at.u))
+        for start, end in (((0.80, -0.20), (0.13, -0.27)), ((0.80, -0.16), (0.24, 0.04))):
+            bone = capsule(at.u, at.v + bow * np.sign(-start[1] - 0.18), (side * start[0], start[1]), (side * end[0], end[1]), 0)
+            paint(image, soft(bone + thick, EDGE) * skin * np.float32(0.8), 0.10)
         paint(image, soft(ellipse(at.u, at.v, (side * 0.12, -0.12), (0.03, 0.09)), EDGE) * amount * 0.7, head.vessel * 0.8)
         carotid = ellipse(at.u, at.v, (side * 0.11, -0.18), (0.024, 0.024))
         paint(image, soft(carotid, EDGE) * amount, head.vessel)

@@ -29,10 +29,18 @@ def sample_waves(rng: np.random.Generator, count: int, shortest: float, longest:
 
 def field(waves: Waves, x: Plane, y: Plane, z: float) -> Plane:
     """The random field of ``waves`` on one slice: zero mean, unit variance, float32 of the shape of ``x``."""
-    total = np.zeros_like(x)
-    for (kx, ky, kz), phase in zip(waves.vectors, waves.phases, strict=True):
-        total += np.cos(kx * x + (ky * y + np.float32(kz * z + phase)))
+    total, wave, part = np.zeros_like(x), np.empty_like(x), np.empty_like(x)
+    for (kx, ky, kz), phase in zip(waves.vectors, waves.phases, strict=True):  # in place: this is the hot loop
+        np.multiply(x, kx, out=wave)
+        wave += np.multiply(y, ky, out=part)
+        wave += np.float32(kz * z + phase)
+        total += np.cos(wave, out=wave)
     return total * np.float32(np.sqrt(2 / len(waves.phases)))
+
+
+def norm(x: Plane, y: Plane) -> Plane:
+    """Length of (x, y); several times faster than ``np.hypot``, whose care for overflow is not needed here."""
+    return np.sqrt(x * x + y * y)
 
 
 def soft(distance: Plane, width: float) -> Plane:
@@ -52,7 +60,7 @@ def paint(image: Plane, opacity: Plane, value: Plane | float) -> None:
 
 def ellipse(x: Plane, y: Plane, centre: tuple[float, float], radii: tuple[float, float]) -> Plane:
     """Approximate signed distance to an axis-parallel ellipse, positive inside."""
-    scaled = np.hypot((x - np.float32(centre[0])) / np.float32(radii[0]), (y - np.float32(centre[1])) / np.float32(radii[1]))
+    scaled = norm((x - np.float32(centre[0])) / np.float32(radii[0]), (y - np.float32(centre[1])) / np.float32(radii[1]))
     return (1 - scaled) * np.float32(min(radii))
 
 
@@ -61,4 +69,4 @@ def capsule(x: Plane, y: Plane, start: tuple[float, float], end: tuple[float, fl
     dx, dy = np.float32(end[0] - start[0]), np.float32(end[1] - start[1])
     px, py = x - np.float32(start[0]), y - np.float32(start[1])
     along = np.clip((px * dx + py * dy) / (dx * dx + dy * dy), 0, 1)
-    return np.float32(radius) - np.hypot(px - along * dx, py - along * dy)
+    return np.float32(radius) - norm(px - along * dx, py - along * dy)

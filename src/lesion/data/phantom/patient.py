@@ -1,12 +1,11 @@
 """A phantom patient: one head, one examination, one diagnosis and the slices through it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesion.data.phantom.anatomy import Anatomy, Section, render
-from lesion.data.phantom.fields import field
 from lesion.data.phantom.lesions import CLASSES, Lesion, displace, paint_lesion
 from lesion.data.phantom.scanner import Scanner
 from lesion.errors import DataError
@@ -67,16 +66,10 @@ class Patient:
         x, y = self.scanner.grid(size)
         section = Section.cut(self.head, x, y, z)
         ill = self.label != "notumor" and not healthy
-        brain = self._warped(displace(self.lesion, self.head, section) if ill else section)
+        brain = displace(self.lesion, self.head, section) if ill else section
         image = render(self.head, section, brain)
         mask = paint_lesion(image, self.lesion, self.head, section) > 0.5 if ill else np.zeros(image.shape, dtype=bool)
         return self.scanner.acquire(image, np.random.default_rng([self.seed, self.number, index + 1])), mask
-
-    def _warped(self, brain: Section) -> Section:
-        """Bends the brain a little so that no two have the same shape, and none is symmetric."""
-        dx = np.float32(0.018) * field(self.head.warp_x, brain.x, brain.y, brain.z)
-        dy = np.float32(0.018) * field(self.head.warp_y, brain.x, brain.y, brain.z)
-        return replace(brain, u=brain.u + dx, v=brain.v + dy, x=brain.x + dx, y=brain.y + dy)
 
 
 def phantom_slice(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from lesion.data.phantom.fields import Plane
+from lesion.data.phantom.fields import Plane, norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,6 @@ class Scanner:
         a, b, c, d, e = np.asarray(self.shading, dtype=np.float32)
         image = gaussian_filter(signal, self.blur * size) * np.exp(a * x + b * y + c * x * y + d * x**2 + e * y**2)
         real, imaginary = np.float32(self.noise) * rng.standard_normal((2, size, size), dtype=np.float32)
-        magnitude = np.hypot(image + real, imaginary)  # Rician: the magnitude of a complex signal
+        magnitude = norm(image + real, imaginary)  # Rician: the magnitude of a complex signal
         window = np.float32(self.gain) * np.clip(magnitude, 0, None) ** np.float32(self.gamma)
         return np.round(np.clip(window, 0, 1) * 255).astype(np.uint8)

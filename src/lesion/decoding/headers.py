@@ -10,20 +10,15 @@ import zlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from lesion.errors import ImageError
+from lesion.decoding import tiff
+from lesion.decoding.refusals import corrupt, truncated, unsupported
 
-MAX_PARTS = 65_536  # chunks, segments or TIFF values; a 20 MB PNG in 1 KB chunks has 20,000
+MAX_PARTS = 65_536  # chunks or segments; a 20 MB PNG in chunks of 1 KB has 20,000
 MAX_SCANS = 100  # each scan of a progressive JPEG walks over the whole picture; real ones have about 10
-ORIENTATION = 274
 
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
+_JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x00, 0x01}  # markers without a length
 _JPEG_DROPPED = (frozenset(range(0xE0, 0xF0)) - {0xE0, 0xEE}) | {0xFE}  # keeps JFIF and Adobe: they name the colours
-_TIFF_SIZES = {1: 1, 3: 2, 4: 4, 5: 8, 7: 1}  # bytes of a BYTE, SHORT, LONG, RATIONAL, UNDEFINED
-_TIFF_SCALARS = frozenset({256, 257, 259, 262, 266, 277, 278, 284, 292, 293, 317, 322, 323, 332})
-_TIFF_ARRAYS = frozenset({258, 273, 279, 320, 324, 325, 338, 339, 347, 529, 530, 531, 532})
-_TIFF_CODECS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}  # none, CCITT, LZW, JPEG, Deflate, PackBits
-_TIFF_FLOAT, _TIFF_MAX_TILE = 3, 2**26
 
 
 class Header(NamedTuple):
@@ -44,31 +39,6 @@ class Header(NamedTuple):
     orientation: int
     animated: bool
     picture: bytes
-
-
-def truncated(kind: str, data: bytes) -> ImageError:
-    """The refusal of a file that ends too early."""
-    return ImageError(
-        f"The {kind} image of {len(data):,} bytes ends before its picture does, so part of it was lost in copying or "
-        "uploading; send the whole file again.",
-        code="image_truncated",
-    )
-
-
-def corrupt(kind: str, why: str) -> ImageError:
-    """The refusal of a file that contradicts itself."""
-    return ImageError(
-        f"The {kind} image cannot be decoded because {why}; open it in an image viewer and save it again.",
-        code="image_corrupt",
-    )
-
-
-def unsupported(kind: str, what: str) -> ImageError:
-    """The refusal of a pixel layout or compression outside the list."""
-    return ImageError(
-        f"The {kind} image uses {what}, which is not supported; save it as an 8-bit RGB or greyscale PNG or JPEG.",
-        code="image_mode_not_supported",
-    )
 
 
 def read_header(data: bytes) -> Header | None:
@@ -92,7 +62,7 @@ def read_header(data: bytes) -> Header | None:
     return None
 
 
-def _exif_orientation(exif: bytes) -> int:
+def exif_orientation(exif: bytes) -> int:
     """Orientation of an EXIF block, 1 where it is absent or damaged: bad metadata must not cost the picture."""
     exif = exif.removeprefix(b"Exif\0\0")
     try:
@@ -101,48 +71,38 @@ def _exif_orientation(exif: bytes) -> int:
         (count,) = struct.unpack_from(order + "H", exif, start)
         for position in range(start + 2, start + 2 + 12 * min(count, 512), 12):
             tag, kind, number, value = struct.unpack_from(order + "HHIH", exif, position)
-            if (tag, kind, number) == (ORIENTATION, 3, 1):
-                return _checked_orientation(value)
+            if (tag, kind, number) == (tiff.ORIENTATION, tiff.SHORT, 1):
+                return value if 1 <= value <= 8 else 1
     except (KeyError, struct.error):
         pass
     return 1
 
 
-def _checked_orientation(value: int) -> int:
-    return value if 1 <= value <= 8 else 1
-
-
 def _jpeg(data: bytes) -> Header:
     position, size, orientation, kept = 2, None, 1, [b"\xff\xd8"]
     for _ in range(MAX_PARTS):
-        position = data.find(b"\xff", position)  # libjpeg skips junk between segments as well
-        while position >= 0 and data[position + 1] == 0xFF:
-            position += 1
-        if position < 0:
-            raise truncated("JPEG", data)
+        position = _next_marker(data, position)
         marker = data[position + 1]
-        if marker == 0 or marker in _JPEG_BARE:
-            position += 2
-            continue
-        if marker == 0xD9:
-            raise truncated("JPEG", data)
         if marker == 0xDA:
             break
+        if marker in _JPEG_BARE:
+            position += 2
+            continue
         (length,) = struct.unpack_from(">H", data, position + 2)
         segment = data[position : position + 2 + length]
-        if length < 2:
-            raise corrupt("JPEG", "a segment has a negative length")
-        if len(segment) < length + 2:
+        if marker == 0xD9 or len(segment) < length + 2:
             raise truncated("JPEG", data)
+        if length < 2:
+            raise corrupt("JPEG", "a segment is shorter than its own length field")
         if marker in _JPEG_FRAMES:
-            if size is not None:
-                raise corrupt("JPEG", "it describes its size twice")
+            if size is not None:  # Pillow would believe the one and libjpeg the other
+                raise corrupt("JPEG", "it gives its size twice")
             depth, height, width = struct.unpack_from(">BHH", segment, 4)
             if depth != 8:
                 raise unsupported("JPEG", f"{depth} bits a sample")
             size = width, height
         elif marker == 0xE1 and segment[4:10] == b"Exif\0\0" and orientation == 1:
-            orientation = _exif_orientation(segment[4:])
+            orientation = exif_orientation(segment[4:])
         if marker not in _JPEG_DROPPED:
             kept.append(segment)
         position += 2 + length
@@ -156,26 +116,36 @@ def _jpeg(data: bytes) -> Header:
     return Header("JPEG", *size, orientation, False, b"".join([*kept, data[position:]]))
 
 
+def _next_marker(data: bytes, position: int) -> int:
+    """Position of the next marker; libjpeg skips junk and padding between segments as well."""
+    position = data.find(b"\xff", position)
+    while position >= 0 and data[position + 1] == 0xFF:
+        position += 1
+    if position < 0:
+        raise truncated("JPEG", data)
+    return position
+
+
 def _png(data: bytes) -> Header:
     position, orientation, animated, kept, seen = 8, 1, False, [data[:8]], set[bytes]()
     for _ in range(MAX_PARTS):
         length, name = struct.unpack_from(">I4s", data, position)
-        end = position + 12 + length
+        body, end = position + 8, position + 12 + length
         if not name.isalpha():
             raise corrupt("PNG", "a chunk has no valid name")
         if end > len(data):
             raise truncated("PNG", data)
-        if not seen and (name != b"IHDR" or length != 13):
-            raise corrupt("PNG", "it does not begin with its size")
+        if (name == b"IHDR" and length == 13) == bool(seen):
+            raise corrupt("PNG", "it does not give its size once and first")
         if name == b"IDAT" or (name in {b"IHDR", b"PLTE", b"tRNS", b"IEND"} and name not in seen):
-            (crc,) = struct.unpack_from(">I", data, end - 4)
-            if crc != zlib.crc32(memoryview(data)[position + 4 : end - 4]):
-                raise corrupt("PNG", f"the checksum of its {name.decode()} part is wrong")
+            (checksum,) = struct.unpack_from(">I", data, end - 4)
+            if checksum != zlib.crc32(memoryview(data)[position + 4 : end - 4]):
+                raise corrupt("PNG", f"the checksum of its {name.decode()} chunk is wrong")
             kept.append(data[position:end])
         elif name == b"acTL":
-            animated = struct.unpack_from(">I", data, position + 8)[0] > 1
-        elif name == b"eXIf" and name not in seen:
-            orientation = _exif_orientation(data[position + 8 : end - 4])
+            animated = length >= 4 and struct.unpack_from(">I", data, body)[0] > 1
+        elif name == b"eXIf":
+            orientation = exif_orientation(data[body : end - 4])
         seen.add(name)
         position = end
         if name == b"IEND":
@@ -205,11 +175,11 @@ def _webp(data: bytes) -> Header:
     height = int.from_bytes(first[7:10], "little") + 1
     orientation, position = 1, 12
     for _ in range(MAX_PARTS):
-        if position + 8 > min(len(data), total + 8):
+        if position + 8 > total + 8:
             break
         name, length = struct.unpack_from("<4sI", data, position)
         if name == b"EXIF":
-            orientation = _exif_orientation(data[position + 8 : position + 8 + length])
+            orientation = exif_orientation(data[position + 8 : position + 8 + length])
         position += 8 + length + length % 2
     return Header("WEBP", width, height, orientation, bool(first[0] & 0x02), data)
 
@@ -221,71 +191,14 @@ def _bmp(data: bytes) -> Header:
         return Header("BMP", width, height, 1, False, data)
     if not 40 <= header <= 124:
         raise unsupported("BMP", f"a header of {header:,} bytes")
-    width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
-    if compression not in (0, 3):  # run lengths are decoded in pure Python: seconds of one core for one request
+    width, height, _, _, compression = struct.unpack_from("<iiHHI", data, 18)
+    if compression not in (0, 3):  # Pillow decodes run lengths in Python: many seconds of one core for one image
         raise unsupported("BMP", f"compression method {compression}")
-    needed = abs(height) * ((width * bits + 31) // 32 * 4)
-    if 0 < width and needed > len(data) and abs(height) * width <= 8 * len(data):
-        raise truncated("BMP", data)
     return Header("BMP", width, abs(height), 1, False, data)
 
 
 def _tiff(data: bytes) -> Header:
-    order = "<" if data[:2] == b"II" else ">"
-    (start,) = struct.unpack_from(order + "I", data, 4)
-    (count,) = struct.unpack_from(order + "H", data, start)
-    (following,) = struct.unpack_from(order + "I", data, start + 2 + 12 * count)
-    values, kept = dict[int, tuple[int, ...]](), list[bytes]()
-    for position in range(start + 2, start + 2 + 12 * count, 12):
-        tag, kind, number = struct.unpack_from(order + "HHI", data, position)
-        if tag == ORIENTATION and (kind, number) == (3, 1):
-            values[tag] = struct.unpack_from(order + "H", data, position + 8)
-        elif (tag in _TIFF_SCALARS or tag in _TIFF_ARRAYS) and tag not in values:
-            values[tag] = _tiff_values(data, order, position)
-            kept.append(data[position : position + 12])
-    width, height = (values.get(tag, (0,))[0] for tag in (256, 257))
-    _check_tiff(data, values)
-    # The kept entries, in a new directory at the end: the decoder sees no other tag and no other page.
-    directory = struct.pack(order + "H", len(kept)) + b"".join(
-        sorted(kept, key=lambda entry: entry[:2][:: 1 if order == ">" else -1])
-    )
-    padding = b"\0" * (len(data) % 2)
-    head = data[:4] + struct.pack(order + "I", len(data) + len(padding))
-    picture = b"".join([head, data[8:], padding, directory, b"\0\0\0\0"])
-    orientation = _checked_orientation(values.get(ORIENTATION, (1,))[0])
-    return Header("TIFF", width, height, orientation, following != 0, picture)
-
-
-def _tiff_values(data: bytes, order: str, position: int) -> tuple[int, ...]:
-    """The numbers of one directory entry; those of more than 4 bytes lie elsewhere in the file."""
-    tag, kind, number = struct.unpack_from(order + "HHI", data, position)
-    if kind not in _TIFF_SIZES or number == 0 or (tag in _TIFF_SCALARS and (number != 1 or kind not in (3, 4))):
-        raise corrupt("TIFF", f"tag {tag} has the wrong type or count")
-    if number * _TIFF_SIZES[kind] > len(data):
-        raise truncated("TIFF", data)
-    if number > 4 * MAX_PARTS:
-        raise corrupt("TIFF", f"tag {tag} has {number:,} values")
-    where = position + 8
-    if number * _TIFF_SIZES[kind] > 4:
-        (where,) = struct.unpack_from(order + "I", data, where)
-    letters = f"{order}{2 * number}I" if kind == 5 else f"{order}{number}{ {1: 'B', 3: 'H', 4: 'I', 7: 'B'}[kind] }"
-    return struct.unpack_from(letters, data, where)
-
-
-def _check_tiff(data: bytes, values: dict[int, tuple[int, ...]]) -> None:
-    compression = values.get(259, (1,))[0]
-    if compression not in _TIFF_CODECS:
-        raise unsupported("TIFF", f"compression method {compression}")
-    if _TIFF_FLOAT in values.get(339, ()):
-        raise unsupported("TIFF", "floating-point pixels, whose range is unknown")
-    if values.get(322, (1,))[0] * values.get(323, (1,))[0] > _TIFF_MAX_TILE:
-        raise corrupt("TIFF", "its tiles are absurdly large")
-    offsets = values.get(273) or values.get(324)
-    lengths = values.get(279) or values.get(325) or ()
-    if offsets is None:
-        raise corrupt("TIFF", "it does not say where its pixels are")
-    if max(offsets) >= len(data) or any(o + n > len(data) for o, n in zip(offsets, lengths, strict=False)):
-        raise truncated("TIFF", data)
+    return Header("TIFF", *tiff.read_directory(data))
 
 
 _READERS: tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes], Header]], ...] = (

@@ -1,0 +1,26 @@
+"""Train, evaluate, explain and bundle a classifier: python scripts/train.py experiment=phantom_mri.
+
+Settings are Hydra's (configs/train.yaml); -m sweeps: python scripts/train.py -m model.lr=1e-3,3e-3 experiment=…
+"""
+
+import os
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages for torch on a CPU; read when torch is imported
+
+import hydra
+from omegaconf import DictConfig
+
+from lesion.cli import errors_for_people
+from lesion.training import train
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    """Run one training and return what a sweep ranks by."""
+    with errors_for_people():
+        metrics, _ = train(cfg)
+        return metrics.get(cfg.optimized_metric)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""The inference worker: LitServe's contract around a Predictor, and a batch loop that rests while nothing comes."""
+
+import base64
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import parent_process
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any
+
+import litserve
+from litserve.loops.simple_loops import BatchedLoop
+from litserve.transport.base import MessageTransport
+from litserve.utils import LitAPIStatus, LoopResponseType
+
+from lesion.errors import ConfigError, ImageError
+from lesion.explanation.cam import METHOD
+from lesion.images import Limits
+from lesion.model.engines import Precision
+from lesion.model.predictor import Prediction, Predictor
+from serve.board import Board
+
+logger = logging.getLogger(__name__)
+IDLE_WAIT_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One request as it goes to a worker: the raw bytes, which are smaller than pixels and are decoded over there.
+
+    Attributes:
+        data: The image file.
+        explain: Whether an overlay is wanted.
+        class_name: The class to explain; the predicted one when None.
+        top_k: How many probabilities to give; all when None.
+    """
+
+    data: bytes
+    explain: bool = False
+    class_name: str | None = None
+    top_k: int | None = None
+
+
+class BatchLoop(BatchedLoop):  # type: ignore[misc]
+    """LitServe's batch loop with another way to wait.
+
+    LitServe asks its queue a thousand times a second while idle, or without a pause when ``batch_timeout`` is 0. Here a
+    worker sleeps until a first request comes, takes what waits beside it, and waits ``batch_timeout`` for more.
+    """
+
+    def get_batch_requests(
+        self, lit_api: "PredictAPI", request_queue: "Queue[Any]", transport: MessageTransport
+    ) -> tuple[list[Any], list[Any]]:
+        """Return one batch of (API process, request id, job); expired requests were answered by their API process."""
+        batch: list[Any] = []
+        deadline = 0.0
+        while len(batch) < lit_api.max_batch_size:
+            wait = max(deadline - time.monotonic(), 0.0) if batch else IDLE_WAIT_S
+            try:
+                consumer, uid, sent, job = request_queue.get(timeout=wait)
+            except Empty:
+                break
+            if time.monotonic() - sent > lit_api.request_timeout:
+                continue
+            self.put_response(transport, consumer, uid, (), LitAPIStatus.START, LoopResponseType.REGULAR)
+            batch.append((consumer, uid, job))
+            if len(batch) == 1:
+                deadline = time.monotonic() + lit_api.batch_timeout
+        return batch, []
+
+
+class PredictAPI(litserve.LitAPI):  # type: ignore[misc]
+    """Loads a bundle and predicts batches of jobs.
+
+    Args:
+        bundle: The bundle's folder.
+        device: ``cpu``, ``torch`` or ``cuda``; LitServe says which GPU.
+        threads: CPU threads for one image.
+        precision: See :func:`lesion.model.engines.load_engine`.
+        limits: What is refused before it is decoded.
+        max_batch_size: The most jobs in one batch.
+        batch_timeout: Seconds to wait for a batch to fill.
+    """
+
+    board: Board
+
+    def __init__(
+        self,
+        bundle: Path,
+        *,
+        device: str,
+        threads: int,
+        precision: Precision,
+        limits: Limits,
+        max_batch_size: int,
+        batch_timeout: float,
+    ) -> None:
+        super().__init__(max_batch_size=max_batch_size, batch_timeout=batch_timeout, loop=BatchLoop())
+        self.bundle = bundle
+        self.engine_device = device
+        self.threads = threads
+        self.precision = precision
+        self.limits = limits
+
+    def setup(self, device: str) -> None:
+        """Load the model in a worker process and report ready."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
+        end_with_parent()
+        self.worker = int(os.environ["LITSERVE_WORKER_ID"])
+        self.predictor = self.load(device)
+        engine = self.predictor.engine
+        self.board.worker_is_ready(self.worker, os.getpid(), engine.name, engine.precision)
+
+    def load(self, device: str) -> Predictor:
+        """Load the predictor; the one place to change when bundles are swapped while serving."""
+        chosen = device if self.engine_device == "cuda" else self.engine_device
+        return Predictor.load(self.bundle, chosen, self.threads, self.precision, self.limits)
+
+    def batch(self, inputs: list[Job]) -> list[Job]:
+        """Keep the jobs as they are; LitServe's own would look for tensors."""
+        return inputs
+
+    def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Keep the answers as they are."""
+        return output
+
+    def predict(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+        """Answer a batch; a refused image is an answer too, since an exception would fail the whole batch."""
+        self.board.worker_begins(self.worker)
+        try:
+            predictions = self.predictor.predict([job.data for job in jobs])
+            return [_answer(job, prediction) for job, prediction in zip(jobs, predictions, strict=True)]
+        finally:
+            self.board.worker_ends(self.worker)
+
+
+def _answer(job: Job, prediction: Prediction | ImageError) -> dict[str, Any]:
+    """Return what goes back to the API process: ``error`` (message, code, status), or the answer's members."""
+    if isinstance(prediction, ImageError):
+        return {"error": (prediction.message, prediction.code, prediction.status)}
+    answer: dict[str, Any] = {
+        "predicted_class": prediction.predicted_class,
+        "confidence": prediction.confidence,
+        "probabilities": prediction.top(job.top_k),
+        "inference_time_ms": round(prediction.inference_time_ms, 3),
+        "model_version": prediction.model_version,
+    }
+    if job.explain:
+        name = job.class_name or prediction.predicted_class
+        if name not in prediction.probabilities:
+            return {"error": (f"The model knows no class {name!r}.", "class_unknown", 422)}
+        overlay = base64.b64encode(prediction.overlay_png(name)).decode("ascii")
+        answer["explanation"] = {"class": name, "method": METHOD, "overlay_png_base64": overlay}
+    return answer
+
+
+def end_with_parent() -> None:
+    """End this process when its parent is gone, however that went, so that no worker is left over."""
+    parent = parent_process()
+    if parent is None:
+        raise ConfigError("end_with_parent is for processes that multiprocessing started.")
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end-with-parent", daemon=True).start()

@@ -1,0 +1,152 @@
+"""ASGI middleware: a request id and a last resort for errors; bounds on bodies, counted as they arrive."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lesion.errors import LesionError
+from serve.errors import BusyError, RequestError, problem, problem_of
+
+logger = logging.getLogger(__name__)
+
+_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LINGER_S = (
+    5.0  # how long a body that is refused is still taken in and thrown away, so that the client reads the answer
+)
+
+
+class RequestContext:
+    """Gives each request an id, takes a sane one from ``X-Request-ID``, and answers what nobody else answered.
+
+    Args:
+        app: The application inside.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        scope["request_id"] = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = scope["request_id"]
+                headers["X-Content-Type-Options"] = "nosniff"
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except LesionError as error:
+            if started:
+                raise
+            await problem_of(scope, error)(scope, receive, send_with_id)
+        except Exception:
+            logger.exception("request %s failed", scope["request_id"])
+            if started:
+                raise
+            detail = "The server failed on this request. Tell its operator the request_id."
+            await problem(scope, 500, "internal_error", detail)(scope, receive, send_with_id)
+
+
+class BodyLimits:
+    """Bounds the bytes of one body, of all bodies in this process together, and the time a body may take.
+
+    Bytes are counted as they arrive, so a missing or wrong ``Content-Length`` changes nothing.
+
+    Args:
+        app: The application inside.
+        max_body_bytes: The largest body.
+        max_total_bytes: The most that the bodies of all requests being answered may hold.
+        timeout: Seconds in which a body must have arrived.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_total_bytes: int, timeout: float) -> None:
+        self.app = app
+        self.max_body_bytes = max_body_bytes
+        self.max_total_bytes = max_total_bytes
+        self.timeout = timeout
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
+        if declared.isascii() and declared.isdigit() and len(declared) < 20 and int(declared) > self.max_body_bytes:
+            if "expect" not in headers:  # who asks before sending has sent nothing yet
+                await _throw_away(receive)
+            raise self._too_large(f"{int(declared):,} bytes")
+        mine = 0
+        complete = False
+        deadline = time.monotonic() + self.timeout
+
+        async def receive_counted() -> Message:
+            nonlocal mine, complete
+            if complete:
+                return await receive()
+            try:
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    message = await receive()
+            except TimeoutError:
+                raise RequestError(
+                    f"The body did not arrive within {self.timeout:g} seconds. Send it again.",
+                    code="body_timeout",
+                    status=408,
+                ) from None
+            size = len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            mine += size
+            self._held += size
+            refusal = self._refusal(mine)
+            if refusal is not None:
+                if not complete:
+                    await _throw_away(receive)
+                raise refusal
+            return message
+
+        try:
+            await self.app(scope, receive_counted, send)
+        finally:
+            self._held -= mine
+
+    def _refusal(self, size: int) -> LesionError | None:
+        if size > self.max_body_bytes:
+            return self._too_large(f"more than {self.max_body_bytes:,} bytes")
+        if self._held > self.max_total_bytes:
+            return BusyError("The server holds as many images as it has memory for. Send the image again soon.")
+        return None
+
+    def _too_large(self, size: str) -> RequestError:
+        return RequestError(
+            f"The body has {size}; at most {self.max_body_bytes:,} are taken. Send a smaller image.",
+            code="body_too_large",
+            status=413,
+        )
+
+
+async def _throw_away(receive: Receive) -> None:
+    """Take in what is left of a body for some seconds: a client that is cut off while it sends never reads why."""
+    try:
+        async with asyncio.timeout(_LINGER_S):
+            while True:
+                message = await receive()
+                if message["type"] != "http.request" or not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return

@@ -1,0 +1,35 @@
+"""The OpenAPI description, with errors under the media type that they have."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from serve.errors import MEDIA_TYPE
+
+_PROBLEM = "#/components/schemas/ProblemDetails"
+
+
+def describe(app: FastAPI, version: str) -> None:
+    """Give an app its title, and an OpenAPI document whose errors are ``application/problem+json``."""
+    app.title = "Lesion"
+    app.version = version
+    app.description = "Image diagnosis with calibrated probabilities and explanations. Not a medical device."
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if not app.openapi_schema:
+            _move_problems(generate())
+        document: dict[str, Any] = app.openapi_schema or {}
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _move_problems(document: dict[str, Any]) -> None:
+    """FastAPI files every model under ``application/json``."""
+    for path in document["paths"].values():
+        for operation in path.values():
+            for response in operation["responses"].values():
+                content = response.get("content", {})
+                if content.get("application/json", {}).get("schema", {}).get("$ref") == _PROBLEM:
+                    content[MEDIA_TYPE] = content.pop("application/json")

@@ -1,0 +1,70 @@
+"""``POST /predict``."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+
+from lesion.errors import LesionError
+from serve.api import Job
+from serve.errors import RequestError
+from serve.schemas import PredictionAnswer, ProblemDetails
+from serve.uploads import REQUEST_BODY, read_image
+
+_REFUSALS = {
+    400: "There is no file, it is empty, or the multipart body is malformed.",
+    408: "The body did not arrive in time.",
+    413: "The body, the file or its number of pixels is too large.",
+    415: "The body is not an image, or of a type that is not taken.",
+    422: "The image is truncated, damaged, animated or too small; a class is unknown; a parameter is not valid.",
+    500: "The server failed.",
+    503: "Too many requests wait, no worker is ready, or the answer took too long. Retry-After says when to try again.",
+}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ProblemDetails, "description": text} for status, text in _REFUSALS.items()
+}
+
+router = APIRouter(tags=["prediction"])
+
+
+@router.post(
+    "/predict",
+    summary="Predict one image",
+    response_model=PredictionAnswer,
+    responses=REFUSALS,
+    openapi_extra={"requestBody": REQUEST_BODY},
+)
+async def predict(
+    request: Request,
+    explain: Annotated[bool, Query(description="Add the Grad-CAM overlay.")] = False,
+    class_name: Annotated[
+        str | None, Query(alias="class", description="Explain this class, not the predicted one; needs explain=true.")
+    ] = None,
+    top_k: Annotated[int | None, Query(ge=1, description="Give this many probabilities; all when left out.")] = None,
+) -> JSONResponse:
+    """Classify one image: calibrated probabilities and, with `explain=true`, where the network looked."""
+    state = request.app.state
+    if class_name is not None:
+        _check_class(class_name, explain, state.bundle.classes)
+    state.dispatcher.check_room()
+    data = await read_image(request)
+    answer = await state.dispatcher.submit(Job(data, explain, class_name, top_k), len(data))
+    if "error" in answer:
+        message, code, status = answer["error"]
+        raise LesionError(message, code=code, status=status)
+    return JSONResponse(answer | {"request_id": request.scope["request_id"]})
+
+
+def _check_class(name: str, explain: bool, classes: tuple[str, ...]) -> None:
+    if not explain:
+        raise RequestError(
+            "The parameter 'class' says what to explain. Add explain=true, or leave it out.",
+            code="class_without_explain",
+            status=422,
+        )
+    if name not in classes:
+        raise RequestError(
+            f"The model knows no class {name[:80]!r}. Its classes are {', '.join(classes)}.",
+            code="class_unknown",
+            status=422,
+        )

@@ -1,0 +1,69 @@
+"""``GET /``, ``GET /health`` and ``GET /info``: answered by the API process alone, without a model call."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from lesion.images import FORMATS
+from serve.schemas import Health, Info, ServerLimits, Workers
+
+router = APIRouter(tags=["status"])
+
+
+@router.get("/", summary="What is here")
+async def index(request: Request) -> dict[str, str]:
+    """Name the service and its other paths."""
+    return {
+        "service": "lesion",
+        "model": request.app.state.bundle.name,
+        "predict": "/predict",
+        "health": "/health",
+        "info": "/info",
+        "openapi": "/openapi.json",
+    }
+
+
+@router.get(
+    "/health",
+    summary="Whether predictions are answered",
+    response_model=Health,
+    responses={503: {"model": Health, "description": "No worker is ready."}},
+)
+async def health(request: Request) -> JSONResponse:
+    """Answer 200 while at least one worker is ready, else 503."""
+    workers = _workers(request)
+    answer = Health(
+        status="unavailable" if not workers.ready else "ready" if workers.ready == workers.total else "degraded",
+        live=True,
+        ready=workers.ready > 0,
+        workers=workers,
+        model_version=request.app.state.bundle.version,
+    )
+    return JSONResponse(answer.model_dump(), 200 if answer.ready else 503)
+
+
+@router.get("/info", summary="The model and the limits")
+async def info(request: Request) -> Info:
+    """Describe the model that is served: classes, version, metrics, engine, limits."""
+    state = request.app.state
+    facts = state.bundle.facts
+    engine = state.board.engine
+    limits: ServerLimits = state.limits
+    return Info(
+        name=state.bundle.name,
+        model_version=state.bundle.version,
+        created=facts.get("created"),
+        classes=list(state.bundle.classes),
+        preprocessing=facts["preprocessing"],
+        calibration=facts["calibration"],
+        metrics=facts.get("metrics", {}),
+        engine=engine.get("engine"),
+        precision=engine.get("precision"),
+        formats=list(FORMATS),
+        limits=limits,
+        workers=_workers(request),
+    )
+
+
+def _workers(request: Request) -> Workers:
+    board = request.app.state.board
+    return Workers(ready=board.ready, total=len(board.pids))

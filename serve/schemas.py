@@ -1,0 +1,110 @@
+"""What the API answers, for OpenAPI and for readers."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+_PREDICTION: dict[str, Any] = {
+    "predicted_class": "glioma",
+    "confidence": 0.93,
+    "probabilities": {"glioma": 0.93, "meningioma": 0.05, "pituitary": 0.015, "notumor": 0.005},
+    "inference_time_ms": 2.6,
+    "model_version": "3f9a0c41d2be",
+    "request_id": "0b7e3c52b0f44f5b8a6d2f9f0c1f4f11",
+}
+
+
+class Explanation(BaseModel):
+    """Where the network looked for one class."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    class_name: str = Field(alias="class", description="The class that is explained.")
+    method: str = Field(description="How the map was made.", examples=["grad-cam"])
+    overlay_png_base64: str = Field(description="The heat map over what the network saw: a PNG file in base64.")
+
+
+class PredictionAnswer(BaseModel):
+    """The answer for one image."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_PREDICTION]})
+
+    predicted_class: str = Field(description="The most probable class.")
+    confidence: float = Field(ge=0, le=1, description="Its calibrated probability.")
+    probabilities: dict[str, float] = Field(description="Calibrated probabilities, the most probable class first.")
+    inference_time_ms: float = Field(ge=0, description="Milliseconds the model took for the batch with this image.")
+    model_version: str = Field(description="The version of the bundle that answered.")
+    request_id: str = Field(description="The id of this request; also the header X-Request-ID.")
+    explanation: Explanation | None = Field(default=None, description="Present when explain=true.")
+
+
+class Workers(BaseModel):
+    """The inference workers."""
+
+    ready: int
+    total: int
+
+
+class Health(BaseModel):
+    """Whether the server answers predictions."""
+
+    status: Literal["ready", "degraded", "unavailable"]
+    live: bool
+    ready: bool
+    workers: Workers
+    model_version: str
+
+
+class ServerLimits(BaseModel):
+    """What is refused."""
+
+    max_body_bytes: int
+    max_image_bytes: int
+    max_pixels: int
+    min_side: int
+    queue_size: int
+    request_timeout_s: float
+
+
+class Info(BaseModel):
+    """The model that is served and how."""
+
+    name: str
+    model_version: str
+    created: str | None
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    calibration: dict[str, Any]
+    metrics: dict[str, Any]
+    engine: str | None = Field(description="What runs the model, such as openvino:cpu.")
+    precision: str | None
+    formats: list[str]
+    limits: ServerLimits
+    workers: Workers
+
+
+class ProblemDetails(BaseModel):
+    """An error, RFC 9457."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Unsupported Media Type",
+                    "status": 415,
+                    "detail": "The 5 bytes are not recognised as an image.",
+                    "code": "image_not_recognised",
+                    "request_id": "0b7e3c52b0f44f5b8a6d2f9f0c1f4f11",
+                }
+            ]
+        },
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str = Field(description="A sentence for people.")
+    code: str = Field(description="A stable name for programs.")
+    request_id: str

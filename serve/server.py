@@ -1,0 +1,347 @@
+"""LitServe with what it lacks: bounded queues and bodies, proper errors, a whole shutdown, workers that come back."""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from multiprocessing.managers import SyncManager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import litserve
+from fastapi import FastAPI
+from litserve.connector import check_cuda_with_nvidia_smi
+from litserve.transport.factory import create_transport_from_config
+from litserve.utils import WorkerSetupStatus
+
+from lesion import __version__
+from lesion.errors import BundleError, ConfigError
+from lesion.images import Limits
+from lesion.model.bundle import Bundle
+from lesion.model.engines import Precision, has_gpu
+from serve.api import PredictAPI, end_with_parent
+from serve.board import Board
+from serve.dispatch import Dispatcher
+from serve.errors import add_error_handlers
+from serve.middleware import BodyLimits, RequestContext
+from serve.openapi import describe
+from serve.routes import predict, status
+from serve.schemas import ServerLimits
+
+logger = logging.getLogger(__name__)
+
+_MONITOR_S = 0.25
+_RESTART_PAUSE_S = 2.0  # before a worker that never became ready is started again
+_DRAIN_S = 10  # how long requests may still be answered at shutdown
+_HOSTS = {"localhost": "127.0.0.1"}
+
+
+def create_server(
+    bundle: Path | str,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    threads: int = 1,
+    workers: int | None = None,
+    api_processes: int | None = None,
+    max_batch_size: int = 8,
+    batch_timeout: float = 0.002,
+    queue_size: int = 256,
+    request_timeout: float = 30.0,
+    max_body_bytes: int = 21 * 2**20,
+    max_held_bytes: int = 256 * 2**20,
+    max_image_bytes: int = 20 * 2**20,
+    max_pixels: int = 50_000_000,
+    min_side: int = 16,
+    start_timeout: float = 120.0,
+) -> "Server":
+    """Build a server for a bundle; ``run`` starts it.
+
+    Args:
+        bundle: The bundle's folder.
+        device: ``auto``, ``cpu``, ``cuda`` (every GPU there is) or ``torch`` (torch on the CPU).
+        precision: ``auto``, ``f32``, ``bf16`` or ``f16``.
+        threads: CPU threads for one image in one worker.
+        workers: Inference processes for a CPU, or for each GPU; one for each core when None (two for each GPU).
+        api_processes: HTTP processes; one for every four workers when None.
+        max_batch_size: The most images in one batch.
+        batch_timeout: Seconds to wait for a batch to fill.
+        queue_size: The most requests that wait or are computed at once; more are answered 503.
+        request_timeout: Seconds for a body to arrive, and then for its answer.
+        max_body_bytes: The largest request body.
+        max_held_bytes: The most that all bodies being answered may hold together.
+        max_image_bytes: The largest image file.
+        max_pixels: The largest image.
+        min_side: The smallest side of an image in pixels.
+        start_timeout: Seconds in which every worker must have loaded.
+
+    Raises:
+        BundleError: The bundle is not whole.
+        ConfigError: A setting makes no sense here.
+    """
+    opened = Bundle.open(bundle)
+    if device == "auto":
+        device = "cuda" if has_gpu() else "cpu"
+    if device not in ("cpu", "cuda", "torch"):
+        raise ConfigError(f"device={device!r} is unknown. Use auto, cpu, cuda or torch.")
+    if device == "cuda" and not check_cuda_with_nvidia_smi():
+        raise ConfigError("device=cuda: nvidia-smi names no GPU here. Use device=cpu.")
+    workers = workers or (2 if device == "cuda" else available_cores())
+    numbers = {
+        "threads": threads,
+        "workers": workers,
+        "queue_size": queue_size,
+        "request_timeout": request_timeout,
+        "max_batch_size": max_batch_size,
+        "max_body_bytes": max_body_bytes,
+    }
+    for name, value in numbers.items():
+        if value <= 0:
+            raise ConfigError(f"{name}={value} must be more than 0.")
+    if not 0 <= batch_timeout < request_timeout:
+        raise ConfigError(f"batch_timeout={batch_timeout} must lie between 0 and request_timeout={request_timeout}.")
+    api = PredictAPI(
+        opened.path,
+        device=device,
+        threads=threads,
+        precision=precision,
+        limits=Limits(max_bytes=max_image_bytes, max_pixels=max_pixels, min_side=min_side),
+        max_batch_size=max_batch_size,
+        batch_timeout=batch_timeout,
+    )
+    limits = ServerLimits(
+        max_body_bytes=max_body_bytes,
+        max_image_bytes=max_image_bytes,
+        max_pixels=max_pixels,
+        min_side=min_side,
+        queue_size=queue_size,
+        request_timeout_s=request_timeout,
+    )
+    return Server(
+        api,
+        opened,
+        limits,
+        accelerator="cuda" if device == "cuda" else "cpu",
+        workers=workers,
+        api_processes=api_processes,
+        max_held_bytes=max_held_bytes,
+        start_timeout=start_timeout,
+    )
+
+
+class Server(litserve.LitServer):  # type: ignore[misc]
+    """LitServe's processes and queues under our own routes. Use :func:`create_server`.
+
+    The parent starts a manager process (the queues), inference workers (spawned) and API processes (forked). It stops
+    them all on SIGTERM or SIGINT, after the requests at hand are answered; starts a dead worker again; and gives up,
+    with ``failed`` set, when an API process dies. Every child ends by itself when the parent is gone.
+
+    Args:
+        api: What the workers run.
+        bundle: The bundle that is served.
+        limits: What is refused.
+        accelerator: ``cpu`` or ``cuda``; never ``auto``, for which LitServe imports torch.
+        workers: Workers for each device.
+        api_processes: HTTP processes; one for every four workers when None.
+        max_held_bytes: The most bytes of bodies held at once.
+        start_timeout: Seconds in which every worker must have loaded.
+    """
+
+    def __init__(
+        self,
+        api: PredictAPI,
+        bundle: Bundle,
+        limits: ServerLimits,
+        *,
+        accelerator: str,
+        workers: int,
+        api_processes: int | None,
+        max_held_bytes: int,
+        start_timeout: float,
+    ) -> None:
+        self.bundle = bundle
+        self.limits = limits
+        self.max_held_bytes = max_held_bytes
+        self.start_timeout = start_timeout
+        self.failed = False
+        self._stopping = False
+        super().__init__(
+            api,
+            accelerator=accelerator,
+            workers_per_device=workers,
+            timeout=limits.request_timeout_s,
+            restart_workers=True,
+        )
+        self.monitor_internal = _MONITOR_S
+        self.uvicorn_graceful_timeout = _DRAIN_S
+        total = len(self.devices) * workers
+        self.api_processes = api_processes or max(1, total // 4)
+        self.board = api.board = Board(total, self.api_processes)
+
+    # What follows overrides parts of LitServer that 0.2.19 has; pyproject.toml bounds its version.
+
+    def register_endpoints(self) -> None:
+        """Put our routes in place of LitServe's, whose errors are opaque; ``/docs`` goes, as it loads remote assets."""
+        app: FastAPI = self.app
+        app.router.routes = [route for route in app.router.routes if getattr(route, "path", "") == app.openapi_url]
+        app.include_router(predict.router)
+        app.include_router(status.router)
+        add_error_handlers(app)
+        describe(app, __version__)
+
+    def _register_middleware(self) -> None:
+        """Add ours, the outermost last; LitServe's would compress every overlay in the event loop."""
+        self.app.add_middleware(
+            BodyLimits,
+            max_body_bytes=self.limits.max_body_bytes,
+            max_total_bytes=self.max_held_bytes,
+            timeout=self.limits.request_timeout_s,
+        )
+        self.app.add_middleware(RequestContext)
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Runs in each API process."""
+        end_with_parent()
+        index: int = app.response_queue_id  # type: ignore[attr-defined]
+        queue = self._get_request_queue(self.lit_api.api_path)
+        dispatcher = Dispatcher(
+            self.board, index, queue, self.response_buffer, self.limits.queue_size, self.limits.request_timeout_s
+        )
+        app.state.bundle, app.state.board, app.state.limits = self.bundle, self.board, self.limits
+        app.state.dispatcher = dispatcher
+        async with super().lifespan(app):
+            watch = asyncio.create_task(dispatcher.watch())
+            try:
+                yield
+            finally:
+                watch.cancel()
+
+    def run(self, host: str = "127.0.0.1", port: int = 8000, log_level: str = "warning", **uvicorn: object) -> None:
+        """Serve until SIGTERM or SIGINT, or until ``failed``; leaves no process behind.
+
+        Args:
+            host: ``127.0.0.1``, ``0.0.0.0`` or ``::``.
+            port: 1024 to 65535.
+            log_level: As uvicorn names it.
+            **uvicorn: Further settings of uvicorn.
+
+        Raises:
+            ConfigError: The address cannot be used.
+            BundleError: The workers could not load the bundle.
+        """
+        host = _HOSTS.get(host, host)
+        if host not in ("127.0.0.1", "0.0.0.0", "::") or not 1024 <= port <= 65535:  # noqa: S104
+            raise ConfigError(f"host={host} port={port}: use 127.0.0.1, 0.0.0.0 or ::, and a port from 1024 to 65535.")
+        parent = os.getpid()
+
+        def stop(number: int, frame: object) -> None:
+            if os.getpid() == parent:  # API processes inherit this handler for a moment
+                self._stop()
+
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        settings = {"server_header": False, "access_log": False, "ws": "none"} | uvicorn
+        try:
+            super().run(host, port, self.api_processes, log_level, False, **settings)
+        except (OSError, EOFError) as error:
+            if not self._stopping:
+                raise ConfigError(f"The server could not run on {host}:{port}: {error}") from error
+        finally:
+            self._stopping = True
+            end_children()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _stop(self, failed: bool = False) -> None:
+        """Begin the shutdown; from a thread, since the main one may be in the middle of a call to the manager."""
+        self.failed = self.failed or failed
+        self._stopping = True
+
+        def tell() -> None:
+            with suppress(OSError, EOFError, AttributeError):
+                self._shutdown_event.set()
+
+        threading.Thread(target=tell, name="stop", daemon=True).start()
+
+    def _init_manager(self, num_api_servers: int) -> SyncManager:
+        """As LitServe does, with a manager that outlives a signal to the whole group but not its parent."""
+        manager = SyncManager(ctx=multiprocessing.get_context())
+        manager.start(_begin_manager)
+        self.transport_config.manager = manager
+        self.transport_config.num_consumers = num_api_servers
+        self.workers_setup_status = manager.dict()
+        self._shutdown_event = manager.Event()
+        self.litapi_request_queues[self.lit_api.api_path] = manager.Queue()
+        self._transport = create_transport_from_config(self.transport_config)
+        return manager
+
+    def verify_worker_status(self) -> None:
+        """Wait until every worker is ready; LitServe waits for the first, and for ever if it was killed."""
+        deadline = time.monotonic() + self.start_timeout
+        while self.board.ready < len(self.board.pids) and not self._stopping:
+            failed = WorkerSetupStatus.ERROR in self.workers_setup_status.values()
+            if failed or not all(worker.is_alive() for worker in self.inference_workers):
+                raise BundleError("A worker could not load the bundle; its log above says why.", code="worker_failed")
+            if time.monotonic() > deadline:
+                raise BundleError(f"The workers did not load within {self.start_timeout:g} s.", code="worker_failed")
+            time.sleep(0.02)
+
+    def launch_single_inference_worker(self, lit_api: PredictAPI, worker_id: int) -> BaseProcess:
+        """Start a worker in a dead one's place, and let the API processes know."""
+        never_ready = self.board.pids[worker_id] == 0
+        self.board.worker_is_gone(worker_id)
+        if self._stopping:
+            raise SystemExit
+        logger.error("worker %d died; starting another", worker_id)
+        if never_ready:
+            time.sleep(_RESTART_PAUSE_S)
+        process: BaseProcess = super().launch_single_inference_worker(lit_api, worker_id)
+        return process
+
+    def _start_worker_monitoring(self, manager: SyncManager, uvicorn_workers: dict[int, BaseProcess]) -> None:
+        super()._start_worker_monitoring(manager, uvicorn_workers)
+
+        def watch() -> None:
+            while not self._stopping:
+                time.sleep(_MONITOR_S)
+                if not all(process.is_alive() for process in uvicorn_workers.values()) and not self._stopping:
+                    logger.error("an API process died; stopping, for the supervisor to start the server again")
+                    self._stop(failed=True)
+                for worker in self.board.stuck(2 * self.limits.request_timeout_s):
+                    logger.error("worker %d is stuck; killing it", worker)
+                    self.inference_workers[worker].kill()
+
+        threading.Thread(target=watch, name="watch-processes", daemon=True).start()
+
+
+def available_cores() -> int:
+    """Return the cores this process may use, counting a container's CPU quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        allowed, _, period = quota.read_text().partition(" ")
+        if allowed.isdigit():
+            cores = min(cores, max(1, int(allowed) // int(period)))
+    return cores
+
+
+def end_children() -> None:
+    """End every process that this one started through multiprocessing."""
+    children = multiprocessing.active_children()
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.join(1.0)
+        if child.is_alive():
+            child.kill()
+            child.join()
+
+
+def _begin_manager() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with_parent()

@@ -1,0 +1,220 @@
+"""Batches of a manifest's splits for Lightning."""
+
+import copy
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from lesion.data.cache import PixelCache
+from lesion.data.manifest import Manifest, Policy, build_manifest
+from lesion.data.scan import scan_csv, scan_folders
+from lesion.errors import ConfigError
+from lesion.preprocessing import Fit, Interpolation, Preprocessing
+
+FRACTIONS = {"train": 0.70, "val": 0.075, "calibration": 0.075, "test": 0.15}
+Augmentation = Callable[[Tensor], Tensor]
+
+
+class ManifestDataset(Dataset[tuple[Tensor, int]]):
+    """Rows of a manifest as (3, S, S) uint8 tensors with class indices.
+
+    An index may carry an epoch, as ``epoch * len(self) + row``: the augmentation of a row depends on the seed, the
+    epoch and the row alone, not on workers or on what was drawn before, so that a resumed run repeats it.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        rows: pd.DataFrame,
+        cache: PixelCache,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._paths = [manifest.root / path for path in rows["path"]]
+        self._hashes = rows["sha256"].tolist()
+        self.labels = manifest.labels(rows)
+        self._cache = cache
+        self._augmentation = augmentation
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def pixels(self, row: int) -> NDArray[np.uint8]:
+        """Return one row's preprocessed pixels, (S, S, 3) uint8, without augmentation."""
+        return self._cache.get(self._paths[row], self._hashes[row])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        row = index % len(self)
+        image = torch.from_numpy(self.pixels(row)).permute(2, 0, 1)
+        if self._augmentation is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(np.random.SeedSequence([self._seed, index]).generate_state(1, np.uint64)[0]))
+                image = self._augmentation(image)
+        return image, int(self.labels[row])
+
+
+class EpochSampler(Sampler[int]):
+    """Rows in an order that depends on the seed and the epoch alone, with the epoch in each index.
+
+    Args:
+        size: How many rows.
+        seed: Seed of the order.
+        epoch: Tells the epoch when a pass begins.
+        weights: Draw with replacement by these weights, (size,), instead of a permutation.
+    """
+
+    def __init__(
+        self, size: int, seed: int, epoch: Callable[[], int], weights: NDArray[np.float64] | None = None
+    ) -> None:
+        self._size = size
+        self._seed = seed
+        self._epoch = epoch
+        self._shares = None if weights is None else weights / weights.sum()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[int]:
+        epoch = self._epoch()
+        rng = np.random.default_rng([self._seed, epoch])
+        rows = (
+            rng.permutation(self._size)
+            if self._shares is None
+            else rng.choice(self._size, self._size, replace=True, p=self._shares)
+        )
+        return iter((epoch * self._size + rows).tolist())
+
+
+class DataModule(LightningDataModule):
+    """A folder of labelled images as train, val, calibration and test batches.
+
+    Args:
+        name: The dataset's name.
+        root: Its folder: ``class/*`` or ``split/class/*``, or what ``csv`` describes.
+        manifest: A manifest that was saved before; the scan and split settings are then not used.
+        csv: The arguments of ``scan_csv`` for a table beside a folder; None for class folders.
+        group_pattern: A regular expression whose group is the patient's name in a path.
+        split: ``grouped`` splits anew, by group; ``folder`` keeps the test split that came with the data.
+        fractions: The shares of train, val, calibration and test.
+        split_seed: Seed of the split.
+        size: Side in pixels of the images that the network sees.
+        fit: How an image becomes a square: ``pad``, ``crop`` or ``stretch``.
+        interpolation: How it is resized.
+        augmentation: Changes a training image, (3, S, S) uint8.
+        batch_size: Images a batch.
+        balanced: Draw training images so that every class comes up equally often.
+        num_workers: Loader processes; None for one a core, at most 8, and none where there are two cores or fewer.
+        cache_dir: Where decoded images are kept; None decodes them every epoch.
+        seed: Seed of the order and of the augmentation.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: Path | str,
+        *,
+        manifest: Path | str | None = None,
+        csv: Mapping[str, Any] | None = None,
+        group_pattern: str | None = None,
+        split: Policy = "grouped",
+        fractions: Mapping[str, float] = FRACTIONS,
+        split_seed: int = 0,
+        size: int = 224,
+        fit: Fit = "pad",
+        interpolation: Interpolation = "bicubic",
+        augmentation: Augmentation | None = None,
+        batch_size: int = 32,
+        balanced: bool = False,
+        num_workers: int | None = None,
+        cache_dir: Path | str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 2:
+            raise ConfigError(f"data.batch_size={batch_size}: batch normalisation needs at least 2 images a batch.")
+        root = Path(root)
+        self.preprocessing = Preprocessing(size, fit, interpolation)
+        if manifest is not None:
+            self.manifest = Manifest.load(Path(manifest), root)
+        else:
+            rows = scan_csv(root, **csv, group_pattern=group_pattern) if csv else scan_folders(root, group_pattern)
+            self.manifest = build_manifest(name, root, rows, policy=split, fractions=fractions, seed=split_seed)
+        self._fractions = dict(fractions)
+        self._cache = PixelCache(Path(cache_dir) if cache_dir else None, self.preprocessing)
+        self._augmentation = augmentation
+        self._batch_size = batch_size
+        self._balanced = balanced
+        self._num_workers = _default_workers() if num_workers is None else num_workers
+        self._seed = seed
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in the order of the network's outputs."""
+        return self.manifest.classes
+
+    def dataset(self, split: str, augmented: bool = False) -> ManifestDataset:
+        """Return the images of one split."""
+        return ManifestDataset(
+            self.manifest,
+            self.manifest.split(split),
+            self._cache,
+            self._augmentation if augmented else None,
+            self._seed,
+        )
+
+    def resplit(self, policy: Policy) -> "DataModule":
+        """Return a module of the same images under another split policy."""
+        other = copy.copy(self)
+        other.manifest = self.manifest.resplit(policy, self._fractions, self.manifest.seed)
+        return other
+
+    def class_counts(self) -> NDArray[np.int64]:
+        """Return the number of training images a class, (C,)."""
+        return np.bincount(self.dataset("train").labels, minlength=len(self.classes)).astype(np.int64)
+
+    def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+        """Return shuffled, augmented training batches; a last batch that is not full is left out."""
+        dataset = self.dataset("train", augmented=True)
+        weights = 1.0 / self.class_counts()[dataset.labels] if self._balanced else None
+        sampler = EpochSampler(len(dataset), self._seed, self._epoch, weights)
+        return self._loader(dataset, sampler=sampler, drop_last=len(dataset) >= self._batch_size)
+
+    def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+        """Return the validation batches."""
+        return self._loader(self.dataset("val"))
+
+    def test_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+        """Return the test batches."""
+        return self.evaluation_dataloader("test")
+
+    def evaluation_dataloader(self, split: str) -> DataLoader[tuple[Tensor, int]]:
+        """Return the batches of any split, in the manifest's order and without augmentation."""
+        return self._loader(self.dataset(split))
+
+    def _epoch(self) -> int:
+        return int(self.trainer.current_epoch) if self.trainer else 0
+
+    def _loader(self, dataset: ManifestDataset, **options: Any) -> DataLoader[tuple[Tensor, int]]:  # noqa: ANN401
+        return DataLoader(
+            dataset,
+            batch_size=self._batch_size,
+            num_workers=self._num_workers,
+            persistent_workers=self._num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            **options,
+        )
+
+
+def _default_workers() -> int:
+    cores = len(os.sched_getaffinity(0))
+    return 0 if cores <= 2 else min(cores, 8)

@@ -1,0 +1,85 @@
+"""Decode every image of a dataset once and note what a manifest needs to know of it."""
+
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from lesion.data.duplicates import Descriptor, describe
+from lesion.errors import ImageError
+from lesion.images import bytes_sha256, decode, perceptual_hash, pixels_sha256, probe, read
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What one image is.
+
+    Attributes:
+        sha256: Hash of the file's bytes, hex.
+        pixel_sha256: Hash of the decoded pixels, hex.
+        phash: Perceptual hash, 16 hex digits.
+        width: Width in pixels, after orientation.
+        height: Height in pixels, after orientation.
+        mode: The file's colour mode, as Pillow names it.
+        format: The file's type.
+        bytes: The file's size.
+        brightness: Mean grey value, 0 to 255.
+        descriptor: What the search for near-duplicates compares.
+    """
+
+    sha256: str
+    pixel_sha256: str
+    phash: str
+    width: int
+    height: int
+    mode: str
+    format: str
+    bytes: int
+    brightness: float
+    descriptor: Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An image that the decoder refused: its code and sentence."""
+
+    code: str
+    reason: str
+
+
+def inspect(path: Path) -> Inspected | Refused:
+    """Decode one image and note its facts, or why it was refused."""
+    try:
+        data = read(path)
+        facts = probe(data)
+        image = decode(data)
+    except ImageError as error:
+        return Refused(error.code, error.message)
+    return Inspected(
+        sha256=bytes_sha256(data),
+        pixel_sha256=pixels_sha256(image),
+        phash=f"{perceptual_hash(image):016x}",
+        width=image.shape[1],
+        height=image.shape[0],
+        mode=facts.mode,
+        format=facts.format,
+        bytes=len(data),
+        brightness=float(image.mean(dtype=np.float64)),
+        descriptor=describe(image),
+    )
+
+
+def inspect_all(paths: Sequence[Path], progress: bool = True) -> list[Inspected | Refused]:
+    """Inspect images on every core, in their order, with a progress bar on a terminal."""
+    workers = min(len(os.sched_getaffinity(0)), 16)
+    if len(paths) < 64 or workers == 1:
+        return [inspect(path) for path in paths]
+    # Not forked: the parent may hold the locks of torch's threads.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        results = pool.map(inspect, paths, chunksize=16)
+        return list(track(results, f"Reading {len(paths):,} images", len(paths), disable=not progress))

@@ -1,0 +1,283 @@
+"""The report's figures, as Matplotlib figures without pyplot's global state, rendered to SVG or PNG.
+
+In SVG the ink is ``currentColor`` and the background is clear, so that a figure put inline takes the page's colours,
+light or dark. Colours of curves are Okabe and Ito's, which people of any colour vision tell apart.
+"""
+
+import csv
+import functools
+import html
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, ParamSpec
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+from lesion.evaluation.calibration import Reliability
+
+P = ParamSpec("P")
+INK = "#1d2530"  # becomes currentColor in SVG
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+SHADE = (0.0, 0.447, 0.698)
+CURVES = 6
+"""With more classes than this, the worst ones are drawn in colour and the others in grey."""
+
+_STYLE: Any = {
+    "text.parse_math": False,  # a class may be called "$x$"
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lesion",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.6,
+    "figure.constrained_layout.use": True,
+} | dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # The browser has fonts for scripts that Matplotlib's own font lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
+    @functools.wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        with _style():
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+def to_svg(figure: Figure, label: str, name: str) -> str:
+    """Render for use inside an HTML page.
+
+    Args:
+        figure: What to draw.
+        label: What it shows, for people who cannot see it.
+        name: Begins the identifiers inside, which must differ between the figures of one page.
+    """
+    buffer = io.StringIO()
+    with _style():
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(\bid="|xlink:href="#|url\(#)', rf"\g<1>{name}-", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1).rstrip()
+
+
+def to_png(figure: Figure, dpi: int = 144) -> bytes:
+    """Render on white, for loggers."""
+    buffer = io.BytesIO()
+    with _style():
+        FigureCanvasAgg(figure)
+        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
+    return buffer.getvalue()
+
+
+@_styled
+def confusion_matrix(counts: NDArray[np.integer[Any]], classes: Sequence[str]) -> Figure:
+    """Draw images by labelled (rows) and predicted class, shaded by their share of the row, ``(C, C)``."""
+    size = len(classes)
+    totals = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    side = max(3.4, 1.6 + (0.62 if size <= 12 else 0.34) * size)
+    figure = Figure(figsize=(side, side * 0.94))
+    axes = figure.add_subplot()
+    edges = np.arange(size + 1) - 0.5
+    cells = np.empty((size, size, 4))
+    cells[...] = (*SHADE, 0.0)
+    cells[..., 3] = np.where(shares > 0, 0.06 + 0.94 * shares, 0)
+    axes.pcolormesh(edges, edges, cells, edgecolors=(0.5, 0.5, 0.5, 0.25), linewidth=0.5)
+    for row, column in np.ndindex(size, size) if size <= 40 else ():
+        if counts[row, column] or size <= 12:
+            text = f"{counts[row, column]:,}"
+            if size <= 12 and totals[row, 0]:
+                text += f"\n{shares[row, column]:.0%}"
+            colour = "white" if shares[row, column] > 0.55 else INK
+            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8 if size <= 12 else 6)
+    names = [_short(name) for name in classes]
+    axes.set_xticks(range(size), names, rotation=40, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(size), names)
+    axes.set(xlabel="Predicted", ylabel="Labelled", aspect="equal")
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+@_styled
+def roc_curves(
+    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], classes: Sequence[str]
+) -> Figure:
+    """Draw each class's ROC curve against the rest; classes without both kinds of images are left out."""
+    figure, axes = _square("False positive rate (1 − specificity)", "True positive rate (sensitivity)")
+    axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, linewidth=0.8, linestyle=":")
+
+    def draw(c: int, **style: Any) -> None:  # noqa: ANN401 (Matplotlib's own)
+        false, true, _ = roc_curve(labels == c, probabilities[:, c])
+        axes.plot(false, true, **style)
+
+    areas = {
+        c: float(roc_auc_score(labels == c, probabilities[:, c]))
+        for c in range(len(classes))
+        if 0 < (labels == c).sum() < len(labels)
+    }
+    _draw_curves(axes, draw, areas, classes, "Area under the curve", "lower right")
+    return figure
+
+
+@_styled
+def pr_curves(
+    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], classes: Sequence[str]
+) -> Figure:
+    """Draw each class's precision-recall curve against the rest; classes without images are left out."""
+    figure, axes = _square("Recall (sensitivity)", "Precision (positive predictive value)")
+
+    def draw(c: int, **style: Any) -> None:  # noqa: ANN401 (Matplotlib's own)
+        precision, recall, _ = precision_recall_curve(labels == c, probabilities[:, c], drop_intermediate=True)
+        axes.plot(recall, precision, drawstyle="steps-post", **style)
+
+    areas = {
+        c: float(average_precision_score(labels == c, probabilities[:, c]))
+        for c in range(len(classes))
+        if (labels == c).any()
+    }
+    _draw_curves(axes, draw, areas, classes, "Average precision", "lower left")
+    return figure
+
+
+@_styled
+def reliability_diagram(before: Reliability, after: Reliability) -> Figure:
+    """Draw accuracy against confidence, and how many images have which confidence, before and after calibration."""
+    figure = Figure(figsize=(7.2, 4.4))
+    grid = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
+    width = 1 / len(before.count)
+    for column, (title, data) in enumerate((("Before calibration", before), ("After calibration", after))):
+        top, bottom = grid[0, column], grid[1, column]
+        filled = data.count > 0
+        middles = (data.edges[:-1] + data.edges[1:])[filled] / 2
+        top.bar(middles, data.accuracy[filled], width * 0.92, color=COLOURS[0], label="Accuracy")
+        top.plot(
+            data.confidence[filled], data.confidence[filled], "D", color=COLOURS[1], markersize=4, label="Confidence"
+        )
+        top.plot([0, 1], [0, 1], color=INK, alpha=0.5, linewidth=0.8, linestyle=":")
+        top.set_title(f"{title}: ECE {data.ece:.3f}", loc="left")
+        top.set(xlim=(0, 1), ylim=(0, 1.02))
+        bottom.bar(middles, data.count[filled], width * 0.92, color=INK, alpha=0.45)
+        bottom.set(xlabel="Confidence of the answer")
+    grid[0, 0].set_ylabel("Share right")
+    grid[0, 0].legend(loc="upper left")
+    grid[1, 0].set_ylabel("Images")
+    return figure
+
+
+@_styled
+def class_distribution(images: Mapping[str, Mapping[str, int]]) -> Figure:
+    """Draw how many images each class has in each split, from ``{split: {class: images}}``."""
+    classes = list(dict.fromkeys(name for split in images.values() for name in split))
+    figure = Figure(figsize=(5.2, max(1.8, 0.8 + 0.34 * len(classes))))
+    axes = figure.add_subplot()
+    left = np.zeros(len(classes))
+    for split, colour in zip(images, _cycle(len(images)), strict=True):
+        counts = np.array([images[split].get(name, 0) for name in classes])
+        axes.barh(range(len(classes)), counts, left=left, color=colour, height=0.7, label=split, edgecolor="none")
+        left += counts
+    axes.set_yticks(range(len(classes)), [_short(name) for name in classes])
+    axes.invert_yaxis()
+    axes.set_xlabel("Images")
+    axes.legend(ncols=min(len(images), 5), loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0, columnspacing=1)
+    return figure
+
+
+def learning_curves(path: Path) -> Figure | None:
+    """Draw loss and scores by epoch from the ``metrics.csv`` of Lightning's CSV logger; None if it holds none."""
+    series = _series(path)
+    panels: list[tuple[str, list[str]]] = [
+        ("Loss", [key for key in series if re.fullmatch(r"(train|val)/loss(_epoch)?", key)]),
+        ("Validation score", [key for key in ("val/acc", "val/balanced_acc", "val/f1_macro") if key in series]),
+    ]
+    panels = [(title, keys) for title, keys in panels if keys]
+    return _draw_series(series, panels) if panels else None
+
+
+@_styled
+def _draw_series(series: Mapping[str, Sequence[tuple[float, float]]], panels: list[tuple[str, list[str]]]) -> Figure:
+    figure = Figure(figsize=(3.6 * len(panels), 2.9))
+    for axes, (title, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for key, colour, marker in zip(keys, COLOURS, "osD^v<", strict=False):
+            epochs, values = zip(*series[key], strict=True)
+            axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=key)
+        axes.set_title(title, loc="left")
+        axes.set_xlabel("Epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.2)
+        axes.legend()
+    return figure
+
+
+def _series(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Each logged metric by epoch, counted from 1; of several values in an epoch their mean."""
+    sums: dict[str, dict[int, list[float]]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            for key, text in row.items():
+                if text and row.get("epoch") and key and "/" in key and np.isfinite(value := float(text)):
+                    sums.setdefault(key, {}).setdefault(int(float(row["epoch"])) + 1, []).append(value)
+    return {
+        key: [(float(epoch), float(np.mean(values))) for epoch, values in sorted(epochs.items())]
+        for key, epochs in sums.items()
+    }
+
+
+def _square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.4, 4.2))
+    axes = figure.add_subplot()
+    axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+    axes.grid(alpha=0.2)
+    return figure, axes
+
+
+def _draw_curves(
+    axes: Axes,
+    draw: Callable[..., None],
+    areas: Mapping[int, float],
+    classes: Sequence[str],
+    title: str,
+    corner: Literal["lower left", "lower right"],
+) -> None:
+    """Draw up to ``CURVES`` classes in colour: all of them, or the worst among the others in grey."""
+    worst = sorted(areas, key=lambda c: areas[c])
+    named = sorted(areas) if len(areas) <= CURVES else worst[:CURVES]
+    for c in worst[CURVES:] if len(areas) > CURVES else ():
+        draw(c, color=INK, alpha=0.18, linewidth=0.8)
+    for c, colour, line in zip(named, COLOURS, ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1))), strict=False):
+        draw(c, color=colour, linestyle=line, label=f"{_short(classes[c])}  {areas[c]:.3f}")
+    if len(areas) > CURVES:
+        title += f", {CURVES} worst of {len(areas)}"
+    if named:
+        axes.legend(loc=corner, title=title, title_fontsize=8, alignment="left")
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(count)]
+
+
+def _short(name: str, length: int = 22) -> str:
+    return name if len(name) <= length else f"{name[: length - 1]}…"

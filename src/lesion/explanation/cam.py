@@ -1,0 +1,65 @@
+"""Class-activation maps in closed form, and their overlays as PNG files. NumPy and Pillow alone."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+METHOD = "grad-cam"
+_EPSILON = 1e-7
+
+
+def gradcam(cam: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Turn one class's map from the network into the Grad-CAM that pytorch-grad-cam shows.
+
+    For a network that ends in global average pooling and a linear layer, Grad-CAM on the last activation (Selvaraju et
+    al., ICCV 2017) is that layer's weights applied to the activation, up to a constant factor, which scaling removes.
+
+    Args:
+        cam: (h, w) map of one class, not rectified.
+        size: Height and width of the result.
+
+    Returns:
+        (height, width) in [0, 1]: rectified, scaled to its range, enlarged bilinearly and scaled again. All zeros where
+        nothing in the image speaks for the class.
+    """
+    scaled = _scale(np.maximum(cam, 0.0))
+    height, width = size
+    enlarged = Image.fromarray(scaled, mode="F").resize((width, height), Image.Resampling.BILINEAR)
+    return _scale(np.maximum(np.asarray(enlarged, dtype=np.float32), 0.0))
+
+
+def colour(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Colour a (H, W) map in [0, 1] from blue over green and yellow to red, (H, W, 3)."""
+    value = np.clip(np.asarray(heat, dtype=np.float32), 0.0, 1.0)[..., None]
+    centres = np.array([3.0, 2.0, 1.0], dtype=np.float32)  # red, green and blue, as quarters of the range
+    coloured = np.clip(1.5 - np.abs(4.0 * value - centres), 0.0, 1.0)
+    return np.asarray(coloured * 255.0 + 0.5, dtype=np.uint8)
+
+
+def overlay(image: NDArray[np.uint8], heat: NDArray[np.floating], opacity: float = 0.6) -> NDArray[np.uint8]:
+    """Lay a heat map over an image; where the map is 0 the image stays as it is.
+
+    Args:
+        image: (H, W, 3) RGB.
+        heat: (H, W) in [0, 1].
+        opacity: How much of the image the strongest heat hides, in [0, 1].
+
+    Returns:
+        (H, W, 3) RGB.
+    """
+    weight = (opacity * np.sqrt(np.clip(heat, 0.0, 1.0)))[..., None]
+    return np.asarray(image * (1.0 - weight) + colour(heat) * weight + 0.5, dtype=np.uint8)
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """Encode (H, W, 3) RGB pixels as a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", compress_level=3)
+    return buffer.getvalue()
+
+
+def _scale(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    values = values - values.min()
+    return np.asarray(values / (_EPSILON + values.max()), dtype=np.float32)

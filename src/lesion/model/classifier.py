@@ -1,0 +1,217 @@
+"""The Lightning module that fine-tunes a network."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from timm.data import Mixup
+from timm.optim import create_optimizer_v2
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+
+from lesion.errors import ConfigError
+from lesion.model.weights import create_network
+
+Stage = Literal["train", "val", "test"]
+Batch = tuple[Tensor, Tensor]
+
+
+class ImageClassifier(LightningModule):
+    """A timm backbone fine-tuned to tell classes of images apart.
+
+    Batches are (B, 3, S, S) uint8 images and (B,) int64 class indices. Which layers learn is the business of the
+    ``FineTuning`` callback.
+
+    Args:
+        classes: The classes in the order of the outputs.
+        backbone: A timm model name.
+        weights: ``hub``, ``none`` or the path of a ``.safetensors`` file.
+        pad_type: See ``create_network``.
+        drop_rate: Dropout before the classifier.
+        optimizer: An optimiser of timm's, by name.
+        lr: The classifier's greatest learning rate.
+        backbone_lr_factor: The backbone's learning rate as a share of ``lr``.
+        weight_decay: Weight decay; biases and normalisation have none.
+        scheduler: A schedule of timm's, by name, such as ``cosine``; None for a constant rate.
+        scheduler_warmup: Share of all steps in which the rate rises linearly.
+        label_smoothing: Share of the target spread over all classes.
+        class_weights: ``balanced`` weighs classes in the loss so that all count equally; or a weight each; or None.
+        mixup: Strength (alpha) of mixup (Zhang et al. 2018); 0 for none.
+        cutmix: Strength (alpha) of CutMix (Yun et al. 2019); 0 for none.
+        seed: Seeds what an epoch draws in the main process: dropout and mixup.
+
+    Raises:
+        ConfigError: A setting is out of its range, or the weights cannot be had.
+    """
+
+    class_weights: Tensor
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        backbone: str = "mobilenetv2_100",
+        weights: str = "hub",
+        pad_type: str | None = None,
+        drop_rate: float = 0.2,
+        optimizer: str = "adamw",
+        lr: float = 1e-3,
+        backbone_lr_factor: float = 0.1,
+        weight_decay: float = 0.05,
+        scheduler: str | None = "cosine",
+        scheduler_warmup: float = 0.1,
+        label_smoothing: float = 0.0,
+        class_weights: Literal["balanced"] | Sequence[float] | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        count = len(classes)
+        if count < 2:
+            raise ConfigError(f"A classifier needs at least 2 classes, not {count}.")
+        if lr <= 0 or backbone_lr_factor < 0 or not 0 <= label_smoothing < 1 or not 0 <= drop_rate < 1:
+            raise ConfigError(
+                f"model.lr={lr} must be above 0, backbone_lr_factor={backbone_lr_factor} 0 or more, "
+                f"label_smoothing={label_smoothing} and drop_rate={drop_rate} from 0 to below 1."
+            )
+        self.network, self.weights, self.backbone_kwargs = create_network(
+            backbone, count, str(weights), drop_rate=drop_rate, pad_type=pad_type
+        )
+        self.network.to(memory_format=torch.channels_last)
+        given = class_weights if class_weights and class_weights != "balanced" else [1.0] * count
+        self.register_buffer("class_weights", torch.tensor(given, dtype=torch.float32), persistent=False)
+        self.mixing = _mixing(mixup, cutmix, count)
+        metrics = MetricCollection(
+            {"acc": MulticlassAccuracy(count, average="micro"), "f1_macro": MulticlassF1Score(count, average="macro")}
+        )
+        self.metrics = nn.ModuleDict({f"{stage}_metrics": metrics.clone(f"{stage}/") for stage in ("val", "test")})
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a bundle needs to rebuild the network, and what its weights came from, JSON-ready."""
+        return {
+            "backbone": self.hparams["backbone"],
+            "model_kwargs": self.backbone_kwargs,
+            "mean": self.network.mean.flatten().tolist(),
+            "std": self.network.std.flatten().tolist(),
+            "weights": self.weights.to_dict(),
+            "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
+        }
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return (B, C) logits of (B, 3, S, S) uint8 images."""
+        return self.network.logits(_pixels(images))
+
+    def on_fit_start(self) -> None:
+        """Weigh the classes by how often the training images show them, where that was asked for."""
+        if self.hparams["class_weights"] == "balanced":
+            counts = self.trainer.datamodule.class_counts().tolist()  # type: ignore[attr-defined]
+            self.class_weights.copy_(torch.tensor(balanced_weights(counts)))
+
+    def on_train_epoch_start(self) -> None:
+        """Seed the epoch, so that a run resumed at its beginning draws what an uninterrupted one draws."""
+        state = np.random.SeedSequence([self.hparams["seed"], self.current_epoch]).generate_state(2)
+        torch.manual_seed(int(state[0]))
+        np.random.seed(int(state[1]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of one batch."""
+        images, labels = batch
+        pixels, targets = _pixels(images), labels
+        if self.mixing is not None and len(images) % 2 == 0:  # timm mixes an image with its mirror place in the batch
+            pixels, targets = self.mixing(pixels, labels)
+        loss = functional.cross_entropy(
+            self.network.logits(pixels),
+            targets,
+            weight=self.class_weights,
+            label_smoothing=self.hparams["label_smoothing"],
+        )
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure one validation batch."""
+        self._measure("val", batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure one test batch."""
+        self._measure("test", batch)
+
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
+        """Return the logits of one batch."""
+        logits: Tensor = self(batch[0] if isinstance(batch, tuple | list) else batch)
+        return logits.float()
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own type is a union of a dozen shapes
+        """Build timm's optimiser with one rate for the head and a lower one for the backbone, and its schedule."""
+        settings = self.hparams
+        optimizer = create_optimizer_v2(
+            _parameter_groups(self.network, settings["lr"], settings["backbone_lr_factor"], settings["weight_decay"]),
+            opt=settings["optimizer"],
+            lr=settings["lr"],
+            weight_decay=0.0,
+        )
+        if settings["scheduler"] is None:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched=settings["scheduler"],
+            num_epochs=steps,
+            warmup_epochs=round(settings["scheduler_warmup"] * steps),
+            warmup_prefix=True,
+            warmup_lr=settings["lr"] * 1e-2,
+            step_on_epochs=True,  # an "epoch" is a step here: timm's own per-step mode needs whole epochs of equal size
+        )
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # noqa: ANN401 - Lightning's signature
+        """Step timm's schedule, which is told how many steps were made."""
+        assert isinstance(scheduler, Scheduler)
+        scheduler.step(self.global_step)
+
+    def _measure(self, stage: Stage, batch: Batch) -> None:
+        images, labels = batch
+        logits = self(images)
+        collection = self.metrics[f"{stage}_metrics"]
+        assert isinstance(collection, MetricCollection)
+        collection.update(logits, labels)
+        loss = functional.cross_entropy(logits, labels)
+        self.log(f"{stage}/loss", loss, on_epoch=True, prog_bar=True, batch_size=len(images))
+        self.log_dict(collection, on_epoch=True, prog_bar=True, batch_size=len(images))
+
+
+def balanced_weights(counts: Sequence[int]) -> list[float]:
+    """Return for each class N / (C · n_c), the weights that make every class count equally; absent classes get 0."""
+    total, classes = sum(counts), len(counts)
+    return [total / (classes * count) if count else 0.0 for count in counts]
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return (images.float() / 255).contiguous(memory_format=torch.channels_last)
+
+
+def _mixing(mixup: float, cutmix: float, classes: int) -> Mixup | None:
+    if mixup < 0 or cutmix < 0:
+        raise ConfigError(f"model.mixup={mixup} and model.cutmix={cutmix} must be 0 or more.")
+    if not mixup and not cutmix:
+        return None
+    return Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=0.0, num_classes=classes)
+
+
+def _parameter_groups(network: nn.Module, lr: float, factor: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Group parameters by rate and by decay. Frozen ones are in as well: without gradients they are passed over."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        groups.setdefault((name.startswith("classifier."), parameter.ndim > 1), []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr if head else lr * factor, "weight_decay": weight_decay if decays else 0.0}
+        for (head, decays), parameters in groups.items()
+    ]

@@ -1,0 +1,71 @@
+"""Fine-tuning in two stages: the head alone first, then the last layers of the backbone with it."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lesion.errors import ConfigError
+from lesion.model.network import Network
+
+
+class FineTuning(Callback):
+    """Keeps the backbone frozen for some epochs, then lets its last layers learn too.
+
+    The stage follows from the epoch alone, so a resumed run finds itself in the right one. Frozen layers' batch
+    statistics stay as they are.
+
+    Args:
+        warmup_epochs: Epochs in which the head learns alone.
+        unfreeze_last: How many of the backbone's last layers learn after that; a convolution, a normalisation and an
+            activation count as one each, as Keras counts them. -1 for all.
+        freeze_batch_norm: Keep the running statistics of every batch normalisation, of learning layers too.
+    """
+
+    def __init__(self, warmup_epochs: int = 1, unfreeze_last: int = 50, freeze_batch_norm: bool = False) -> None:
+        super().__init__()
+        if warmup_epochs < 0 or unfreeze_last < -1:
+            raise ConfigError(
+                f"finetune.warmup_epochs={warmup_epochs} must be 0 or more and finetune.unfreeze_last={unfreeze_last} "
+                "0 or more, or -1 for all layers."
+            )
+        self.warmup_epochs = warmup_epochs
+        self.unfreeze_last = unfreeze_last
+        self.freeze_batch_norm = freeze_batch_norm
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set which layers learn in this epoch."""
+        network = pl_module.network
+        assert isinstance(network, Network)
+        unfrozen = 0 if trainer.current_epoch < self.warmup_epochs else self.unfreeze_last
+        set_trainable(network.backbone, unfrozen, self.freeze_batch_norm)
+
+
+def set_trainable(backbone: nn.Module, last: int, freeze_batch_norm: bool = False) -> None:
+    """Let the last layers of a backbone learn and freeze the others with their batch statistics.
+
+    Args:
+        backbone: A timm network.
+        last: How many layers learn, counted from the end; -1 for all.
+        freeze_batch_norm: Keep every batch normalisation's running statistics.
+    """
+    all_layers = layers(backbone)
+    first = 0 if last == -1 else max(len(all_layers) - last, 0)
+    for parameter in backbone.parameters():  # those outside any layer, such as position embeddings, follow the first
+        parameter.requires_grad_(first == 0)
+    for index, layer in enumerate(all_layers):
+        learns = index >= first
+        for parameter in layer.parameters(recurse=False):
+            parameter.requires_grad_(learns)
+        if isinstance(layer, _BatchNorm):
+            layer.train(learns and not freeze_batch_norm)
+
+
+def layers(backbone: nn.Module) -> list[nn.Module]:
+    """Return a backbone's layers in order: modules with parameters or statistics of their own, and activations."""
+    return [module for module in backbone.modules() if _is_layer(module)]
+
+
+def _is_layer(module: nn.Module) -> bool:
+    own = next(module.parameters(recurse=False), None) is not None
+    leaf = next(module.children(), None) is None
+    return own or (leaf and type(module).__module__ == "torch.nn.modules.activation")

@@ -1,0 +1,171 @@
+"""From image bytes to calibrated predictions: the one way of the command line, the server and the notebook."""
+
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion.errors import BundleError, ImageError
+from lesion.explanation import cam
+from lesion.images import Limits
+from lesion.model.bundle import Bundle
+from lesion.model.engines import Engine, Precision, load_engine
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        predicted_class: The most probable class.
+        confidence: Its calibrated probability.
+        probabilities: The calibrated probability of each class, in the bundle's order.
+        inference_time_ms: Milliseconds the engine took for the batch in which the image was.
+        model_version: The bundle's version.
+        cams: (C, h, w) float32, each class's map, not rectified.
+        image: (S, S, 3) uint8, what the network saw.
+    """
+
+    predicted_class: str
+    confidence: float
+    probabilities: dict[str, float]
+    inference_time_ms: float
+    model_version: str
+    cams: NDArray[np.float32] = field(repr=False, compare=False)
+    image: NDArray[np.uint8] = field(repr=False, compare=False)
+
+    def top(self, k: int | None = None) -> dict[str, float]:
+        """Return the ``k`` most probable classes (all when None), the most probable first."""
+        ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
+        return dict(ranked[:k])
+
+    def gradcam(self, class_name: str | None = None) -> NDArray[np.float32]:
+        """Return the Grad-CAM of a class (the predicted one when None), (S, S) in [0, 1]; needs no forward pass.
+
+        Raises:
+            KeyError: The class is unknown.
+        """
+        name = self.predicted_class if class_name is None else class_name
+        index = {known: position for position, known in enumerate(self.probabilities)}[name]
+        return cam.gradcam(self.cams[index], (self.image.shape[0], self.image.shape[1]))
+
+    def overlay_png(self, class_name: str | None = None) -> bytes:
+        """Return the Grad-CAM of a class over what the network saw, as a PNG file.
+
+        Raises:
+            KeyError: The class is unknown.
+        """
+        return cam.png(cam.overlay(self.image, self.gradcam(class_name)))
+
+
+class Predictor:
+    """A bundle and the engine that runs it. Not safe to call from two threads at once.
+
+    Args:
+        bundle: The bundle.
+        engine: The engine, loaded from the same bundle.
+        limits: What is refused before it is decoded.
+        decoders: Threads that decode the images of a batch.
+    """
+
+    def __init__(self, bundle: Bundle, engine: Engine, limits: Limits | None = None, decoders: int = 1) -> None:
+        self.bundle = bundle
+        self.engine = engine
+        self.limits = Limits() if limits is None else limits
+        self._pool = ThreadPoolExecutor(decoders, "decode") if decoders > 1 else None
+        self._classes = bundle.classes
+        self._preprocessing = bundle.preprocessing
+        self._version = bundle.version
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str,
+        device: str = "auto",
+        threads: int = 1,
+        precision: Precision = "auto",
+        limits: Limits | None = None,
+        decoders: int = 1,
+    ) -> Self:
+        """Verify a bundle, load its engine and check its golden answers.
+
+        Args:
+            path: The bundle's folder.
+            device: See :func:`lesion.model.engines.load_engine`.
+            threads: CPU threads for one image.
+            precision: ``f32``, ``bf16``, ``f16``, or ``auto``: the engine's fastest one in which the bundle still gives
+                its golden answers.
+            limits: What is refused before it is decoded.
+            decoders: Threads that decode the images of a batch.
+
+        Raises:
+            BundleError: The bundle is not whole, or its model does not give its golden answers.
+            ConfigError: The device or the precision is not there.
+        """
+        bundle = Bundle.open(path)
+        engine = load_engine(bundle, device, threads, precision)
+        try:
+            bundle.check_golden(engine)
+        except BundleError as error:
+            if precision != "auto" or engine.precision == "f32":
+                raise
+            logger.warning("serving %s in f32: %s", bundle.name, error.message)
+            engine = load_engine(bundle, device, threads, "f32")
+            bundle.check_golden(engine)
+        return cls(bundle, engine, limits, decoders)
+
+    def predict(self, items: Sequence[bytes]) -> list[Prediction | ImageError]:
+        """Predict one batch of encoded images.
+
+        Args:
+            items: The bytes of image files.
+
+        Returns:
+            One entry an item, in order: its prediction, or the error for which it alone was refused.
+        """
+        read = list(self._pool.map(self._read, items) if self._pool else map(self._read, items))
+        images = [image for image in read if not isinstance(image, ImageError)]
+        predictions = iter(self.predict_images(np.stack(images)) if images else [])
+        return [image if isinstance(image, ImageError) else next(predictions) for image in read]
+
+    def _read(self, data: bytes) -> NDArray[np.uint8] | ImageError:
+        try:
+            return self._preprocessing.read(data, self.limits)
+        except ImageError as error:
+            return error.with_traceback(None)
+        except Exception:  # a decoder's fault must not fail the other images of the batch
+            logger.exception("the decoder failed on an image of %d bytes", len(data))
+            return ImageError("The image could not be decoded. Save it again as PNG or JPEG.", code="image_corrupt")
+
+    def predict_images(self, images: NDArray[np.uint8]) -> list[Prediction]:
+        """Predict (B, S, S, 3) uint8 RGB images that are preprocessed already."""
+        start = time.perf_counter()
+        outputs = self.engine(images)
+        milliseconds = (time.perf_counter() - start) * 1000.0
+        probabilities = self.bundle.probabilities(outputs.logits)
+        return [
+            self._prediction(row, cams, image, milliseconds)
+            for row, cams, image in zip(probabilities, outputs.cams, images, strict=True)
+        ]
+
+    def _prediction(
+        self, row: NDArray[np.float32], cams: NDArray[np.float32], image: NDArray[np.uint8], milliseconds: float
+    ) -> Prediction:
+        best = int(row.argmax())
+        return Prediction(
+            predicted_class=self._classes[best],
+            confidence=float(row[best]),
+            probabilities={name: float(value) for name, value in zip(self._classes, row, strict=True)},
+            inference_time_ms=milliseconds,
+            model_version=self._version,
+            cams=cams,
+            image=image,
+        )

@@ -1,0 +1,98 @@
+"""What a person sees while a model trains: a live bar on a terminal, a line an epoch everywhere."""
+
+import logging
+import sys
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+
+logger = logging.getLogger(__name__)
+
+
+class Throughput(Callback):
+    """Measures the images trained on per second and the time left, and prints a line an epoch.
+
+    The rates are logged as ``train/images_per_second`` and ``train/seconds_left``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.images_per_second = 0.0
+        self.seconds_left = float("nan")
+        self._images = 0
+        self._started = self._epoch_started = 0.0
+        self._epochs_done = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; epochs of an earlier run do not count."""
+        self._started = time.monotonic()
+        self._epochs_done = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock."""
+        self._epoch_started = time.monotonic()
+        self._images = 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+    ) -> None:
+        """Count the batch and estimate the time left from the pace so far."""
+        self._images += len(batch[0]) * trainer.world_size
+        now = time.monotonic()
+        self.images_per_second = self._images / max(now - self._epoch_started, 1e-9)
+        share = (batch_idx + 1) / max(int(trainer.num_training_batches), 1)
+        done = self._epochs_done + share
+        left = (trainer.max_epochs or 0) - trainer.current_epoch - share
+        self.seconds_left = (now - self._started) / done * left
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the epoch's pace beside its metrics."""
+        if not trainer.sanity_checking:
+            pl_module.log("train/images_per_second", self.images_per_second)
+            pl_module.log("train/seconds_left", self.seconds_left)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print one line of what the epoch gave."""
+        self._epochs_done += 1
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _SHOWN}
+        shown = "  ".join(f"{name} {values[name]:.4f}" for name in _SHOWN if name in values)
+        logger.info(
+            "epoch %d/%s  %s  %.0f images/s  %s left",
+            trainer.current_epoch + 1,
+            trainer.max_epochs,
+            shown,
+            self.images_per_second,
+            clock(self.seconds_left),
+        )
+
+
+_SHOWN = ("train/loss", "val/loss", "val/acc", "val/f1_macro")
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's Rich bar with images per second and the time left of the whole training; off without a terminal."""
+
+    def __init__(self, refresh_rate: int = 5) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        if not sys.stderr.isatty():
+            self.disable()
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """Return what stands right of the bar."""
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Throughput) and callback.images_per_second:
+                metrics |= {"images/s": f"{callback.images_per_second:.0f}", "left": clock(callback.seconds_left)}
+        return metrics
+
+
+def clock(seconds: float) -> str:
+    """Write a duration as minutes and seconds, or hours too; unknown ones as a dash."""
+    if seconds != seconds:
+        return "–"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,113 @@
+"""From a finished run to its bundle: which images prove the export, which facts travel with it, the model card."""
+
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+
+from lesion.data.datamodule import DataModule
+from lesion.evaluation.evaluation import Evaluation, finite
+from lesion.evaluation.report import TITLES
+from lesion.model.bundle import Bundle
+from lesion.model.classifier import ImageClassifier
+from lesion.model.export import export_bundle
+
+AGREEMENT_IMAGES = 16  # images of the test split on which the exported graph must agree with torch
+
+
+def write_bundle(
+    output: Path,
+    name: str,
+    model: ImageClassifier,
+    datamodule: DataModule,
+    evaluation: Evaluation,
+    metrics: Mapping[str, float],
+    lineage: Mapping[str, Any],
+) -> Bundle:
+    """Export a run as ``output/bundle``, with its report, metrics and model card.
+
+    Args:
+        output: The run's folder, which holds report.html and metrics.json.
+        name: The bundle's name.
+        model: The trained model.
+        datamodule: Its data.
+        evaluation: Its evaluation.
+        metrics: The metrics to record.
+        lineage: Where it comes from.
+
+    Raises:
+        BundleError: The exported graph does not give the model's answers.
+    """
+    data = datamodule.manifest.facts()
+    facts = {
+        "name": name,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "classes": list(datamodule.classes),
+        "preprocessing": datamodule.preprocessing.to_dict(),
+        "model": model.facts(),
+        "calibration": {"temperature": evaluation.temperature, "images": evaluation.calibration_images},
+        "metrics": finite(dict(metrics)),
+        "data": {key: data[key] for key in ("name", "fingerprint", "policy", "images", "groups", "patients")},
+        "lineage": dict(lineage),
+    }
+
+    def extras(folder: Path) -> None:
+        (folder / "MODEL_CARD.md").write_text(
+            model_card(facts | {"data": data}, evaluation, model.weights.sentence()), "utf-8"
+        )
+        (folder / "report").mkdir()
+        for file in ("report.html", "metrics.json"):
+            shutil.copy(output / file, folder / "report" / file)
+
+    images = spread_images(datamodule, AGREEMENT_IMAGES)
+    return export_bundle(output / "bundle", model.network, images, evaluation.temperature, facts, extras)
+
+
+def spread_images(datamodule: DataModule, count: int, split: str = "test") -> NDArray[np.uint8]:
+    """Return at most ``count`` preprocessed images spread evenly over a split and its classes, (N, S, S, 3) uint8."""
+    dataset = datamodule.dataset(split)
+    by_class = np.argsort(dataset.labels, kind="stable")
+    rows = by_class[np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int))]
+    return np.stack([dataset.pixels(int(row)) for row in rows])
+
+
+def model_card(facts: Mapping[str, Any], evaluation: Evaluation, weights: str) -> str:
+    """Fill the model card from a run's facts; nothing in it is written by hand."""
+    environment = Environment(
+        loader=PackageLoader("lesion.model"),
+        autoescape=False,  # noqa: S701 - Markdown, not HTML
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    prefix = evaluation.prefix
+    support = np.bincount(evaluation.labels, minlength=len(evaluation.classes))
+    return environment.get_template("MODEL_CARD.md.j2").render(
+        **facts,
+        weights=weights,
+        notes=evaluation.notes,
+        test_images=len(evaluation.labels),
+        test_groups=len(np.unique(evaluation.groups)),
+        headline=[
+            {
+                "title": title,
+                "value": _number(evaluation.metrics.get(f"{prefix}/{key}")),
+                "interval": " – ".join(map(_number, evaluation.intervals.get(f"{prefix}/{key}", ()))) or "–",
+            }
+            for key, title in TITLES.items()
+        ],
+        per_class=[
+            {"name": name, "images": int(support[index])}
+            | {key: _number(evaluation.metrics.get(f"{prefix}/{key}/{name}")) for key in ("precision", "recall", "f1")}
+            for index, name in enumerate(evaluation.classes)
+        ],
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or value != value else f"{value:.3f}"

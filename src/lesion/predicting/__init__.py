@@ -1,0 +1,1 @@
+"""The command ``scripts/predict.py``: image files in; a table, JSON lines or CSV out."""

@@ -1,0 +1,132 @@
+"""The command line of ``scripts/predict.py``."""
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, BinaryIO
+
+from lesion.cli import errors_for_people, latest_bundle
+from lesion.errors import ConfigError, DataError, ImageError
+from lesion.images import Limits
+from lesion.model.predictor import Prediction, Predictor
+from lesion.predicting.inputs import STDIN, Item, batches, find, listed, read_all
+from lesion.predicting.writers import CsvWriter, JsonWriter, Row, TableWriter, Writer
+
+BATCH = 16
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Returns:
+        0 when every image was predicted, 1 when one was refused. Wrong usage and a broken bundle exit with 2.
+    """
+    options = _parser().parse_args(arguments)
+    _utf8(sys.stdout)
+    _utf8(sys.stderr)
+    try:
+        with errors_for_people():
+            return predict(options, sys.stdin.buffer, sys.stdout)
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def predict(options: argparse.Namespace, stdin: BinaryIO, out: IO[str]) -> int:
+    """Predict what the options name and write the answers to ``out``; see :func:`main`."""
+    limits = Limits()
+    predictor = Predictor.load(
+        options.bundle or latest_bundle(), options.device, options.threads, options.precision, limits, options.threads
+    )
+    classes = predictor.bundle.classes
+    if options.overlay_class is not None and options.overlay_class not in classes:
+        raise ConfigError(f"The model knows no class {options.overlay_class!r}; it knows {', '.join(classes)}.")
+    names = listed(stdin) if options.stdin_list else iter(options.images)
+    writer = _writer(options, classes, out)
+    images = refused = 0
+    for row in _rows(predictor, read_all(find(names), limits, stdin), options.overlay, options.overlay_class):
+        writer.write(row)
+        images += 1
+        refused += isinstance(row.answer, ImageError)
+    writer.close()
+    out.flush()
+    if images == 0:
+        raise DataError(
+            "There is no image to predict: the folders hold no image files, or the list is empty.", code="no_images"
+        )
+    if refused:
+        print(f"{refused} of {images} images were refused.", file=sys.stderr)
+    return 1 if refused else 0
+
+
+def _rows(
+    predictor: Predictor, items: Iterator[Item], overlays: Path | None, overlay_class: str | None
+) -> Iterator[Row]:
+    for batch in batches(items, BATCH):
+        readable = [item.content for item in batch if isinstance(item.content, bytes)]
+        answers = iter(predictor.predict(readable))
+        for item in batch:
+            answer = item.content if isinstance(item.content, ImageError) else next(answers)
+            overlay = ""
+            if overlays is not None and isinstance(answer, Prediction):
+                path = overlays / overlay_name(item.name)
+                overlays.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(answer.overlay_png(overlay_class))
+                overlay = str(path)
+            yield Row(item.name, answer, overlay)
+
+
+def overlay_name(name: str) -> str:
+    """Return a file name for an image's overlay: readable, safe on any disk, and different for different paths."""
+    stem = "stdin" if name == STDIN else Path(name).stem
+    safe = "".join(character if character.isalnum() or character in "._-" else "_" for character in stem)[:60]
+    return f"{safe.lstrip('.')}-{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}.png"
+
+
+def _writer(options: argparse.Namespace, classes: Sequence[str], out: IO[str]) -> Writer:
+    if options.json:
+        return JsonWriter(out, options.top_k)
+    if options.csv:
+        return CsvWriter(out, classes, options.top_k)
+    return TableWriter(out, options.top_k)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="predict.py",
+        description="Predict images with a bundle: calibrated probabilities and, on request, Grad-CAM overlays.",
+        epilog="Exit status: 0 all predicted, 1 some images refused, 2 wrong usage or a broken bundle.",
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "images", nargs="*", default=[], metavar="IMAGE", help="files, folders, or - for one image on standard input"
+    )
+    source.add_argument("--stdin-list", action="store_true", help="read paths from standard input, one a line")
+    parser.add_argument("--bundle", type=Path, help="the bundle's folder (default: the newest below outputs/)")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object a line")
+    form.add_argument("--csv", action="store_true", help="CSV")
+    parser.add_argument("--top-k", type=_positive, metavar="K", help="name the K most probable classes")
+    parser.add_argument("--overlay", type=Path, metavar="DIR", help="write a Grad-CAM overlay of each image to DIR")
+    parser.add_argument("--overlay-class", metavar="NAME", help="the class to explain (default: the predicted one)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or torch")
+    parser.add_argument("--precision", default="auto", choices=("auto", "f32", "bf16", "f16"))
+    parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, metavar="N", help="CPU threads")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
+    return number
+
+
+def _utf8(stream: IO[str]) -> None:
+    """Let any file name be printed, whatever the locale."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(encoding="utf-8", errors="backslashreplace")

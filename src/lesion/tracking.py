@@ -1,0 +1,73 @@
+"""What a run leaves in its loggers beside the course of training: config, figures, explained images, the bundle."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+
+from lesion.evaluation.evaluation import Evaluation, finite
+from lesion.model.bundle import Bundle
+
+if TYPE_CHECKING:
+    from lesion.reporting import Explanations
+
+
+def log_config(loggers: Sequence[Logger], cfg: DictConfig) -> None:
+    """Give every logger the whole resolved config."""
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    for logger in loggers:
+        logger.log_hyperparams(settings)  # type: ignore[arg-type]
+
+
+def log_run(
+    loggers: Sequence[Logger],
+    metrics: Mapping[str, float],
+    evaluation: Evaluation,
+    explanations: "Explanations",
+    bundle: Bundle,
+    report: Path,
+) -> None:
+    """Log a finished run to wandb, if it is among the loggers: metrics, confusion matrix, Grad-CAM images, the bundle."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            _log_to_wandb(logger, metrics, evaluation, explanations, bundle, report)
+
+
+def _log_to_wandb(
+    logger: WandbLogger,
+    metrics: Mapping[str, float],
+    evaluation: Evaluation,
+    explanations: "Explanations",
+    bundle: Bundle,
+    report: Path,
+) -> None:
+    import wandb
+
+    run = logger.experiment
+    shown = [*explanations.errors, *explanations.examples]
+    run.log(
+        {key: value for key, value in finite(dict(metrics)).items() if value is not None}
+        | {
+            "test/confusion_matrix": wandb.plot.confusion_matrix(
+                y_true=evaluation.labels.tolist(),
+                preds=evaluation.predictions.tolist(),
+                class_names=list(evaluation.classes),
+            ),
+            "test/gradcam": [
+                wandb.Image(Image.fromarray(example.overlay), caption=f"{example.label} → {example.predicted}")
+                for example in shown
+                if example.overlay is not None
+            ],
+            "report": wandb.Html(io.StringIO(report.read_text("utf-8")), inject=False),
+        }
+    )
+    artifact = wandb.Artifact(
+        bundle.name, type="model", metadata={"version": bundle.version, "classes": list(bundle.classes)}
+    )
+    artifact.add_dir(str(bundle.path))
+    run.log_artifact(artifact)
+    run.finish()

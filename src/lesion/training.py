@@ -1,0 +1,182 @@
+"""One training run from end to end: data, fine-tuning, evaluation, explanation, report, bundle."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Trainer, seed_everything
+from omegaconf import DictConfig, OmegaConf
+
+from lesion import tracking
+from lesion.data.datamodule import DataModule
+from lesion.data.leakage import find_leakage
+from lesion.errors import ConfigError
+from lesion.evaluation.calibration import softmax
+from lesion.evaluation.evaluation import Evaluation, evaluate, write_metrics
+from lesion.evaluation.metrics import compute_metrics
+from lesion.hardware import tune_allocator
+from lesion.lineage import lineage
+from lesion.model.classifier import ImageClassifier
+from lesion.model.inference import dataset_logits
+from lesion.packaging import write_bundle
+from lesion.reporting import explain_run, leakage_section, print_summary, write_run_report
+
+logger = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
+    """Run one training from its config and leave everything that came of it in ``paths.output``.
+
+    ```
+    manifest.parquet   every image with its hashes, group and split
+    checkpoints/       best.ckpt and last.ckpt
+    csv/metrics.csv    the course of training
+    metrics.json       the test metrics with their intervals
+    report.html        the same for people, with the explanations
+    bundle/            the deployable model
+    ```
+
+    Args:
+        cfg: The composed ``configs/train.yaml``.
+
+    Returns:
+        The metrics by key, and the objects of the run by name.
+
+    Raises:
+        LesionError: A setting, the data or the weights cannot be used.
+    """
+    output = Path(cfg.paths.output)
+    tune_allocator()
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule: DataModule = instantiate(cfg.data, _convert_="all")
+    manifest = datamodule.manifest
+    manifest.save(output / "manifest.parquet")
+    for refused in manifest.refused:
+        logger.warning("left out: %s: %s", refused["path"], refused["reason"])
+    leakage = find_leakage(manifest)
+    if leakage:
+        logger.info(leakage.sentence())
+    model, trainer = fit(cfg, datamodule, output)
+    evaluation = evaluate_model(model, datamodule, replicates=cfg.evaluation.replicates, seed=cfg.seed)
+    metrics = evaluation.all_metrics() | validation_metrics(model, datamodule, evaluation.temperature)
+    folder_score = folder_split_score(cfg, datamodule, output) if cfg.evaluation.folder_split else None
+    provenance = lineage(cfg.seed)
+    leaks = leakage_section(manifest, leakage, folder_score)
+    write_metrics(
+        output / "metrics.json",
+        evaluation,
+        metrics=metrics,
+        data=manifest.facts(),
+        leakage={key: value for key, value in leaks.items() if key != "contact_sheet_png"} if leaks else None,
+        weights=model.weights.to_dict(),
+        lineage=provenance,
+    )
+    explanations = explain_run(model.network, datamodule, evaluation, **cfg.explain)
+    report = write_run_report(
+        output / "report.html",
+        evaluation,
+        title=cfg.name,
+        model=model.facts(),
+        explanations=explanations,
+        facts=manifest.facts(),
+        leakage=leaks,
+        history=output / "csv" / "metrics.csv",
+        config=OmegaConf.to_yaml(cfg, resolve=True),
+        lineage=provenance,
+    )
+    bundle = write_bundle(output, cfg.name, model, datamodule, evaluation, metrics, provenance)
+    tracking.log_run(trainer.loggers, metrics, evaluation, explanations, bundle, report)
+    print_summary(evaluation, model.weights, leaks, output)
+    objects = {
+        "datamodule": datamodule,
+        "model": model,
+        "trainer": trainer,
+        "evaluation": evaluation,
+        "bundle": bundle,
+        "output": output,
+    }
+    return metrics, objects
+
+
+def fit(
+    cfg: DictConfig, datamodule: DataModule, output: Path, *, loggers: bool = True
+) -> tuple[ImageClassifier, Trainer]:
+    """Fine-tune a model and bring back the best checkpoint's weights.
+
+    Args:
+        cfg: The composed config; its model, finetune, callbacks, logger and trainer sections are used.
+        datamodule: The data.
+        output: The run's folder.
+        loggers: Whether to log; a run within a run does not.
+
+    Returns:
+        The model in evaluation mode and the trainer.
+    """
+    model: ImageClassifier = instantiate(cfg.model, classes=list(datamodule.classes), _convert_="all")
+    model.network.check(datamodule.preprocessing.size)
+    logger.info(model.weights.sentence())
+    callbacks = [instantiate(section) for section in cfg.callbacks.values() if section]
+    trainer: Trainer = instantiate(
+        cfg.trainer,
+        callbacks=[*callbacks, instantiate(cfg.finetune)],
+        logger=[instantiate(section) for section in cfg.logger.values() if section] if loggers else False,
+        _convert_="all",
+    )
+    if loggers:
+        tracking.log_config(trainer.loggers, cfg)
+    resume = cfg.resume if loggers else None
+    if resume is not None and not Path(resume).is_file():
+        raise ConfigError(
+            f"resume='{resume}' does not exist. Give a checkpoint, such as checkpoints/last.ckpt of a run."
+        )
+    trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""  # type: ignore[attr-defined]
+    if best:
+        model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+    return model.eval(), trainer
+
+
+def evaluate_model(
+    model: ImageClassifier, datamodule: DataModule, *, replicates: int = 1000, seed: int = 0
+) -> Evaluation:
+    """Calibrate a model on the calibration split and measure it on the test split, in float32."""
+    test, calibration = datamodule.dataset("test"), datamodule.dataset("calibration")
+    rows = datamodule.manifest.split("test")
+    return evaluate(
+        dataset_logits(model.network, test),
+        test.labels,
+        rows["group"].to_numpy(),
+        datamodule.classes,
+        dataset_logits(model.network, calibration),
+        calibration.labels,
+        paths=rows["path"].tolist(),
+        replicates=replicates,
+        seed=seed,
+    )
+
+
+def validation_metrics(model: ImageClassifier, datamodule: DataModule, temperature: float) -> dict[str, float]:
+    """Measure a model on the validation split, which chose the checkpoint: for ranking runs, not for reporting."""
+    dataset = datamodule.dataset("val")
+    probabilities = softmax(dataset_logits(model.network, dataset), temperature)
+    return compute_metrics(probabilities, dataset.labels, datamodule.classes, "val")
+
+
+def folder_split_score(cfg: DictConfig, datamodule: DataModule, output: Path) -> dict[str, Any]:
+    """Train once more by the same recipe on the split that came with the data, to show how far its score is inflated.
+
+    Returns:
+        The metrics on that split's test images.
+    """
+    logger.info("Training once more on the split that came with the data, for comparison.")
+    other = datamodule.resplit("folder")
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    nested = cfg.copy()
+    OmegaConf.set_readonly(nested, False)
+    nested.callbacks.checkpoint.dirpath = str(output / "folder_split")
+    model, _ = fit(nested, other, output, loggers=False)
+    return evaluate_model(model, other, replicates=cfg.evaluation.replicates, seed=cfg.seed).all_metrics()
