@@ -21,8 +21,11 @@ def main() -> int:
     try:
         to = given.to or Path("data") / given.name
         download(given.name, to, source=given.source, mirror=given.mirror, url=given.url, sha256=given.sha256)
-    except LesionError as error:
-        print(f"{given.name}: {error.message}", file=sys.stderr)
+    except (LesionError, OSError) as error:
+        print(f"{given.name}: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        print(f"{given.name}: {error.name} is missing; run pip install 'lesion[train]'.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("Stopped; run the same command to go on.", file=sys.stderr)

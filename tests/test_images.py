@@ -149,6 +149,28 @@ def test_every_mode_agrees_with_pillow(mode: str):
     assert images.probe(data).mode == mode
 
 
+@pytest.mark.parametrize(
+    "compression", ["tiff_lzw", "tiff_deflate", "tiff_adobe_deflate", "packbits", "jpeg", "group3", "group4", None]
+)
+def test_tiff_compressions(compression: str | None):
+    picture = Image.fromarray(gradient()[..., 0])
+    picture = picture.convert("1") if compression in ("group3", "group4") else picture
+    image = images.decode(encode(picture, "TIFF", compression=compression))
+    difference = np.abs(image[..., 0].astype(int) - np.asarray(picture.convert("L")))
+    assert difference.max() <= (12 if compression == "jpeg" else 0)
+
+
+def test_tiff_of_colour_jpeg():
+    data = encode(gradient(), "TIFF", compression="jpeg", quality=95)
+    assert np.abs(images.decode(data).astype(int) - gradient()).mean() < 3
+
+
+def test_a_bmp_stored_from_the_top():
+    data = bytearray(encode(gradient()[::-1], "BMP"))
+    data[22:26] = (-48).to_bytes(4, "little", signed=True)
+    assert np.array_equal(images.decode(bytes(data)), gradient())
+
+
 def test_partial_transparency_is_mixed_with_black():
     picture = np.zeros((16, 16, 4), np.uint8)
     picture[...] = (200, 100, 50, 128)

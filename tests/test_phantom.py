@@ -79,7 +79,7 @@ def test_an_existing_folder_is_reused_untouched(small):
 
 
 def test_other_parameters_for_an_existing_folder_are_refused(small):
-    with pytest.raises(DataError, match="made with .*'seed': 3.*'seed': 9.* are asked for"):
+    with pytest.raises(DataError, match=r"made with .*'seed': 3.*'seed': 9.* are asked for"):
         generate(small, seed=9, **SMALL)
 
 

@@ -20,8 +20,8 @@ from lesion.decoding.refusals import (
     Limits,
     check_size,
     corrupt,
+    out_of_memory,
     several_pictures,
-    too_many_pixels,
     truncated,
     unsupported,
     wrong_type,
@@ -100,7 +100,7 @@ def _refusal(error: Exception, data: bytes) -> ImageError:
     if isinstance(error, (EOFError, struct.error)):
         return truncated("DICOM", data)
     if isinstance(error, MemoryError):
-        return too_many_pixels("DICOM", 0, 0, "does not fit in memory")
+        return out_of_memory("DICOM")
     return corrupt("DICOM", "its elements or its pixel data are damaged")
 
 

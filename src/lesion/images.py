@@ -24,9 +24,9 @@ from lesion.decoding.refusals import (
     check_bytes,
     check_size,
     corrupt,
+    out_of_memory,
     several_pictures,
     too_many_bytes,
-    too_many_pixels,
     truncated,
     unsupported,
     wrong_type,
@@ -248,7 +248,7 @@ def _refusal(error: Exception, header: Header, data: bytes) -> ImageError:
         return error
     kind, words = header.format, str(error).lower()
     if isinstance(error, (MemoryError, Image.DecompressionBombError)):
-        return too_many_pixels(kind, header.width, header.height, "does not fit in memory")
+        return out_of_memory(kind)
     if isinstance(error, EOFError) or "truncated" in words or "not enough image data" in words:
         return truncated(kind, data)
     if "unsupported" in words or "unknown pixel mode" in words or "cannot handle" in words:

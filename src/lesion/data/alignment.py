@@ -104,7 +104,7 @@ def _sample(moving: Floats, warp: Floats, x: Floats, y: Floats, *, margin: float
     """Bilinear samples (P, Q) at the mapped points, and which of them lie inside the margin."""
     side = moving.shape[1]
     points = np.stack([x, y, np.ones_like(x)])
-    pixels = (warp @ points + 1) * (side / 2) - 0.5
+    pixels = (warp[:, :2] @ points + 1) * (side / 2) - 0.5
     low, high = margin * side, side - 1 - margin * side
     inside = ((pixels >= low) & (pixels <= high)).all(axis=1)
     np.clip(pixels, 0, side - 1.001, out=pixels)
@@ -114,6 +114,8 @@ def _sample(moving: Floats, warp: Floats, x: Floats, y: Floats, *, margin: float
     corner += (np.arange(len(moving), dtype=np.int32) * (side * side))[:, None]
     flat = moving.ravel()
     upper, lower = (
-        left + part[:, 0] * (flat.take(start + 1) - left) for start in (corner, corner + side) for left in [flat.take(start)]
+        left + part[:, 0] * (flat.take(start + 1) - left)
+        for start in (corner, corner + side)
+        for left in [flat.take(start)]
     )
     return upper + part[:, 1] * (lower - upper), inside

@@ -12,6 +12,7 @@ A killed download goes on when the same command is run again. ``.download.json``
 every file; a further run verifies them.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator
@@ -67,8 +68,8 @@ def download(
     """
     if name not in RECIPES:
         raise ConfigError(f"There is no data set {name!r}; choose one of {', '.join(RECIPES)}.")
-    console = console or Console(stderr=True)
-    if to.is_dir() and any(to.iterdir()):
+    console, to = console or Console(stderr=True), to.absolute()
+    if to.is_file() or (to.is_dir() and any(to.iterdir())):
         return verify(to, console=console)
     recipe, part = RECIPES[name], to.with_name(to.name + ".part")
     chosen = _chosen(recipe, source, mirror, url)
@@ -105,8 +106,8 @@ def verify(folder: Path, *, console: Console | None = None) -> dict[str, int]:
         files, counts = dict(record["files"]), dict(record["images"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{folder} is there already, but was not made by a download that has left a record; use it as it is, or name "
-            "another folder.",
+            f"{folder} is there already, but no download has left its record in it; use it as it is, or name another "
+            "folder.",
             code="download_exists",
         ) from error
     with _progress(console, "Verifying") as report:
@@ -162,7 +163,7 @@ def _obtain(
     address = url or str(recipe.url)
     checksum = sha256 if url else recipe.sha256
     console.print(f"Downloading {address}.")
-    raw = part / "url"
+    raw = part / ("url-" + hashlib.sha256(address.encode()).hexdigest()[:12])
     with _progress(console, "Downloading") as report:
         actual = fetch(address, raw / "archive.zip", sha256=checksum, report=report)
     return raw, {"source": "url", "address": address, "revision": actual}
@@ -176,7 +177,12 @@ def _unpacked(raw: Path, part: Path) -> Path:
     unpacked = part / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
     for archive in archives:
-        unpack(archive, unpacked)
+        try:
+            unpack(archive, unpacked / archive.stem)
+        except DataError as error:
+            if error.code == "archive_refused":
+                archive.unlink()  # so that the next run fetches it again
+            raise
     for table in tables:
         parquet_images.extract(table, unpacked)
     return unpacked

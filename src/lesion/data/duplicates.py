@@ -23,7 +23,7 @@ Ints = NDArray[np.int64]
 
 SIDE = 48
 
-# Chosen from the distributions over 6,299 MRI slices and 253 leaf photographs; scripts/bench_duplicates.py measures them.
+# Chosen from the distributions over 6,299 MRI slices and 253 leaf photographs; see scripts/bench_duplicates.py.
 CANDIDATE = 0.8  # least coarse correlation that is worth registering; planted copies reach 0.80 at the worst
 ALIKE = 0.7  # least correlation half-way through the registration
 SAME = 0.95  # least correlation of registered pictures; at 0.92 look-alikes begin to chain into groups of hundreds
@@ -71,7 +71,7 @@ def describe(image: NDArray[np.uint8]) -> Descriptor:
 
 
 def near_duplicate_pairs(descriptors: Descriptors) -> Ints:
-    """Find pairs of images that show the same picture, be it re-encoded, resized, brightened, mirrored or a little turned.
+    """Find pairs of images that show one picture, be it re-encoded, resized, brightened, mirrored or a little turned.
 
     Large groups are connected, not listed in full, so that N copies give O(N) pairs: images with equal thumbnails are
     tied to the first of them, and every image to at most ``MAX_CANDIDATES`` later ones. Images without detail (blank,
@@ -84,8 +84,8 @@ def near_duplicate_pairs(descriptors: Descriptors) -> Ints:
     distinct = descriptors.thumbnails[first]
     pictures = _pictures(distinct)
     found = first[_search(pictures, pictures, later_only=True)]
-    detailed = pictures.plain.any(axis=(1, 2))[inverse]
-    copies = np.flatnonzero((first[inverse] != np.arange(len(inverse))) & detailed)
+    detailed = np.any(pictures.plain, axis=(1, 2)).reshape(len(first))
+    copies = np.flatnonzero((first[inverse] != np.arange(len(inverse))) & detailed[inverse])
     equal = np.stack([first[inverse[copies]], copies], axis=1)
     return np.unique(np.concatenate([found, equal]), axis=0)
 
@@ -156,6 +156,9 @@ class _Pictures(NamedTuple):
     zoomed: Floats  # (N, 16, 16) the same of the middle of the image: what a crop of a few per cent leaves
     fine: NDArray[np.float16]  # (N, SIDE, SIDE) for the registration
 
+    def rows(self, part: slice) -> "_Pictures":
+        return _Pictures(self.plain[part], self.zoomed[part], self.fine[part])
+
 
 def _pictures(thumbnails: NDArray[np.uint8]) -> _Pictures:
     """Derive the pictures of distinct thumbnails, a chunk at a time so that the temporaries stay small."""
@@ -175,7 +178,7 @@ def _pictures(thumbnails: NDArray[np.uint8]) -> _Pictures:
 
 
 def _normalised(grey: Floats, sigma: float) -> tuple[Floats, Floats]:
-    """Band-passed pictures (N, SIDE, SIDE) with their contrast evened out, and their detail (N,) in grey levels before that."""
+    """Band-passed pictures (N, SIDE, SIDE) of even contrast, and the detail (N,) in grey levels they had before."""
     field = gaussian_filter(grey, (0, sigma, sigma)) - gaussian_filter(grey, (0, 2.5 * sigma, 2.5 * sigma))
     detail = field.std(axis=(1, 2))
     field /= np.maximum(detail, 1e-6)[:, None, None]
@@ -196,18 +199,17 @@ def _zoomed(grey: Floats) -> Floats:
     middle = (SIDE - 1) / 2
     position = (np.arange(SIDE) - middle) / _ZOOM + middle
     weights = np.maximum(1 - np.abs(position[:, None] - np.arange(SIDE)), 0).astype(np.float32)
-    return weights @ grey @ weights.T
+    result: Floats = weights @ grey @ weights.T
+    return result
 
 
 def _search(query: _Pictures, reference: _Pictures, *, later_only: bool) -> Ints:
     """Accepted pairs (P, 2) in order; ``later_only`` to compare one set with its own later rows."""
     accepted = [np.empty((0, 2), np.int64)]
     for start in range(0, len(query.plain), _CHUNK):
-        part = _Pictures(*(array[start : start + _CHUNK] for array in query))
+        part = query.rows(slice(start, start + _CHUNK))
         first = start if later_only else 0
-        left, right, variant = _candidates(
-            part, _Pictures(*(array[first:] for array in reference)), later_only=later_only
-        )
+        left, right, variant = _candidates(part, reference.rows(slice(first, None)), later_only=later_only)
         for piece in np.array_split(np.arange(len(left)), -(-len(left) // _CHUNK) or 1):
             template = part.fine[left[piece]].astype(np.float32)
             mirrored = variant[piece] % 2 == 1
@@ -231,7 +233,7 @@ def _candidates(query: _Pictures, reference: _Pictures, *, later_only: bool) -> 
         np.copyto(variant, np.int8(code), where=similarity > best)
         np.maximum(best, similarity, out=best)
     if later_only:
-        best[np.tril_indices(*best.shape[:1], m=best.shape[1])] = -1
+        best[np.tril_indices(len(best), m=best.shape[1])] = -1
     crowded = np.flatnonzero((best >= CANDIDATE).sum(axis=1) > MAX_CANDIDATES)
     others = np.argpartition(best[crowded], -MAX_CANDIDATES, axis=1)[:, :-MAX_CANDIDATES]
     best[crowded[:, None], others] = -1
@@ -239,8 +241,8 @@ def _candidates(query: _Pictures, reference: _Pictures, *, later_only: bool) -> 
     return left_row, right_row, variant[left_row, right_row].astype(np.int64)
 
 
-def _verify(template: Floats, moving: Floats, scale: Floats) -> NDArray[np.bool_]:
-    """Which pairs (P,) of fine pictures are the same one; ``scale`` (P,) is the first guess of the zoom between them."""
+def _verify(template: Floats, moving: Floats, scale: Floats) -> Ints:
+    """Which of P pairs of fine pictures are the same one; ``scale`` (P,) is the first guess of the zoom between."""
     warp = scale[:, None, None] * np.eye(2, 3, dtype=np.float32)
     warp = align(template, moving, warp, iterations=3, step=3)
     close = np.flatnonzero(correlation(template, moving, warp, margin=_MARGIN, step=2) >= ALIKE)

@@ -139,7 +139,7 @@ def _require(raw: Path, missing: list[str]) -> None:
     if missing:
         folders = sorted({path.relative_to(raw).as_posix() for path in raw.rglob("*") if path.is_dir()})[:12]
         raise DataError(
-            f"What was downloaded has no images for {', '.join(missing)} (its folders: {', '.join(folders) or 'none'}); "
-            "choose another source.",
+            f"The download has no images for {', '.join(missing)} (its folders: {', '.join(folders) or 'none'}). "
+            "Choose another source.",
             code="download_layout",
         )

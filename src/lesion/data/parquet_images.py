@@ -13,8 +13,8 @@ _SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"BM": ".bmp
 def extract(table: Path, folder: Path) -> int:
     """Write each row's image to ``folder/<split>/<class>/<number>.<type>``.
 
-    The split is the first word of the table's name (``train-00000-of-00001.parquet``), the class comes from the ``label``
-    column and the names that the ``datasets`` library stores in the table's metadata. Rows without a label are left out.
+    The split is the first word of the table's name (``train-00000-of-00001.parquet``). The class comes from the column
+    ``label`` and the names that the ``datasets`` library stores in the metadata; rows without a label are left out.
 
     Args:
         table: A Parquet file with the columns ``image`` (a struct with ``bytes``) and ``label``.
@@ -53,7 +53,7 @@ def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:
 
 def _write(row: dict[str, Any], names: list[str] | None, folder: Path, stem: str) -> int:
     data, label = row["image"]["bytes"], row["label"]
-    if label is None or data is None:
+    if label is None or data is None or (isinstance(label, int) and label < 0):  # −1 stands for none as well
         return 0
     name = names[label] if names and isinstance(label, int) else str(label)
     place = folder / name.replace("/", "_").replace("\\", "_").strip(".")

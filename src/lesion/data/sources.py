@@ -1,4 +1,17 @@
-"""Where the two reference data sets come from: Kaggle, the Hugging Face hub, or a plain archive."""
+"""Where the two reference data sets come from: Kaggle, the Hugging Face hub, or a plain archive.
+
+None of the public sources could be tried where this was written, for want of a network. How sure each is:
+
+- ``Simezu/brain-tumour-MRI-scan`` (hub): quite sure. Several public projects read ``Training/1-notumor`` …
+  ``4-pituitary/*.jpg`` from it, 5,712 + 1,311 images, which are the numbers of the Kaggle set. Parquet mirrors of the
+  same images: ``AIOmarRehan/Brain_Tumor_MRI_Dataset`` (its test split alone, it seems) and
+  ``Hemg/Brain-Tumor-MRI-Dataset`` (7,023 images in one split). Neither has both splits, which the layout needs.
+- ``cassavaleafdata.zip`` (archive): sure. It is what TensorFlow Datasets' ``cassava`` is built from; size and checksum
+  stand in its ``url_checksums/cassava.txt``.
+- ``pufanyi/cassava-leaf-disease-classification`` (hub, Parquet): not sure, so only by ``--mirror``. By the script that
+  made it, it is a copy of the competition; another project finds the 9,430 images of 2019 there, a third that it is
+  gated.
+"""
 
 import hashlib
 import os
@@ -12,8 +25,8 @@ from lesion.errors import DataError
 
 _HUB_PATTERNS = ["*.jpg", "*.jpeg", "*.png", "*.zip", "*.parquet", "*.csv", "*.json"]
 KAGGLE_HELP = (
-    "make a token at https://www.kaggle.com/settings (API, Create New Token) and set KAGGLE_USERNAME and KAGGLE_KEY, or "
-    "put kaggle.json into ~/.kaggle"
+    "make a token at https://www.kaggle.com/settings (API, Create New Token) and set KAGGLE_USERNAME and KAGGLE_KEY, "
+    "or put kaggle.json into ~/.kaggle"
 )
 
 
@@ -40,12 +53,7 @@ class Recipe:
     note: str
 
 
-# None of these could be tried where this was written (no network); how sure each is stands beside it.
 RECIPES = {
-    # Simezu/brain-tumour-MRI-scan: several public projects read Training/1-notumor … 4-pituitary/*.jpg and 5,712 + 1,311
-    # images from it, the numbers of the Kaggle set: quite sure. Parquet mirrors of the same images, usable with
-    # --mirror where they have both splits: AIOmarRehan/Brain_Tumor_MRI_Dataset (test alone), Hemg/Brain-Tumor-MRI-Dataset
-    # (7,023 images in one split, so that Training and Testing cannot be told apart).
     "brain_tumor_mri": Recipe(
         kaggle="masoudnickparvar/brain-tumor-mri-dataset",
         competition=False,
@@ -55,10 +63,6 @@ RECIPES = {
         lay_out=layout.brain_tumor_mri,
         note="A mirror kept by a private person; the images are those of the Kaggle set as of 2021.",
     ),
-    # The archive of TensorFlow Datasets' `cassava`, with the size and checksum of its url_checksums/cassava.txt: sure.
-    # pufanyi/cassava-leaf-disease-classification on the hub (Parquet) is a copy of the competition according to the
-    # script that made it, has only the 9,430 images of 2019 according to another project, and is gated according to a
-    # third: not sure, so only by --mirror.
     "cassava": Recipe(
         kaggle="cassava-leaf-disease-classification",
         competition=True,
@@ -66,8 +70,8 @@ RECIPES = {
         url="https://storage.googleapis.com/emcassavadata/cassavaleafdata.zip",
         sha256="8ae63d2ef7dee0899d252a748523e603f97e2ae7022f103f92fc42a9fce74d95",
         lay_out=layout.cassava,
-        note="The public set of 2019 (iCassava, 9,430 images, 1.35 GB), not the competition's 21,397 of 2020; label 2 is "
-        "green mite damage there.",
+        note="The public set of 2019 (iCassava, 9,430 images, 1.35 GB), not the competition's 21,397 of 2020; label 2 "
+        "is green mite damage there.",
     ),
 }
 
@@ -102,8 +106,8 @@ def from_kaggle(recipe: Recipe) -> tuple[Path, dict[str, Any]]:
 
     if recipe.competition and not kaggle_credentials():
         raise DataError(
-            f"The Kaggle competition {recipe.kaggle} gives its data to its members only: {KAGGLE_HELP}; then accept the "
-            f"rules at https://www.kaggle.com/c/{recipe.kaggle}/rules and run this again.",
+            f"The Kaggle competition {recipe.kaggle} gives its data to its members only: {KAGGLE_HELP}; then accept "
+            f"the rules at https://www.kaggle.com/c/{recipe.kaggle}/rules and run this again.",
             code="download_credentials",
         )
     try:
@@ -152,24 +156,30 @@ def from_hub(repository: str, folder: Path, revision: str = "main") -> dict[str,
         tree = list(api.list_repo_tree(repository, recursive=True, revision=commit, repo_type="dataset"))
     except GatedRepoError as error:
         raise DataError(
-            f"{repository} is gated: ask for access on its page, make a token at https://huggingface.co/settings/tokens "
-            "and set HF_TOKEN to it, or choose another source.",
+            f"{repository} is gated: ask for access on its page, make a token at "
+            "https://huggingface.co/settings/tokens and set HF_TOKEN to it, or choose another source.",
             code="download_credentials",
         ) from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise DataError(
-            f"The hub has no data set {repository} with the revision {revision}, or not for you; check the name, and set "
-            "HF_TOKEN if it is private.",
+            f"The hub has no data set {repository} with the revision {revision}, or not for you; check the name, and "
+            "set HF_TOKEN if it is private.",
             code="download_refused",
         ) from error
     except Exception as error:  # the client's own errors, those of its HTTP library, and OSError
         raise _unreachable("The Hugging Face hub", repository, error) from error
     for entry in tree:
-        _check_hub_file(folder / entry.path, entry)
+        _check_hub_file(folder, entry)
     return {"source": "hub", "address": repository, "revision": commit}
 
 
-def _check_hub_file(path: Path, entry: Any) -> None:  # noqa: ANN401 (RepoFile or RepoFolder, of several versions)
+def _check_hub_file(folder: Path, entry: Any) -> None:  # noqa: ANN401 (RepoFile or RepoFolder, of several versions)
+    path = folder / entry.path
+    if not path.resolve().is_relative_to(folder.resolve()):  # a name from outside must never reach the unlink below
+        raise DataError(
+            f"The hub lists a file {entry.path!r} that leads out of the folder; choose another mirror.",
+            code="download_refused",
+        )
     if not path.is_file():
         return  # a folder, or of a kind that was not asked for
     if entry.lfs:

@@ -20,7 +20,7 @@ _TIMEOUT_S = 30
 _PASSING = (408, 425, 429, 500, 502, 503, 504)  # states of a server that may be over in a moment
 
 
-class _Cut(Exception):
+class _CutError(Exception):
     """The connection ended early; what has come is kept."""
 
 
@@ -63,7 +63,7 @@ def fetch(
             try:
                 _transfer(url, part, report)
                 break
-            except _Cut as cut:
+            except _CutError as cut:
                 grown = part.exists() and part.stat().st_size > before
                 failures = 1 if grown else failures + 1
                 if failures >= attempts:
@@ -75,8 +75,8 @@ def fetch(
         file.unlink()
         _facts(part).unlink(missing_ok=True)
         raise DataError(
-            f"What {url} gave has the SHA-256 {actual}, not {sha256}; it was deleted. Try again, and if it comes out the "
-            "same, the source has changed: look for another one.",
+            f"What {url} gave has the SHA-256 {actual}, not {sha256}; it was deleted. Try again, and if it comes out "
+            "the same, the source has changed: look for another one.",
             code="download_checksum",
         )
     file.replace(target)
@@ -114,7 +114,7 @@ def _transfer(url: str, part: Path, report: Report) -> None:
             if answer.status != 206 or not str(answer.headers["Content-Range"]).startswith(f"bytes {start}-"):
                 start = 0
             length = answer.headers["Content-Length"]
-            total = start + int(length) if length else None
+            total = start + int(length) if length and length.isdecimal() else None
             if total is not None:
                 require_space(part.parent, total - start)
             facts = {"url": url, "validator": answer.headers["ETag"] or answer.headers["Last-Modified"] or ""}
@@ -124,7 +124,7 @@ def _transfer(url: str, part: Path, report: Report) -> None:
                     file.write(block)
                     report(file.tell(), total)
                 if total is not None and file.tell() < total:
-                    raise _Cut(f"the connection ended after {file.tell():,} of {total:,} bytes")
+                    raise _CutError(f"the connection ended after {file.tell():,} of {total:,} bytes")
     except urllib.error.HTTPError as error:
         if error.code == 416 and start:  # there is nothing after what we have, or the file has shrunk
             if str(error.headers["Content-Range"]) == f"bytes */{start}":
@@ -132,9 +132,9 @@ def _transfer(url: str, part: Path, report: Report) -> None:
             part.unlink()
         elif error.code not in _PASSING:
             raise _refusal(url, error) from error
-        raise _Cut(f"HTTP {error.code}") from error
+        raise _CutError(f"HTTP {error.code}") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _Cut(str(error) or type(error).__name__) from error
+        raise _CutError(str(error) or type(error).__name__) from error
 
 
 def _begun(url: str, part: Path) -> tuple[int, str]:

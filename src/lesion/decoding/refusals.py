@@ -45,7 +45,12 @@ def check_size(kind: str, width: int, height: int, limits: Limits) -> None:
     if width <= 0 or height <= 0:
         raise corrupt(kind, f"its header gives a size of {width} × {height} pixels")
     if width * height > limits.max_pixels:
-        raise too_many_pixels(kind, width, height, f"is more than the {limits.max_pixels:,} pixels allowed")
+        raise ImageError(
+            f"The {kind} image has {width:,} × {height:,} pixels, more than the {limits.max_pixels:,} allowed; make it "
+            "smaller.",
+            code="image_too_many_pixels",
+            status=413,
+        )
     if min(width, height) < limits.min_side:
         raise ImageError(
             f"The {kind} image of {width:,} × {height:,} pixels is too small to judge; send one with at least "
@@ -63,10 +68,10 @@ def too_many_bytes(given: str, limits: Limits) -> ImageError:
     )
 
 
-def too_many_pixels(kind: str, width: int, height: int, why: str) -> ImageError:
-    """The refusal of a picture that is too large once decoded."""
+def out_of_memory(kind: str) -> ImageError:
+    """The refusal of a picture that is within the limits but not within the machine's memory."""
     return ImageError(
-        f"The {kind} image of {width:,} × {height:,} pixels {why}; make it smaller.",
+        f"The {kind} image does not fit in memory once it is decoded; make it smaller.",
         code="image_too_many_pixels",
         status=413,
     )

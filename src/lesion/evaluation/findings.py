@@ -8,6 +8,8 @@ import numpy as np
 from lesion.evaluation.evaluation import Evaluation
 from lesion.explanation.faithfulness import RANDOM, Faithfulness
 
+NBSP = "\N{NO-BREAK SPACE}"
+
 
 def headline_finding(evaluation: Evaluation) -> str:
     """Say how often the model is right, on how much evidence, and how sure that number is."""
@@ -16,7 +18,7 @@ def headline_finding(evaluation: Evaluation) -> str:
     text = f"The model classifies {right:,} of {count(images, 'test image')} correctly, {percent(right / images)}"
     low, high = evaluation.intervals.get(f"{evaluation.prefix}/acc", (float("nan"), float("nan")))
     if not np.isnan(low):
-        text += f" (95 % interval {percent(low)} to {percent(high)}"
+        text += f" (95{NBSP}% interval {percent(low)} to {percent(high)}"
         text += f", from {groups:,} groups of images that belong together)" if groups < images else ")"
     chance = np.bincount(evaluation.labels).max() / images
     return f"{text}. Always giving the most frequent class would be right for {percent(float(chance))}."
@@ -59,7 +61,7 @@ def leakage_finding(leakage: Mapping[str, Any]) -> str:
     """Say how far the split that came with the data can be trusted."""
     images, leaked = int(leakage["test_images"]), int(leakage["leaked"])
     if not leaked:
-        return f"None of the {count(images, 'image')} of the data's own test split has a near-duplicate in its training split."
+        return f"None of the {images:,} images of the data's own test split has a near-duplicate in its training split."
     return (
         f"{leaked:,} of the {count(images, 'image')} ({percent(leaked / max(images, 1))}) of the test split that came "
         "with the data have a near-duplicate in its training split. A score on that split partly measures memory; this "
@@ -85,12 +87,12 @@ def faithfulness_finding(rows: Sequence[Faithfulness]) -> str:
 
 def percent(share: float) -> str:
     """Write a share with one decimal, but never round something short of all up to 100 %, nor something to 0 %."""
-    text = f"{100 * share:.1f} %"
-    if text == "100.0 %" and share < 1:
-        return "over 99.9 %"
-    if text == "0.0 %" and share > 0:
-        return "under 0.1 %"
-    return text
+    text = f"{100 * share:.1f}"
+    if text == "100.0" and share < 1:
+        text = "over 99.9"
+    if text == "0.0" and share > 0:
+        text = "under 0.1"
+    return f"{text}{NBSP}%"
 
 
 def count(number: int, noun: str) -> str:

@@ -27,7 +27,7 @@ HEADLINE = (
 
 DEFINITIONS = {
     "acc": "share of images whose most probable class is the labelled one",
-    "balanced_acc": "recall of each class that has test images, averaged with equal weights (equal to recall_macro)",
+    "balanced_acc": "recall of each class that has test images, averaged with equal weights (the same as macro recall)",
     "precision_macro": "precision of each class that has test images, averaged; 0 for a class that is never predicted",
     "recall_macro": "recall of each class that has test images, averaged",
     "f1_macro": "F1 of each class that has test images, averaged",

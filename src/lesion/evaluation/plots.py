@@ -97,7 +97,7 @@ def confusion_matrix(counts: NDArray[np.integer[Any]], classes: Sequence[str]) -
     size = len(classes)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
-    side = max(3.4, 1.6 + (0.62 if size <= 12 else 0.34) * size)
+    side = max(3.4, 1.7 + (0.7 if size <= 12 else 0.34) * size)
     figure = Figure(figsize=(side, side * 0.94))
     axes = figure.add_subplot()
     edges = np.arange(size + 1) - 0.5

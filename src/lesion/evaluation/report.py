@@ -168,7 +168,7 @@ def write_report(
         faithfulness_finding=findings.faithfulness_finding(faithfulness),
         model=_flat(model),
         facts=facts,
-        fact_rows=_flat({FACTS[key]: value for key, value in (facts or {}).items() if key in FACTS}),
+        fact_rows=_flat({title: (facts or {}).get(key) for key, title in FACTS.items()}),
         conflicts=_conflicts(facts),
         leakage=_leakage(leakage, evaluation),
         config=config,

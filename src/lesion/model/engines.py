@@ -107,7 +107,7 @@ class TorchEngine:
     Args:
         bundle: The bundle.
         device: ``cuda``, ``cuda:1`` … or ``cpu``.
-        precision: ``auto`` is bfloat16 on a GPU that computes in it, float16 on an older one, float32 on a CPU.
+        precision: ``auto`` is float16 on a GPU, as fast as bfloat16 there and eight times finer, and float32 on a CPU.
         max_batch: Images in one forward pass; longer inputs are cut, so that memory stays bounded.
 
     Raises:
@@ -140,7 +140,7 @@ class TorchEngine:
             return precision
         if self._device.type != "cuda":
             return "f32"
-        return "bf16" if self._torch.cuda.is_bf16_supported() else "f16"
+        return "f16"
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Run (B, S, S, 3) uint8 RGB images."""

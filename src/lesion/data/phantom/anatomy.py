@@ -2,9 +2,11 @@
 
 Lengths are in head units (1 = half the length of the head at its widest level, about 95 mm); ``x`` grows to the
 right, ``y`` to the back, ``z`` upwards with 0 at the floor of the sella and 1 just above the vertex. Intensities are
-relative to scalp fat at about 0.9.
+relative to a strongly enhancing tumour at about 0.9; fat is saturated, as is usual after
+contrast agent.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +42,7 @@ class Anatomy:
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "Anatomy":
         """Draws a head."""
-        white = rng.uniform(0.40, 0.52)
+        white = rng.uniform(0.34, 0.44)
         angles = rng.uniform(0, 2 * np.pi, size=24)
         radii = np.sqrt(rng.uniform(0.1, 0.85, size=24))
         return cls(
@@ -54,8 +56,8 @@ class Anatomy:
             grey=white * rng.uniform(0.72, 0.88),
             white=white,
             csf=rng.uniform(0.08, 0.16),
-            fat=rng.uniform(0.75, 1.0),
-            vessel=rng.uniform(0.65, 0.95),
+            fat=rng.uniform(0.40, 0.62),
+            vessel=rng.uniform(0.55, 0.8),
             calcified=float(rng.random() < 0.35),
             folds=sample_waves(rng, 28, 0.15, 0.26),
             warp_x=sample_waves(rng, 6, 0.5, 1.4),
@@ -71,7 +73,7 @@ class Anatomy:
 
     def scale(self, z: float) -> float:
         """Size of the head's outline at level ``z`` relative to the widest one."""
-        return float(np.sqrt(1 - ((z - 0.3) / 0.80) ** 2)) if z > 0.3 else 1 - 0.25 * (0.3 - z)
+        return math.sqrt(1 - ((z - 0.3) / 0.80) ** 2) if z > 0.3 else 1 - 0.25 * (0.3 - z)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,20 +94,20 @@ class Section:
         ``u`` and ``v`` are 1 at the outline, ``depth`` is the distance below the skin.
         """
         size = head.scale(z)
-        x = x + np.float32(0.014) * field(head.warp_x, x, y, z)
-        y = y + np.float32(0.014) * field(head.warp_y, x, y, z)
-        u, v = x / np.float32(head.width * size), y / np.float32(size)
+        x = x + 0.014 * field(head.warp_x, x, y, z)
+        y = y + 0.014 * field(head.warp_y, x, y, z)
+        u, v = x / (head.width * size), y / size
         angle = np.arctan2(v, u)
         outline = np.ones_like(x)
         for order, amplitude, phase in head.harmonics:
-            outline += np.float32(amplitude) * np.cos(order * angle + np.float32(phase))
-        depth = (1 - norm(u, v) / outline) * np.float32(size * (1 + head.width) / 2)
+            outline += amplitude * np.cos(order * angle + phase)
+        depth = (1 - norm(u, v) / outline) * (size * (1 + head.width) / 2)
         return cls(z, x, y, u, v, depth)
 
 
 def brain_surface(head: Anatomy, z: float) -> float:
     """Depth of the dura below the skin at level ``z``: the cut through the vault gets oblique towards the vertex."""
-    return (head.scalp + head.skull) / max(head.scale(z), 0.55) ** 0.7
+    return (head.scalp + head.skull) / math.pow(max(head.scale(z), 0.55), 0.7)
 
 
 def render(head: Anatomy, section: Section, brain: Section) -> Plane:
@@ -121,7 +123,7 @@ def render(head: Anatomy, section: Section, brain: Section) -> Plane:
     """
     image = np.zeros_like(section.x)
     _paint_skull(image, head, section)
-    inside = soft(section.depth - np.float32(brain_surface(head, section.z)), EDGE)
+    inside = soft(section.depth - brain_surface(head, section.z), EDGE)
     paint(image, inside, _brain(head, brain))
     _paint_meninges(image, head, section)
     base = bump(section.z, -1, 0.16, 0.1)
@@ -133,24 +135,24 @@ def render(head: Anatomy, section: Section, brain: Section) -> Plane:
 def _paint_skull(image: Plane, head: Anatomy, section: Section) -> None:
     oblique = brain_surface(head, section.z) / (head.scalp + head.skull)
     bone, inner = head.scalp * oblique, brain_surface(head, section.z)
-    ripple = 1 + np.float32(0.10) * field(head.texture, section.x * 2, section.y * 2, section.z)
+    ripple = 1 + 0.10 * field(head.texture, section.x * 2, section.y * 2, section.z)
     paint(image, soft(section.depth, EDGE), head.fat * ripple)
-    paint(image, soft(0.012 - np.abs(section.depth - np.float32(0.55 * bone)), EDGE) * np.float32(0.5), 0.35)
-    paint(image, soft(section.depth - np.float32(bone), EDGE), 0.05)
+    paint(image, soft(0.012 - np.abs(section.depth - 0.55 * bone), EDGE) * 0.5, 0.35)
+    paint(image, soft(section.depth - bone, EDGE), 0.05)
     marrow = 0.22 * (inner - bone)
-    paint(image, soft(np.float32(marrow) - np.abs(section.depth - np.float32((bone + inner) / 2)), EDGE), 0.38 * ripple)
+    paint(image, soft(marrow - np.abs(section.depth - (bone + inner) / 2), EDGE), 0.38 * ripple)
 
 
 def _brain(head: Anatomy, at: Section) -> Plane:
     """Cortex, white matter, fluid spaces and deep grey nuclei, not yet cut by the skull."""
     folds = field(head.folds, at.x, at.y, at.z)
-    below = at.depth - np.float32(brain_surface(head, at.z) + 0.012)
-    reach = np.clip(1 - below / np.float32(0.30), 0, 1)
-    sulcus = np.float32(0.10 + 0.12 * head.atrophy) * reach**2
+    below = at.depth - (brain_surface(head, at.z) + 0.012)
+    reach = np.clip(1 - below / 0.30, 0, 1)
+    sulcus = (0.10 + 0.12 * head.atrophy) * reach**2
     crest = np.abs(folds)
-    cortex = np.clip((sulcus + np.float32(0.55) * reach - crest) * 4 + 0.5, 0, 1)
+    cortex = np.clip((sulcus + 0.55 * reach - crest) * 4 + 0.5, 0, 1)
     cortex = np.maximum(cortex, soft(0.045 - below, EDGE))
-    mottle = np.float32(0.02) * field(head.texture, at.x, at.y, at.z)
+    mottle = 0.02 * field(head.texture, at.x, at.y, at.z)
     image = np.full_like(at.x, head.white) + mottle
     _paint_nuclei(image, head, at)
     paint(image, cortex, head.grey + mottle)
@@ -169,21 +171,25 @@ def _brain(head: Anatomy, at: Section) -> Plane:
 
 
 def _paint_nuclei(image: Plane, head: Anatomy, at: Section) -> None:
-    present = np.float32(bump(at.z, 0.34, 0.46, 0.06) * 0.8)
+    present = 0.8 * bump(at.z, 0.34, 0.46, 0.06)
     if present > 0:
         for side in (-1, 1):
-            for centre, radii in (((0.17, 0.06), (0.10, 0.14)), ((0.30, -0.06), (0.08, 0.17)), ((0.13, -0.2), (0.06, 0.1))):
+            for centre, radii in (
+                ((0.17, 0.06), (0.10, 0.14)),
+                ((0.30, -0.06), (0.08, 0.17)),
+                ((0.13, -0.2), (0.06, 0.1)),
+            ):
                 shape = ellipse(at.u, at.v, (side * centre[0], centre[1]), radii)
                 paint(image, soft(shape, 3 * EDGE) * present, head.grey)
 
 
 def _paint_midline(image: Plane, head: Anatomy, at: Section) -> None:
     """Interhemispheric fissure; the corpus callosum bridges it at the level of the ventricles."""
-    present = np.float32(bump(at.z, 0.28, 2, 0.06))
+    present = bump(at.z, 0.28, 2, 0.06)
     bridge = 0.38 * bump(at.z, 0.3, 0.6, 0.08)
-    apart = soft(np.abs(at.v) - np.float32(bridge), 2 * EDGE) * present
-    paint(image, soft(0.06 - np.abs(at.u), 3 * EDGE) * apart * np.float32(0.7), head.grey)
-    wide = np.float32(0.008 + 0.012 * head.atrophy) * (1 + np.float32(0.5) * np.sin(at.v * 23))
+    apart = soft(np.abs(at.v) - bridge, 2 * EDGE) * present
+    paint(image, soft(0.06 - np.abs(at.u), 3 * EDGE) * apart * 0.7, head.grey)
+    wide = (0.008 + 0.012 * head.atrophy) * (1 + 0.5 * np.sin(at.v * 23))
     paint(image, soft(wide - np.abs(at.u), EDGE) * apart, head.csf)
 
 
@@ -192,14 +198,14 @@ def _paint_ventricles(image: Plane, head: Anatomy, at: Section) -> None:
     if lateral > 0:
         for side in (-1, 1):
             wide = head.ventricles * lateral * (1 + side * head.asymmetry)
-            middle = np.float32(0.07) + np.float32(0.9) * (at.v - np.float32(0.02)) ** 2
-            ends = np.clip((np.float32(0.42) - np.abs(at.v - 0.03)) * 8, -1, 1)
-            shape = np.float32(wide) * ends * (1 + np.float32(0.5) * np.abs(at.v)) - np.abs(at.u * side - middle)
+            middle = 0.07 + 0.9 * (at.v - 0.02) ** 2
+            ends = np.clip((0.42 - np.abs(at.v - 0.03)) * 8, -1, 1)
+            shape = wide * ends * (1 + 0.5 * np.abs(at.v)) - np.abs(at.u * side - middle)
             paint(image, soft(shape, EDGE), head.csf)
             plexus = ellipse(at.u, at.v, (side * 0.20, 0.36), (0.022, 0.05))
-            paint(image, soft(plexus, EDGE) * np.float32(lateral), head.vessel * 0.85)
-            paint(image, soft(plexus - 0.012, EDGE) * np.float32(lateral * head.calcified), 0.04)
-    third = np.float32(bump(at.z, 0.28, 0.40, 0.05))
+            paint(image, soft(plexus, EDGE) * lateral, head.vessel * 0.85)
+            paint(image, soft(plexus - 0.012, EDGE) * (lateral * head.calcified), 0.04)
+    third = bump(at.z, 0.28, 0.40, 0.05)
     shape = capsule(at.u, at.v, (0, -0.08), (0, 0.16), 0.3 * head.ventricles)
     paint(image, soft(shape, EDGE) * third, head.csf)
 
@@ -212,63 +218,67 @@ def _paint_sylvian(image: Plane, head: Anatomy, at: Section) -> None:
         outer, knee = (side * 0.84, -0.20), (side * 0.52, -0.10)
         for start, end in ((outer, knee), (knee, (side * 0.46, 0.10))):
             shape = capsule(at.u, at.v, start, end, 0.012 + 0.014 * head.atrophy)
-            paint(image, soft(shape + 0.05, EDGE) * np.float32(0.7 * present), head.grey)
-            paint(image, soft(shape, EDGE) * np.float32(present), head.csf)
-        paint(image, soft(ellipse(at.u, at.v, knee, (0.016, 0.016)), EDGE) * np.float32(present), head.vessel)
+            paint(image, soft(shape + 0.05, EDGE) * (0.7 * present), head.grey)
+            paint(image, soft(shape, EDGE) * present, head.csf)
+        paint(image, soft(ellipse(at.u, at.v, knee, (0.016, 0.016)), EDGE) * present, head.vessel)
 
 
 def _paint_posterior_fossa(image: Plane, head: Anatomy, at: Section, present: float) -> None:
     """Cerebellum with its folia, brainstem, fourth ventricle and the cisterns around them."""
-    amount = np.float32(present)
     fossa = ellipse(at.u, at.v, (0, 0.46), (0.58, 0.42))
-    folia = np.sin(norm(at.u * 0.8, at.v - 0.1) * 75 + np.float32(0.8) * field(head.texture, at.x, at.y, at.z))
-    paint(image, soft(fossa + 0.02, EDGE) * amount, head.csf)
-    paint(image, soft(fossa, EDGE) * amount, np.float32(head.grey) + np.float32(0.05) * folia)
+    folia = np.sin(norm(at.u * 0.8, at.v - 0.1) * 75 + 0.8 * field(head.texture, at.x, at.y, at.z))
+    paint(image, soft(fossa + 0.02, EDGE) * present, head.csf)
+    paint(image, soft(fossa, EDGE) * present, head.grey + 0.05 * folia)
     for side in (-1, 1):
-        paint(image, soft(ellipse(at.u, at.v, (side * 0.24, 0.42), (0.17, 0.12)), 0.1) * amount, head.white)
-    paint(image, soft(ellipse(at.u, at.v, (0, 0.46), (0.05, 0.3)), 0.04) * amount, head.grey)
-    paint(image, soft(ellipse(at.u, at.v, (0, 0.08), (0.27, 0.22)), EDGE) * amount, head.csf)
-    paint(image, soft(ellipse(at.u, at.v, (0, 0.11), (0.19, 0.17)), EDGE) * amount, head.white)
-    paint(image, soft(ellipse(at.u, at.v, (0, 0.31), (0.06, 0.035 + 0.5 * head.ventricles)), EDGE) * amount, head.csf)
-    paint(image, soft(ellipse(at.u, at.v, (0.01, -0.07), (0.018, 0.018)), EDGE) * amount, head.vessel)
+        paint(image, soft(ellipse(at.u, at.v, (side * 0.24, 0.42), (0.17, 0.12)), 0.1) * present, head.white)
+    paint(image, soft(ellipse(at.u, at.v, (0, 0.46), (0.05, 0.3)), 0.04) * present, head.grey)
+    paint(image, soft(ellipse(at.u, at.v, (0, 0.08), (0.27, 0.22)), EDGE) * present, head.csf)
+    paint(image, soft(ellipse(at.u, at.v, (0, 0.11), (0.19, 0.17)), EDGE) * present, head.white)
+    paint(image, soft(ellipse(at.u, at.v, (0, 0.31), (0.06, 0.035 + 0.5 * head.ventricles)), EDGE) * present, head.csf)
+    paint(image, soft(ellipse(at.u, at.v, (0.01, -0.07), (0.018, 0.018)), EDGE) * present, head.vessel)
 
 
 def _paint_meninges(image: Plane, head: Anatomy, section: Section) -> None:
     """Dura, falx and the venous sinuses, which take up contrast agent."""
-    surface = np.float32(brain_surface(head, section.z))
-    paint(image, soft(0.006 - np.abs(section.depth - surface), EDGE) * np.float32(0.6), head.vessel * 0.6)
-    present = np.float32(bump(section.z, 0.28, 2, 0.06) * 0.75)
+    surface = brain_surface(head, section.z)
+    paint(image, soft(0.006 - np.abs(section.depth - surface), EDGE) * 0.6, head.vessel * 0.6)
+    present = 0.75 * bump(section.z, 0.28, 2, 0.06)
     bridge = 0.45 * bump(section.z, 0.3, 0.6, 0.08)
-    falx = soft(0.004 - np.abs(section.u), EDGE) * soft(np.abs(section.v) - np.float32(bridge), EDGE)
+    falx = soft(0.004 - np.abs(section.u), EDGE) * soft(np.abs(section.v) - bridge, EDGE)
     paint(image, falx * soft(section.depth - surface, EDGE) * present, head.vessel * 0.8)
     for direction, radius in ((1, 0.035), (-1, 0.02)):
-        along = (section.depth - surface) * np.float32(1.1)
-        wedge = np.float32(radius) - np.maximum(np.abs(section.u) + 0.4 * along, np.abs(along - radius * 0.6))
+        along = (section.depth - surface) * 1.1
+        wedge = radius - np.maximum(np.abs(section.u) + 0.4 * along, np.abs(along - radius * 0.6))
         here = (section.v * direction > 0) & (section.depth > 0)
-        paint(image, soft(wedge, EDGE) * here * np.float32(bump(section.z, 0.24, 2, 0.05)), head.vessel)
+        paint(image, soft(wedge, EDGE) * here * bump(section.z, 0.24, 2, 0.05), head.vessel)
 
 
 def _paint_skull_base(image: Plane, head: Anatomy, at: Section, present: float) -> None:
     """Orbits, air cells, sphenoid and petrous bone, carotids, cavernous sinuses and the healthy pituitary gland."""
-    amount = np.float32(present)
-    skin = soft(at.depth - np.float32(head.scalp), EDGE) * amount
-    orbit_level = np.float32(bump(at.z, -1, 0.10, 0.05))
+    skin = soft(at.depth - head.scalp, EDGE) * present
+    orbit_level = bump(at.z, -1, 0.10, 0.05)
     paint(image, soft(ellipse(at.u, at.v, (0, -0.78), (0.17, 0.22)), EDGE) * skin * orbit_level, 0.06)
     for side in (-1, 1):
-        orbit = soft(ellipse(at.u, at.v, (side * 0.38, -0.72), (0.20, 0.20)), EDGE) * amount * orbit_level
+        orbit = soft(ellipse(at.u, at.v, (side * 0.38, -0.72), (0.20, 0.20)), EDGE) * present * orbit_level
         paint(image, orbit, head.fat * 0.85)
         paint(image, soft(ellipse(at.u, at.v, (side * 0.38, -0.80), (0.12, 0.13)), EDGE) * orbit_level, 0.16)
         septum = capsule(at.u, at.v, (side * 0.06, -0.92), (side * 0.06, -0.62), 0.006)
         paint(image, soft(septum, EDGE) * orbit_level * skin, 0.55)
-        bow = np.float32(0.6) * at.u**2  # both bones are bowed; lower down more of them is cut
-        thick = np.float32(0.008 + 0.12 * max(0.22 - at.z, 0)) * (np.float32(0.5) + np.abs(at.u))
+        bow = 0.6 * at.u**2  # both bones are bowed; lower down more of them is cut
+        thick = (0.008 + 0.12 * max(0.22 - at.z, 0)) * (0.5 + np.abs(at.u))
         for start, end in (((0.80, -0.20), (0.13, -0.27)), ((0.80, -0.16), (0.24, 0.04))):
-            bone = capsule(at.u, at.v + bow * np.sign(-start[1] - 0.18), (side * start[0], start[1]), (side * end[0], end[1]), 0)
-            paint(image, soft(bone + thick, EDGE) * skin * np.float32(0.8), 0.10)
-        paint(image, soft(ellipse(at.u, at.v, (side * 0.12, -0.12), (0.03, 0.09)), EDGE) * amount * 0.7, head.vessel * 0.8)
+            bone = capsule(
+                at.u, at.v + bow * np.sign(-start[1] - 0.18), (side * start[0], start[1]), (side * end[0], end[1]), 0
+            )
+            paint(image, soft(bone + thick, EDGE) * skin * 0.8, 0.10)
+        paint(
+            image,
+            soft(ellipse(at.u, at.v, (side * 0.12, -0.12), (0.03, 0.09)), EDGE) * present * 0.7,
+            head.vessel * 0.8,
+        )
         carotid = ellipse(at.u, at.v, (side * 0.11, -0.18), (0.024, 0.024))
-        paint(image, soft(carotid, EDGE) * amount, head.vessel)
+        paint(image, soft(carotid, EDGE) * present, head.vessel)
         sinus = capsule(at.u, at.v, (side * 0.68, 0.50), (side * 0.45, 0.74), 0.018 * (1 + 2 * side * head.asymmetry))
         paint(image, soft(sinus, EDGE) * skin, head.vessel)
-    paint(image, soft(ellipse(at.u, at.v, (0, -0.17), (0.10, 0.10)), 2 * EDGE) * amount * np.float32(0.8), head.csf)
-    paint(image, soft(ellipse(at.u, at.v, (0, -0.15), (0.03, 0.022)), EDGE) * amount, head.vessel * 0.75)
+    paint(image, soft(ellipse(at.u, at.v, (0, -0.17), (0.10, 0.10)), 2 * EDGE) * present * 0.8, head.csf)
+    paint(image, soft(ellipse(at.u, at.v, (0, -0.15), (0.03, 0.022)), EDGE) * present, head.vessel * 0.75)

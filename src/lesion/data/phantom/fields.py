@@ -1,11 +1,12 @@
 """Soft shapes and random fields on a pixel grid: what the phantoms are painted with."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating[Any]]  # float32 in fact: NumPy's stubs take the product with a Python float for float64
 
 
 class Waves(NamedTuple):
@@ -33,9 +34,9 @@ def field(waves: Waves, x: Plane, y: Plane, z: float) -> Plane:
     for (kx, ky, kz), phase in zip(waves.vectors, waves.phases, strict=True):  # in place: this is the hot loop
         np.multiply(x, kx, out=wave)
         wave += np.multiply(y, ky, out=part)
-        wave += np.float32(kz * z + phase)
+        wave += kz * z + phase
         total += np.cos(wave, out=wave)
-    return total * np.float32(np.sqrt(2 / len(waves.phases)))
+    return total * math.sqrt(2 / len(waves.phases))
 
 
 def norm(x: Plane, y: Plane) -> Plane:
@@ -45,7 +46,8 @@ def norm(x: Plane, y: Plane) -> Plane:
 
 def soft(distance: Plane, width: float) -> Plane:
     """Opacity of a shape from the signed distance to its edge: 0 outside, 1 inside, a ramp of ``width`` between."""
-    return np.clip(distance * np.float32(1 / width) + np.float32(0.5), 0, 1)
+    opacity: Plane = np.clip(distance * (1 / width) + 0.5, 0, 1)
+    return opacity
 
 
 def bump(value: float, low: float, high: float, ramp: float) -> float:
@@ -60,13 +62,13 @@ def paint(image: Plane, opacity: Plane, value: Plane | float) -> None:
 
 def ellipse(x: Plane, y: Plane, centre: tuple[float, float], radii: tuple[float, float]) -> Plane:
     """Approximate signed distance to an axis-parallel ellipse, positive inside."""
-    scaled = norm((x - np.float32(centre[0])) / np.float32(radii[0]), (y - np.float32(centre[1])) / np.float32(radii[1]))
-    return (1 - scaled) * np.float32(min(radii))
+    scaled = norm((x - centre[0]) / radii[0], (y - centre[1]) / radii[1])
+    return (1 - scaled) * min(radii)
 
 
 def capsule(x: Plane, y: Plane, start: tuple[float, float], end: tuple[float, float], radius: float) -> Plane:
     """Signed distance to a line segment with round ends, positive inside."""
-    dx, dy = np.float32(end[0] - start[0]), np.float32(end[1] - start[1])
-    px, py = x - np.float32(start[0]), y - np.float32(start[1])
+    dx, dy = end[0] - start[0], end[1] - start[1]
+    px, py = x - start[0], y - start[1]
     along = np.clip((px * dx + py * dy) / (dx * dx + dy * dy), 0, 1)
-    return np.float32(radius) - norm(px - along * dx, py - along * dy)
+    return radius - norm(px - along * dx, py - along * dy)

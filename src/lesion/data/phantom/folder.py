@@ -73,7 +73,9 @@ def _check(patients: int, slices: int, size: int, seed: int, workers: int | None
         ("workers", 1 if workers is None else workers, 1, 256),
     ):
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise DataError(f"Phantoms cannot be made with {name}={value!r}: choose a whole number from {low} to {high}.")
+            raise DataError(
+                f"Phantoms cannot be made with {name}={value!r}: choose a whole number from {low} to {high}."
+            )
 
 
 def _is_made(root: Path, parameters: dict[str, Any]) -> bool:
@@ -86,7 +88,8 @@ def _is_made(root: Path, parameters: dict[str, Any]) -> bool:
         raise DataError(f"{root} exists and holds something other than phantoms: choose another folder.") from None
     if made != parameters:
         raise DataError(
-            f"{root} holds phantoms made with {made}, but {parameters} are asked for: choose another folder, or delete it."
+            f"{root} holds phantoms made with {made}, but {parameters} are asked for: "
+            "choose another folder, or delete it."
         )
     return True
 

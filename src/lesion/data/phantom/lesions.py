@@ -1,5 +1,6 @@
 """Tumours with the logic a radiologist reads them by: where they grow, how they take up contrast, what they push."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -36,7 +37,7 @@ class Lesion:
         "notumor" gets a ball too: its slices are planned around a place as the others' are, but nothing is painted.
         """
         place = {"glioma": _in_brain, "meningioma": _on_dura, "notumor": _in_brain, "pituitary": _in_sella}[kind]
-        radius = rng.uniform(*{"pituitary": (0.09, 0.17)}.get(kind, (0.13, 0.25)))
+        radius = rng.uniform(*{"pituitary": (0.11, 0.19)}.get(kind, (0.16, 0.27)))
         z = float(np.clip(rng.normal(0.14, 0.03), 0.08, 0.2)) if kind == "pituitary" else _level(rng)
         x, y = place(head, z, radius, rng)
         return cls(
@@ -47,8 +48,8 @@ class Lesion:
             radius=radius,
             stretch=rng.uniform(0.8, 1.25),
             angle=rng.uniform(0, np.pi),
-            enhancement=rng.uniform(0.62, 0.88),
-            core=rng.uniform(0.5, 0.82),
+            enhancement=rng.uniform(0.78, 0.98),
+            core=rng.uniform(0.6, 0.82),
             oedema=rng.uniform(1.3, 1.9),
             push=rng.uniform(0.25, 0.5),
             rough=sample_waves(rng, 10, 0.10, 0.40),
@@ -56,11 +57,11 @@ class Lesion:
 
     def distance(self, x: Plane, y: Plane, z: float, rough: float) -> Plane:
         """Distance from the centre in radii, with an outline made irregular by ``rough``."""
-        cos, sin = np.float32(np.cos(self.angle)), np.float32(np.sin(self.angle))
-        dx, dy = x - np.float32(self.x), y - np.float32(self.y)
-        along, across = (cos * dx + sin * dy) / np.float32(self.stretch), (cos * dy - sin * dx) * np.float32(self.stretch)
-        ball = np.sqrt(along**2 + across**2 + np.float32((z - self.z) ** 2)) / np.float32(self.radius)
-        return ball + np.float32(rough) * field(self.rough, x, y, z) if rough else ball
+        cos, sin = math.cos(self.angle), math.sin(self.angle)
+        dx, dy = x - self.x, y - self.y
+        along, across = (cos * dx + sin * dy) / self.stretch, (cos * dy - sin * dx) * self.stretch
+        ball = np.sqrt(along**2 + across**2 + (z - self.z) ** 2) / self.radius
+        return ball + rough * field(self.rough, x, y, z) if rough else ball
 
 
 def _level(rng: np.random.Generator) -> float:
@@ -69,44 +70,46 @@ def _level(rng: np.random.Generator) -> float:
 
 
 def _in_brain(head: Anatomy, z: float, radius: float, rng: np.random.Generator) -> tuple[float, float]:
-    side = rng.choice((-1, 1))
+    side = float(rng.choice((-1, 1)))
     room = head.scale(z) - brain_surface(head, z) - 0.75 * radius
     if z < 0.25:  # temporal lobe or cerebellum
-        u, v = (rng.uniform(0.48, 0.62), rng.uniform(-0.22, 0.05)) if rng.random() < 0.6 else (0.3, rng.uniform(0.4, 0.6))
-        return float(side * u * head.width), float(v)
+        u, v = (
+            (rng.uniform(0.48, 0.62), rng.uniform(-0.22, 0.05)) if rng.random() < 0.6 else (0.3, rng.uniform(0.4, 0.6))
+        )
+        return side * u * head.width, v
     angle, reach = rng.uniform(-1.25, 1.25), room * rng.uniform(0.45, 1.0)
-    return float(side * max(reach * np.cos(angle), radius * 0.8) * head.width), float(reach * np.sin(angle))
+    return side * max(reach * math.cos(angle), 0.8 * radius) * head.width, reach * math.sin(angle)
 
 
 def _on_dura(head: Anatomy, z: float, radius: float, rng: np.random.Generator) -> tuple[float, float]:
-    side = rng.choice((-1, 1))
+    side = float(rng.choice((-1, 1)))
     if z > 0.55 and rng.random() < 0.3:  # on the falx
-        return float(side * radius * 0.75), float(rng.uniform(-0.5, 0.5) * head.scale(z))
+        return 0.75 * side * radius, rng.uniform(-0.5, 0.5) * head.scale(z)
     angle = rng.uniform(-1.2, 1.2)
     if z < 0.25 and rng.random() < 0.4:  # on the sphenoid wing
         along = rng.uniform(0.2, 0.9)
-        return float(side * (0.25 + 0.45 * along) * head.width), float(-0.27 - 0.23 * along + 0.6 * radius)
+        return side * (0.25 + 0.45 * along) * head.width, -0.27 - 0.23 * along + 0.6 * radius
     reach = head.scale(z) - brain_surface(head, z) - 0.6 * radius
-    return float(side * reach * np.cos(angle) * head.width), float(reach * np.sin(angle))
+    return side * reach * math.cos(angle) * head.width, reach * math.sin(angle)
 
 
 def _in_sella(head: Anatomy, z: float, radius: float, rng: np.random.Generator) -> tuple[float, float]:
-    return float(rng.normal(0, 0.02)), float(-0.15 + rng.normal(0, 0.02))
+    return rng.normal(0, 0.02), rng.normal(-0.15, 0.02)
 
 
 def displace(lesion: Lesion, head: Anatomy, section: Section) -> Section:
     """The section that the brain is drawn from: tissue around the tumour is pushed aside (mass effect)."""
     ball = lesion.distance(section.x, section.y, section.z, 0)
-    pull = np.float32(lesion.push) * np.exp(-((ball / np.float32(1.4)) ** 2))
-    x = section.x - pull * (section.x - np.float32(lesion.x))
-    y = section.y - pull * (section.y - np.float32(lesion.y))
+    pull = lesion.push * np.exp(-((ball / 1.4) ** 2))
+    x = section.x - pull * (section.x - lesion.x)
+    y = section.y - pull * (section.y - lesion.y)
     return replace(Section.cut(head, x, y, section.z), depth=section.depth)
 
 
 def paint_lesion(image: Plane, lesion: Lesion, head: Anatomy, section: Section) -> Plane:
     """Paints the tumour and returns the opacity of its body (without oedema and dural tail)."""
     painter = {"glioma": _paint_glioma, "meningioma": _paint_meningioma, "pituitary": _paint_pituitary}[lesion.kind]
-    inside = soft(section.depth - np.float32(brain_surface(head, section.z)), EDGE)
+    inside = soft(section.depth - brain_surface(head, section.z), EDGE)
     return painter(image, lesion, head, section, inside)
 
 
@@ -115,9 +118,9 @@ def _paint_glioma(image: Plane, lesion: Lesion, head: Anatomy, section: Section,
     ball = lesion.distance(section.x, section.y, section.z, 0.13)
     width = EDGE / lesion.radius
     spread = lesion.distance(section.x, section.y, section.z, 0.30)
-    paint(image, soft(lesion.oedema - spread, 0.35) * inside * np.float32(0.75), head.grey * 0.68)
+    paint(image, soft(lesion.oedema - spread, 0.35) * inside * 0.75, head.grey * 0.68)
     body = soft(1 - ball, width) * inside
-    patches = np.float32(0.06) * field(lesion.rough, section.x * 2, section.y * 2, section.z)
+    patches = 0.06 * field(lesion.rough, section.x * 2, section.y * 2, section.z)
     paint(image, body, lesion.enhancement + patches)
     paint(image, soft(lesion.core - ball + 2 * patches, width) * inside, head.csf + 0.10 + patches)
     return body
@@ -127,8 +130,8 @@ def _paint_meningioma(image: Plane, lesion: Lesion, head: Anatomy, section: Sect
     """Smooth, evenly bright ball on the dura with a dark cleft towards the brain and a tail along the dura."""
     ball = lesion.distance(section.x, section.y, section.z, 0.03)
     width = EDGE / lesion.radius
-    paint(image, soft(1.12 - ball, width) * inside * np.float32(0.7), head.csf)
-    below = section.depth - np.float32(brain_surface(head, section.z))
+    paint(image, soft(1.12 - ball, width) * inside * 0.7, head.csf)
+    below = section.depth - brain_surface(head, section.z)
     tail = soft(0.022 - np.abs(below - 0.008), EDGE) * soft(1.7 - ball, 0.4)
     paint(image, tail, lesion.enhancement)
     body = soft(1 - ball, width) * inside
@@ -140,7 +143,7 @@ def _paint_pituitary(image: Plane, lesion: Lesion, head: Anatomy, section: Secti
     """Smooth midline mass out of the sella, evenly bright, a little lobed towards the cavernous sinuses."""
     ball = lesion.distance(section.x, section.y, section.z, 0.07)
     width = EDGE / lesion.radius
-    paint(image, soft(1.15 - ball, width) * np.float32(0.7), head.csf)
+    paint(image, soft(1.15 - ball, width) * 0.7, head.csf)
     body = soft(1 - ball, width) * inside
     paint(image, body, lesion.enhancement * 0.92)
     return body

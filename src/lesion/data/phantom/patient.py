@@ -28,8 +28,8 @@ class Patient:
         """Draws patient ``number``; the diagnoses take turns, so that any consecutive numbers are balanced."""
         if seed < 0 or number < 0:
             raise DataError(f"A phantom needs a seed and a patient number of at least 0; got {seed} and {number}.")
-        # Streams [seed, patient, 0] for the patient and [seed, patient, slice + 1] for its slices: NumPy pads short seeds
-        # with zeros, so that [seed, patient] would be the stream of slice 0 as well.
+        # Stream [seed, patient, 0] for the patient and [seed, patient, slice + 1] for each slice: NumPy pads short
+        # seeds with zeros, so that [seed, patient] would be the stream of slice 0 as well.
         rng = np.random.default_rng([seed, number, 0])
         head = Anatomy.sample(rng)
         lesion = Lesion.sample(CLASSES[number % len(CLASSES)], head, rng)

@@ -1,5 +1,6 @@
 """From the signal of a slice to a picture: pose in the field of view, coil shading, blur, Rician noise, window."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,20 +28,20 @@ class Scanner:
         """Draws an examination; ``zoom`` is the half length of the head relative to half the image."""
         return cls(
             rotation=rng.normal(0, 0.12),
-            zoom=rng.uniform(0.74, 0.94),
-            shift=(rng.uniform(-0.06, 0.06), rng.uniform(-0.06, 0.06)),
-            shading=tuple(rng.normal(0, (0.16, 0.16, 0.10, 0.12, 0.12)).tolist()),
+            zoom=rng.uniform(0.70, 0.92),
+            shift=(rng.uniform(-0.09, 0.09), rng.uniform(-0.09, 0.09)),
+            shading=tuple(rng.normal(0, (0.10, 0.10, 0.06, 0.08, 0.08)).tolist()),
             blur=rng.uniform(0.002, 0.007),
             noise=rng.uniform(0.012, 0.035),
-            gain=rng.uniform(0.75, 1.1),
-            gamma=rng.uniform(0.8, 1.25),
+            gain=rng.uniform(0.72, 1.1),
+            gamma=rng.uniform(0.9, 1.2),
         )
 
     def grid(self, size: int) -> tuple[Plane, Plane]:
         """Head coordinates of every pixel of a square image: two float32 (size, size)."""
-        axis = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32(2 / size) - 1
-        x, y = np.meshgrid(axis - np.float32(self.shift[0]), axis - np.float32(self.shift[1]))
-        cos, sin = np.float32(np.cos(self.rotation) / self.zoom), np.float32(np.sin(self.rotation) / self.zoom)
+        axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
+        x, y = np.meshgrid(axis - self.shift[0], axis - self.shift[1])
+        cos, sin = math.cos(self.rotation) / self.zoom, math.sin(self.rotation) / self.zoom
         return cos * x + sin * y, cos * y - sin * x
 
     def acquire(self, signal: Plane, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -58,7 +59,7 @@ class Scanner:
         x, y = axis[None, :], axis[:, None]
         a, b, c, d, e = np.asarray(self.shading, dtype=np.float32)
         image = gaussian_filter(signal, self.blur * size) * np.exp(a * x + b * y + c * x * y + d * x**2 + e * y**2)
-        real, imaginary = np.float32(self.noise) * rng.standard_normal((2, size, size), dtype=np.float32)
+        real, imaginary = self.noise * rng.standard_normal((2, size, size), dtype=np.float32)
         magnitude = norm(image + real, imaginary)  # Rician: the magnitude of a complex signal
-        window = np.float32(self.gain) * np.clip(magnitude, 0, None) ** np.float32(self.gamma)
-        return np.round(np.clip(window, 0, 1) * 255).astype(np.uint8)
+        window: Plane = np.clip(self.gain * magnitude**self.gamma, 0, 1)
+        return np.round(window * 255).astype(np.uint8)

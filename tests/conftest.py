@@ -1,0 +1,110 @@
+"""Shared fixtures: a small phantom dataset, one real training run on it, and the real data where there is any."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+REPOSITORY = Path(__file__).parents[1]
+SHARED = os.environ.get("LESION_SHARED", "")
+
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = "needs the real data and weights: set LESION_SHARED to the folder that has data/ and weights/"
+    for item in items:
+        if item.get_closest_marker("real") and not SHARED:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and weights; only for tests marked ``real``."""
+    return Path(SHARED)
+
+
+@pytest.fixture(scope="session")
+def real_weights(shared: Path) -> Path:
+    return shared / "weights" / "mobilenetv2_100.tf2ptq_in1k_dequant.safetensors"
+
+
+def compose_config(output: Path, *overrides: str, config_name: str = "train") -> DictConfig:
+    """Compose a config as the command line would, with the run's folder set to ``output``."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
+        return compose(config_name, [f"paths.output={output}", *overrides])
+
+
+TINY = (
+    "experiment=phantom_mri",
+    "data.root.patients=48",
+    "data.root.slices=2",
+    "data.root.size=64",
+    "data.size=64",
+    "data.batch_size=8",
+    "model.backbone=mobilenetv2_035",
+    "trainer.max_epochs=2",
+    "trainer.precision=32-true",
+    "~callbacks.progress",
+    "evaluation.replicates=50",
+    "explain.road_images=2",
+    "explain.methods=[gradcam,eigencam]",
+    "logger=csv",
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training run: its config, metrics and objects."""
+
+    cfg: DictConfig
+    metrics: dict[str, float]
+    objects: dict[str, Any]
+
+    @property
+    def output(self) -> Path:
+        return self.objects["output"]
+
+    @property
+    def bundle_path(self) -> Path:
+        return self.output / "bundle"
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where generated data and the cache live during the session."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="session")
+def tiny_config(data_dir: Path) -> Callable[..., DictConfig]:
+    """Compose the tiny phantom run's config for an output folder, with further overrides."""
+
+    def make(output: Path, *overrides: str) -> DictConfig:
+        return compose_config(output, *TINY, f"paths.data={data_dir}", *overrides)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def run(tiny_config: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One real run of the whole training path on tiny phantoms, shared by the session. Do not change its files."""
+    from lesion.training import train
+
+    cfg = tiny_config(tmp_path_factory.mktemp("run"))
+    return Run(cfg, *train(cfg))
+
+
+@pytest.fixture(scope="session")
+def bundle_path(run: Run) -> Path:
+    """A bundle as ``scripts/train.py`` writes it. Do not change its files."""
+    return run.bundle_path
