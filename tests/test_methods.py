@@ -40,7 +40,7 @@ def closed_form(model, images, indices):
     """The graph's ``cams`` output: classifier weights applied to the last activation, ``(B, h, w)``."""
     with torch.no_grad():
         features = model.forward_features(images)
-    return torch.einsum("bdhw,bd->bhw", features, model.classifier.weight[indices]).numpy()
+        return torch.einsum("bdhw,bd->bhw", features, model.classifier.weight[indices]).numpy()
 
 
 def assert_gradcam_is_closed_form(model, images):

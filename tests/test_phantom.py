@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lesion.data.phantom import CLASSES, Patient, folder, generate, phantom_slice
+from lesion.data.phantom.anatomy import Section, brain_surface
 from lesion.errors import DataError
 
 SMALL = {"patients": 8, "slices": 2, "size": 48, "workers": 1}
@@ -159,29 +160,50 @@ def test_the_lesion_changes_the_picture_where_the_mask_says(label):
             assert change[mask].mean() > 5 * change[~mask].mean()
 
 
-def test_tumours_grow_where_their_kind_does():
-    def middle(number):
+def section_of(patient, size=112):
+    """The middle slice's tumour mask with the place of each of its pixels in the head."""
+    _, mask = patient.slice(0, slices=1, size=size)
+    section = Section.cut(patient.head, *patient.scanner.grid(size), patient.lesion.z)
+    return section, mask
+
+
+def test_meningiomas_grow_on_the_dura_of_the_vault_the_falx_or_the_sphenoid():
+    for number in range(1, 121, 4):
         patient = Patient.sample(1, number)
-        return patient.lesion, patient.head
-
-    for number in range(0, 400, 4):
-        glioma, head = middle(number)
-        assert np.hypot(glioma.x / head.width, glioma.y) < 0.85
-        pituitary, _ = middle(number + 3)
-        assert abs(pituitary.x) < 0.12
-        assert pituitary.z <= 0.2
+        section, mask = section_of(patient)
+        below_dura = (section.depth - brain_surface(patient.head, section.z))[mask].min()
+        assert below_dura < 0.04 or np.abs(section.u[mask]).min() < 0.06 or section.z < 0.25
 
 
-def test_meningiomas_touch_the_dura_and_adenomas_lie_in_the_middle_of_the_head():
-    """Checked on the pictures: distance of the mask to the skull, and to the middle of the head."""
-    for number in (1, 5, 9):
+def test_gliomas_grow_inside_the_brain():
+    for number in range(0, 120, 4):
+        patient = Patient.sample(1, number)
+        section, mask = section_of(patient)
+        depth = section.depth[mask].mean() - brain_surface(patient.head, section.z)
+        assert depth > 0.4 * patient.lesion.radius
+
+
+def test_pituitary_tumours_grow_in_the_midline_of_the_skull_base():
+    for number in range(3, 123, 4):
+        section, mask = section_of(Patient.sample(1, number))
+        assert section.z <= 0.2
+        assert abs(section.u[mask].mean()) < 0.1
+        assert section.v[mask].mean() == pytest.approx(-0.15, abs=0.1)
+
+
+def test_the_level_alone_does_not_give_the_class_away():
+    base = dict.fromkeys(CLASSES, 0)
+    for number in range(400):
         patient = Patient.sample(0, number)
-        assert patient.label == "meningioma"
-    for number in (3, 7, 11):
-        image, mask = phantom_slice(number, 2, size=112)
-        head = np.argwhere(image > 60)
-        middle = (head.min(axis=0) + head.max(axis=0)) / 2
-        assert np.linalg.norm(np.argwhere(mask).mean(axis=0) - middle) < 0.2 * 112
+        base[patient.label] += patient.lesion.z < 0.25
+    assert base["pituitary"] == 100
+    assert all(30 <= base[label] <= 60 for label in CLASSES if label != "pituitary")
+
+
+def test_pixels_are_computed_in_single_precision():
+    patient = Patient.sample(0, 0)
+    section = Section.cut(patient.head, *patient.scanner.grid(48), patient.lesion.z)
+    assert {plane.dtype.name for plane in (section.x, section.u, section.v, section.depth)} == {"float32"}
 
 
 def test_slices_of_one_patient_share_the_anatomy_and_patients_do_not():
@@ -190,8 +212,8 @@ def test_slices_of_one_patient_share_the_anatomy_and_patients_do_not():
 
     first, second = (phantom_slice(2, i, size=96)[0].astype(float) for i in (1, 2))
     others = [phantom_slice(p, 1, size=96)[0].astype(float) for p in (6, 10, 14)]
-    assert correlation(first, second) > 0.9
-    assert max(correlation(first, other) for other in others) < 0.9
+    assert correlation(first, second) > 0.8
+    assert correlation(first, second) > 0.1 + max(correlation(first, other) for other in others)
 
 
 @pytest.mark.slow

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The whole of Lesion on a machine that has only Python: installs, makes phantoms, trains, evaluates, reports, serves.
+#   bash scripts/demo.sh           leaves the API running and prints its address
+#   bash scripts/demo.sh --check   sends one image, checks the answer, stops everything
+set -euo pipefail
+check=false
+case "${1:-}" in
+"") ;;
+--check) check=true ;;
+*)
+    echo "usage: bash scripts/demo.sh [--check]" >&2
+    exit 2
+    ;;
+esac
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+started=$SECONDS
+
+run=outputs/demo/$(date +%Y-%m-%d_%H-%M-%S)
+python scripts/train.py experiment=phantom_mri "hydra.run.dir=$run"
+python scripts/check_metric.py "$run/metrics.json" test/acc 0.90
+
+if $check; then port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'); else port=${PORT:-8000}; fi
+# In a session of its own, so that it outlives this script, or ends as a whole with its process group.
+setsid python scripts/serve.py "bundle=$run/bundle" "port=$port" >"$run/server.log" 2>&1 &
+server=$!
+stop() { kill -TERM -- "-$server" 2>/dev/null && wait "$server" 2>/dev/null || true; }
+trap stop EXIT
+
+image=$(find data/phantom_mri -name '*.png' | sort | head -n 1)
+python scripts/request.py "http://127.0.0.1:$port" "$image" --wait 120 || { tail -n 20 "$run/server.log" >&2; exit 1; }
+echo "Trained, evaluated and served in $((SECONDS - started)) s after the install. Report: $run/report.html"
+
+if $check; then
+    stop
+    trap - EXIT
+    if kill -0 -- "-$server" 2>/dev/null; then
+        echo "The server's processes are still there after SIGTERM." >&2
+        exit 1
+    fi
+    echo "Everything is stopped."
+else
+    trap - EXIT
+    echo "The API runs at http://127.0.0.1:$port (try /info). Stop it with: kill -- -$server"
+fi

@@ -1,0 +1,292 @@
+import base64
+import io
+import re
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lesion.evaluation import plots
+from lesion.evaluation.calibration import reliability, softmax
+from lesion.evaluation.evaluation import evaluate, right_examples, worst_errors
+from lesion.evaluation.findings import (
+    calibration_finding,
+    faithfulness_finding,
+    headline_finding,
+    leakage_finding,
+    percent,
+    weakest_finding,
+)
+from lesion.evaluation.report import DISCLAIMER, RANDOM_WEIGHTS, Example, write_report
+from lesion.explanation.faithfulness import RANDOM, Faithfulness
+
+NASTY = ("<script>alert(1)</script>", "Ünïcode näme 脳", "$x_1$ & 'quotes\"", "{{ 7 * 7 }}")
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+def made(classes=NASTY, n=60, seed=0, strength=1.5, present=None):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(present or len(classes), size=n)
+    logits = rng.normal(size=(n, len(classes))).astype(np.float32)
+    logits[np.arange(n), labels] += strength
+    names = [f"folder/<img src=x>{i}.png" for i in range(n)]
+    return evaluate(logits, labels, np.arange(n) // 2, classes, logits, labels, paths=names, replicates=30)
+
+
+def shown(evaluation, rows, overlay=True):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    return [Example.of(evaluation, int(row), pixels, pixels if overlay else None) for row in rows]
+
+
+def full(evaluation, history=None):
+    classes = evaluation.classes
+    return {
+        "model": {"backbone": "mobilenetv2_100", "weights": {"source": "none", "sha256": None}, "parameters": 2228996},
+        "errors": shown(evaluation, worst_errors(evaluation)),
+        "examples": shown(evaluation, right_examples(evaluation), overlay=False),
+        "faithfulness": [
+            Faithfulness("gradcam", 0.3, 0.25, 0.1, 0.4, 16, 0.05),
+            Faithfulness("eigencam", 0.1, 0.05, -0.1, 0.2, 16, 0.3),
+            Faithfulness(RANDOM, 0.05, 0.0, 0.0, 0.0, 16, 0.0),
+        ],
+        "facts": {
+            "name": "phantoms",
+            "policy": "grouped",
+            "images": {"train": dict.fromkeys(classes, 1200), "test": {classes[0]: 7}},
+            "groups": 12,
+            "duplicate_groups": 3,
+            "excluded": 1,
+            "fingerprint": "f" * 64,
+            "conflicts": [
+                {"path": "a/<b>.png", "label": classes[0], "duplicate_group": 5},
+                {"path": "c/d.png", "label": classes[1], "duplicate_group": 5},
+            ],
+        },
+        "leakage": {
+            "test_images": 10,
+            "leaked": 4,
+            "per_class": {classes[0]: {"test": 10, "leaked": 4}, classes[1]: {"test": 0, "leaked": 0}},
+            "contact_sheet_png": b"\x89PNG",
+            "folder_score": {"test/acc": 0.987654, "f1_macro": None},
+        },
+        "history": history,
+        "config": "model:\n  name: <b>bold</b>\n",
+        "lineage": {"lesion": "0.1.0", "parent": None},
+        "created": datetime(2026, 11, 23, 16, 0, tzinfo=UTC),
+    }
+
+
+class Page(HTMLParser):
+    """Collects a page's elements and identifiers, and insists that its tags are closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.ids, self.text = [], [], [], ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.ids += [value for key, value in attrs if key == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture
+def history(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text(
+        "epoch,step,train/loss,val/loss,val/acc\n0,4,1.0,,\n0,5,,0.9,0.5\n1,9,0.6,,\n1,10,,0.7,0.75\n1,10,,,\n"
+    )
+    return path
+
+
+@pytest.fixture
+def page(tmp_path, history):
+    evaluation = made()
+    path = write_report(
+        tmp_path / "new" / "report.html", evaluation, title="A <i>title</i>", **full(evaluation, history)
+    )
+    return path.read_text("utf-8")
+
+
+def test_is_self_contained(page):
+    for tag, attributes in Page(page).tags:
+        assert tag not in {"script", "link", "iframe", "object", "base"}
+        for name in ("src", "href", "xlink:href", "data", "action"):
+            assert re.match(r"data:image/|#", attributes.get(name, "#")), (tag, attributes)
+    assert not re.search(r"url\((?!#)|@import", page)
+    assert "default-src 'none'" in page
+
+
+def test_escapes_names(page):
+    parsed = Page(page)
+    for name in NASTY:
+        assert name in parsed.text
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "49" not in [cell.strip() for cell in parsed.text.split("\n")]  # {{ 7 * 7 }} is not computed
+    assert "<i>title" not in page
+    assert "<b>bold" not in page
+
+
+def test_every_link_and_identifier_is_good(page):
+    parsed = Page(page)
+    assert len(parsed.ids) == len(set(parsed.ids))
+    for tag, attributes in parsed.tags:
+        target = attributes.get("href" if tag == "a" else "xlink:href", "")
+        if target.startswith("#"):
+            assert target[1:] in parsed.ids
+    for reference in re.findall(r"url\(#([^)]*)\)", page):
+        assert reference in parsed.ids
+
+
+def test_everything_shown_has_words_for_those_who_cannot_see(page):
+    parsed = Page(page)
+    images = [attributes for tag, attributes in parsed.tags if tag == "img"]
+    drawings = [attributes for tag, attributes in parsed.tags if tag == "svg"]
+    assert images
+    assert all(attributes["alt"] for attributes in images)
+    assert len(drawings) == 6
+    assert all(attributes["role"] == "img" and attributes["aria-label"] for attributes in drawings)
+
+
+def test_holds_the_numbers(page, history):
+    evaluation, text = made(), Page(page).text
+    for key in ("acc", "f1_macro", "nll", "ece"):
+        low, high = evaluation.intervals[f"test/{key}"]
+        assert f"{evaluation.metrics[f'test/{key}']:.3f}" in text
+        assert f"{low:.3f} to {high:.3f}" in text
+    assert RANDOM_WEIGHTS in text
+    assert DISCLAIMER in text
+    assert "0.988" in text  # the score on the data's own split
+    assert "1 picture stands" in text
+    assert "2,228,996" in text
+    assert "23 November 2026, 16:00 UTC" in text
+
+
+def test_sections_without_data_disappear(tmp_path):
+    evaluation = made()
+    page = write_report(tmp_path / "r.html", evaluation, title="T", model={"weights": {"source": "hub"}}).read_text(
+        "utf-8"
+    )
+    parsed = Page(page)
+    assert {"errors", "examples", "faithfulness", "data", "leakage"}.isdisjoint(parsed.ids)
+    assert {"summary", "classes", "calibration", "model", "limits"} <= set(parsed.ids)
+    assert RANDOM_WEIGHTS not in parsed.text
+    assert "Worst errors" not in parsed.text
+
+
+def test_same_input_gives_the_same_page(tmp_path, history):
+    evaluation = made()
+    one = write_report(tmp_path / "1.html", evaluation, title="T", **full(evaluation, history))
+    two = write_report(tmp_path / "2.html", evaluation, title="T", **full(evaluation, history))
+    assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("classes", "n", "strength", "present"),
+    [
+        (("yes", "no"), 40, 1.0, None),
+        (("yes", "no"), 1, 9.0, None),
+        (("yes", "no"), 30, 99.0, None),
+        (tuple(f"class {i} of a rather long name" for i in range(30)), 200, 1.0, None),
+        (("seen", "also seen", "without test images"), 40, 1.0, 2),
+        (("only one seen", "other"), 20, -1.0, 1),
+    ],
+)
+def test_unusual_evaluations(tmp_path, classes, n, strength, present):
+    evaluation = made(classes, n, strength=strength, present=present)
+    page = write_report(tmp_path / "r.html", evaluation, title="T", **full(evaluation)).read_text("utf-8")
+    text = Page(page).text
+    assert "nan" not in re.sub(r"[A-Za-z-]{4,}", "", text).lower()
+    if (evaluation.predictions == evaluation.labels).all():
+        assert "No test image was misclassified." in text
+        assert "Worst errors" not in text
+
+
+def test_example_images_survive():
+    evaluation = made(("x", "y"))
+    gradient = np.repeat(np.arange(0, 240, 4, dtype=np.uint8)[:, None, None], 60, axis=1).repeat(3, axis=2)
+    example = Example.of(evaluation, 3, gradient)
+    assert example.label == evaluation.classes[evaluation.labels[3]]
+    assert example.confidence == pytest.approx(evaluation.probabilities[3].max())
+    from lesion.evaluation.report import _image_uri
+
+    data = base64.b64decode(_image_uri(example.image).split(",")[1])
+    difference = np.asarray(Image.open(io.BytesIO(data)), int) - gradient
+    assert np.abs(difference).max() <= 6
+
+
+def test_findings_say_the_numbers():
+    # Nine of ten right; the one mistake takes y for x.
+    labels = np.array([0] * 6 + [1] * 4)
+    logits = 3 * np.eye(2)[labels]
+    logits[9] = [2, 0]
+    evaluation = evaluate(logits, labels, np.arange(10), ("x", "y"), logits, labels, replicates=50)
+    assert headline_finding(evaluation).startswith("The model classifies 9 of 10 test images correctly, 90.0\xa0%")
+    assert headline_finding(evaluation).endswith("most frequent class would be right for 60.0\xa0%.")
+    assert "“y” (F1 0.857)" in weakest_finding(evaluation)
+    assert "“y” taken for “x”: 1 of 4 images." in weakest_finding(evaluation)
+    assert f"temperature {evaluation.temperature:.2f}, fitted on 10 other images" in calibration_finding(evaluation)
+    assert leakage_finding({"test_images": 200, "leaked": 50}).startswith("50 of the 200 images (25.0\xa0%)")
+    assert leakage_finding({"test_images": 200, "leaked": 0}).startswith("None of the 200")
+    rows = [Faithfulness("a", 0.3, 0.2, 0.1, 0.3, 8, 0.1), Faithfulness("b", 0.1, 0.0, -0.1, 0.1, 8, 0.1)]
+    assert faithfulness_finding(rows) == "On 8 images, better than a random map: a; not clearly better: b."
+    assert "do not rely" in faithfulness_finding(rows[1:])
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(1.0, "100.0"), (0.9999, "over 99.9"), (0.0, "0.0"), (1e-5, "under 0.1"), (0.1234, "12.3")]
+)
+def test_percent_never_rounds_to_certainty(share, text):
+    assert percent(share) == f"{text}\xa0%"
+
+
+def test_learning_curves_average_an_epoch_and_skip_blanks(history):
+    history.write_text(history.read_text() + "1,11,0.8,,\n,12,5.0,,\n2,12,nan,,\n")
+    assert plots._series(history) == {
+        "train/loss": [(1.0, 1.0), (2.0, 0.7)],
+        "val/loss": [(1.0, 0.9), (2.0, 0.7)],
+        "val/acc": [(1.0, 0.5), (2.0, 0.75)],
+    }
+    history.write_text("epoch,step\n")
+    assert plots.learning_curves(history) is None
+
+
+def test_plots_leave_no_global_state_and_give_pngs():
+    import matplotlib as mpl
+    from matplotlib import pyplot as plt
+
+    before = dict(mpl.rcParams)
+    evaluation = made()
+    figures = [
+        plots.confusion_matrix(evaluation.confusion, NASTY),
+        plots.roc_curves(evaluation.probabilities, evaluation.labels, NASTY),
+        plots.pr_curves(evaluation.probabilities, evaluation.labels, NASTY),
+        plots.reliability_diagram(*[reliability(softmax(evaluation.logits, t), evaluation.labels) for t in (1, 2)]),
+        plots.class_distribution({"train": {"a": 3, "b": 1}, "test": {"b": 2}}),
+    ]
+    for figure in figures:
+        image = Image.open(io.BytesIO(plots.to_png(figure)))
+        assert image.size[0] > 400
+        assert np.asarray(image.convert("L")).std() > 5
+    assert dict(mpl.rcParams) == before
+    assert plt.get_fignums() == []
+
+
+def test_confusion_matrix_shows_counts_and_shares():
+    figure = plots.confusion_matrix(np.array([[3, 1], [0, 0]]), ("x", "y"))
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert texts == ["3\n75%", "1\n25%", "0", "0"]
