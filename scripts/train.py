@@ -11,7 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from lesion.cli import errors_for_people
-from lesion.training import train
+from lesion.training.run import train
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")

@@ -45,21 +45,21 @@ def compose_config(output: Path, *overrides: str, config_name: str = "train") ->
 
 
 TINY = (
-    "experiment=phantom_mri",
-    "data.root.patients=48",
-    "data.root.slices=2",
-    "data.root.size=64",
     "data.size=64",
     "data.batch_size=8",
     "model.backbone=mobilenetv2_035",
     "trainer.max_epochs=2",
     "trainer.precision=32-true",
-    "~callbacks.progress",
+    "trainer.accelerator=cpu",
     "evaluation.replicates=50",
     "explain.road_images=2",
     "explain.methods=[gradcam,eigencam]",
     "logger=csv",
+    "trainer.log_every_n_steps=1",
 )
+
+
+PHANTOMS = ("experiment=phantom_mri", "data.root.patients=48", "data.root.slices=2", "data.root.size=64")
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,11 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_config(data_dir: Path) -> Callable[..., DictConfig]:
-    """Compose the tiny phantom run's config for an output folder, with further overrides."""
+    """Compose a tiny run's config for an output folder, with further overrides; of phantoms unless they say other."""
 
     def make(output: Path, *overrides: str) -> DictConfig:
-        return compose_config(output, *TINY, f"paths.data={data_dir}", *overrides)
+        experiment = () if any(item.startswith("experiment=") for item in overrides) else PHANTOMS
+        return compose_config(output, *experiment, *TINY, f"paths.data={data_dir}", *overrides)
 
     return make
 
@@ -98,9 +99,9 @@ def tiny_config(data_dir: Path) -> Callable[..., DictConfig]:
 @pytest.fixture(scope="session")
 def run(tiny_config: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> Run:
     """One real run of the whole training path on tiny phantoms, shared by the session. Do not change its files."""
-    from lesion.training import train
+    from lesion.training.run import train
 
-    cfg = tiny_config(tmp_path_factory.mktemp("run"))
+    cfg = tiny_config(tmp_path_factory.mktemp("run"), "logger=default")
     return Run(cfg, *train(cfg))
 
 

@@ -41,9 +41,7 @@ def test_it_equals_pytorch_grad_cam_in_every_sign() -> None:
 
 
 def test_colours_run_from_blue_over_green_to_red() -> None:
-    np.testing.assert_array_equal(
-        colour(np.array([[0.0, 0.5, 1.0]])), [[[0, 0, 128], [128, 255, 128], [128, 0, 0]]]
-    )
+    np.testing.assert_array_equal(colour(np.array([[0.0, 0.5, 1.0]])), [[[0, 0, 128], [128, 255, 128], [128, 0, 0]]])
 
 
 def test_an_overlay_leaves_the_image_where_there_is_no_heat() -> None:

@@ -132,7 +132,9 @@ def test_top_names_the_most_probable_first() -> None:
 def test_decoding_in_threads_keeps_the_order(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
     shades = [Image.new("RGB", (32, 32), (shade, 0, 0)) for shade in range(0, 250, 10)]
-    answers = Predictor(bundle, FakeEngine(len(bundle.classes)), decoders=4).predict([encode(shade) for shade in shades])
+    answers = Predictor(bundle, FakeEngine(len(bundle.classes)), decoders=4).predict(
+        [encode(shade) for shade in shades]
+    )
     confidences = [answer.confidence for answer in answers if isinstance(answer, Prediction)]
     assert len(confidences) == len(shades)
     assert confidences == sorted(confidences)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter1d
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -24,8 +24,8 @@ Ints = NDArray[np.int64]
 SIDE = 48
 
 # Chosen from the distributions over 6,299 MRI slices and 253 leaf photographs; see scripts/bench_duplicates.py.
-CANDIDATE = 0.8  # least coarse correlation that is worth registering; planted copies reach 0.80 at the worst
-ALIKE = 0.7  # least correlation half-way through the registration
+CANDIDATE = 0.75  # least coarse correlation that is worth registering; planted copies reach 0.80 at the worst
+ALIKE = 0.9  # least correlation half-way through the registration; pairs that end above SAME have 0.94 by then
 SAME = 0.95  # least correlation of registered pictures; at 0.92 look-alikes begin to chain into groups of hundreds
 MAX_CANDIDATES = 32  # an image
 MAX_DISPLACEMENT = 0.12  # of a corner, as a share of the side: a crop of 6 % with a rotation of 2° moves it by 0.08
@@ -179,11 +179,17 @@ def _pictures(thumbnails: NDArray[np.uint8]) -> _Pictures:
 
 def _normalised(grey: Floats, sigma: float) -> tuple[Floats, Floats]:
     """Band-passed pictures (N, SIDE, SIDE) of even contrast, and the detail (N,) in grey levels they had before."""
-    field = gaussian_filter(grey, (0, sigma, sigma)) - gaussian_filter(grey, (0, 2.5 * sigma, 2.5 * sigma))
+    field = _blurred(grey, sigma) - _blurred(grey, 2.5 * sigma)
     detail = field.std(axis=(1, 2))
     field /= np.maximum(detail, 1e-6)[:, None, None]
-    around = gaussian_filter(field * field, (0, _CONTRAST_SIGMA, _CONTRAST_SIGMA))
-    return field / np.sqrt(around + _CONTRAST_FLOOR**2), detail
+    return field / np.sqrt(_blurred(field * field, _CONTRAST_SIGMA) + _CONTRAST_FLOOR**2), detail
+
+
+def _blurred(grey: Floats, sigma: float) -> Floats:
+    """Gaussian blur as two matrix products, several times faster than filtering pictures this small."""
+    weights = gaussian_filter1d(np.eye(SIDE, dtype=np.float32), sigma, axis=0)
+    result: Floats = weights @ grey @ weights.T
+    return result
 
 
 def _coarse(grey: Floats) -> Floats:
@@ -244,8 +250,8 @@ def _candidates(query: _Pictures, reference: _Pictures, *, later_only: bool) -> 
 def _verify(template: Floats, moving: Floats, scale: Floats) -> Ints:
     """Which of P pairs of fine pictures are the same one; ``scale`` (P,) is the first guess of the zoom between."""
     warp = scale[:, None, None] * np.eye(2, 3, dtype=np.float32)
-    warp = align(template, moving, warp, iterations=3, step=3)
-    close = np.flatnonzero(correlation(template, moving, warp, margin=_MARGIN, step=2) >= ALIKE)
+    warp = align(template, moving, warp, iterations=2, step=3)
+    close = np.flatnonzero(correlation(template, moving, warp, margin=_MARGIN, step=3) >= ALIKE)
     template, moving = template[close], moving[close]
     warp = align(template, moving, warp[close], iterations=3, step=2)
     same = correlation(template, moving, warp, margin=_MARGIN, step=1) >= SAME

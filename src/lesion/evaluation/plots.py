@@ -113,7 +113,8 @@ def confusion_matrix(counts: NDArray[np.integer[Any]], classes: Sequence[str]) -
             colour = "white" if shares[row, column] > 0.55 else INK
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8 if size <= 12 else 6)
     names = [_short(name) for name in classes]
-    axes.set_xticks(range(size), names, rotation=40, ha="right", rotation_mode="anchor")
+    angle = 40 if size <= 12 else 90
+    axes.set_xticks(range(size), names, rotation=angle, ha="right", va="center", rotation_mode="anchor")
     axes.set_yticks(range(size), names)
     axes.set(xlabel="Predicted", ylabel="Labelled", aspect="equal")
     axes.invert_yaxis()
@@ -127,7 +128,7 @@ def roc_curves(
     probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], classes: Sequence[str]
 ) -> Figure:
     """Draw each class's ROC curve against the rest; classes without both kinds of images are left out."""
-    figure, axes = _square("False positive rate (1 − specificity)", "True positive rate (sensitivity)")
+    figure, axes = _square("False positive rate (1 − specificity)", "True positive rate (sensitivity)", len(classes))
     axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, linewidth=0.8, linestyle=":")
 
     def draw(c: int, **style: Any) -> None:  # noqa: ANN401 (Matplotlib's own)
@@ -148,7 +149,7 @@ def pr_curves(
     probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], classes: Sequence[str]
 ) -> Figure:
     """Draw each class's precision-recall curve against the rest; classes without images are left out."""
-    figure, axes = _square("Recall (sensitivity)", "Precision (positive predictive value)")
+    figure, axes = _square("Recall (sensitivity)", "Precision (positive predictive value)", len(classes))
 
     def draw(c: int, **style: Any) -> None:  # noqa: ANN401 (Matplotlib's own)
         precision, recall, _ = precision_recall_curve(labels == c, probabilities[:, c], drop_intermediate=True)
@@ -246,8 +247,8 @@ def _series(path: Path) -> dict[str, list[tuple[float, float]]]:
     }
 
 
-def _square(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(4.4, 4.2))
+def _square(xlabel: str, ylabel: str, classes: int) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.4, 4.2 if classes <= CURVES else 6.1))  # with room for a legend below
     axes = figure.add_subplot()
     axes.set(xlabel=xlabel, ylabel=ylabel, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
     axes.grid(alpha=0.2)
@@ -271,7 +272,8 @@ def _draw_curves(
         draw(c, color=colour, linestyle=line, label=f"{_short(classes[c])}  {areas[c]:.3f}")
     if len(areas) > CURVES:
         title += f", {CURVES} worst of {len(areas)}"
-    if named:
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), title=title, title_fontsize=8, alignment="left")
+    elif named:
         axes.legend(loc=corner, title=title, title_fontsize=8, alignment="left")
 
 

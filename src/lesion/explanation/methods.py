@@ -75,8 +75,9 @@ def class_activation_maps(
             "(B, 3, S, S) and one class index an image."
         )
     extra = {"ablation_layer": AblationLayer()} if name == "ablationcam" else {}
-    # ScoreCAM multiplies every image with every channel at once: 770 MB an image of 224 pixels.
-    step = 1 if name in SLOW_METHODS else max(len(images), 1)
+    # ScoreCAM multiplies every image with every channel at once, 770 MB an image of 224 pixels; a backward pass keeps
+    # some 80 MB an image.
+    step = 1 if name in SLOW_METHODS else 16
     with borrowed(model), torch.inference_mode(False), torch.enable_grad(), _silent(name in SLOW_METHODS):
         cam = _CLASSES[name](model=model, target_layers=[layer], **extra)
         try:

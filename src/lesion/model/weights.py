@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -66,7 +67,7 @@ def create_network(
         ConfigError: The backbone is unknown, the hub is out of reach, or the file does not fit the network.
     """
     if not timm.is_model(backbone.split(".")[0]):
-        close = timm.list_models(f"*{backbone[:6]}*")[:6]
+        close = get_close_matches(backbone, timm.list_models(), n=5)
         raise ConfigError(f"timm has no model '{backbone}'. Similar names: {', '.join(close) or 'none'}.")
     path = None if weights in ("hub", "none") else Path(weights)
     same = pad_type == "same" or (pad_type is None and path is not None and _tag(path).startswith("tf"))

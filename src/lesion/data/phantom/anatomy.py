@@ -7,7 +7,7 @@ contrast agent.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -27,6 +27,10 @@ class Anatomy:
     atrophy: float
     ventricles: float
     asymmetry: float
+    base_width: float
+    base_shift: float
+    orbit: float
+    air_cells: float
     grey: float
     white: float
     csf: float
@@ -53,6 +57,10 @@ class Anatomy:
             atrophy=rng.uniform(0, 1),
             ventricles=rng.uniform(0.025, 0.075),
             asymmetry=rng.normal(0, 0.18),
+            base_width=rng.uniform(0.88, 1.12),
+            base_shift=rng.uniform(-0.06, 0.06),
+            orbit=rng.uniform(0.16, 0.23),
+            air_cells=rng.uniform(0.10, 0.20),
             grey=white * rng.uniform(0.72, 0.88),
             white=white,
             csf=rng.uniform(0.08, 0.16),
@@ -105,6 +113,11 @@ class Section:
         return cls(z, x, y, u, v, depth)
 
 
+def at_base(head: Anatomy, section: Section) -> Section:
+    """The section in the coordinates of this head's skull base, in which the sella is at (0, -0.15)."""
+    return replace(section, u=section.u / head.base_width, v=section.v - head.base_shift)
+
+
 def brain_surface(head: Anatomy, z: float) -> float:
     """Depth of the dura below the skin at level ``z``: the cut through the vault gets oblique towards the vertex."""
     return (head.scalp + head.skull) / math.pow(max(head.scale(z), 0.55), 0.7)
@@ -128,7 +141,7 @@ def render(head: Anatomy, section: Section, brain: Section) -> Plane:
     _paint_meninges(image, head, section)
     base = bump(section.z, -1, 0.16, 0.1)
     if base > 0:
-        _paint_skull_base(image, head, section, base)
+        _paint_skull_base(image, head, at_base(head, section), base)
     return image
 
 
@@ -163,7 +176,7 @@ def _brain(head: Anatomy, at: Section) -> Plane:
     _paint_sylvian(image, head, at)
     posterior = bump(at.z, -1, 0.18, 0.1)
     if posterior > 0:
-        _paint_posterior_fossa(image, head, at, posterior)
+        _paint_posterior_fossa(image, head, at_base(head, at), posterior)
     for u, v, z, radius in head.vessels:
         if abs(z - at.z) < 0.06:
             paint(image, soft(ellipse(at.u, at.v, (u, v), (radius, radius)), EDGE), head.vessel)
@@ -257,11 +270,12 @@ def _paint_skull_base(image: Plane, head: Anatomy, at: Section, present: float) 
     """Orbits, air cells, sphenoid and petrous bone, carotids, cavernous sinuses and the healthy pituitary gland."""
     skin = soft(at.depth - head.scalp, EDGE) * present
     orbit_level = bump(at.z, -1, 0.10, 0.05)
-    paint(image, soft(ellipse(at.u, at.v, (0, -0.78), (0.17, 0.22)), EDGE) * skin * orbit_level, 0.06)
+    paint(image, soft(ellipse(at.u, at.v, (0, -0.78), (head.air_cells, 0.22)), EDGE) * skin * orbit_level, 0.06)
     for side in (-1, 1):
-        orbit = soft(ellipse(at.u, at.v, (side * 0.38, -0.72), (0.20, 0.20)), EDGE) * present * orbit_level
+        orbit = soft(ellipse(at.u, at.v, (side * 0.38, -0.72), (head.orbit, head.orbit)), EDGE) * skin * orbit_level
         paint(image, orbit, head.fat * 0.85)
-        paint(image, soft(ellipse(at.u, at.v, (side * 0.38, -0.80), (0.12, 0.13)), EDGE) * orbit_level, 0.16)
+        eye = ellipse(at.u, at.v, (side * 0.38, -0.80), (0.6 * head.orbit, 0.65 * head.orbit))
+        paint(image, soft(eye, EDGE) * soft(at.depth - 0.015, EDGE) * orbit_level, 0.16)
         septum = capsule(at.u, at.v, (side * 0.06, -0.92), (side * 0.06, -0.62), 0.006)
         paint(image, soft(septum, EDGE) * orbit_level * skin, 0.55)
         bow = 0.6 * at.u**2  # both bones are bowed; lower down more of them is cut

@@ -94,7 +94,7 @@ def _on_dura(head: Anatomy, z: float, radius: float, rng: np.random.Generator) -
 
 
 def _in_sella(head: Anatomy, z: float, radius: float, rng: np.random.Generator) -> tuple[float, float]:
-    return rng.normal(0, 0.02), rng.normal(-0.15, 0.02)
+    return rng.normal(0, 0.02), rng.normal(-0.15 + head.base_shift, 0.02)
 
 
 def displace(lesion: Lesion, head: Anatomy, section: Section) -> Section:

@@ -26,10 +26,12 @@ class Scanner:
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "Scanner":
         """Draws an examination; ``zoom`` is the half length of the head relative to half the image."""
+        zoom = rng.uniform(0.66, 0.92)
+        room = 0.55 * (1 - zoom) + 0.03
         return cls(
             rotation=rng.normal(0, 0.12),
-            zoom=rng.uniform(0.70, 0.92),
-            shift=(rng.uniform(-0.09, 0.09), rng.uniform(-0.09, 0.09)),
+            zoom=zoom,
+            shift=(rng.uniform(-room, room), rng.uniform(-room, room)),
             shading=tuple(rng.normal(0, (0.10, 0.10, 0.06, 0.08, 0.08)).tolist()),
             blur=rng.uniform(0.002, 0.007),
             noise=rng.uniform(0.012, 0.035),

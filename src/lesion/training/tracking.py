@@ -13,7 +13,7 @@ from lesion.evaluation.evaluation import Evaluation, finite
 from lesion.model.bundle import Bundle
 
 if TYPE_CHECKING:
-    from lesion.reporting import Explanations
+    from lesion.training.reporting import Explanations
 
 
 def log_config(loggers: Sequence[Logger], cfg: DictConfig) -> None:
@@ -31,7 +31,7 @@ def log_run(
     bundle: Bundle,
     report: Path,
 ) -> None:
-    """Log a finished run to wandb, if it is among the loggers: metrics, confusion matrix, Grad-CAM images, the bundle."""
+    """Log a finished run to wandb, if it is a logger: metrics, confusion matrix, Grad-CAM images, report, bundle."""
     for logger in loggers:
         if isinstance(logger, WandbLogger):
             _log_to_wandb(logger, metrics, evaluation, explanations, bundle, report)

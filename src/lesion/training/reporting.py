@@ -147,8 +147,8 @@ def print_summary(
     console.print(table)
     if leakage:
         console.print(
-            f"{leakage['leaked']:,} of the folder split's {leakage['test_images']:,} test images have a near-duplicate in "
-            "its training images: scores on it are inflated."
+            f"{leakage['leaked']:,} of the folder split's {leakage['test_images']:,} test images have a near-duplicate "
+            "in its training images: scores on it are inflated."
         )
     for note in (weights.sentence(), *evaluation.notes):
         console.print(note)

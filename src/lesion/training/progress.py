@@ -36,7 +36,12 @@ class Throughput(Callback):
         self._images = 0
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int  # noqa: ANN401
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,  # noqa: ANN401
     ) -> None:
         """Count the batch and estimate the time left from the pace so far."""
         self._images += len(batch[0]) * trainer.world_size

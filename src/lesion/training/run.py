@@ -1,6 +1,7 @@
 """One training run from end to end: data, fine-tuning, evaluation, explanation, report, bundle."""
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +10,19 @@ from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from lesion import tracking
 from lesion.data.datamodule import DataModule
 from lesion.data.leakage import find_leakage
 from lesion.errors import ConfigError
 from lesion.evaluation.calibration import softmax
 from lesion.evaluation.evaluation import Evaluation, evaluate, write_metrics
 from lesion.evaluation.metrics import compute_metrics
-from lesion.hardware import tune_allocator
-from lesion.lineage import lineage
 from lesion.model.classifier import ImageClassifier
 from lesion.model.inference import dataset_logits
-from lesion.packaging import write_bundle
-from lesion.reporting import explain_run, leakage_section, print_summary, write_run_report
+from lesion.training import tracking
+from lesion.training.hardware import tune_allocator
+from lesion.training.lineage import lineage
+from lesion.training.packaging import write_bundle
+from lesion.training.reporting import explain_run, leakage_section, print_summary, write_run_report
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,8 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         LesionError: A setting, the data or the weights cannot be used.
     """
     output = Path(cfg.paths.output)
+    # Lightning's own use of a deprecated function of torch's, once a worker.
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     tune_allocator()
     seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule: DataModule = instantiate(cfg.data, _convert_="all")

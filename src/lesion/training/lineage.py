@@ -27,7 +27,7 @@ def lineage(seed: int, parent: str | None = None) -> dict[str, Any]:
     }
 
 
-def git_commit(folder: Path = Path(__file__).parent) -> str:
+def git_commit(folder: Path = Path(__file__).parents[1]) -> str:
     """Return the commit that the code was checked out at, with ``+changes`` if it was edited since.
 
     Returns:

@@ -1,0 +1,70 @@
+"""What wandb was given, read back from the run's own record."""
+
+import json
+from typing import Any
+
+import pytest
+from conftest import Run
+from wandb_record import records
+
+
+@pytest.fixture(scope="module")
+def recorded(run: Run) -> dict[str, list[Any]]:
+    [path] = (run.output / "wandb").glob("offline-run-*/*.wandb")
+    found: dict[str, list[Any]] = {}
+    for record in records(path):
+        kind = record.WhichOneof("record_type")
+        found.setdefault(kind, []).append(getattr(record, kind))
+    return found
+
+
+@pytest.fixture(scope="module")
+def history(recorded: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    values: dict[str, list[Any]] = {}
+    for row in recorded["history"]:
+        for item in row.item:
+            values.setdefault(item.key or "/".join(item.nested_key), []).append(json.loads(item.value_json))
+    return values
+
+
+def test_config_is_recorded(recorded: dict[str, list[Any]], run: Run) -> None:
+    settings = {}
+    for record in (*recorded["config"], *(one.config for one in recorded["run"])):
+        for update in record.update:
+            settings[update.key or "/".join(update.nested_key)] = json.loads(update.value_json)
+    assert settings["model"]["lr"] == run.cfg.model.lr
+    assert settings["data"]["size"] == 64
+
+
+def test_curves_are_recorded(history: dict[str, list[Any]], run: Run) -> None:
+    assert len(history["val/f1_macro"]) >= run.cfg.trainer.max_epochs
+    assert len(history["train/loss"]) == run.cfg.trainer.max_epochs
+
+
+def test_metrics_are_recorded(history: dict[str, list[Any]], run: Run) -> None:
+    assert history["test/acc"][-1] == pytest.approx(run.metrics["test/acc"])
+
+
+def test_confusion_matrix_is_recorded(history: dict[str, list[Any]], run: Run) -> None:
+    [table] = [value for key, value in history.items() if key.startswith("test/confusion_matrix")]
+    [folder] = (run.output / "wandb").glob("offline-run-*/files")
+    rows = json.loads((folder / table[-1]["path"]).read_text())["data"]
+    counts = {(actual, predicted): count for actual, predicted, count in rows}
+    evaluation = run.objects["evaluation"]
+    for i, actual in enumerate(evaluation.classes):
+        for j, predicted in enumerate(evaluation.classes):
+            assert counts[actual, predicted] == evaluation.confusion[i, j]
+
+
+def test_gradcam_images_are_recorded(history: dict[str, list[Any]], run: Run) -> None:
+    [images] = history["test/gradcam"]
+    [folder] = (run.output / "wandb").glob("offline-run-*/files")
+    assert images["count"] == len(images["filenames"]) > 0
+    assert all((folder / name).stat().st_size > 100 for name in images["filenames"])
+
+
+def test_bundle_is_an_artifact(recorded: dict[str, list[Any]], run: Run) -> None:
+    [artifact] = recorded["artifact"]
+    assert (artifact.type, artifact.name) == ("model", "phantom_mri")
+    assert json.loads(artifact.metadata)["version"] == run.objects["bundle"].version
+    assert {entry.path for entry in artifact.manifest.contents} >= {"bundle.json", "model.onnx", "MODEL_CARD.md"}

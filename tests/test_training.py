@@ -1,0 +1,109 @@
+"""The whole path of a run, and everything it leaves behind."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import Run
+from omegaconf import DictConfig
+
+from lesion.data.manifest import Manifest
+from lesion.errors import ConfigError
+from lesion.model.bundle import Bundle
+from lesion.model.predictor import Predictor
+from lesion.training.lineage import git_commit
+from lesion.training.progress import clock
+from lesion.training.run import fit, train
+
+
+def test_run_leaves_everything(run: Run) -> None:
+    for name in ("manifest.parquet", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "csv/metrics.csv"):
+        assert (run.output / name).is_file(), name
+    for name in ("metrics.json", "report.html"):
+        assert (run.output / name).read_bytes() == (run.bundle_path / "report" / name).read_bytes()
+    history = pd.read_csv(run.output / "csv" / "metrics.csv")
+    assert history["val/f1_macro"].notna().sum() == run.cfg.trainer.max_epochs
+    assert (history["train/images_per_second"].dropna() > 0).all()
+
+
+def test_metrics_file_agrees_with_what_was_returned(run: Run) -> None:
+    written = json.loads((run.output / "metrics.json").read_text())["metrics"]
+    assert written["test/acc"] == run.metrics["test/acc"]
+    assert written["test/acc_low"] <= written["test/acc"] <= written["test/acc_high"]
+    assert written["val/f1_macro"] == run.metrics["val/f1_macro"]
+
+
+def test_bundle_answers_as_the_evaluation_did(run: Run) -> None:
+    """The same images through the server's own path give the probabilities that the metrics were computed from."""
+    evaluation = run.objects["evaluation"]
+    predictor = Predictor.load(run.bundle_path, precision="f32")
+    root = Manifest.load(run.output / "manifest.parquet").root
+    predictions = predictor.predict([(root / path).read_bytes() for path in evaluation.paths])
+    for prediction, expected in zip(predictions, evaluation.probabilities, strict=True):
+        assert list(prediction.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_bundle_says_what_it_is(run: Run) -> None:
+    bundle = Bundle.open(run.bundle_path)
+    manifest = run.objects["datamodule"].manifest
+    assert bundle.facts["data"]["fingerprint"] == manifest.fingerprint
+    assert bundle.facts["model"]["weights"]["source"] == "none"
+    assert bundle.facts["calibration"]["images"] == len(manifest.split("calibration"))
+    assert bundle.temperature == run.objects["evaluation"].temperature
+    card = (run.bundle_path / "MODEL_CARD.md").read_text()
+    assert "RANDOM INITIAL WEIGHTS" in card
+    assert manifest.fingerprint[:12] in card
+    assert all(f"| {name} |" in card for name in manifest.classes)
+
+
+def test_no_patient_stands_on_two_sides(run: Run) -> None:
+    table = run.objects["datamodule"].manifest.table
+    assert table.groupby("patient")["split"].nunique().max() == 1
+    assert table.groupby("group")["split"].nunique().max() == 1
+
+
+def test_initial_weights_are_said_aloud(
+    tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        fit(tiny_config(tmp_path, "+trainer.fast_dev_run=true"), run.objects["datamodule"], tmp_path, loggers=False)
+    assert "RANDOM INITIAL WEIGHTS" in caplog.text
+
+
+def test_missing_checkpoint_is_refused(tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path, f"resume={tmp_path}/none.ckpt")
+    with pytest.raises(ConfigError, match=r"none\.ckpt.*does not exist"):
+        fit(cfg, run.objects["datamodule"], tmp_path)
+
+
+def test_git_commit_outside_a_checkout_is_empty(tmp_path: Path) -> None:
+    assert git_commit(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (75, "1:15"), (3725, "1:02:05"), (float("nan"), "–")]
+)
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_cassava_runs_end_to_end(
+    tiny_config: Callable[..., DictConfig], shared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = tiny_config(
+        tmp_path,
+        "experiment=cassava",
+        f"data.root={shared}/data/cassava",
+        "data.size=96",
+        "model.weights=none",
+        "trainer.max_epochs=1",
+    )
+    metrics, objects = train(cfg)
+    assert objects["bundle"].classes[0] == "Cassava Bacterial Blight (CBB)"
+    assert 0 <= metrics["test/f1_macro"] <= 1
+    assert (tmp_path / "report.html").stat().st_size > 50_000
