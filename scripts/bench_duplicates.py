@@ -1,8 +1,8 @@
 """Measure the search for near-duplicates: ``python scripts/bench_duplicates.py --root DIR --require``.
 
 Copies of real images are planted (re-encoded, resized, brightened, turned, cropped, mirrored) and searched for among
-all images of the folder. Groups are transitive, so both sides are counted after the closure: a copy is found when it is in its
-source's group, and two images are joined when they are in one group. imagehash's pHash is measured beside it.
+all images of the folder. Groups are transitive, so both sides are counted after the closure: a copy is found when it is
+in its source's group, and two images are joined when they are in one group. imagehash's pHash is measured beside it.
 """
 
 import argparse

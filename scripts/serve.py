@@ -18,7 +18,7 @@ def main(config: DictConfig) -> None:
     """Start the server and wait for its end."""
     from serve.main import serve
 
-    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    settings = OmegaConf.to_container(config, resolve=True)
     sys.exit(serve(**settings))
 
 

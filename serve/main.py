@@ -4,17 +4,18 @@ import logging
 import sys
 from typing import Any
 
+from lesion.cli import latest_bundle
 from lesion.errors import LesionError
 from serve.server import create_server
 
 logger = logging.getLogger(__name__)
 
 
-def serve(bundle: str, host: str, port: int, log_level: str, access_log: bool, server: dict[str, Any]) -> int:
+def serve(bundle: str | None, host: str, port: int, log_level: str, access_log: bool, server: dict[str, Any]) -> int:
     """Serve until stopped.
 
     Args:
-        bundle: The bundle's folder.
+        bundle: The bundle's folder; the newest below ``outputs/`` when None.
         host: Where to listen.
         port: Where to listen.
         log_level: As uvicorn names it.
@@ -25,7 +26,7 @@ def serve(bundle: str, host: str, port: int, log_level: str, access_log: bool, s
         The exit status: 0 after SIGTERM or SIGINT, 1 when the server failed, 2 when it was refused to start.
     """
     try:
-        made = create_server(bundle, **server)
+        made = create_server(bundle or latest_bundle(), **server)
         print(f"Serving {made.bundle.name} {made.bundle.version} on http://{host}:{port}", flush=True)
         made.run(host, port, log_level, access_log=access_log)
     except LesionError as error:

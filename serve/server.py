@@ -54,7 +54,7 @@ def create_server(
     queue_size: int = 256,
     request_timeout: float = 30.0,
     max_body_bytes: int = 21 * 2**20,
-    max_held_bytes: int = 256 * 2**20,
+    max_held_bytes: int = 128 * 2**20,
     max_image_bytes: int = 20 * 2**20,
     max_pixels: int = 50_000_000,
     min_side: int = 16,

@@ -111,7 +111,7 @@ def test_a_bundle_is_sealed_once(bundle: Path) -> None:
 
 
 def test_sealed_files_can_be_read_by_other_users(bundle: Path) -> None:
-    assert {oct((bundle / name).stat().st_mode & 0o777) for name in os.listdir(bundle) if name != "report"} == {"0o644"}
+    assert {oct(path.stat().st_mode & 0o777) for path in bundle.rglob("*") if path.is_file()} == {"0o644"}
 
 
 @pytest.mark.parametrize(

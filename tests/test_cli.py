@@ -16,11 +16,10 @@ def test_errors_are_one_sentence_and_status_two(capsys: pytest.CaptureFixture[st
 
 
 def test_errors_inside_hydras_own_are_found(capsys: pytest.CaptureFixture[str]) -> None:
+    wrapped = RuntimeError("Error in call to target")
+    wrapped.__cause__ = DataError("Inner.")
     with pytest.raises(SystemExit), errors_for_people():
-        try:
-            raise DataError("Inner.")
-        except DataError as error:
-            raise RuntimeError("Error in call to target") from error
+        raise wrapped
     assert "Inner." in capsys.readouterr().err
 
 

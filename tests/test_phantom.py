@@ -9,7 +9,7 @@ from PIL import Image
 
 from lesion.data.phantom import CLASSES, Patient, folder, generate, phantom_slice
 from lesion.data.phantom.anatomy import Section, brain_surface
-from lesion.errors import DataError
+from lesion.errors import ConfigError, DataError
 
 SMALL = {"patients": 8, "slices": 2, "size": 48, "workers": 1}
 
@@ -134,14 +134,14 @@ def test_parameters_are_stored_beside_the_classes(small):
     [("patients", 3), ("patients", 10_000), ("slices", 0), ("size", 8), ("size", 4096), ("seed", -1), ("workers", 0)],
 )
 def test_bad_parameters_are_refused_before_anything_is_written(tmp_path, name, value):
-    with pytest.raises(DataError, match=f"{name}={value}"):
+    with pytest.raises(ConfigError, match=f"{name}={value}"):
         generate(tmp_path / "data", **{**SMALL, name: value})
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [(-1, 0), (0, 5), (0, -1)])
 def test_a_slice_that_does_not_exist_is_refused(arguments):
-    with pytest.raises(DataError):
+    with pytest.raises(ConfigError):
         phantom_slice(*arguments)
 
 

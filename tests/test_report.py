@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lesion.evaluation import plots
+from lesion.evaluation import plots, views
 from lesion.evaluation.calibration import reliability, softmax
 from lesion.evaluation.evaluation import evaluate, right_examples, worst_errors
 from lesion.evaluation.findings import (
@@ -69,7 +69,7 @@ def full(evaluation, history=None):
             "leaked": 4,
             "per_class": {classes[0]: {"test": 10, "leaked": 4}, classes[1]: {"test": 0, "leaked": 0}},
             "contact_sheet_png": b"\x89PNG",
-            "folder_score": {"test/acc": 0.987654, "f1_macro": None},
+            "folder_score": {"test/acc": 0.987654, "test/f1/ece": 0.5, "f1_macro": None},
         },
         "history": history,
         "config": "model:\n  name: <b>bold</b>\n",
@@ -222,9 +222,7 @@ def test_example_images_survive():
     example = Example.of(evaluation, 3, gradient)
     assert example.label == evaluation.classes[evaluation.labels[3]]
     assert example.confidence == pytest.approx(evaluation.probabilities[3].max())
-    from lesion.evaluation.report import _image_uri
-
-    data = base64.b64decode(_image_uri(example.image).split(",")[1])
+    data = base64.b64decode(views.image_uri(example.image).split(",")[1])
     difference = np.asarray(Image.open(io.BytesIO(data)), int) - gradient
     assert np.abs(difference).max() <= 6
 

@@ -10,43 +10,15 @@ Environment:
 """
 
 import base64
-import io
 import os
 import random
-from pathlib import Path
 
-import numpy as np
 from locust import HttpUser, between, task
 from locust.clients import ResponseContextManager
-from PIL import Image
 
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-_MOST = 200
+from serve.load.samples import load_images
 
-
-def load_images() -> list[bytes]:
-    """Read the images of LESION_LOAD_IMAGES, or make some JPEGs of the size of a scan."""
-    folder = os.environ.get("LESION_LOAD_IMAGES")
-    if folder:
-        paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in _SUFFIXES)
-        if not paths:
-            raise SystemExit(f"LESION_LOAD_IMAGES={folder} holds no images.")
-        return [path.read_bytes() for path in paths[:: max(1, len(paths) // _MOST)][:_MOST]]
-    return [_generated(seed) for seed in range(16)]
-
-
-def _generated(seed: int) -> bytes:
-    rows, columns = np.mgrid[-1:1:512j, -1:1:512j]
-    x, y, radius = np.random.default_rng(seed).uniform([-0.4, -0.4, 0.1], [0.4, 0.4, 0.3])
-    head = (rows**2 + columns**2 * 1.4 < 0.8) * 90.0
-    lesion = 120.0 * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / radius**2)
-    noise = np.random.default_rng(seed).normal(0.0, 6.0, rows.shape)
-    buffer = io.BytesIO()
-    Image.fromarray(np.clip(head + lesion + noise, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
-    return buffer.getvalue()
-
-
-IMAGES = load_images()
+IMAGES = load_images(os.environ.get("LESION_LOAD_IMAGES"))
 EXPLAIN = float(os.environ.get("LESION_LOAD_EXPLAIN", "0.1"))
 
 

@@ -3,14 +3,14 @@
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.images import read
+from lesion.errors import DataError
+from lesion.images import bytes_sha256, read
 from lesion.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ class PixelCache:
     """A folder with one file of raw pixels an image, named by the hash of the image file's bytes.
 
     Files are written under another name and renamed, so processes may share the folder and a killed one leaves no
-    half image. When the disk is full, the cache says so once and images are decoded every time instead.
+    half image. When the disk is full, the cache says so once (in each process) and keeps nothing more.
 
     Args:
         folder: Where the cache is; None turns it off.
@@ -32,17 +32,25 @@ class PixelCache:
         self._shape = (preprocessing.size, preprocessing.size, 3)
         key = hashlib.sha256(json.dumps(preprocessing.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
         self._folder = Path(folder) / key if folder is not None else None
+        self._writable = True
 
     def get(self, path: Path, sha256: str) -> NDArray[np.uint8]:
         """Return the preprocessed pixels, (S, S, 3) uint8, of the image file ``path`` whose bytes have hash ``sha256``.
 
         Raises:
             ImageError: The image is not cached and cannot be decoded.
+            DataError: The image is not cached and the file has other bytes than the hash says.
         """
         cached = self._cached(sha256)
         if cached is not None:
             return cached
-        pixels = self.preprocessing.read(read(path))
+        data = read(path)
+        if bytes_sha256(data) != sha256:
+            raise DataError(
+                f"'{path}' is not the file that the manifest describes: it was changed since, or data.root is another "
+                "folder. Put the file back, or make a new manifest."
+            )
+        pixels = self.preprocessing.read(data)
         self._store(sha256, pixels)
         return pixels
 
@@ -59,7 +67,7 @@ class PixelCache:
 
     def _store(self, sha256: str, pixels: NDArray[np.uint8]) -> None:
         path = self._path(sha256)
-        if path is None:
+        if path is None or not self._writable:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,11 +76,9 @@ class PixelCache:
                     file.write(pixels.tobytes())
                     file.flush()
                     Path(file.name).rename(path)
-                except OSError:
+                except BaseException:
                     Path(file.name).unlink(missing_ok=True)
                     raise
         except OSError as error:
-            logger.warning(
-                "The cache of decoded images is off, %s: every epoch decodes them anew.", os.strerror(error.errno or 0)
-            )
-            self._folder = None
+            logger.warning("The cache of decoded images takes no more (%s): the rest is decoded every epoch.", error)
+            self._writable = False

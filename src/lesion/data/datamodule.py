@@ -27,8 +27,9 @@ Augmentation = Callable[[Tensor], Tensor]
 class ManifestDataset(Dataset[tuple[Tensor, int]]):
     """Rows of a manifest as (3, S, S) uint8 tensors with class indices.
 
-    An index may carry an epoch, as ``epoch * len(self) + row``: the augmentation of a row depends on the seed, the
-    epoch and the row alone, not on workers or on what was drawn before, so that a resumed run repeats it.
+    An index is a row, or a pair of epoch and row: the augmentation of a row depends on the seed, the epoch and the row
+    alone, not on workers or on what was drawn before, so that a resumed run repeats it. The augmentation must draw from
+    torch's random numbers, as torchvision's transforms do.
     """
 
     def __init__(
@@ -53,18 +54,19 @@ class ManifestDataset(Dataset[tuple[Tensor, int]]):
         """Return one row's preprocessed pixels, (S, S, 3) uint8, without augmentation."""
         return self._cache.get(self._paths[row], self._hashes[row])
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        row = index % len(self)
+    def __getitem__(self, index: int | tuple[int, int]) -> tuple[Tensor, int]:
+        epoch, row = index if isinstance(index, tuple) else (0, index)
         image = torch.from_numpy(self.pixels(row)).permute(2, 0, 1)
         if self._augmentation is not None:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(np.random.SeedSequence([self._seed, index]).generate_state(1, np.uint64)[0]))
+                # The generator of the CPU alone: dropout on a GPU must not start anew with every image.
+                torch.default_generator.manual_seed(_mixed([self._seed, epoch, row]))
                 image = self._augmentation(image)
         return image, int(self.labels[row])
 
 
-class EpochSampler(Sampler[int]):
-    """Rows in an order that depends on the seed and the epoch alone, with the epoch in each index.
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Pairs of epoch and row, the rows in an order that depends on the seed and the epoch alone.
 
     Args:
         size: How many rows.
@@ -84,7 +86,7 @@ class EpochSampler(Sampler[int]):
     def __len__(self) -> int:
         return self._size
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self._epoch()
         rng = np.random.default_rng([self._seed, epoch])
         rows = (
@@ -92,7 +94,7 @@ class EpochSampler(Sampler[int]):
             if self._shares is None
             else rng.choice(self._size, self._size, replace=True, p=self._shares)
         )
-        return iter((epoch * self._size + rows).tolist())
+        return ((epoch, row) for row in rows.tolist())
 
 
 class DataModule(LightningDataModule):
@@ -215,6 +217,11 @@ class DataModule(LightningDataModule):
         )
 
 
+def _mixed(numbers: list[int]) -> int:
+    """One seed from several numbers, such that near ones give unrelated seeds."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
 def _default_workers() -> int:
-    cores = len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 0 if cores <= 2 else min(cores, 8)

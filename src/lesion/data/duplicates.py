@@ -235,7 +235,7 @@ def _candidates(query: _Pictures, reference: _Pictures, *, later_only: bool) -> 
     best = np.full((len(query.plain), len(reference.plain)), -1, np.float32)
     variant = np.zeros(best.shape, np.int8)
     for code, (turn, (left, right)) in enumerate((turn, side) for side in sides for turn in (1, -1)):
-        similarity = left[:, :, ::turn].reshape(len(left), -1) @ right.reshape(len(right), -1).T
+        similarity = np.tensordot(left[:, :, ::turn], right, axes=([1, 2], [1, 2]))
         np.copyto(variant, np.int8(code), where=similarity > best)
         np.maximum(best, similarity, out=best)
     if later_only:

@@ -1,9 +1,7 @@
 """Decode every image of a dataset once and note what a manifest needs to know of it."""
 
-import multiprocessing
-import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,10 +74,7 @@ def inspect(path: Path) -> Inspected | Refused:
 
 def inspect_all(paths: Sequence[Path], progress: bool = True) -> list[Inspected | Refused]:
     """Inspect images on every core, in their order, with a progress bar on a terminal."""
-    workers = min(len(os.sched_getaffinity(0)), 16)
-    if len(paths) < 64 or workers == 1:
-        return [inspect(path) for path in paths]
-    # Not forked: the parent may hold the locks of torch's threads.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        results = pool.map(inspect, paths, chunksize=16)
+    # Threads, not processes: decoding and hashing leave the interpreter's lock, and starting takes no seconds.
+    with ThreadPoolExecutor() as pool:
+        results = pool.map(inspect, paths)
         return list(track(results, f"Reading {len(paths):,} images", len(paths), disable=not progress))

@@ -1,17 +1,16 @@
 """How far a split that came with the data leaks: test images whose near-duplicates stand in its training set."""
 
 import io
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from lesion.data.manifest import Manifest
-from lesion.images import decode, read
+from lesion.images import read
+from lesion.preprocessing import Preprocessing
 
 THUMBNAIL = 112
 
@@ -22,8 +21,8 @@ class Leakage:
 
     Attributes:
         test_images: How many images the data's own test split has.
-        pairs: One row a leaked test image: path, label, train_path, train_label; the train image is the most alike of
-            its near-duplicates.
+        pairs: One row a leaked test image: path, label, train_path, train_label; the train image is the one of its
+            duplicate group with the nearest perceptual hash.
         per_class: For each class the number of test images and of leaked ones.
     """
 
@@ -51,30 +50,34 @@ class Leakage:
 
 def find_leakage(manifest: Manifest) -> Leakage | None:
     """Count the leaked images of the split that came with the data; None if none came with it."""
-    table = manifest.table
-    train, test = table[table["source_split"] == "train"], table[table["source_split"] == "test"]
+    table = manifest.table[["path", "label", "source_split", "duplicate_group", "phash"]]
+    train = table[table["source_split"] == "train"].reset_index(drop=True)
+    test = table[table["source_split"] == "test"].reset_index(drop=True)
     if train.empty or test.empty:
         return None
-    by_group = dict(iter(train.groupby("duplicate_group")))
-    pairs = [
-        _nearest(row, by_group[row["duplicate_group"]])
-        for row in test.to_dict("records")
-        if row["duplicate_group"] in by_group
-    ]
-    frame = pd.DataFrame(pairs, columns=["path", "label", "train_path", "train_label"])
-    leaked = frame["label"].value_counts()
+    leaked, nearest = _nearest(test, train)
+    pairs = test.loc[leaked, ["path", "label"]].reset_index(drop=True)
+    pairs[["train_path", "train_label"]] = train.loc[nearest, ["path", "label"]].to_numpy()
+    counts = pairs["label"].value_counts()
     per_class = {
-        label: {"test": int((test["label"] == label).sum()), "leaked": int(leaked.get(label, 0))}
+        label: {"test": int((test["label"] == label).sum()), "leaked": int(counts.get(label, 0))}
         for label in manifest.classes
     }
-    return Leakage(len(test), frame, per_class)
+    return Leakage(len(test), pairs, per_class)
 
 
-def _nearest(row: Mapping[Any, Any], candidates: pd.DataFrame) -> tuple[str, str, str, str]:
-    hashes = np.array([int(value, 16) for value in candidates["phash"]], np.uint64)
-    distances = np.bitwise_count(hashes ^ np.uint64(int(row["phash"], 16)))
-    best = candidates.iloc[int(distances.argmin())]
-    return row["path"], row["label"], best["path"], best["label"]
+def _nearest(test: pd.DataFrame, train: pd.DataFrame) -> tuple[list[int], list[int]]:
+    """Rows of ``test`` with duplicates in ``train``, and for each the row of the nearest by perceptual hash."""
+    hashes = np.array([int(value, 16) for value in train["phash"]], np.uint64)
+    members = train.groupby("duplicate_group").indices
+    leaked, nearest = [], []
+    for row, (group, phash) in enumerate(zip(test["duplicate_group"], test["phash"], strict=True)):
+        if group in members:
+            candidates = members[group]
+            distances = np.bitwise_count(hashes[candidates] ^ np.uint64(int(phash, 16)))
+            leaked.append(row)
+            nearest.append(int(candidates[distances.argmin()]))
+    return leaked, nearest
 
 
 def contact_sheet(manifest: Manifest, leakage: Leakage, pairs: int = 12, seed: int = 0) -> bytes | None:
@@ -103,15 +106,10 @@ def contact_sheet(manifest: Manifest, leakage: Leakage, pairs: int = 12, seed: i
             top = gap + line * (THUMBNAIL + text + gap)
             sheet.paste(_thumbnail(manifest, path), (left, top))
             draw.text((left, top + THUMBNAIL + 1), caption[:20], fill="black")
-    return _png(sheet)
-
-
-def _thumbnail(manifest: Manifest, path: str) -> Image.Image:
-    pixels: NDArray[np.uint8] = decode(read(manifest.root / path))
-    return Image.fromarray(pixels).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
-
-
-def _png(sheet: Image.Image) -> bytes:
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def _thumbnail(manifest: Manifest, path: str) -> Image.Image:
+    return Image.fromarray(Preprocessing(THUMBNAIL).read(read(manifest.root / path)))

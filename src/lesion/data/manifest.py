@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lesion.data.duplicates import Descriptors, groups, merge_groups, near_duplicate_pairs
 from lesion.data.inspection import Inspected, Refused, inspect_all
-from lesion.data.splits import SPLITS, split_groups
+from lesion.data.splits import SPLITS, split_by_folder, split_groups
 from lesion.errors import DataError
 
 EXCLUDED = "excluded"
@@ -35,7 +35,8 @@ class Manifest:
         name: The dataset's name.
         root: The folder that paths are relative to.
         table: One row an image with the columns ``COLUMNS``, sorted by path. ``group`` joins images of one patient,
-            equal pixels and near-duplicates, and is never split; ``duplicate_group`` leaves the patient out.
+            equal pixels and near-duplicates, and a ``grouped`` split never divides it; ``duplicate_group`` leaves the
+            patient out.
         classes: The classes in the order of the network's outputs.
         policy: ``grouped`` (split anew, by group) or ``folder`` (the test split that came with the data is kept).
         seed: The seed of the split.
@@ -111,7 +112,14 @@ class Manifest:
 
     def save(self, path: Path) -> Path:
         """Write the manifest as Parquet; the facts that are not rows travel in the file's metadata."""
-        meta = {key: value for key, value in asdict(self).items() if key != "table"} | {"root": str(self.root)}
+        meta = {
+            "name": self.name,
+            "root": str(self.root.resolve()),
+            "classes": self.classes,
+            "policy": self.policy,
+            "seed": self.seed,
+            "refused": self.refused,
+        }
         table = pa.Table.from_pandas(self.table, preserve_index=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(meta)})
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -134,21 +142,16 @@ class Manifest:
         try:
             table = pq.read_table(path)
             meta = json.loads(table.schema.metadata[METADATA])
-            frame = table.to_pandas()[list(COLUMNS)]
+            meta |= {"classes": tuple(meta["classes"]), "refused": tuple(meta["refused"])}
+            recorded = Path(meta.pop("root"))
+            manifest = cls(root=root or recorded, table=table.to_pandas()[list(COLUMNS)], **meta)
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             raise DataError(f"'{path}' is not a manifest that Lesion wrote: {error}.") from error
-        folder = Path(root or meta.pop("root"))
-        if not folder.is_dir():
-            raise DataError(f"The images of '{path}' are not in '{folder}' any more. Give their folder as data.root.")
-        return cls(
-            name=meta["name"],
-            root=folder,
-            table=frame,
-            classes=tuple(meta["classes"]),
-            policy=meta["policy"],
-            seed=meta["seed"],
-            refused=tuple(meta["refused"]),
-        )
+        if not manifest.root.is_dir():
+            raise DataError(
+                f"The images of '{path}' are not in '{manifest.root}' any more. Give their folder as data.root."
+            )
+        return manifest
 
 
 def build_manifest(
@@ -159,10 +162,11 @@ def build_manifest(
     policy: Policy = "grouped",
     fractions: Mapping[str, float],
     seed: int = 0,
-    exclude_conflicts: bool = True,
     progress: bool = True,
 ) -> Manifest:
     """Decode, group and split the images that a scan found.
+
+    Images whose very pixels stand under two classes are excluded from every split.
 
     Args:
         name: The dataset's name.
@@ -171,11 +175,10 @@ def build_manifest(
         policy: See ``Manifest.resplit``.
         fractions: The shares of train, val, calibration and test.
         seed: The seed of the split.
-        exclude_conflicts: Take images out of every split whose very pixels stand under two classes.
         progress: Show a progress bar.
 
     Raises:
-        DataError: No image can be decoded, or the split is impossible.
+        DataError: No image of some class can be used, or the split is impossible.
     """
     root = Path(root)
     results = inspect_all([root / path for path in rows["path"]], progress)
@@ -195,9 +198,16 @@ def build_manifest(
     pairs = near_duplicate_pairs(Descriptors.stack([one.descriptor for one in good]))
     table["duplicate_group"] = merge_groups(table["pixel_sha256"].to_numpy(), groups(len(table), pairs))
     table["group"] = merge_groups(table["duplicate_group"].to_numpy(), table["patient"].to_numpy())
-    classes = tuple(sorted(table["label"].unique()))
-    excluded = _conflicting(table) if exclude_conflicts else np.zeros(len(table), bool)
-    table["split"] = np.where(excluded, EXCLUDED, "")
+    classes = tuple(sorted(rows["label"].unique()))
+    conflicting = table.groupby("pixel_sha256")["label"].transform("nunique") > 1
+    lost = sorted(set(classes) - set(table.loc[~conflicting, "label"]))
+    if lost:
+        raise DataError(
+            f"No image of {len(lost)} classes can be used ({', '.join(lost[:5])}): of all images {len(refused)} are "
+            f"refused and {int(conflicting.sum())} have the very pixels of an image of another class. Mend or remove "
+            "the classes."
+        )
+    table["split"] = np.where(conflicting, EXCLUDED, "")
     return Manifest(name, root, table[list(COLUMNS)], classes, policy, seed, refused).resplit(policy, fractions, seed)
 
 
@@ -206,29 +216,12 @@ def class_indices(labels: "pd.Series[str]", classes: tuple[str, ...]) -> NDArray
     return pd.Categorical(labels, categories=list(classes)).codes.astype(np.int64)
 
 
-def _conflicting(table: pd.DataFrame) -> NDArray[np.bool_]:
-    classes = table.groupby("pixel_sha256")["label"].transform("nunique")
-    return np.asarray(classes > 1)
-
-
 def _split(
     table: pd.DataFrame, classes: tuple[str, ...], policy: Policy, fractions: Mapping[str, float], seed: int
 ) -> NDArray[np.str_]:
     labels, group = class_indices(table["label"], classes), table["group"].to_numpy()
     if policy == "grouped":
         return split_groups(labels, group, fractions, seed)
-    source = table["source_split"].to_numpy().astype(str)
-    present = set(source)
-    if policy != "folder" or not {"train", "test"} <= present:
-        raise DataError(
-            f"data.split={policy} needs 'grouped', or 'folder' with folders of train and test images; "
-            f"this data has {', '.join(sorted(present - {''})) or 'no split folders'}."
-        )
-    result = source.astype("<U16")
-    train = source == "train"
-    open_splits = [name for name in SPLITS if name != "test" and name not in present - {"train"}]
-    share = sum(fractions[name] for name in open_splits)
-    result[train] = split_groups(
-        labels[train], group[train], {name: fractions[name] / share for name in open_splits}, seed
-    )
-    return result
+    if policy == "folder":
+        return split_by_folder(table["source_split"].to_numpy().astype(str), labels, group, fractions, seed)
+    raise DataError(f"data.split is '{policy}', which does not exist; choose grouped or folder.")

@@ -1,14 +1,16 @@
 """Find the labelled images of a dataset: class folders, split folders of class folders, or a CSV beside a folder."""
 
 import json
+import logging
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
 from lesion.errors import DataError
+
+logger = logging.getLogger(__name__)
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".dcm"})
 SPLIT_NAMES = {
@@ -31,33 +33,41 @@ def scan_folders(root: Path, group_pattern: str | None = None) -> pd.DataFrame:
         └── c.jpg                └── glioma/c.jpg
     ```
 
+    Hidden files and folders are skipped; files of other types, and images outside the class folders, with a warning.
+    Links to files, class folders and split folders are followed, links to folders within a class are not.
+
     Args:
         root: The dataset's folder.
-        group_pattern: A regular expression searched in each path; its first group names the patient.
+        group_pattern: A regular expression searched in each path; its one group names the patient.
 
     Returns:
-        A row an image, sorted by path: path (posix, relative to ``root``), label, source_split, patient.
+        A row an image, sorted by path: path (posix, relative to ``root``), label, source_split (train, val, test or
+        ""), patient ("" if unknown).
 
     Raises:
-        DataError: The folder is missing, has no images, mixes both layouts or has fewer than two classes.
+        DataError: The folder is missing, mixes both layouts, has a class without images or fewer than two classes, or
+            a path is not UTF-8 or not matched by the pattern.
     """
     root = _existing(root)
-    folders = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    by_split = {folder: SPLIT_NAMES.get(folder.name.lower()) for folder in folders}
-    if any(by_split.values()) and not all(by_split.values()):
-        other = [folder.name for folder, split in by_split.items() if split is None]
+    class_folders = _class_folders(root)
+    files = [(file, folder.name, split) for folder, split in class_folders for file in _files(folder)]
+    found = [row for row in files if _is_image(row[0])]
+    empty = sorted({folder.name for folder, _ in class_folders} - {label for _, label, _ in found})
+    if empty:
         raise DataError(
-            f"'{root}' mixes split folders with others ({', '.join(other[:5])}). Lay it out as class/* or "
-            f"split/class/*, where split is one of {', '.join(sorted(SPLIT_NAMES))}."
+            f"'{root}' has class folders without a single image: {', '.join(empty[:5])}. Add images of the types "
+            f"{', '.join(sorted(SUFFIXES))}, or take the folders away."
         )
-    rows = []
-    for folder, split in by_split.items():
-        classes = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if split else [folder]
-        for class_folder in classes:
-            for file in sorted(class_folder.rglob("*")):
-                relative = file.relative_to(root)
-                if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in relative.parts):
-                    rows.append((relative.as_posix(), class_folder.name, split or "", ""))
+    above = {root, *(folder.parent for folder, _ in class_folders)}
+    _warn("files of other types", [file for file, *_ in files if not _is_image(file)])
+    _warn("images in no class folder", [file for parent in above for file in _files(parent, "*") if _is_image(file)])
+    rows = [(file.relative_to(root).as_posix(), label, split, "") for file, label, split in found]
+    garbled = [path for path, *_ in rows if path.encode("utf-8", "replace").decode() != path]
+    if garbled:
+        raise DataError(
+            f"'{root}' has {len(garbled)} file names that are not UTF-8 and could not be written into a manifest, the "
+            f"first: {garbled[0]!a}. Rename them."
+        )
     return _checked(pd.DataFrame(rows, columns=list(COLUMNS), dtype=str), root, group_pattern)
 
 
@@ -88,34 +98,45 @@ def scan_csv(
         As ``scan_folders``.
 
     Raises:
-        DataError: A file or column is missing, a label has no name, a path leads out of the folder, or two rows of
-            one image disagree.
+        DataError: A file is missing or a column is missing or doubled, a row has no path or label, a label has no
+            name, a path leads out of the folder, or two rows of one image disagree.
     """
     root = _existing(root)
-    table = _read_csv(root / csv)
-    for column in filter(None, (path_column, label_column, group_column)):
-        if column not in table:
-            raise DataError(f"'{csv}' has no column '{column}'; it has {', '.join(table.columns)}.")
-    labels = table[label_column].astype(str)
+    if group_column and group_pattern:
+        raise DataError(
+            f"Patients are named twice, by the column '{group_column}' and by the pattern '{group_pattern}': give one."
+        )
+    table = _read_csv(root / csv, [column for column in (path_column, label_column, group_column) if column])
+    for column in (path_column, label_column):
+        if (table[column] == "").any():
+            row = int((table[column] == "").to_numpy().argmax())
+            raise DataError(f"'{csv}' has a row without '{column}': {', '.join(table.iloc[row])}. Fill it in.")
+    labels = table[label_column]
     if label_names is not None:
         names = _read_names(root / label_names)
         unknown = sorted(set(labels) - set(names))
         if unknown:
             raise DataError(f"'{csv}' has labels without a name in '{label_names}': {', '.join(unknown[:5])}.")
         labels = labels.map(names)
-    paths = [(Path(images) / str(name)).as_posix() for name in table[path_column]]
+    paths = [(Path(images) / name).as_posix() for name in table[path_column]]
     outside = [path for path in paths if Path(path).is_absolute() or ".." in Path(path).parts]
     if outside:
-        raise DataError(f"'{csv}' names files outside its folder: {', '.join(outside[:3])}.")
+        raise DataError(
+            f"'{csv}' names files outside its folder: {', '.join(outside[:3])}. Give paths relative to the dataset's "
+            "folder and the setting 'images'."
+        )
     frame = pd.DataFrame({"path": paths, "label": labels, "source_split": ""}, dtype=str)
-    frame["patient"] = table[group_column].astype(str) if group_column else ""
-    frame = frame.drop_duplicates().sort_values("path", ignore_index=True)
-    twice = frame.loc[frame["path"].duplicated(), "path"]
+    frame["patient"] = table[group_column] if group_column else ""
+    frame = frame.drop_duplicates()
+    twice = frame.loc[frame["path"].duplicated(), "path"].unique()
     if len(twice):
         raise DataError(f"'{csv}' gives one image two labels or groups: {', '.join(twice[:3])}.")
     missing = [path for path in frame["path"] if not (root / path).is_file()]
     if missing:
-        raise DataError(f"'{csv}' names {len(missing)} files that are not there, the first: {missing[0]}.")
+        raise DataError(
+            f"'{csv}' names {len(missing)} files that are not there, the first: {missing[0]}. The column "
+            f"'{path_column}' must hold file names with their suffix, relative to '{images}'."
+        )
     return _checked(frame, root, group_pattern)
 
 
@@ -129,16 +150,52 @@ def _existing(root: Path) -> Path:
     return root
 
 
-def _checked(frame: pd.DataFrame, root: Path, group_pattern: str | None) -> pd.DataFrame:
-    counts = Counter(frame["label"])
-    if len(counts) < 2:
+def _class_folders(root: Path) -> list[tuple[Path, str]]:
+    """The folder of each class, once in each split, and the name of that split or ""."""
+    top = {folder: SPLIT_NAMES.get(folder.name.lower(), "") for folder in _folders(root)}
+    if not any(top.values()):
+        return list(top.items())
+    other = [folder.name for folder, split in top.items() if not split and any(map(_is_image, _files(folder)))]
+    if other:
         raise DataError(
-            f"'{root}' has images of {len(counts)} classes; at least 2 are needed, laid out as class/* or "
-            f"split/class/*. File types taken: {', '.join(sorted(SUFFIXES))}."
+            f"'{root}' mixes split folders with others ({', '.join(other[:5])}). Lay it out as class/* or "
+            f"split/class/*, where split is one of {', '.join(sorted(SPLIT_NAMES))}."
+        )
+    return [(folder, split) for parent, split in top.items() if split for folder in _folders(parent)]
+
+
+def _folders(parent: Path) -> list[Path]:
+    return sorted(entry for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def _files(folder: Path, pattern: str = "**/*") -> list[Path]:
+    """Files below a folder, without hidden ones and what lies in hidden folders."""
+    return [
+        file
+        for file in folder.glob(pattern)
+        if not any(part.startswith(".") for part in file.relative_to(folder).parts) and not file.is_dir()
+    ]
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES
+
+
+def _warn(what: str, files: list[Path]) -> None:
+    if files:
+        logger.warning("left out: %d %s, such as %s", len(files), what, min(files))
+
+
+def _checked(frame: pd.DataFrame, root: Path, group_pattern: str | None) -> pd.DataFrame:
+    classes = sorted(frame["label"].unique())
+    if len(classes) < 2:
+        raise DataError(
+            f"'{root}' has images of {len(classes)} classes ({', '.join(classes)}); at least 2 are needed, laid out as "
+            f"class/* or split/class/*. File types taken: {', '.join(sorted(SUFFIXES))}."
         )
     if group_pattern:
         frame["patient"] = _match_groups(frame["path"], group_pattern)
-    return frame
+    return frame.sort_values("path", ignore_index=True)
 
 
 def _match_groups(paths: "pd.Series[str]", pattern: str) -> list[str]:
@@ -149,7 +206,7 @@ def _match_groups(paths: "pd.Series[str]", pattern: str) -> list[str]:
     if expression.groups != 1:
         raise DataError(f"data.group_pattern '{pattern}' needs exactly one group in parentheses, the patient's name.")
     matches = [expression.search(path) for path in paths]
-    unmatched = [path for path, match in zip(paths, matches, strict=True) if match is None]
+    unmatched = [path for path, match in zip(paths, matches, strict=True) if not (match and match.group(1))]
     if unmatched:
         raise DataError(
             f"data.group_pattern '{pattern}' does not match {len(unmatched)} of {len(matches)} "
@@ -158,11 +215,20 @@ def _match_groups(paths: "pd.Series[str]", pattern: str) -> list[str]:
     return [match.group(1) for match in matches if match is not None]
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
+def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
+        # Without a header: pandas would rename doubled columns and take rows that are too long for ones with an index.
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, header=None)
     except (OSError, ValueError) as error:
-        raise DataError(f"The table '{path.name}' cannot be read: {error}.") from error
+        raise DataError(f"The table '{path.name}' cannot be read as UTF-8 CSV: {error}.") from error
+    header = table.iloc[0].tolist()
+    for column in columns:
+        if header.count(column) != 1:
+            raise DataError(
+                f"'{path.name}' has {header.count(column) or 'no'} columns '{column}', but exactly one is needed; its "
+                f"header: {', '.join(header)}."
+            )
+    return table.iloc[1:].set_axis(header, axis=1).reset_index(drop=True)[columns]
 
 
 def _read_names(path: Path) -> Mapping[str, str]:

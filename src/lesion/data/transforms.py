@@ -1,6 +1,6 @@
 """Augmentation of training images with torchvision's v2 transforms."""
 
-from torch import Tensor, nn
+from torch import nn
 from torchvision.transforms import InterpolationMode, v2
 
 
@@ -49,11 +49,4 @@ def augmentation(
         steps.append(v2.ColorJitter(brightness, contrast, saturation, hue))
     if erasing:
         steps.append(v2.RandomErasing(erasing, scale=(0.02, 0.15)))
-    return v2.Compose(steps) if steps else _Unchanged()
-
-
-class _Unchanged(nn.Module):
-    """No augmentation."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        return image
+    return v2.Compose(steps) if steps else nn.Identity()

@@ -151,9 +151,14 @@ def write_metrics(path: Path, evaluation: Evaluation, **extra: Any) -> None:  # 
     text = json.dumps(
         finite(evaluation.to_json() | extra), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text so that a reader sees the old file or the whole new one; makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary.write_text(text + "\n", encoding="utf-8")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
     temporary.replace(path)
 
 

@@ -39,6 +39,20 @@ DEFINITIONS = {
 }
 
 
+TITLES = {
+    "acc": "Accuracy",
+    "balanced_acc": "Balanced accuracy",
+    "precision_macro": "Precision, macro",
+    "recall_macro": "Recall, macro",
+    "f1_macro": "F1, macro",
+    "roc_auc": "ROC-AUC, macro",
+    "pr_auc": "PR-AUC, macro",
+    "nll": "Log-loss (NLL)",
+    "brier": "Brier score",
+    "ece": "Calibration error (ECE)",
+}
+
+
 def check_inputs(scores: NDArray[Any], labels: NDArray[Any], classes: Sequence[str]) -> None:
     """Refuse scores ``(N, C)``, labels ``(N,)`` and class names ``C`` that cannot belong together.
 

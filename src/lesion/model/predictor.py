@@ -118,10 +118,15 @@ class Predictor:
         half = precision == "auto" and engine.precision != "f32"
         try:
             bundle.check_golden(engine, AUTO_TOLERANCE if half else None)
-        except BundleError as error:
+        except BundleError:
             if not half:
                 raise
-            logger.warning("Using f32 for %s, which is slower: %s", bundle.name, error.message)
+            logger.warning(
+                "%s runs in f32, which is slower: %s moves a golden answer by more than %g.",
+                bundle.name,
+                engine.precision,
+                AUTO_TOLERANCE,
+            )
             engine = load_engine(bundle, device, threads, "f32")
             bundle.check_golden(engine)
         return cls(bundle, engine, limits, decoders)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from lesion.data.phantom.lesions import CLASSES
 from lesion.data.phantom.patient import MAX_SIZE, MAX_SLICES, MIN_SIZE, Patient
-from lesion.errors import DataError
+from lesion.errors import ConfigError, DataError
 
 PARAMETERS_FILE = ".phantom.json"
 VERSION = 1  # raise it when the same parameters give other pixels: older folders are then not reused
@@ -23,7 +23,7 @@ MAX_PATIENTS = 9999
 
 
 def generate(
-    root: Path, *, patients: int = 160, slices: int = 5, size: int = 224, seed: int = 0, workers: int | None = None
+    root: Path, *, patients: int = 240, slices: int = 4, size: int = 224, seed: int = 0, workers: int | None = None
 ) -> Path:
     """Writes phantoms to ``root/<class>/patient0007_slice02.png``, or finds them there already.
 
@@ -43,7 +43,8 @@ def generate(
         ``root``.
 
     Raises:
-        DataError: A number is out of range, or ``root`` holds something else.
+        ConfigError: A number is out of range.
+        DataError: ``root`` holds something else.
     """
     parameters = {"version": VERSION, "patients": patients, "slices": slices, "size": size, "seed": seed}
     _check(patients, slices, size, seed, workers)
@@ -55,7 +56,7 @@ def generate(
     try:
         for name in CLASSES:
             (partial_root / name).mkdir()
-        _write_all(partial_root, patients, slices, size, seed, workers or len(os.sched_getaffinity(0)))
+        _write_all(partial_root, patients, slices, size, seed, workers or os.cpu_count() or 1)
         (partial_root / PARAMETERS_FILE).write_text(json.dumps(parameters) + "\n", encoding="utf-8")
         partial_root.chmod(0o755)  # mkdtemp keeps others out
         _move_into_place(partial_root, root, parameters)
@@ -73,7 +74,7 @@ def _check(patients: int, slices: int, size: int, seed: int, workers: int | None
         ("workers", 1 if workers is None else workers, 1, 256),
     ):
         if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-            raise DataError(
+            raise ConfigError(
                 f"Phantoms cannot be made with {name}={value!r}: choose a whole number from {low} to {high}."
             )
 

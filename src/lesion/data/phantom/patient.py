@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.data.phantom.anatomy import Anatomy, Section, render
+from lesion.data.phantom.anatomy import Anatomy, Section
 from lesion.data.phantom.lesions import CLASSES, Lesion, displace, paint_lesion
 from lesion.data.phantom.scanner import Scanner
-from lesion.errors import DataError
+from lesion.data.phantom.tissue import render
+from lesion.errors import ConfigError
 
 MIN_SIZE, MAX_SIZE, MAX_SLICES = 32, 1024, 99
 
@@ -27,7 +28,7 @@ class Patient:
     def sample(cls, seed: int, number: int) -> "Patient":
         """Draws patient ``number``; the diagnoses take turns, so that any consecutive numbers are balanced."""
         if seed < 0 or number < 0:
-            raise DataError(f"A phantom needs a seed and a patient number of at least 0; got {seed} and {number}.")
+            raise ConfigError(f"A phantom needs a seed and a patient number of at least 0; got {seed} and {number}.")
         # Stream [seed, patient, 0] for the patient and [seed, patient, slice + 1] for each slice: NumPy pads short
         # seeds with zeros, so that [seed, patient] would be the stream of slice 0 as well.
         rng = np.random.default_rng([seed, number, 0])
@@ -41,7 +42,7 @@ class Patient:
         return self.lesion.kind
 
     def slice(
-        self, index: int, *, slices: int = 5, size: int = 224, healthy: bool = False
+        self, index: int, *, slices: int = 4, size: int = 224, healthy: bool = False
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Images one slice; the stack of ``slices`` passes through the lesion from below to above.
 
@@ -55,12 +56,12 @@ class Patient:
             The picture, uint8 (size, size), and where the tumour is, bool (size, size).
 
         Raises:
-            DataError: A number is out of range.
+            ConfigError: A number is out of range.
         """
         if not 0 <= index < slices <= MAX_SLICES:
-            raise DataError(f"Slice {index} of {slices} does not exist: choose 0 ≤ slice < slices ≤ {MAX_SLICES}.")
+            raise ConfigError(f"Slice {index} of {slices} does not exist: choose 0 ≤ slice < slices ≤ {MAX_SLICES}.")
         if not MIN_SIZE <= size <= MAX_SIZE:
-            raise DataError(f"A phantom cannot be {size} pixels wide: choose {MIN_SIZE} to {MAX_SIZE}.")
+            raise ConfigError(f"A phantom cannot be {size} pixels wide: choose {MIN_SIZE} to {MAX_SIZE}.")
         place = (index + 0.5) / slices * 2 - 1
         z = self.lesion.z + 0.75 * self.lesion.radius * place
         x, y = self.scanner.grid(size)
@@ -73,7 +74,7 @@ class Patient:
 
 
 def phantom_slice(
-    patient: int, index: int, *, seed: int = 0, slices: int = 5, size: int = 224, healthy: bool = False
+    patient: int, index: int, *, seed: int = 0, slices: int = 4, size: int = 224, healthy: bool = False
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """The picture and the tumour mask of one slice that `generate` writes; see `Patient.slice`."""
     return Patient.sample(seed, patient).slice(index, slices=slices, size=size, healthy=healthy)
