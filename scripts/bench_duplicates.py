@@ -97,6 +97,7 @@ class Score:
     overall: float
 
     def passes(self) -> bool:
+        # with one class alone there is no pair across classes: cross_class is NaN and decides nothing
         return self.grouped >= 0.99 and not self.cross_class >= 0.01 and self.overall < 0.01
 
 
@@ -214,6 +215,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--require", action="store_true", help="exit with 1 when the requirement fails")
     given = parser.parse_args()
+    if given.images < 1:
+        parser.error("--images must be at least 1")
+    if missing := [str(root) for root in given.root if not root.is_dir()]:
+        parser.error(f"no such folder: {', '.join(missing)}")
     passed = [bench(root, given.images, given.seed, Console(width=120)) for root in given.root]
     return int(given.require and not all(passed))
 

@@ -24,9 +24,11 @@ from lesion.images import Limits
 from lesion.model.engines import Precision
 from lesion.model.predictor import Prediction, Predictor
 from serve.board import Board
+from serve.memory import return_large_blocks
 
 logger = logging.getLogger(__name__)
 IDLE_WAIT_S = 0.1
+_BATCH_BYTES = 32 * 2**20  # a batch is closed once it holds this much
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,8 @@ class BatchLoop(BatchedLoop):  # type: ignore[misc]
         """Return one batch of (API process, request id, job); expired requests were answered by their API process."""
         batch: list[Any] = []
         deadline = 0.0
-        while len(batch) < lit_api.max_batch_size:
+        held = 0
+        while len(batch) < lit_api.max_batch_size and held < _BATCH_BYTES:
             wait = max(deadline - time.monotonic(), 0.0) if batch else IDLE_WAIT_S
             try:
                 consumer, uid, sent, job = request_queue.get(timeout=wait)
@@ -69,6 +72,7 @@ class BatchLoop(BatchedLoop):  # type: ignore[misc]
                 continue
             self.put_response(transport, consumer, uid, (), LitAPIStatus.START, LoopResponseType.REGULAR)
             batch.append((consumer, uid, job))
+            held += len(job.data)
             if len(batch) == 1:
                 deadline = time.monotonic() + lit_api.batch_timeout
         return batch, []
@@ -111,6 +115,7 @@ class PredictAPI(litserve.LitAPI):  # type: ignore[misc]
         """Load the model in a worker process and report ready."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
         end_with_parent()
+        return_large_blocks()
         self.worker = int(os.environ["LITSERVE_WORKER_ID"])
         self.predictor = self.load(device)
         engine = self.predictor.engine

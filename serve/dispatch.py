@@ -14,7 +14,7 @@ from serve.errors import BusyError
 
 _WATCH_S = 0.2
 # A worker that dies while it waits may take one request with it before it was told which: LitServe's queue lives in a
-# manager process whose thread still serves the dead one for as long as one wait, see ``serve.loop.IDLE_WAIT_S``.
+# manager process whose thread still serves the dead one for as long as one wait, see ``serve.api.IDLE_WAIT_S``.
 _REQUEUE_AFTER_S = 0.5
 _LARGE = 256 * 1024  # bytes above which a request is pickled and sent by a thread rather than by the event loop
 

@@ -18,6 +18,7 @@ _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LINGER_S = (
     5.0  # how long a body that is refused is still taken in and thrown away, so that the client reads the answer
 )
+_ROOM_S = 0.05  # how often a body that waits for memory looks again
 
 
 class RequestContext:
@@ -65,12 +66,14 @@ class RequestContext:
 class BodyLimits:
     """Bounds the bytes of one body, of all bodies in this process together, and the time a body may take.
 
-    Bytes are counted as they arrive, so a missing or wrong ``Content-Length`` changes nothing.
+    Bytes are counted as they arrive, so a missing or wrong ``Content-Length`` changes nothing. While the bodies of all
+    requests hold more than ``max_total_bytes``, only the one that began first is read on: the others wait unread, in
+    the senders' buffers.
 
     Args:
         app: The application inside.
         max_body_bytes: The largest body.
-        max_total_bytes: The most that the bodies of all requests being answered may hold.
+        max_total_bytes: About the most that the bodies of all requests being answered may hold.
         timeout: Seconds in which a body must have arrived.
     """
 
@@ -80,6 +83,7 @@ class BodyLimits:
         self.max_total_bytes = max_total_bytes
         self.timeout = timeout
         self._held = 0
+        self._arriving: dict[object, None] = {}  # bodies that are not complete, in the order in which they began
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -92,14 +96,15 @@ class BodyLimits:
             if "expect" not in headers:  # who asks before sending has sent nothing yet
                 await _throw_away(receive)
             raise self._too_large(f"{int(declared):,} bytes")
-        mine = 0
-        complete = False
+        body = object()
+        size = 0
         deadline = time.monotonic() + self.timeout
 
         async def receive_counted() -> Message:
-            nonlocal mine, complete
-            if complete:
+            nonlocal size
+            if body not in self._arriving:
                 return await receive()
+            await self._wait_for_room(body, deadline)
             try:
                 async with asyncio.timeout(deadline - time.monotonic()):
                     message = await receive()
@@ -109,28 +114,30 @@ class BodyLimits:
                     code="body_timeout",
                     status=408,
                 ) from None
-            size = len(message.get("body", b""))
+            arrived = len(message.get("body", b""))
+            size += arrived
+            self._held += arrived
             complete = not message.get("more_body", False)
-            mine += size
-            self._held += size
-            refusal = self._refusal(mine)
-            if refusal is not None:
+            if complete:
+                del self._arriving[body]
+            if size > self.max_body_bytes:
                 if not complete:
                     await _throw_away(receive)
-                raise refusal
+                raise self._too_large(f"more than {self.max_body_bytes:,} bytes")
             return message
 
+        self._arriving[body] = None
         try:
             await self.app(scope, receive_counted, send)
         finally:
-            self._held -= mine
+            self._arriving.pop(body, None)
+            self._held -= size
 
-    def _refusal(self, size: int) -> LesionError | None:
-        if size > self.max_body_bytes:
-            return self._too_large(f"more than {self.max_body_bytes:,} bytes")
-        if self._held > self.max_total_bytes:
-            return BusyError("The server holds as many images as it has memory for. Send the image again soon.")
-        return None
+    async def _wait_for_room(self, body: object, deadline: float) -> None:
+        while self._held > self.max_total_bytes and next(iter(self._arriving)) is not body:
+            if time.monotonic() > deadline:
+                raise BusyError("The server holds as many images as it has memory for. Send the image again soon.")
+            await asyncio.sleep(_ROOM_S)
 
     def _too_large(self, size: str) -> RequestError:
         return RequestError(

@@ -28,6 +28,7 @@ from serve.api import PredictAPI, end_with_parent
 from serve.board import Board
 from serve.dispatch import Dispatcher
 from serve.errors import add_error_handlers
+from serve.memory import return_large_blocks
 from serve.middleware import BodyLimits, RequestContext
 from serve.openapi import describe
 from serve.routes import predict, status
@@ -54,7 +55,7 @@ def create_server(
     queue_size: int = 256,
     request_timeout: float = 30.0,
     max_body_bytes: int = 21 * 2**20,
-    max_held_bytes: int = 128 * 2**20,
+    max_held_bytes: int = 64 * 2**20,
     max_image_bytes: int = 20 * 2**20,
     max_pixels: int = 50_000_000,
     min_side: int = 16,
@@ -74,7 +75,8 @@ def create_server(
         queue_size: The most requests that wait or are computed at once; more are answered 503.
         request_timeout: Seconds for a body to arrive, and then for its answer.
         max_body_bytes: The largest request body.
-        max_held_bytes: The most that all bodies being answered may hold together.
+        max_held_bytes: About the most that all bodies being answered may hold together, in each API process; what is
+            above waits unread.
         max_image_bytes: The largest image file.
         max_pixels: The largest image.
         min_side: The smallest side of an image in pixels.
@@ -238,6 +240,7 @@ class Server(litserve.LitServer):  # type: ignore[misc]
         host = _HOSTS.get(host, host)
         if host not in ("127.0.0.1", "0.0.0.0", "::") or not 1024 <= port <= 65535:  # noqa: S104
             raise ConfigError(f"host={host} port={port}: use 127.0.0.1, 0.0.0.0 or ::, and a port from 1024 to 65535.")
+        return_large_blocks()
         parent = os.getpid()
 
         def stop(number: int, frame: object) -> None:

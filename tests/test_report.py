@@ -188,6 +188,15 @@ def test_sections_without_data_disappear(tmp_path):
     assert "Worst errors" not in parsed.text
 
 
+def test_does_not_claim_a_grouped_split_where_there_is_none(tmp_path):
+    evaluation = made()
+    sections = full(evaluation)
+    claim = "This report’s own split keeps near-duplicates together."
+    assert claim in write_report(tmp_path / "r.html", evaluation, title="T", **sections).read_text("utf-8")
+    del sections["facts"]["policy"]
+    assert claim not in write_report(tmp_path / "r.html", evaluation, title="T", **sections).read_text("utf-8")
+
+
 def test_same_input_gives_the_same_page(tmp_path, history):
     evaluation = made()
     one = write_report(tmp_path / "1.html", evaluation, title="T", **full(evaluation, history))

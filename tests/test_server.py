@@ -434,6 +434,7 @@ def test_memory_is_bounded_when_50_clients_send_20_mb_each(bundle_path: Path) ->
         statuses = [each.result() for each in waiting]
         print("peak", peak / 2**20, "MiB", {status: statuses.count(status) for status in set(statuses)})
         assert set(statuses) <= {415, 503}
+        assert statuses.count(415) >= 10  # some are read to their end: memory is waited for, not fought over
         assert peak < 2**31
         assert post(server, encode(gradient())).status_code == 200
 

@@ -64,8 +64,7 @@ def leakage_finding(leakage: Mapping[str, Any]) -> str:
         return f"None of the {images:,} images of the data's own test split has a near-duplicate in its training split."
     return (
         f"{leaked:,} of the {count(images, 'image')} ({percent(leaked / max(images, 1))}) of the test split that came "
-        "with the data have a near-duplicate in its training split. A score on that split partly measures memory; this "
-        "report's own split keeps near-duplicates together."
+        "with the data have a near-duplicate in its training split. A score on that split partly measures memory."
     )
 
 
