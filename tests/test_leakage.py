@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 from pictures import write, write_classes
+from PIL import Image
 
 from lesion.data.leakage import contact_sheet, find_leakage
 from lesion.data.manifest import Manifest, build_manifest

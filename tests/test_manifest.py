@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from hostile import encode, hostile_images
 from pandas.testing import assert_frame_equal
-from PIL import Image
 from pictures import picture, write, write_classes
+from PIL import Image
 
 from lesion.data.manifest import COLUMNS, EXCLUDED, Manifest, build_manifest
 from lesion.data.scan import scan_csv, scan_folders
@@ -68,7 +68,11 @@ def test_what_a_row_records(tmp_path):
 
 
 def test_copies_and_near_duplicates_share_a_group_and_a_split(manifest):
-    for path, other in (("a/copy.png", "a/000.png"), ("a/recoded.jpg", "a/001.png"), ("b/mislabelled.jpg", "a/002.png")):
+    for path, other in (
+        ("a/copy.png", "a/000.png"),
+        ("a/recoded.jpg", "a/001.png"),
+        ("b/mislabelled.jpg", "a/002.png"),
+    ):
         assert row(manifest, path)["duplicate_group"] == row(manifest, other)["duplicate_group"]
         assert row(manifest, path)["split"] == row(manifest, other)["split"]
     assert manifest.table["group"].nunique() == 20
@@ -146,7 +150,7 @@ def test_a_moved_folder_must_be_named(tmp_path):
     old = write_classes(tmp_path / "old", {"a": 4, "b": 4})
     path = build(old).save(tmp_path / "manifest.parquet")
     new = old.rename(tmp_path / "new")
-    with pytest.raises(DataError, match="not in .*old' any more"):
+    with pytest.raises(DataError, match=r"not in .*old' any more"):
         Manifest.load(path)
     assert Manifest.load(path, new).root == new
 
@@ -207,7 +211,7 @@ def test_folder_policy_keeps_the_test_folder_though_a_patient_stands_on_both_sid
 def test_impossible_splits_are_refused(manifest):
     with pytest.raises(DataError, match="no split folders"):
         manifest.resplit("folder", FRACTIONS, 0)
-    with pytest.raises(DataError, match="data.split is 'random'"):
+    with pytest.raises(DataError, match=r"data\.split is 'random'"):
         manifest.resplit("random", FRACTIONS, 0)
 
 

@@ -20,7 +20,7 @@ import psutil
 import pytest
 from hostile import encode, gradient, hostile_images
 from PIL import Image
-from serving import SCRIPT, ServerProcess, eventually, maps
+from serving import SCRIPT, ServerProcess, eventually, free_port, maps
 
 from lesion.model.predictor import Prediction, Predictor
 
@@ -39,7 +39,7 @@ SOME = {"file": ("x", b"1")}
 
 @pytest.fixture(scope="module")
 def server(bundle_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(bundle_path, "server.workers=2", "server.precision=f32") as running:
+    with ServerProcess(bundle_path, "server.workers=2", "server.api_processes=2", "server.precision=f32") as running:
         yield running
 
 
@@ -249,7 +249,7 @@ def test_a_body_that_does_not_come_is_given_up(strict: ServerProcess) -> None:
             b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
         )
         begin = time.monotonic()
-        answer = connection.recv(4096)
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))  # the server closes what it will not read on
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"body_timeout" in answer
         assert 2.0 < time.monotonic() - begin < 6.0
@@ -412,7 +412,7 @@ def test_an_idle_server_rests(server: ServerProcess) -> None:
 
     begin = used()
     time.sleep(4)
-    assert used() - begin < 0.4  # a tenth of one core, of five processes
+    assert used() - begin < 0.4  # a tenth of one core, of seven processes
 
 
 @pytest.mark.slow
@@ -435,7 +435,7 @@ def test_memory_is_bounded_when_50_clients_send_20_mb_each(bundle_path: Path) ->
         print("peak", peak / 2**20, "MiB", {status: statuses.count(status) for status in set(statuses)})
         assert set(statuses) <= {415, 503}
         assert statuses.count(415) >= 10  # some are read to their end: memory is waited for, not fought over
-        assert peak < 2**31
+        assert peak < 1.5 * 2**30
         assert post(server, encode(gradient())).status_code == 200
 
 
@@ -513,7 +513,7 @@ def test_workers_that_cannot_load_end_the_server(bundle_path: Path, tmp_path: Pa
         f"    made = module.create_server({str(bundle_path)!r}, device='cpu', workers=2)\n"
         "    made.lit_api.bundle = made.lit_api.bundle / 'gone'\n"
         "    try:\n"
-        "        made.run(port=18999)\n"
+        f"        made.run(port={free_port()})\n"
         "    except BundleError as error:\n"
         "        print(error.code)\n"
     )

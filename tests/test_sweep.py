@@ -38,7 +38,7 @@ def test_multirun_prints_and_writes_the_ranking(data_dir: Path, run: object, tmp
     assert result.returncode == 0, result.stderr[-3000:]
     [ranking] = tmp_path.glob("*/sweep_*/ranking.csv")
     rows = list(csv.DictReader(ranking.open()))
-    assert {row["model.lr"] for row in rows} == {"1e-3", "1e-2"}
+    assert {float(row["model.lr"]) for row in rows} == {1e-3, 1e-2}
     values = [float(row["val/f1_macro"]) for row in rows]
     assert values == sorted(values, reverse=True)
     assert "2 jobs by val/f1_macro" in result.stdout

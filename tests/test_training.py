@@ -69,14 +69,14 @@ def test_initial_weights_are_said_aloud(
     tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        fit(tiny_config(tmp_path, "+trainer.fast_dev_run=true"), run.objects["datamodule"], tmp_path, loggers=False)
+        fit(tiny_config(tmp_path, "+trainer.limit_train_batches=1", "trainer.max_epochs=1"), run.objects["datamodule"])
     assert "RANDOM INITIAL WEIGHTS" in caplog.text
 
 
 def test_missing_checkpoint_is_refused(tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path) -> None:
     cfg = tiny_config(tmp_path, f"resume={tmp_path}/none.ckpt")
     with pytest.raises(ConfigError, match=r"none\.ckpt.*does not exist"):
-        fit(cfg, run.objects["datamodule"], tmp_path)
+        fit(cfg, run.objects["datamodule"])
 
 
 def test_git_commit_outside_a_checkout_is_empty(tmp_path: Path) -> None:

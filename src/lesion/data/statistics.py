@@ -24,7 +24,7 @@ def class_distribution(manifest: Manifest) -> Finding:
     """Count the images a class: columns images and share, index the class."""
     counts = manifest.table["label"].value_counts().reindex(manifest.classes)
     table = pd.DataFrame({"images": counts, "share": counts / counts.sum()}).rename_axis("class")
-    most, least = counts.idxmax(), counts.idxmin()
+    most, least = str(counts.idxmax()), str(counts.idxmin())
     ratio = counts[most] / counts[least]
     words = "The classes are balanced" if ratio < 1.5 else "The classes are unbalanced"
     advice = (

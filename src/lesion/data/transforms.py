@@ -16,7 +16,7 @@ def augmentation(
     saturation: float = 0.0,
     hue: float = 0.0,
     erasing: float = 0.0,
-) -> nn.Module:
+) -> nn.Sequential:
     """Compose an augmentation for (3, S, S) uint8 images; a strength of 0 leaves its step out.
 
     Args:
@@ -49,4 +49,4 @@ def augmentation(
         steps.append(v2.ColorJitter(brightness, contrast, saturation, hue))
     if erasing:
         steps.append(v2.RandomErasing(erasing, scale=(0.02, 0.15)))
-    return v2.Compose(steps) if steps else nn.Identity()
+    return nn.Sequential(*steps)

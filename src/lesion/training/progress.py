@@ -7,6 +7,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +41,9 @@ class Throughput(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,  # noqa: ANN401
+        outputs: STEP_OUTPUT,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
     ) -> None:
         """Count the batch and estimate the time left from the pace so far."""
         self._images += len(batch[0]) * trainer.world_size

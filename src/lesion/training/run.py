@@ -11,11 +11,13 @@ from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from lesion.data.datamodule import DataModule
-from lesion.data.leakage import find_leakage
+from lesion.data.leakage import Leakage, find_leakage
+from lesion.data.manifest import Manifest
 from lesion.errors import ConfigError
 from lesion.evaluation.calibration import softmax
 from lesion.evaluation.evaluation import Evaluation, evaluate, write_metrics
 from lesion.evaluation.metrics import compute_metrics
+from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
 from lesion.model.inference import dataset_logits
 from lesion.training import tracking
@@ -52,27 +54,49 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     # Lightning's own use of a deprecated function of torch's, once a worker.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     tune_allocator()
-    seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule: DataModule = instantiate(cfg.data, _convert_="all")
-    manifest = datamodule.manifest
+    leakage = record_data(datamodule.manifest, output)
+    model, trainer = fit(cfg, datamodule)
+    objects: dict[str, Any] = {"datamodule": datamodule, "model": model, "trainer": trainer, "output": output}
+    if not trainer.is_global_zero:  # of several processes one evaluates and writes
+        return {}, objects
+    evaluation = evaluate_model(model, datamodule, replicates=cfg.evaluation.replicates, seed=cfg.seed)
+    metrics = evaluation.all_metrics() | validation_metrics(model, datamodule, evaluation.temperature)
+    folder_score = folder_split_score(cfg, datamodule, output) if cfg.evaluation.folder_split else None
+    leaks = leakage_section(datamodule.manifest, leakage, folder_score)
+    bundle = deliver(cfg, datamodule, model, trainer, evaluation, metrics, leaks)
+    print_summary(evaluation, model.weights, leaks, output)
+    return metrics, objects | {"evaluation": evaluation, "bundle": bundle}
+
+
+def record_data(manifest: Manifest, output: Path) -> Leakage | None:
+    """Save the manifest, name the images that were refused, and say how far the split that came with the data leaks."""
     manifest.save(output / "manifest.parquet")
     for refused in manifest.refused:
         logger.warning("left out: %s: %s", refused["path"], refused["reason"])
     leakage = find_leakage(manifest)
     if leakage:
         logger.info(leakage.sentence())
-    model, trainer = fit(cfg, datamodule, output)
-    evaluation = evaluate_model(model, datamodule, replicates=cfg.evaluation.replicates, seed=cfg.seed)
-    metrics = evaluation.all_metrics() | validation_metrics(model, datamodule, evaluation.temperature)
-    folder_score = folder_split_score(cfg, datamodule, output) if cfg.evaluation.folder_split else None
-    provenance = lineage(cfg.seed)
-    leaks = leakage_section(manifest, leakage, folder_score)
+    return leakage
+
+
+def deliver(
+    cfg: DictConfig,
+    datamodule: DataModule,
+    model: ImageClassifier,
+    trainer: Trainer,
+    evaluation: Evaluation,
+    metrics: dict[str, float],
+    leakage: dict[str, Any] | None,
+) -> Bundle:
+    """Write a finished run's metrics, report and bundle, and log them."""
+    output, facts, provenance = Path(cfg.paths.output), datamodule.manifest.facts(), lineage(cfg.seed)
     write_metrics(
         output / "metrics.json",
         evaluation,
         metrics=metrics,
-        data=manifest.facts(),
-        leakage={key: value for key, value in leaks.items() if key != "contact_sheet_png"} if leaks else None,
+        data=facts,
+        leakage={key: value for key, value in leakage.items() if key != "contact_sheet_png"} if leakage else None,
         weights=model.weights.to_dict(),
         lineage=provenance,
     )
@@ -83,40 +107,33 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         title=cfg.name,
         model=model.facts(),
         explanations=explanations,
-        facts=manifest.facts(),
-        leakage=leaks,
+        facts=facts,
+        leakage=leakage,
         history=output / "csv" / "metrics.csv",
         config=OmegaConf.to_yaml(cfg, resolve=True),
         lineage=provenance,
     )
     bundle = write_bundle(output, cfg.name, model, datamodule, evaluation, metrics, provenance)
     tracking.log_run(trainer.loggers, metrics, evaluation, explanations, bundle, report)
-    print_summary(evaluation, model.weights, leaks, output)
-    objects = {
-        "datamodule": datamodule,
-        "model": model,
-        "trainer": trainer,
-        "evaluation": evaluation,
-        "bundle": bundle,
-        "output": output,
-    }
-    return metrics, objects
+    return bundle
 
 
-def fit(
-    cfg: DictConfig, datamodule: DataModule, output: Path, *, loggers: bool = True
-) -> tuple[ImageClassifier, Trainer]:
+def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Trainer]:
     """Fine-tune a model and bring back the best checkpoint's weights.
 
     Args:
-        cfg: The composed config; its model, finetune, callbacks, logger and trainer sections are used.
+        cfg: The composed config; its seed, model, finetune, callbacks, logger and trainer sections are used.
         datamodule: The data.
-        output: The run's folder.
-        loggers: Whether to log; a run within a run does not.
 
     Returns:
         The model in evaluation mode and the trainer.
+
+    Raises:
+        ConfigError: A setting or the checkpoint to resume from cannot be used.
     """
+    if cfg.resume is not None and not Path(cfg.resume).is_file():
+        raise ConfigError(f"resume='{cfg.resume}' does not exist. Give a run's checkpoint: checkpoints/last.ckpt.")
+    seed_everything(cfg.seed, workers=True, verbose=False)
     model: ImageClassifier = instantiate(cfg.model, classes=list(datamodule.classes), _convert_="all")
     model.network.check(datamodule.preprocessing.size)
     logger.info(model.weights.sentence())
@@ -124,17 +141,11 @@ def fit(
     trainer: Trainer = instantiate(
         cfg.trainer,
         callbacks=[*callbacks, instantiate(cfg.finetune)],
-        logger=[instantiate(section) for section in cfg.logger.values() if section] if loggers else False,
+        logger=[instantiate(section) for section in cfg.logger.values() if section],
         _convert_="all",
     )
-    if loggers:
-        tracking.log_config(trainer.loggers, cfg)
-    resume = cfg.resume if loggers else None
-    if resume is not None and not Path(resume).is_file():
-        raise ConfigError(
-            f"resume='{resume}' does not exist. Give a checkpoint, such as checkpoints/last.ckpt of a run."
-        )
-    trainer.fit(model, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    tracking.log_config(trainer.loggers, cfg)
+    trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""  # type: ignore[attr-defined]
@@ -177,9 +188,9 @@ def folder_split_score(cfg: DictConfig, datamodule: DataModule, output: Path) ->
     """
     logger.info("Training once more on the split that came with the data, for comparison.")
     other = datamodule.resplit("folder")
-    seed_everything(cfg.seed, workers=True, verbose=False)
     nested = cfg.copy()
-    OmegaConf.set_readonly(nested, False)
-    nested.callbacks.checkpoint.dirpath = str(output / "folder_split")
-    model, _ = fit(nested, other, output, loggers=False)
+    nested.paths.output = str(output / "folder_split")
+    nested.logger = {"csv": cfg.logger.csv}
+    nested.resume = None
+    model, _ = fit(nested, other)
     return evaluate_model(model, other, replicates=cfg.evaluation.replicates, seed=cfg.seed).all_metrics()

@@ -87,7 +87,7 @@ def _on_dura(head: Anatomy, z: float, radius: float, rng: np.random.Generator) -
         return 0.75 * side * radius, rng.uniform(-0.5, 0.5) * head.scale(z)
     angle = rng.uniform(-1.2, 1.2)
     if z < 0.25 and rng.random() < 0.4:  # on the sphenoid wing
-        along = rng.uniform(0.2, 0.9)
+        along = rng.uniform(0.5, 0.95)  # nearer the midline it would pass for a pituitary tumour
         return side * (0.25 + 0.45 * along) * head.width, -0.27 - 0.23 * along + 0.6 * radius
     reach = head.scale(z) - brain_surface(head, z) - 0.6 * radius
     return side * reach * math.cos(angle) * head.width, reach * math.sin(angle)

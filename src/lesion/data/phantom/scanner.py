@@ -26,8 +26,8 @@ class Scanner:
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "Scanner":
         """Draws an examination; ``zoom`` is the half length of the head relative to half the image."""
-        zoom = rng.uniform(0.66, 0.92)
-        room = 0.55 * (1 - zoom) + 0.03
+        zoom = rng.uniform(0.70, 0.92)
+        room = 0.4 * (1 - zoom) + 0.03
         return cls(
             rotation=rng.normal(0, 0.12),
             zoom=zoom,
