@@ -213,6 +213,8 @@ class DataModule(LightningDataModule):
             num_workers=self._num_workers,
             persistent_workers=self._num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            # The loader draws a seed for its workers: not from the random numbers that dropout and mixup draw from.
+            generator=torch.Generator().manual_seed(self._seed),
             **options,
         )
 

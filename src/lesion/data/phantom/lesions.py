@@ -66,7 +66,7 @@ class Lesion:
 
 def _level(rng: np.random.Generator) -> float:
     """Level of a tumour that is not bound to the sella: often the base too, so that the level tells no class."""
-    return rng.uniform(0.07, 0.22) if rng.random() < 0.45 else rng.uniform(0.32, 0.80)
+    return rng.uniform(0.07, 0.22) if rng.random() < 0.45 else rng.uniform(0.32, 0.75)
 
 
 def _in_brain(head: Anatomy, z: float, radius: float, rng: np.random.Generator) -> tuple[float, float]:
@@ -83,8 +83,9 @@ def _in_brain(head: Anatomy, z: float, radius: float, rng: np.random.Generator) 
 
 def _on_dura(head: Anatomy, z: float, radius: float, rng: np.random.Generator) -> tuple[float, float]:
     side = float(rng.choice((-1, 1)))
-    if z > 0.55 and rng.random() < 0.3:  # on the falx
-        return 0.75 * side * radius, rng.uniform(-0.5, 0.5) * head.scale(z)
+    if z > 0.6 and rng.random() < 0.25:  # on the falx, before or behind the corpus callosum
+        end = float(rng.choice((-1, 1)))
+        return 0.75 * side * radius, end * rng.uniform(0.3, 0.6) * head.scale(z)
     angle = rng.uniform(-1.2, 1.2)
     if z < 0.25 and rng.random() < 0.4:  # on the sphenoid wing
         along = rng.uniform(0.5, 0.95)  # nearer the midline it would pass for a pituitary tumour

@@ -63,7 +63,7 @@ class Patient:
         if not MIN_SIZE <= size <= MAX_SIZE:
             raise ConfigError(f"A phantom cannot be {size} pixels wide: choose {MIN_SIZE} to {MAX_SIZE}.")
         place = (index + 0.5) / slices * 2 - 1
-        z = self.lesion.z + 0.75 * self.lesion.radius * place
+        z = self.lesion.z + 0.7 * self.lesion.radius * place
         x, y = self.scanner.grid(size)
         section = Section.cut(self.head, x, y, z)
         ill = self.label != "notumor" and not healthy
