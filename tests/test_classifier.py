@@ -69,7 +69,11 @@ def train_epochs(data: DataModule, folder: Path, epochs: int, resume: Path | Non
         def on_train_epoch_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
             trainer.should_stop = trainer.current_epoch + 1 >= epochs
 
-    callbacks = [StopAfter(1, 20), EMAWeightAveraging(decay=0.9), ModelCheckpoint(folder, "last", enable_version_counter=False)]
+    callbacks = [
+        StopAfter(1, 20),
+        EMAWeightAveraging(decay=0.9),
+        ModelCheckpoint(folder, "last", enable_version_counter=False),
+    ]
     trainer = Trainer(max_epochs=3, num_sanity_val_steps=0, callbacks=callbacks, **QUIET)
     trainer.fit(model, datamodule=data, ckpt_path=resume, weights_only=True)
     return model

@@ -56,6 +56,8 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     tune_allocator()
     datamodule: DataModule = instantiate(cfg.data, _convert_="all")
     leakage = record_data(datamodule.manifest, output)
+    if cfg.evaluation.folder_split and leakage is None:
+        raise ConfigError("evaluation.folder_split=true needs data that came with folders of train and test images.")
     model, trainer = fit(cfg, datamodule)
     objects: dict[str, Any] = {"datamodule": datamodule, "model": model, "trainer": trainer, "output": output}
     if not trainer.is_global_zero:  # of several processes one evaluates and writes

@@ -49,7 +49,7 @@ class Lesion:
             stretch=rng.uniform(0.8, 1.25),
             angle=rng.uniform(0, np.pi),
             enhancement=rng.uniform(0.78, 0.98),
-            core=rng.uniform(0.6, 0.82),
+            core=rng.uniform(0.55, 0.78),
             oedema=rng.uniform(1.3, 1.9),
             push=rng.uniform(0.25, 0.5),
             rough=sample_waves(rng, 10, 0.10, 0.40),

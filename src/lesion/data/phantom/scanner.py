@@ -33,7 +33,7 @@ class Scanner:
             zoom=zoom,
             shift=(rng.uniform(-room, room), rng.uniform(-room, room)),
             shading=tuple(rng.normal(0, (0.10, 0.10, 0.06, 0.08, 0.08)).tolist()),
-            blur=rng.uniform(0.002, 0.007),
+            blur=rng.uniform(0.002, 0.0055),
             noise=rng.uniform(0.012, 0.035),
             gain=rng.uniform(0.72, 1.1),
             gamma=rng.uniform(0.9, 1.2),
