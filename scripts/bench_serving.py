@@ -25,9 +25,9 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from lesion.cli import errors_for_people, latest_bundle  # noqa: E402
+from lesion.cores import available_cores  # noqa: E402
 from lesion.model.predictor import Predictor  # noqa: E402
 from serve.load.samples import load_images  # noqa: E402
-from serve.server import available_cores  # noqa: E402
 
 CLIENTS = 4  # processes, each with one connection at a time
 

@@ -20,6 +20,7 @@ from litserve.transport.factory import create_transport_from_config
 from litserve.utils import WorkerSetupStatus
 
 from lesion import __version__
+from lesion.cores import available_cores
 from lesion.errors import BundleError, ConfigError
 from lesion.images import Limits
 from lesion.model.bundle import Bundle
@@ -320,17 +321,6 @@ class Server(litserve.LitServer):  # type: ignore[misc]
                     self.inference_workers[worker].kill()
 
         threading.Thread(target=watch, name="watch-processes", daemon=True).start()
-
-
-def available_cores() -> int:
-    """Return the cores this process may use, counting a container's CPU quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.is_file():
-        allowed, _, period = quota.read_text().partition(" ")
-        if allowed.isdigit():
-            cores = min(cores, max(1, int(allowed) // int(period)))
-    return cores
 
 
 def end_children() -> None:

@@ -1,7 +1,6 @@
 """Batches of a manifest's splits for Lightning."""
 
 import copy
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lesion.cores import available_cores
 from lesion.data.cache import PixelCache
 from lesion.data.manifest import Manifest, Policy, build_manifest
 from lesion.data.scan import scan_csv, scan_folders
@@ -225,5 +225,5 @@ def _mixed(numbers: list[int]) -> int:
 
 
 def _default_workers() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     return 0 if cores <= 2 else min(cores, 8)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, BinaryIO
 
 from lesion.cli import errors_for_people, latest_bundle
+from lesion.cores import available_cores
 from lesion.errors import ConfigError, DataError, ImageError
 from lesion.images import Limits
 from lesion.model.predictor import Prediction, Predictor
@@ -114,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overlay-class", metavar="NAME", help="the class to explain (default: the predicted one)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or torch")
     parser.add_argument("--precision", default="auto", choices=("auto", "f32", "bf16", "f16"))
-    parser.add_argument("--threads", type=_positive, default=os.cpu_count() or 1, metavar="N", help="CPU threads")
+    parser.add_argument("--threads", type=_positive, default=available_cores(), metavar="N", help="CPU threads")
     return parser
 
 

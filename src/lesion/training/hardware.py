@@ -2,14 +2,13 @@
 
 import ctypes
 import logging
-import os
 import sys
 
 import torch
 
 logger = logging.getLogger(__name__)
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's names in malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's names in malloc.h
 
 
 def best_precision(precision: str = "auto") -> str:
@@ -35,13 +34,9 @@ def tune_allocator() -> None:
         return
     try:
         libc = ctypes.CDLL("libc.so.6")
-        kept = libc.mallopt(_M_MMAP_THRESHOLD, 2**30) and libc.mallopt(_M_TRIM_THRESHOLD, -1)
+        # Not M_MMAP_THRESHOLD: glibc takes no more than 32 MiB for it, and activations are larger.
+        kept = libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     except (OSError, AttributeError):  # musl and others have no mallopt
         kept = 0
     if not kept:
         logger.info("The memory allocator was left as it is.")
-
-
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

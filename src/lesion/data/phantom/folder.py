@@ -1,7 +1,6 @@
 """Writes phantoms as a plain image folder, one sub-folder a class."""
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lesion.cores import available_cores
 from lesion.data.phantom.lesions import CLASSES
 from lesion.data.phantom.patient import MAX_SIZE, MAX_SLICES, MIN_SIZE, Patient
 from lesion.errors import ConfigError, DataError
@@ -57,7 +57,7 @@ def generate(
     try:
         for name in CLASSES:
             (partial_root / name).mkdir()
-        _write_all(partial_root, patients, slices, size, seed, workers or os.cpu_count() or 1)
+        _write_all(partial_root, patients, slices, size, seed, workers or available_cores())
         (partial_root / PARAMETERS_FILE).write_text(json.dumps(parameters) + "\n", encoding="utf-8")
         partial_root.chmod(0o755)  # mkdtemp keeps others out
         _move_into_place(partial_root, root, parameters)
