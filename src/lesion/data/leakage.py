@@ -6,13 +6,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageDraw
 
 from lesion.data.manifest import Manifest
-from lesion.images import read
-from lesion.preprocessing import Preprocessing
-
-THUMBNAIL = 112
+from lesion.data.montage import montage
+from lesion.images import decode, read
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,21 +92,9 @@ def contact_sheet(manifest: Manifest, leakage: Leakage, pairs: int = 12, seed: i
     if leakage.pairs.empty:
         return None
     chosen = leakage.pairs.sample(min(pairs, leakage.leaked), random_state=seed).sort_values(["label", "path"])
-    text, gap = 14, 4
-    sheet = Image.new("RGB", (len(chosen) * (THUMBNAIL + gap) + gap, 2 * (THUMBNAIL + text + gap) + gap), "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, row in enumerate(chosen.to_dict("records")):
-        left = gap + column * (THUMBNAIL + gap)
-        for line, (path, caption) in enumerate(
-            [(row["path"], f"test: {row['label']}"), (row["train_path"], f"train: {row['train_label']}")]
-        ):
-            top = gap + line * (THUMBNAIL + text + gap)
-            sheet.paste(_thumbnail(manifest, path), (left, top))
-            draw.text((left, top + THUMBNAIL + 1), caption[:20], fill="black")
+    paths = [*chosen["path"], *chosen["train_path"]]
+    captions = [f"test: {name}" for name in chosen["label"]] + [f"train: {name}" for name in chosen["train_label"]]
+    images = [decode(read(manifest.root / path)) for path in paths]
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    montage(images, captions, columns=len(chosen)).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
-
-
-def _thumbnail(manifest: Manifest, path: str) -> Image.Image:
-    return Image.fromarray(Preprocessing(THUMBNAIL).read(read(manifest.root / path)))
