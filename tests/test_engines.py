@@ -1,5 +1,6 @@
 """Engines: the same outputs from OpenVINO and torch, whatever the batch."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -98,3 +99,19 @@ def test_without_torch_the_torch_engine_says_what_to_install(bundle: Bundle, mon
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ConfigError, match=r"lesion\[train\]"):
         TorchEngine(bundle, "cpu")
+
+
+def test_engines_that_come_and_go_leave_signals_alone(bundle_path: Path) -> None:
+    """OpenVINO's cores leave a freed signal stack behind when two of them go; ours must not end the process."""
+    code = f"""
+import gc, pathlib, signal, subprocess
+from lesion.model.engines import OpenVINOEngine
+signal.signal(signal.SIGCHLD, lambda *arguments: None)
+first = OpenVINOEngine(pathlib.Path({str(bundle_path / "model.onnx")!r}))
+second = OpenVINOEngine(pathlib.Path({str(bundle_path / "model.onnx")!r}))
+del first; gc.collect()
+del second; gc.collect()
+subprocess.run(["true"], check=True)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
     from lesion.model.network import Network
 
 Precision = Literal["auto", "f32", "bf16", "f16"]
+
+
+@cache
+def _core() -> Any:  # noqa: ANN401 (openvino is imported when it is needed)
+    """Return the one OpenVINO core of this process.
+
+    The CPU plugin of each core gives the thread that made it a stack for signals and, when it goes, puts back the one
+    before. Of two cores that go in the order in which they came, the second puts back a stack that is freed already,
+    and the next signal with a handler ends the process by a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 class Outputs(NamedTuple):
@@ -63,9 +77,8 @@ class OpenVINOEngine:
     """
 
     def __init__(self, onnx: Path, threads: int = 1, precision: Precision = "auto") -> None:
-        import openvino
 
-        core = openvino.Core()
+        core = _core()
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "f16" or (precision == "bf16" and not has_bf16):
             raise ConfigError(f"This processor does not compute in {precision}. Use precision auto or f32.")
