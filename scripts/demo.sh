@@ -33,6 +33,7 @@ echo "Trained, evaluated and served in $((SECONDS - started)) s after the instal
 if $check; then
     stop
     trap - EXIT
+    for _ in $(seq 50); do kill -0 -- "-$server" 2>/dev/null || break; sleep 0.2; done
     if kill -0 -- "-$server" 2>/dev/null; then
         echo "The server's processes are still there after SIGTERM." >&2
         exit 1

@@ -85,7 +85,11 @@ class ServerProcess:
 
 
 def maps(process: psutil.Process) -> str:
-    return Path(f"/proc/{process.pid}/maps").read_text()
+    """The files that a process has mapped; none once it is gone."""
+    try:
+        return Path(f"/proc/{process.pid}/maps").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def eventually(condition: object, seconds: float = 30.0) -> None:
