@@ -27,6 +27,7 @@ def write_bundle(
     datamodule: DataModule,
     evaluation: Evaluation,
     metrics: Mapping[str, float],
+    data: Mapping[str, Any],
     lineage: Mapping[str, Any],
 ) -> Bundle:
     """Export a run as ``output/bundle``, with its report, metrics and model card.
@@ -38,12 +39,12 @@ def write_bundle(
         datamodule: Its data.
         evaluation: Its evaluation.
         metrics: The metrics to record.
+        data: ``Manifest.facts()`` of its data.
         lineage: Where it comes from.
 
     Raises:
         BundleError: The exported graph does not give the model's answers.
     """
-    data = datamodule.manifest.facts()
     facts = {
         "name": name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -115,7 +115,7 @@ def deliver(
         config=OmegaConf.to_yaml(cfg, resolve=True),
         lineage=provenance,
     )
-    bundle = write_bundle(output, cfg.name, model, datamodule, evaluation, metrics, provenance)
+    bundle = write_bundle(output, cfg.name, model, datamodule, evaluation, metrics, facts, provenance)
     tracking.log_run(trainer.loggers, metrics, evaluation, explanations, bundle, report)
     return bundle
 

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
@@ -11,9 +10,7 @@ from PIL import Image
 
 from lesion.evaluation.evaluation import Evaluation, finite
 from lesion.model.bundle import Bundle
-
-if TYPE_CHECKING:
-    from lesion.training.reporting import Explanations
+from lesion.training.reporting import Explanations
 
 
 def log_config(loggers: Sequence[Logger], cfg: DictConfig) -> None:
@@ -27,47 +24,37 @@ def log_run(
     loggers: Sequence[Logger],
     metrics: Mapping[str, float],
     evaluation: Evaluation,
-    explanations: "Explanations",
+    explanations: Explanations,
     bundle: Bundle,
     report: Path,
 ) -> None:
     """Log a finished run to wandb, if it is a logger: metrics, confusion matrix, Grad-CAM images, report, bundle."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            _log_to_wandb(logger, metrics, evaluation, explanations, bundle, report)
-
-
-def _log_to_wandb(
-    logger: WandbLogger,
-    metrics: Mapping[str, float],
-    evaluation: Evaluation,
-    explanations: "Explanations",
-    bundle: Bundle,
-    report: Path,
-) -> None:
+    runs = [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]
+    if not runs:
+        return
     import wandb
 
-    run = logger.experiment
     shown = [*explanations.errors, *explanations.examples]
-    run.log(
-        {key: value for key, value in finite(dict(metrics)).items() if value is not None}
-        | {
-            "test/confusion_matrix": wandb.plot.confusion_matrix(
-                y_true=evaluation.labels.tolist(),
-                preds=evaluation.predictions.tolist(),
-                class_names=list(evaluation.classes),
-            ),
-            "test/gradcam": [
-                wandb.Image(Image.fromarray(example.overlay), caption=f"{example.label} → {example.predicted}")
-                for example in shown
-                if example.overlay is not None
-            ],
-            "report": wandb.Html(io.StringIO(report.read_text("utf-8")), inject=False),
-        }
-    )
-    artifact = wandb.Artifact(
-        bundle.name, type="model", metadata={"version": bundle.version, "classes": list(bundle.classes)}
-    )
-    artifact.add_dir(str(bundle.path))
-    run.log_artifact(artifact)
-    run.finish()
+    for run in runs:
+        run.log(
+            {key: value for key, value in finite(dict(metrics)).items() if value is not None}
+            | {
+                "test/confusion_matrix": wandb.plot.confusion_matrix(
+                    y_true=evaluation.labels.tolist(),
+                    preds=evaluation.predictions.tolist(),
+                    class_names=list(evaluation.classes),
+                ),
+                "test/gradcam": [
+                    wandb.Image(Image.fromarray(example.overlay), caption=f"{example.label} → {example.predicted}")
+                    for example in shown
+                    if example.overlay is not None
+                ],
+                "report": wandb.Html(io.StringIO(report.read_text("utf-8")), inject=False),
+            }
+        )
+        artifact = wandb.Artifact(
+            bundle.name, type="model", metadata={"version": bundle.version, "classes": list(bundle.classes)}
+        )
+        artifact.add_dir(str(bundle.path))
+        run.log_artifact(artifact)
+        run.finish()
