@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The whole of Lesion on a machine that has only Python: installs, makes phantoms, trains, evaluates, reports, serves.
-#   bash scripts/demo.sh           leaves the API running and prints its address
-#   bash scripts/demo.sh --check   sends one image, checks the answer, stops everything
+#   bash scripts/demo.sh           leaves the API and its retraining worker running and prints the address
+#   bash scripts/demo.sh --check   sends one image, checks the answer, goes once round the loop (uploads, retrains, lets
+#                                  the gate decide, swaps), stops everything
 set -euo pipefail
 check=false
 case "${1:-}" in
@@ -21,7 +22,9 @@ python scripts/check_metric.py "$run/metrics.json" test/acc 0.90
 
 if $check; then port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'); else port=${PORT:-8000}; fi
 # In a session of its own, so that it outlives this script, or ends as a whole with its process group.
-setsid python scripts/serve.py "bundle=$run/bundle" "port=$port" >"$run/server.log" 2>&1 &
+# A generation of the gate set is small here, as the demo's uploads are: on real data leave it at its default.
+setsid python scripts/serve.py "bundle=$run/bundle" "port=$port" storage=local "storage_root=$run/loop" \
+    'worker_settings=["gate.renew_images=40"]' >"$run/server.log" 2>&1 &
 server=$!
 stop() { kill -TERM -- "-$server" 2>/dev/null && wait "$server" 2>/dev/null || true; }
 trap stop EXIT
@@ -31,6 +34,9 @@ python scripts/request.py "http://127.0.0.1:$port" "$image" --wait 120 || { tail
 echo "Trained, evaluated and served in $((SECONDS - started)) s after the install. Report: $run/report.html"
 
 if $check; then
+    looped=$SECONDS
+    python scripts/demo_loop.py "http://127.0.0.1:$port" data/phantom_low_field || { tail -n 40 "$run/server.log" >&2; exit 1; }
+    echo "Once round the loop in $((SECONDS - looped)) s."
     stop
     trap - EXIT
     for _ in $(seq 50); do kill -0 -- "-$server" 2>/dev/null || break; sleep 0.2; done

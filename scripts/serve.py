@@ -1,6 +1,7 @@
 """Serve a bundle over HTTP.
 
 python scripts/serve.py bundle=outputs/bundle port=8000 server.workers=2
+python scripts/serve.py bundle=outputs/bundle storage=local   # with uploads, retraining and rollback
 """
 
 import sys
@@ -10,15 +11,22 @@ from pathlib import Path
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
 
 import hydra  # noqa: E402
+from hydra.utils import instantiate  # noqa: E402
 from omegaconf import DictConfig, OmegaConf  # noqa: E402
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="serve")
 def main(config: DictConfig) -> None:
     """Start the server and wait for its end."""
+    from lesion.cli import errors_for_people
     from serve.main import serve
 
     settings = OmegaConf.to_container(config, resolve=True)
+    for name in ("paths", "storage_root"):
+        settings.pop(name, None)
+    with errors_for_people():
+        for name in ("storage", "intake"):
+            settings[name] = instantiate(config[name])
     sys.exit(serve(**settings))
 
 

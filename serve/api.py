@@ -1,13 +1,15 @@
-"""The inference worker: LitServe's contract around a Predictor, and a batch loop that rests while nothing comes."""
+"""The inference worker: LitServe's contract around the champion's Predictor, and a batch loop that rests while idle."""
 
 import base64
 import logging
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
 from queue import Empty, Queue
@@ -17,13 +19,18 @@ import litserve
 from litserve.loops.simple_loops import BatchedLoop
 from litserve.transport.base import MessageTransport
 from litserve.utils import LitAPIStatus, LoopResponseType
+from sqlalchemy.exc import SQLAlchemyError
 
 from lesion.errors import ConfigError, ImageError
 from lesion.explanation.cam import METHOD
 from lesion.images import Limits
+from lesion.loop.registry import Registry
+from lesion.loop.storage import Storage
+from lesion.loop.store import StoreError
 from lesion.model.engines import Precision
 from lesion.model.predictor import Prediction, Predictor
 from serve.board import Board
+from serve.follow import Follower, Held
 from serve.memory import return_large_blocks
 
 logger = logging.getLogger(__name__)
@@ -40,12 +47,14 @@ class Job:
         explain: Whether an overlay is wanted.
         class_name: The class to explain; the predicted one when None.
         top_k: How many probabilities to give; all when None.
+        opinion: Whether the answer is for the intake of training data, which wants it whole and plain.
     """
 
     data: bytes
     explain: bool = False
     class_name: str | None = None
     top_k: int | None = None
+    opinion: bool = False
 
 
 class BatchLoop(BatchedLoop):  # type: ignore[misc]
@@ -79,10 +88,11 @@ class BatchLoop(BatchedLoop):  # type: ignore[misc]
 
 
 class PredictAPI(litserve.LitAPI):  # type: ignore[misc]
-    """Loads a bundle and predicts batches of jobs.
+    """Loads a bundle, or follows the champion, and predicts batches of jobs.
 
     Args:
-        bundle: The bundle's folder.
+        bundle: The bundle's folder; with a storage, what is served should the ledger not answer at the start.
+        storage: Where the ledger is; None to serve the one bundle.
         device: ``cpu``, ``torch`` or ``cuda``; LitServe says which GPU.
         threads: CPU threads for one image.
         precision: See :func:`lesion.model.engines.load_engine`.
@@ -96,6 +106,7 @@ class PredictAPI(litserve.LitAPI):  # type: ignore[misc]
     def __init__(
         self,
         bundle: Path,
+        storage: Storage | None = None,
         *,
         device: str,
         threads: int,
@@ -106,6 +117,7 @@ class PredictAPI(litserve.LitAPI):  # type: ignore[misc]
     ) -> None:
         super().__init__(max_batch_size=max_batch_size, batch_timeout=batch_timeout, loop=BatchLoop())
         self.bundle = bundle
+        self.storage = storage
         self.engine_device = device
         self.threads = threads
         self.precision = precision
@@ -117,14 +129,41 @@ class PredictAPI(litserve.LitAPI):  # type: ignore[misc]
         end_with_parent()
         return_large_blocks()
         self.worker = int(os.environ["LITSERVE_WORKER_ID"])
-        self.predictor = self.load(device)
-        engine = self.predictor.engine
-        self.board.worker_is_ready(self.worker, os.getpid(), engine.name, engine.precision)
-
-    def load(self, device: str) -> Predictor:
-        """Load the predictor; the one place to change when bundles are swapped while serving."""
         chosen = device if self.engine_device == "cuda" else self.engine_device
-        return Predictor.load(self.bundle, chosen, self.threads, self.precision, self.limits)
+        load = partial(
+            Predictor.load, device=chosen, threads=self.threads, precision=self.precision, limits=self.limits
+        )
+        self.current = self._fixed(load) if self.storage is None else self._following(load, self.storage)
+        self.board.worker_is_ready(self.worker, os.getpid())
+
+    def _fixed(self, load: Callable[[Path], Predictor]) -> Callable[[], Predictor]:
+        predictor = load(self.bundle)
+        self._announce(predictor)
+        return lambda: predictor
+
+    def _following(self, load: Callable[[Path], Predictor], storage: Storage) -> Callable[[], Predictor]:
+        """Load the champion and follow the ledger; return what tells the predictor of the moment."""
+        registry = Registry(storage)
+
+        def announce(held: Held[Predictor]) -> None:
+            self._announce(held.value)
+
+        follower = Follower(registry, load, f"server on {socket.gethostname()}", announce)
+        try:
+            follower.load_champion()
+        except (SQLAlchemyError, StoreError):  # a worker that died must come back all the same
+            logger.exception("the ledger cannot be read; what was served last is served on")
+            before = self.board.versions[self.worker]
+            cached = registry.cached(before) if before else self.bundle
+            predictor = load(cached if cached.is_dir() else self.bundle)
+            follower.hold(predictor.bundle.version, predictor)
+            self.board.worker_follows(self.worker, False)
+        follower.start(partial(self.board.worker_follows, self.worker))
+        return lambda: follower.held.value
+
+    def _announce(self, predictor: Predictor) -> None:
+        engine = predictor.engine
+        self.board.worker_serves(self.worker, predictor.bundle.version, engine.name, engine.precision)
 
     def batch(self, inputs: list[Job]) -> list[Job]:
         """Keep the jobs as they are; LitServe's own would look for tensors."""
@@ -135,10 +174,11 @@ class PredictAPI(litserve.LitAPI):  # type: ignore[misc]
         return output
 
     def predict(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
-        """Answer a batch; a refused image is an answer too, since an exception would fail the whole batch."""
+        """Answer a batch by one version; a refused image is an answer too: an exception would fail the whole batch."""
         self.board.worker_begins(self.worker)
+        predictor = self.current()
         try:
-            predictions = self.predictor.predict([job.data for job in jobs])
+            predictions = predictor.predict([job.data for job in jobs])
             return [_answer(job, prediction) for job, prediction in zip(jobs, predictions, strict=True)]
         finally:
             self.board.worker_ends(self.worker)
@@ -148,12 +188,16 @@ def _answer(job: Job, prediction: Prediction | ImageError) -> dict[str, Any]:
     """Return what goes back to the API process: ``error`` (message, code, status), or the answer's members."""
     if isinstance(prediction, ImageError):
         return {"error": (prediction.message, prediction.code, prediction.status)}
+    domain = {"in_domain": prediction.in_domain, "domain_distance": prediction.domain_distance}
+    if job.opinion:
+        return {"probabilities": prediction.probabilities, "model_version": prediction.model_version} | domain
     answer: dict[str, Any] = {
         "predicted_class": prediction.predicted_class,
         "confidence": prediction.confidence,
         "probabilities": prediction.top(job.top_k),
         "inference_time_ms": round(prediction.inference_time_ms, 3),
         "model_version": prediction.model_version,
+        **domain,
     }
     if job.explain:
         name = job.class_name or prediction.predicted_class

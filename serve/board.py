@@ -6,6 +6,7 @@ from multiprocessing import get_context
 from typing import Any
 
 _ENGINE_BYTES = 256
+_VERSION_DIGITS = 12  # hexadecimal: a version fits into one machine word, which is written at once
 
 
 class Board:
@@ -20,6 +21,8 @@ class Board:
         context = get_context("spawn")
         self._pids = context.RawArray("q", workers)
         self._busy_since = context.RawArray("d", workers)
+        self._versions = context.RawArray("q", workers)
+        self._troubled = context.RawArray("b", workers)
         self._in_flight = context.RawArray("q", api_processes)
         self._engine = context.RawArray("c", _ENGINE_BYTES)
 
@@ -34,6 +37,16 @@ class Board:
         return sum(pid != 0 for pid in self._pids)
 
     @property
+    def versions(self) -> list[str | None]:
+        """The version that each worker serves, or served last; None for one that never served."""
+        return [f"{number:0{_VERSION_DIGITS}x}" if number else None for number in self._versions]
+
+    @property
+    def following(self) -> bool:
+        """Whether every ready worker could follow the ledger when it looked last."""
+        return not any(pid and troubled for pid, troubled in zip(self._pids, self._troubled, strict=True))
+
+    @property
     def in_flight(self) -> int:
         """Requests that wait for an answer, over all API processes."""
         return sum(self._in_flight)
@@ -43,9 +56,13 @@ class Board:
         """What the workers run: name and precision; empty until a worker is ready."""
         return dict(json.loads(self._engine.value or b"{}"))
 
-    def worker_is_ready(self, worker: int, pid: int, engine: str, precision: str) -> None:
-        """Written by a worker once its model gives its golden answers."""
+    def worker_serves(self, worker: int, version: str, engine: str, precision: str) -> None:
+        """Written by a worker once a model gives its golden answers."""
         self._engine.value = json.dumps({"engine": engine, "precision": precision}).encode()[: _ENGINE_BYTES - 1]
+        self._versions[worker] = int(version, 16)
+
+    def worker_is_ready(self, worker: int, pid: int) -> None:
+        """Written by a worker that takes requests from now on."""
         self._busy_since[worker] = 0.0
         self._pids[worker] = pid
 
@@ -53,6 +70,10 @@ class Board:
         """Written by the parent when a worker has died."""
         self._pids[worker] = 0
         self._busy_since[worker] = 0.0
+
+    def worker_follows(self, worker: int, well: bool) -> None:
+        """Written by a worker each time it looked at the ledger."""
+        self._troubled[worker] = not well
 
     def worker_begins(self, worker: int) -> None:
         """Written by a worker before a batch."""

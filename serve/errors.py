@@ -1,5 +1,6 @@
 """Every HTTP error as RFC 9457 ``application/problem+json`` with a stable code."""
 
+import logging
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import ClassVar
@@ -7,10 +8,13 @@ from typing import ClassVar
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from lesion.errors import LesionError
+
+logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1
@@ -29,6 +33,24 @@ class BusyError(LesionError):
 
     default_code = "server_busy"
     default_status = 503
+
+
+class AccessError(LesionError):
+    """A request that its sender may not make, or not now.
+
+    Args:
+        message: A full sentence for the sender.
+        code: Stable name of the refusal.
+        status: HTTP status.
+        headers: What the answer says besides, such as ``Retry-After``.
+    """
+
+    default_code = "access_refused"
+    default_status = 403
+
+    def __init__(self, message: str, *, code: str, status: int, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, code=code, status=status)
+        self.headers = headers
 
 
 class Problem(JSONResponse):
@@ -61,7 +83,8 @@ def problem(
 
 def problem_of(scope: Scope, error: LesionError) -> Problem:
     """Build the answer to an error that was raised on purpose."""
-    return problem(scope, error.status, error.code, error.message)
+    headers = error.headers if isinstance(error, AccessError) else None
+    return problem(scope, error.status, error.code, error.message, headers)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -70,6 +93,12 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(LesionError)
     async def on_lesion_error(request: Request, error: LesionError) -> Problem:
         return problem_of(request.scope, error)
+
+    @app.exception_handler(SQLAlchemyError)
+    async def on_database_error(request: Request, error: SQLAlchemyError) -> Problem:
+        logger.error("request %s: the database failed", request.scope.get("request_id"), exc_info=error)
+        detail = "The database does not answer. Send the same again soon; nothing is taken twice."
+        return problem(request.scope, 503, "database_unavailable", detail)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> Problem:

@@ -2,34 +2,110 @@
 
 import logging
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
+from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 from lesion.cli import latest_bundle
-from lesion.errors import LesionError
+from lesion.errors import ConfigError, LesionError
+from lesion.loop.judging import IntakeSettings
+from lesion.loop.keys import any_usable
+from lesion.loop.registry import Registry
+from lesion.loop.storage import Storage
+from serve.access import check_address
+from serve.champion import own_connections
+from serve.companion import Companion
 from serve.server import create_server
 
 logger = logging.getLogger(__name__)
 
 
-def serve(bundle: str | None, host: str, port: int, log_level: str, access_log: bool, server: dict[str, Any]) -> int:
+def serve(
+    bundle: str | None,
+    host: str,
+    port: int,
+    log_level: str,
+    access_log: bool,
+    server: dict[str, Any],
+    storage: Storage | None = None,
+    worker: bool = False,
+    worker_settings: Sequence[str] = (),
+    access: dict[str, Any] | None = None,
+    intake: IntakeSettings | None = None,
+) -> int:
     """Serve until stopped.
 
     Args:
-        bundle: The bundle's folder; the newest below ``outputs/`` when None.
+        bundle: The bundle's folder. When None the storage's champion, else the newest below ``outputs/``.
         host: Where to listen.
         port: Where to listen.
         log_level: As uvicorn names it.
         access_log: Whether to log each request.
         server: Arguments of :func:`serve.server.create_server`.
+        storage: The loop's database and files; None to keep no state.
+        worker: Whether a worker for retrainings runs beside the server, if the storage is this machine's own.
+        worker_settings: Settings of ``configs/worker.yaml`` for it.
+        access: Settings of :class:`serve.access.Access`.
+        intake: How uploaded images are judged.
 
     Returns:
         The exit status: 0 after SIGTERM or SIGINT, 1 when the server failed, 2 when it was refused to start.
     """
     try:
-        made = create_server(bundle or latest_bundle(), **server)
-        print(f"Serving {made.bundle.name} {made.bundle.version} on http://{host}:{port}", flush=True)
-        made.run(host, port, log_level, access_log=access_log)
+        empty, keys = (False, False) if storage is None else _look(storage)
+        check_address(host, keys, bool((access or {}).get("open_access")))
+        if storage is not None and empty:
+            import_first(storage, Path(bundle or latest_bundle()))
+        elif storage is None:
+            bundle = bundle or str(latest_bundle())
+        made = create_server(bundle, storage, **server, access=access, intake=intake)
+        with Companion(storage, worker_settings) if worker and storage and _is_local(storage) else nullcontext():
+            print(f"Serving {made.bundle.name} {made.bundle.version} on http://{host}:{port}", flush=True)
+            made.run(host, port, log_level, access_log=access_log)
     except LesionError as error:
         print(f"{error.code}: {error.message}", file=sys.stderr)
         return 2
     return 1 if made.failed else 0
+
+
+def import_first(storage: Storage, bundle: Path) -> None:
+    """Import a bundle's run as the first model, in a process of its own: that needs libraries the server does without.
+
+    Raises:
+        LesionError: The run is refused.
+        ConfigError: The libraries are missing, or the process was killed.
+    """
+    print(f"The storage is empty: importing the run of '{bundle}' as the first model …", flush=True)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        try:
+            facts = pool.submit(_import, storage, bundle).result()
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"{error.name} is missing, which importing a run needs. Import it with scripts/models.py where "
+                "lesion[train] is installed, or install it here.",
+                code="import_failed",
+            ) from error
+        except BrokenProcessPool as error:
+            raise ConfigError("The import was killed. Start again; it goes on.", code="import_failed") from error
+    print(f"Imported {facts['images']:,} images; {facts['version']} is the champion.", flush=True)
+
+
+def _look(storage: Storage) -> tuple[bool, bool]:
+    """Return whether a storage has no champion yet, and whether it has API keys; makes its tables if need be."""
+    with own_connections(storage) as here:
+        here.upgrade()
+        return Registry(here).champion() is None, any_usable(here)
+
+
+def _is_local(storage: Storage) -> bool:
+    return storage.database.startswith("sqlite")
+
+
+def _import(storage: Storage, bundle: Path) -> dict[str, Any]:
+    from lesion.loop.commands import import_run
+
+    return import_run(storage, bundle, "server", "the first model")

@@ -5,6 +5,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -74,12 +75,22 @@ class BodyLimits:
         app: The application inside.
         max_body_bytes: The largest body.
         max_total_bytes: About the most that the bodies of all requests being answered may hold.
-        timeout: Seconds in which a body must have arrived.
+        timeout: Seconds in which a body must have arrived; a larger one has more, in proportion.
+        larger: Paths that take larger bodies, with their bounds.
     """
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, max_total_bytes: int, timeout: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        max_total_bytes: int,
+        timeout: float,
+        larger: Mapping[str, int] | None = None,
+    ) -> None:
         self.app = app
         self.max_body_bytes = max_body_bytes
+        self.larger = dict(larger or {})
         self.max_total_bytes = max_total_bytes
         self.timeout = timeout
         self._held = 0
@@ -91,14 +102,16 @@ class BodyLimits:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
+        bound = self.larger.get(scope["path"], self.max_body_bytes)
         declared = headers.get("content-length", "")
-        if declared.isascii() and declared.isdigit() and len(declared) < 20 and int(declared) > self.max_body_bytes:
+        if declared.isascii() and declared.isdigit() and len(declared) < 20 and int(declared) > bound:
             if "expect" not in headers:  # who asks before sending has sent nothing yet
                 await _throw_away(receive)
-            raise self._too_large(f"{int(declared):,} bytes")
+            raise _too_large(f"{int(declared):,} bytes", bound)
         body = object()
         size = 0
-        deadline = time.monotonic() + self.timeout
+        timeout = self.timeout * max(bound / self.max_body_bytes, 1)
+        deadline = time.monotonic() + timeout
 
         async def receive_counted() -> Message:
             nonlocal size
@@ -110,7 +123,7 @@ class BodyLimits:
                     message = await receive()
             except TimeoutError:
                 raise RequestError(
-                    f"The body did not arrive within {self.timeout:g} seconds. Send it again.",
+                    f"The body did not arrive within {timeout:g} seconds. Send it again.",
                     code="body_timeout",
                     status=408,
                 ) from None
@@ -120,10 +133,10 @@ class BodyLimits:
             complete = not message.get("more_body", False)
             if complete:
                 del self._arriving[body]
-            if size > self.max_body_bytes:
+            if size > bound:
                 if not complete:
                     await _throw_away(receive)
-                raise self._too_large(f"more than {self.max_body_bytes:,} bytes")
+                raise _too_large(f"more than {bound:,} bytes", bound)
             return message
 
         self._arriving[body] = None
@@ -139,12 +152,13 @@ class BodyLimits:
                 raise BusyError("The server holds as many images as it has memory for. Send the image again soon.")
             await asyncio.sleep(_ROOM_S)
 
-    def _too_large(self, size: str) -> RequestError:
-        return RequestError(
-            f"The body has {size}; at most {self.max_body_bytes:,} are taken. Send a smaller image.",
-            code="body_too_large",
-            status=413,
-        )
+
+def _too_large(size: str, bound: int) -> RequestError:
+    return RequestError(
+        f"The body has {size}; at most {bound:,} are taken. Send a smaller image, or fewer at a time.",
+        code="body_too_large",
+        status=413,
+    )
 
 
 async def _throw_away(receive: Receive) -> None:

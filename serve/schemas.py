@@ -10,6 +10,8 @@ _PREDICTION: dict[str, Any] = {
     "probabilities": {"glioma": 0.93, "meningioma": 0.05, "pituitary": 0.015, "notumor": 0.005},
     "inference_time_ms": 2.6,
     "model_version": "3f9a0c41d2be",
+    "domain_distance": 0.71,
+    "in_domain": True,
     "request_id": "0b7e3c52b0f44f5b8a6d2f9f0c1f4f11",
 }
 
@@ -34,6 +36,10 @@ class PredictionAnswer(BaseModel):
     probabilities: dict[str, float] = Field(description="Calibrated probabilities, the most probable class first.")
     inference_time_ms: float = Field(ge=0, description="Milliseconds the model took for the batch with this image.")
     model_version: str = Field(description="The version of the bundle that answered.")
+    domain_distance: float = Field(
+        ge=0, description="How far the image is from what the model was trained on: 1 is the border of its domain."
+    )
+    in_domain: bool = Field(description="Whether it is within the border; if not, the probabilities mean little.")
     request_id: str = Field(description="The id of this request; also the header X-Request-ID.")
     explanation: Explanation | None = Field(default=None, description="Present when explain=true.")
 
@@ -43,22 +49,27 @@ class Workers(BaseModel):
 
     ready: int
     total: int
+    versions: list[str | None] = Field(description="The model version that each worker serves.")
 
 
 class Health(BaseModel):
     """Whether the server answers predictions."""
 
     status: Literal["ready", "degraded", "unavailable"]
-    live: bool
-    ready: bool
+    live: bool = Field(description="Whether the process answers at all.")
+    ready: bool = Field(description="Whether predictions are answered.")
     workers: Workers
-    model_version: str
+    model_version: str = Field(description="The champion, as far as this process knows.")
+    ledger: Literal["none", "followed", "unreachable"] = Field(
+        description="Whether changes of champion arrive; `none` without a storage. If not, the model serves on."
+    )
 
 
 class ServerLimits(BaseModel):
     """What is refused."""
 
     max_body_bytes: int
+    max_upload_bytes: int
     max_image_bytes: int
     max_pixels: int
     min_side: int
@@ -81,6 +92,32 @@ class Info(BaseModel):
     formats: list[str]
     limits: ServerLimits
     workers: Workers
+
+
+class JudgedImage(BaseModel):
+    """An uploaded image that was kept."""
+
+    name: str = Field(description="As it was sent, without control characters, at most 100 characters of it.")
+    sha256: str
+    label: str
+    code: str = Field(description="Empty, or why it waits in quarantine, or `already_known`.")
+    reason: str = Field(description="The same for people.")
+
+
+class RejectedFile(BaseModel):
+    """An uploaded file that was not kept."""
+
+    name: str = Field(description="As for the images that were kept.")
+    code: str = Field(description="A stable name for programs.", examples=["duplicate"])
+    reason: str = Field(description="A sentence for people.")
+
+
+class UploadAnswer(BaseModel):
+    """What became of each uploaded file."""
+
+    accepted: list[JudgedImage] = Field(description="The next retraining may learn from these, or is judged by them.")
+    quarantined: list[JudgedImage] = Field(description="An admin must release or drop these.")
+    rejected: list[RejectedFile]
 
 
 class ProblemDetails(BaseModel):

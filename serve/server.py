@@ -7,11 +7,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from multiprocessing.managers import SyncManager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import litserve
 from fastapi import FastAPI
@@ -23,28 +24,35 @@ from lesion import __version__
 from lesion.cores import available_cores
 from lesion.errors import BundleError, ConfigError
 from lesion.images import Limits
+from lesion.loop.judging import IntakeSettings
+from lesion.loop.storage import Storage
 from lesion.model.bundle import Bundle
 from lesion.model.engines import Precision, has_gpu
+from serve.access import Access
 from serve.api import PredictAPI, end_with_parent
 from serve.board import Board
+from serve.champion import open_champion, open_given
 from serve.dispatch import Dispatcher
 from serve.errors import add_error_handlers
 from serve.memory import return_large_blocks
 from serve.middleware import BodyLimits, RequestContext
 from serve.openapi import describe
-from serve.routes import predict, status
+from serve.routes import ROUTERS
 from serve.schemas import ServerLimits
+from serve.state import fill_state
 
 logger = logging.getLogger(__name__)
 
 _MONITOR_S = 0.25
 _RESTART_PAUSE_S = 2.0  # before a worker that never became ready is started again
 _DRAIN_S = 10  # how long requests may still be answered at shutdown
+UPLOAD_PATH = "/upload_training_data"
 _HOSTS = {"localhost": "127.0.0.1"}
 
 
 def create_server(
-    bundle: Path | str,
+    bundle: Path | str | None,
+    storage: Storage | None = None,
     *,
     device: str = "auto",
     precision: Precision = "auto",
@@ -56,16 +64,21 @@ def create_server(
     queue_size: int = 256,
     request_timeout: float = 30.0,
     max_body_bytes: int = 21 * 2**20,
+    max_upload_bytes: int = 64 * 2**20,
     max_held_bytes: int = 64 * 2**20,
     max_image_bytes: int = 20 * 2**20,
     max_pixels: int = 50_000_000,
     min_side: int = 16,
     start_timeout: float = 120.0,
+    access: Mapping[str, Any] | None = None,
+    intake: IntakeSettings | None = None,
 ) -> "Server":
-    """Build a server for a bundle; ``run`` starts it.
+    """Build a server for a bundle, or for the champion of a storage; ``run`` starts it.
 
     Args:
-        bundle: The bundle's folder.
+        bundle: The bundle's folder. With a storage it may be None, and else must be a version that the storage knows:
+            the champion is what is served.
+        storage: The loop's database and files; None to serve the bundle and keep no state.
         device: ``auto``, ``cpu``, ``cuda`` (every GPU there is) or ``torch`` (torch on the CPU).
         precision: ``auto``, ``f32``, ``bf16`` or ``f16``.
         threads: CPU threads for one image in one worker.
@@ -76,18 +89,21 @@ def create_server(
         queue_size: The most requests that wait or are computed at once; more are answered 503.
         request_timeout: Seconds for a body to arrive, and then for its answer.
         max_body_bytes: The largest request body.
+        max_upload_bytes: The largest body of training data.
         max_held_bytes: About the most that all bodies being answered may hold together, in each API process; what is
             above waits unread.
         max_image_bytes: The largest image file.
         max_pixels: The largest image.
         min_side: The smallest side of an image in pixels.
         start_timeout: Seconds in which every worker must have loaded.
+        access: Settings of :class:`serve.access.Access`: ``open_access``, ``per_minute`` and ``per_day``.
+        intake: How uploaded images are judged.
 
     Raises:
         BundleError: The bundle is not whole.
-        ConfigError: A setting makes no sense here.
+        ConfigError: A setting makes no sense here, or the storage has no champion or another model than the bundle.
     """
-    opened = Bundle.open(bundle)
+    opened = open_champion(storage, bundle) if storage else open_given(bundle)
     if device == "auto":
         device = "cuda" if has_gpu() else "cpu"
     if device not in ("cpu", "cuda", "torch"):
@@ -102,6 +118,7 @@ def create_server(
         "request_timeout": request_timeout,
         "max_batch_size": max_batch_size,
         "max_body_bytes": max_body_bytes,
+        "max_upload_bytes": max_upload_bytes,
     }
     for name, value in numbers.items():
         if value <= 0:
@@ -110,6 +127,7 @@ def create_server(
         raise ConfigError(f"batch_timeout={batch_timeout} must lie between 0 and request_timeout={request_timeout}.")
     api = PredictAPI(
         opened.path,
+        storage,
         device=device,
         threads=threads,
         precision=precision,
@@ -119,6 +137,7 @@ def create_server(
     )
     limits = ServerLimits(
         max_body_bytes=max_body_bytes,
+        max_upload_bytes=max_upload_bytes,
         max_image_bytes=max_image_bytes,
         max_pixels=max_pixels,
         min_side=min_side,
@@ -129,11 +148,14 @@ def create_server(
         api,
         opened,
         limits,
+        storage=storage,
         accelerator="cuda" if device == "cuda" else "cpu",
         workers=workers,
         api_processes=api_processes,
         max_held_bytes=max_held_bytes,
         start_timeout=start_timeout,
+        access=access or {},
+        intake=intake or IntakeSettings(),
     )
 
 
@@ -146,13 +168,16 @@ class Server(litserve.LitServer):  # type: ignore[misc]
 
     Args:
         api: What the workers run.
-        bundle: The bundle that is served.
+        bundle: The bundle that is served at the start.
         limits: What is refused.
+        storage: Where the champion is followed, if anywhere.
         accelerator: ``cpu`` or ``cuda``; never ``auto``, for which LitServe imports torch.
         workers: Workers for each device.
         api_processes: HTTP processes; one for every four workers when None.
         max_held_bytes: The most bytes of bodies held at once.
         start_timeout: Seconds in which every worker must have loaded.
+        access: Settings of :class:`serve.access.Access`.
+        intake: How uploaded images are judged.
     """
 
     def __init__(
@@ -161,16 +186,22 @@ class Server(litserve.LitServer):  # type: ignore[misc]
         bundle: Bundle,
         limits: ServerLimits,
         *,
+        storage: Storage | None,
         accelerator: str,
         workers: int,
         api_processes: int | None,
         max_held_bytes: int,
         start_timeout: float,
+        access: Mapping[str, Any],
+        intake: IntakeSettings,
     ) -> None:
         self.bundle = bundle
         self.limits = limits
+        self.storage = storage
         self.max_held_bytes = max_held_bytes
         self.start_timeout = start_timeout
+        self.access_settings = access
+        self.intake_settings = intake
         self.failed = False
         self._stopping = False
         super().__init__(
@@ -192,8 +223,8 @@ class Server(litserve.LitServer):  # type: ignore[misc]
         """Put our routes in place of LitServe's, whose errors are opaque; ``/docs`` goes, as it loads remote assets."""
         app: FastAPI = self.app
         app.router.routes = [route for route in app.router.routes if getattr(route, "path", "") == app.openapi_url]
-        app.include_router(predict.router)
-        app.include_router(status.router)
+        for router in ROUTERS:
+            app.include_router(router)
         add_error_handlers(app)
         describe(app, __version__)
 
@@ -204,6 +235,7 @@ class Server(litserve.LitServer):  # type: ignore[misc]
             max_body_bytes=self.limits.max_body_bytes,
             max_total_bytes=self.max_held_bytes,
             timeout=self.limits.request_timeout_s,
+            larger={UPLOAD_PATH: self.limits.max_upload_bytes},
         )
         self.app.add_middleware(RequestContext)
 
@@ -216,9 +248,10 @@ class Server(litserve.LitServer):  # type: ignore[misc]
         dispatcher = Dispatcher(
             self.board, index, queue, self.response_buffer, self.limits.queue_size, self.limits.request_timeout_s
         )
-        app.state.bundle, app.state.board, app.state.limits = self.bundle, self.board, self.limits
-        app.state.dispatcher = dispatcher
-        async with super().lifespan(app):
+        app.state.board, app.state.limits, app.state.dispatcher = self.board, self.limits, dispatcher
+        fill_state(app.state, self.bundle, self.storage, self.intake_settings)
+        app.state.access = Access(self.storage, **self.access_settings, api_processes=self.api_processes)
+        async with super().lifespan(app), app.state.access.running():
             watch = asyncio.create_task(dispatcher.watch())
             try:
                 yield

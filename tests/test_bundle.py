@@ -16,8 +16,10 @@ from safetensors.numpy import save
 
 from lesion.errors import BundleError
 from lesion.model.bundle import GOLDEN_TOLERANCE, Bundle, canonical_json, seal, version_of
+from lesion.model.domain import Domain
 
 SIZE = 16
+DOMAIN = Domain.fit(np.random.default_rng(0).normal(size=(40, 4)), np.random.default_rng(1).normal(size=(9, 4)))
 GOLDEN = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32)
 FACTS = {
     "name": "made",
@@ -34,6 +36,7 @@ def write_files(folder: Path) -> Path:
     (folder / "model.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch")
     (folder / "model.safetensors").write_bytes(save({"weight": np.zeros((3, 4), np.float32)}))
     np.savez(folder / "golden.npz", images=np.zeros((2, SIZE, SIZE, 3), np.uint8), probabilities=GOLDEN)
+    DOMAIN.save(folder / "domain.npz")
     (folder / "MODEL_CARD.md").write_text("# made\n")
     (folder / "report").mkdir()
     (folder / "report" / "report.html").write_text("<html></html>")
@@ -71,7 +74,7 @@ def test_what_is_sealed_is_read_back(bundle: Path) -> None:
     assert opened.temperature == 2.0
     assert opened.name == "made"
     assert set(opened.facts["files"]) == {
-        "model.onnx", "model.safetensors", "golden.npz", "MODEL_CARD.md", "report/report.html",
+        "model.onnx", "model.safetensors", "golden.npz", "domain.npz", "MODEL_CARD.md", "report/report.html",
     }  # fmt: skip
     images, probabilities = opened.golden()
     assert images.shape == (2, SIZE, SIZE, 3)
@@ -183,6 +186,24 @@ def _pickled_golden(path: Path) -> None:
     reseal(path)
 
 
+def _write_domain(path: Path, **changes: object) -> None:
+    with np.load(path / "domain.npz") as arrays:
+        np.savez(path / "domain.npz", **(dict(arrays) | changes))
+    reseal(path)
+
+
+def _pickled_domain(path: Path) -> None:
+    _write_domain(path, mean=np.array([{"code": "runs"}], dtype=object))
+
+
+def _domain_of_no_distance(path: Path) -> None:
+    _write_domain(path, scalars=np.array([1.0, np.nan]))
+
+
+def _domain_that_does_not_fit(path: Path) -> None:
+    _write_domain(path, mean=np.zeros(3, np.float32))
+
+
 def _raw_pickle_as_golden(path: Path) -> None:
     (path / "golden.npz").write_bytes(pickle.dumps([1, 2, 3]))
     reseal(path)
@@ -244,7 +265,11 @@ def _bomb_as_golden(path: Path) -> None:
         (_torch_archive_as_model, "bundle_pickle"),
         (_data_outside, "bundle_external_data"),
         (_bomb_as_golden, "bundle_file_invalid"),
-        (lambda path: reseal(path, format=2), "bundle_format_unknown"),
+        (lambda path: (path / "domain.npz").unlink(), "bundle_file_missing"),
+        (_pickled_domain, "bundle_pickle"),
+        (_domain_of_no_distance, "bundle_file_invalid"),
+        (_domain_that_does_not_fit, "bundle_file_invalid"),
+        (lambda path: reseal(path, format=1), "bundle_format_unknown"),
         (lambda path: reseal(path, files={}), "bundle_file_unexpected"),
         (_hash_left_out, "bundle_facts_invalid"),
         (lambda path: reseal(path, classes="glioma"), "bundle_facts_invalid"),
@@ -255,13 +280,14 @@ def test_a_damaged_bundle_is_refused(bundle: Path, damage: Callable[[Path], obje
     assert refusal(bundle) == code
 
 
-def answering(probabilities: np.ndarray, precision: str) -> object:
+def answering(probabilities: np.ndarray, precision: str, features: int = 4) -> object:
     class Engine:
         def __init__(self) -> None:
             self.precision = precision
 
         def __call__(self, images: np.ndarray) -> SimpleNamespace:
-            return SimpleNamespace(logits=2.0 * np.log(probabilities))  # 2 is the temperature
+            logits = 2.0 * np.log(probabilities)  # 2 is the temperature
+            return SimpleNamespace(logits=logits, features=np.zeros((len(images), features)))
 
     return Engine()
 
@@ -278,3 +304,9 @@ def test_golden_answers_are_held_to_what_the_precision_allows(bundle: Path, prec
         with pytest.raises(BundleError) as caught:
             opened.check_golden(answering(wrong, precision))
         assert caught.value.code == "bundle_golden_mismatch"
+
+
+def test_a_domain_of_another_network_is_found_before_it_serves(bundle: Path) -> None:
+    with pytest.raises(BundleError, match=r"domain\.npz") as caught:
+        Bundle.open(bundle).check_golden(answering(GOLDEN, "f32", features=5))
+    assert caught.value.code == "bundle_golden_mismatch"

@@ -69,6 +69,7 @@ def test_json_lines(predict: Command, folder: Path) -> None:
         assert row["confidence"] == max(row["probabilities"].values()) == row["probabilities"][row["predicted_class"]]
         assert sum(row["probabilities"].values()) == pytest.approx(1.0, abs=1e-5)
         assert row["inference_time_ms"] > 0
+        assert row["in_domain"] == (row["domain_distance"] <= 1)
         assert len(row["model_version"]) == 12
 
 
@@ -82,6 +83,7 @@ def test_csv_is_safe_in_a_spreadsheet(predict: Command, folder: Path, monkeypatc
         parts = [float(value) for name, value in row.items() if name.startswith("probability_")]
         assert sum(parts) == pytest.approx(1.0, abs=1e-5)
         assert max(parts) == float(row["confidence"]) == float(row[f"probability_{row['predicted_class']}"])
+        assert row["in_domain"] == str(float(row["domain_distance"]) <= 1).lower()
         assert row["code"] == row["error"] == ""
 
 

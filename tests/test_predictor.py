@@ -29,8 +29,9 @@ class FakeEngine:
     name = "fake"
     precision = "f32"
 
-    def __init__(self, classes: int, seconds: float = 0.0) -> None:
-        self.classes, self.seconds, self.calls = classes, seconds, 0
+    def __init__(self, bundle: Bundle, seconds: float = 0.0) -> None:
+        self.classes, self.seconds, self.calls = len(bundle.classes), seconds, 0
+        self.width = len(bundle.domain().mean)
         self.scale = 1.0
 
     def __call__(self, images: np.ndarray) -> Outputs:
@@ -38,7 +39,11 @@ class FakeEngine:
         time.sleep(self.seconds)
         logits = np.zeros((len(images), self.classes), np.float32)
         logits[:, :3] = images.mean((1, 2)) / 32.0 * self.scale
-        return Outputs(logits, np.zeros((len(images), 2)), np.zeros((len(images), self.classes, 2, 2), np.float32))
+        return Outputs(
+            logits,
+            np.zeros((len(images), self.width), np.float32),
+            np.zeros((len(images), self.classes, 2, 2), np.float32),
+        )
 
 
 def test_golden_images_give_golden_answers(predictor: Predictor) -> None:
@@ -83,7 +88,7 @@ def test_the_temperature_is_applied(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
     red = np.zeros((32, 32, 3), np.uint8)
     red[..., 0] = 64  # a logit of 2 for the first class, 0 for the others
-    answer = Predictor(bundle, FakeEngine(len(bundle.classes))).predict([encode(red)])[0]
+    answer = Predictor(bundle, FakeEngine(bundle)).predict([encode(red)])[0]
     assert isinstance(answer, Prediction)
     weight = np.exp(2.0 / bundle.temperature)
     assert answer.confidence == pytest.approx(weight / (weight + len(bundle.classes) - 1), abs=1e-6)
@@ -91,7 +96,7 @@ def test_the_temperature_is_applied(bundle_path: Path) -> None:
 
 def test_the_time_is_the_engines_alone(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
-    slow = Predictor(bundle, FakeEngine(len(bundle.classes), seconds=0.05))
+    slow = Predictor(bundle, FakeEngine(bundle, seconds=0.05))
     for answer in slow.predict([encode(gradient(900, 900))] * 3):
         assert isinstance(answer, Prediction)
         assert 50.0 <= answer.inference_time_ms < 200.0
@@ -99,7 +104,7 @@ def test_the_time_is_the_engines_alone(bundle_path: Path) -> None:
 
 def test_an_explanation_needs_no_forward_pass(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
-    engine = FakeEngine(len(bundle.classes))
+    engine = FakeEngine(bundle)
     answer = Predictor(bundle, engine).predict([encode(gradient())])[0]
     assert isinstance(answer, Prediction)
     for name in (None, *bundle.classes):
@@ -124,7 +129,9 @@ def test_an_explanation_is_the_map_of_its_class_over_what_the_network_saw(predic
 
 def test_top_names_the_most_probable_first() -> None:
     empty = np.zeros((3, 1, 1), np.float32)
-    made = Prediction("b", 0.5, {"a": 0.2, "b": 0.5, "c": 0.3}, 1.0, "v", empty, np.zeros((1, 1, 3), np.uint8))
+    made = Prediction(
+        "b", 0.5, {"a": 0.2, "b": 0.5, "c": 0.3}, 1.0, "v", 0.5, True, empty, np.zeros((1, 1, 3), np.uint8)
+    )
     assert list(made.top().items()) == [("b", 0.5), ("c", 0.3), ("a", 0.2)]
     assert list(made.top(2)) == ["b", "c"]
 
@@ -132,9 +139,7 @@ def test_top_names_the_most_probable_first() -> None:
 def test_decoding_in_threads_keeps_the_order(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
     shades = [Image.new("RGB", (32, 32), (shade, 0, 0)) for shade in range(0, 250, 10)]
-    answers = Predictor(bundle, FakeEngine(len(bundle.classes)), decoders=4).predict(
-        [encode(shade) for shade in shades]
-    )
+    answers = Predictor(bundle, FakeEngine(bundle), decoders=4).predict([encode(shade) for shade in shades])
     confidences = [answer.confidence for answer in answers if isinstance(answer, Prediction)]
     assert len(confidences) == len(shades)
     assert confidences == sorted(confidences)
@@ -142,7 +147,7 @@ def test_decoding_in_threads_keeps_the_order(bundle_path: Path) -> None:
 
 def test_limits_are_the_callers(bundle_path: Path) -> None:
     bundle = Bundle.open(bundle_path)
-    strict = Predictor(bundle, FakeEngine(len(bundle.classes)), Limits(max_pixels=1000))
+    strict = Predictor(bundle, FakeEngine(bundle), Limits(max_pixels=1000))
     answer = strict.predict([encode(gradient())])[0]
     assert isinstance(answer, ImageError)
     assert answer.code == "image_too_many_pixels"
@@ -156,7 +161,7 @@ def test_auto_serves_in_f32_where_half_precision_misses_the_golden_answers(
     def rough(bundle: Bundle, device: str, threads: int, precision: str) -> object:
         if precision == "f32":
             return real(bundle, device, threads, precision)
-        engine = FakeEngine(len(bundle.classes))
+        engine = FakeEngine(bundle)
         engine.precision, engine.scale = "bf16", 1e6
         return engine
 

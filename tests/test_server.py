@@ -85,13 +85,16 @@ def test_an_answer_is_the_predictors(server: ServerProcess, predictor: Predictor
     assert response.status_code == 200
     answer = response.json()
     assert set(answer) == {
-        "predicted_class", "confidence", "probabilities", "inference_time_ms", "model_version", "request_id",
+        "predicted_class", "confidence", "probabilities", "inference_time_ms", "model_version", "domain_distance",
+        "in_domain", "request_id",
     }  # fmt: skip
     assert answer["predicted_class"] == expected.predicted_class
     assert answer["confidence"] == expected.confidence
     assert answer["probabilities"] == expected.probabilities
     assert list(answer["probabilities"].values()) == sorted(answer["probabilities"].values(), reverse=True)
     assert answer["model_version"] == predictor.bundle.version
+    assert answer["domain_distance"] == expected.domain_distance
+    assert answer["in_domain"] == expected.in_domain
     assert answer["request_id"] == response.headers["x-request-id"]
     assert 0 < answer["inference_time_ms"] < 5000
 
@@ -142,8 +145,9 @@ def test_health_and_info_and_index(server: ServerProcess, predictor: Predictor) 
     health = server.client.get("/health")
     assert health.status_code == 200
     assert health.json() == {
-        "status": "ready", "live": True, "ready": True, "workers": {"ready": 2, "total": 2},
-        "model_version": predictor.bundle.version,
+        "status": "ready", "live": True, "ready": True,
+        "workers": {"ready": 2, "total": 2, "versions": [predictor.bundle.version] * 2},
+        "model_version": predictor.bundle.version, "ledger": "none",
     }  # fmt: skip
     info = server.client.get("/info").json()
     assert info["classes"] == list(predictor.bundle.classes)
@@ -246,7 +250,7 @@ def test_a_length_over_the_limit_is_refused_before_the_body(strict: ServerProces
 def test_a_body_that_does_not_come_is_given_up(strict: ServerProcess) -> None:
     with socket.create_connection(("127.0.0.1", strict.port), timeout=10) as connection:
         connection.sendall(
-            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
+            b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nabc"
         )
         begin = time.monotonic()
         answer = b"".join(iter(lambda: connection.recv(4096), b""))  # the server closes what it will not read on

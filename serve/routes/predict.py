@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from lesion.errors import LesionError
+from serve.access import require
 from serve.api import Job
 from serve.errors import RequestError
 from serve.schemas import PredictionAnswer, ProblemDetails
@@ -24,7 +25,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": ProblemDetails, "description": text} for status, text in _REFUSALS.items()
 }
 
-router = APIRouter(tags=["prediction"])
+router = APIRouter(tags=["prediction"], dependencies=[require("viewer")])
 
 
 @router.post(

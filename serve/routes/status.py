@@ -1,15 +1,18 @@
 """``GET /``, ``GET /health`` and ``GET /info``: answered by the API process alone, without a model call."""
 
+from typing import Literal
+
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from lesion.images import FORMATS
+from serve.access import require
 from serve.schemas import Health, Info, ServerLimits, Workers
 
 router = APIRouter(tags=["status"])
 
 
-@router.get("/", summary="What is here")
+@router.get("/", summary="What is here", dependencies=[require("viewer")])
 async def index(request: Request) -> dict[str, str]:
     """Name the service and its other paths."""
     return {
@@ -29,19 +32,21 @@ async def index(request: Request) -> dict[str, str]:
     responses={503: {"model": Health, "description": "No worker is ready."}},
 )
 async def health(request: Request) -> JSONResponse:
-    """Answer 200 while at least one worker is ready, else 503."""
-    workers = _workers(request)
+    """Answer 200 while at least one worker is ready, else 503; `degraded` is less than it should be, yet it answers."""
+    workers, ledger = _workers(request), _ledger(request)
+    whole = workers.ready == workers.total and ledger != "unreachable"
     answer = Health(
-        status="unavailable" if not workers.ready else "ready" if workers.ready == workers.total else "degraded",
+        status="unavailable" if not workers.ready else "ready" if whole else "degraded",
         live=True,
         ready=workers.ready > 0,
         workers=workers,
         model_version=request.app.state.bundle.version,
+        ledger=ledger,
     )
     return JSONResponse(answer.model_dump(), 200 if answer.ready else 503)
 
 
-@router.get("/info", summary="The model and the limits")
+@router.get("/info", summary="The model and the limits", dependencies=[require("viewer")])
 async def info(request: Request) -> Info:
     """Describe the model that is served: classes, version, metrics, engine, limits."""
     state = request.app.state
@@ -66,4 +71,11 @@ async def info(request: Request) -> Info:
 
 def _workers(request: Request) -> Workers:
     board = request.app.state.board
-    return Workers(ready=board.ready, total=len(board.pids))
+    return Workers(ready=board.ready, total=len(board.pids), versions=board.versions)
+
+
+def _ledger(request: Request) -> Literal["none", "followed", "unreachable"]:
+    state = request.app.state
+    if state.follower is None:
+        return "none"
+    return "followed" if state.follower.well and state.board.following else "unreachable"

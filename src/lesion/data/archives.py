@@ -70,19 +70,25 @@ def _refused(archive: Path, why: str) -> DataError:
     )
 
 
+def entry_fault(entry: zipfile.ZipInfo) -> str | None:
+    """Say what makes an entry unfit to be unpacked, as the rest of a sentence about it; None if nothing does."""
+    name, path, mode = entry.filename, PurePosixPath(entry.filename), entry.external_attr >> 16
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
+        return "leads out of the folder"
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+        return "is a link or a device"
+    return "is encrypted" if entry.flag_bits & 0x1 else None
+
+
 def _checked(archive: Path, entries: list[zipfile.ZipInfo], max_entries: int) -> list[zipfile.ZipInfo]:
     """The entries to write, after all of them have been looked at."""
     if len(entries) > max_entries:
         raise _refused(archive, f"it has {len(entries):,} entries, more than the {max_entries:,} allowed")
     seen, wanted = set[str](), []
     for entry in entries:
-        name, path, mode = entry.filename, PurePosixPath(entry.filename), entry.external_attr >> 16
-        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
-            raise _refused(archive, f"its entry {name!r} leads out of the folder")
-        if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise _refused(archive, f"its entry {name!r} is a link or a device")
-        if entry.flag_bits & 0x1:
-            raise _refused(archive, f"its entry {name!r} is encrypted")
+        name, path = entry.filename, PurePosixPath(entry.filename)
+        if fault := entry_fault(entry):
+            raise _refused(archive, f"its entry {name!r} {fault}")
         if entry.is_dir():
             continue
         if str(path).casefold() in seen:

@@ -82,9 +82,9 @@ def near_duplicate_pairs(descriptors: Descriptors) -> Ints:
     """
     first, inverse = _distinct(descriptors)
     distinct = descriptors.thumbnails[first]
-    pictures = _pictures(distinct)
-    found = first[_search(pictures, pictures, later_only=True)]
-    detailed = np.any(pictures.plain, axis=(1, 2)).reshape(len(first))
+    seen = pictures(distinct)
+    found = first[search(seen, seen, later_only=True)]
+    detailed = np.any(seen.plain, axis=(1, 2)).reshape(len(first))
     copies = np.flatnonzero((first[inverse] != np.arange(len(inverse))) & detailed[inverse])
     equal = np.stack([first[inverse[copies]], copies], axis=1)
     return np.unique(np.concatenate([found, equal]), axis=0)
@@ -99,8 +99,8 @@ def near_duplicates_of(query: Descriptors, reference: Descriptors) -> Ints:
     """
     first, inverse = _distinct(query)
     reference_first, _ = _distinct(reference)
-    wanted, known = _pictures(query.thumbnails[first]), _pictures(reference.thumbnails[reference_first])
-    found = _search(wanted, known, later_only=False)
+    wanted, known = pictures(query.thumbnails[first]), pictures(reference.thumbnails[reference_first])
+    found = search(wanted, known, later_only=False)
     counts = np.bincount(found[:, 0], minlength=len(first))
     starts = np.cumsum(counts) - counts
     rows = np.repeat(np.arange(len(inverse)), counts[inverse])
@@ -149,21 +149,22 @@ def _distinct(descriptors: Descriptors) -> tuple[Ints, Ints]:
     return first[order], np.argsort(order)[inverse.reshape(-1)]
 
 
-class _Pictures(NamedTuple):
+class Pictures(NamedTuple):
     """What the search sees of N images."""
 
     plain: Floats  # (N, 16, 16) coarse, of zero mean and unit length, so that a product is a correlation; else zero
     zoomed: Floats  # (N, 16, 16) the same of the middle of the image: what a crop of a few per cent leaves
     fine: NDArray[np.float16]  # (N, SIDE, SIDE) for the registration
 
-    def rows(self, part: slice) -> "_Pictures":
-        return _Pictures(self.plain[part], self.zoomed[part], self.fine[part])
+    def rows(self, part: slice) -> "Pictures":
+        """Return some of the images, without copying."""
+        return Pictures(self.plain[part], self.zoomed[part], self.fine[part])
 
 
-def _pictures(thumbnails: NDArray[np.uint8]) -> _Pictures:
+def pictures(thumbnails: NDArray[np.uint8]) -> Pictures:
     """Derive the pictures of distinct thumbnails, a chunk at a time so that the temporaries stay small."""
     coarse_side = SIDE // _COARSE_STEP
-    result = _Pictures(
+    result = Pictures(
         np.empty((len(thumbnails), coarse_side, coarse_side), np.float32),
         np.empty((len(thumbnails), coarse_side, coarse_side), np.float32),
         np.empty(thumbnails.shape, np.float16),
@@ -209,7 +210,7 @@ def _zoomed(grey: Floats) -> Floats:
     return result
 
 
-def _search(query: _Pictures, reference: _Pictures, *, later_only: bool) -> Ints:
+def search(query: Pictures, reference: Pictures, *, later_only: bool) -> Ints:
     """Accepted pairs (P, 2) in order; ``later_only`` to compare one set with its own later rows."""
     accepted = [np.empty((0, 2), np.int64)]
     for start in range(0, len(query.plain), _CHUNK):
@@ -226,7 +227,7 @@ def _search(query: _Pictures, reference: _Pictures, *, later_only: bool) -> Ints
     return np.concatenate(accepted)
 
 
-def _candidates(query: _Pictures, reference: _Pictures, *, later_only: bool) -> tuple[Ints, Ints, Ints]:
+def _candidates(query: Pictures, reference: Pictures, *, later_only: bool) -> tuple[Ints, Ints, Ints]:
     """Pairs worth registering: row of query, row of reference, and how they match best.
 
     That is twice the place in ``_SCALES``, plus one when the query is mirrored.

@@ -10,7 +10,16 @@ from rich.progress import track
 
 from lesion.data.duplicates import Descriptor, describe
 from lesion.errors import ImageError
-from lesion.images import bytes_sha256, decode, perceptual_hash, pixels_sha256, probe, read
+from lesion.images import (
+    DEFAULT_LIMITS,
+    Limits,
+    bytes_sha256,
+    decode,
+    perceptual_hash,
+    pixels_sha256,
+    probe,
+    read,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +62,19 @@ class Refused:
 def inspect(path: Path) -> Inspected | Refused:
     """Decode one image and note its facts, or why it was refused."""
     try:
-        data = read(path)
-        facts = probe(data)
-        image = decode(data)
+        return examine(read(path))
     except ImageError as error:
         return Refused(error.code, error.message)
+
+
+def examine(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Inspected:
+    """Decode the bytes of an image file once and note its facts.
+
+    Raises:
+        ImageError: As `lesion.images.decode` does.
+    """
+    facts = probe(data, limits)
+    image = decode(data, limits)
     return Inspected(
         sha256=bytes_sha256(data),
         pixel_sha256=pixels_sha256(image),

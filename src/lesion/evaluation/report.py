@@ -59,7 +59,7 @@ def write_report(
         faithfulness: What ``faithfulness`` returned.
         facts: ``Manifest.facts()``.
         leakage: ``Leakage.to_dict()`` with, if there are any, ``contact_sheet_png`` (bytes) and ``folder_score`` (the
-            metrics on the split that came with the data).
+            metrics on the split that came with the data; after ``folder_epochs``, where those were fewer).
         history: ``metrics.csv`` of Lightning's CSV logger.
         config: The run's configuration as YAML.
         lineage: Where the model comes from: versions, commit, parent.

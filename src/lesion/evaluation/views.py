@@ -163,6 +163,7 @@ def leakage(leakage: Mapping[str, Any] | None, evaluation: Evaluation) -> dict[s
         "finding": findings.leakage_finding(leakage),
         "per_class": leakage.get("per_class") or {},
         "sheet": f"data:image/png;base64,{base64.b64encode(sheet).decode()}" if sheet else None,
+        "epochs": leakage.get("folder_epochs"),
         "scores": [
             {"title": TITLES[key], "here": evaluation.metrics[f"{evaluation.prefix}/{key}"], "folder": folder[key]}
             for key in TITLES

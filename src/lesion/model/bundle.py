@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from lesion.errors import BundleError
 from lesion.evaluation.calibration import softmax
 from lesion.model.bundle_files import check_content, check_names, read_golden
+from lesion.model.domain import Domain
 from lesion.preprocessing import Preprocessing
 
-FORMAT = 1
+FORMAT = 2  # 2 came with domain.npz
 FACTS_FILE = "bundle.json"
 MAX_FACTS_BYTES = 4 * 2**20
 
@@ -28,12 +29,16 @@ MAX_FACTS_BYTES = 4 * 2**20
 GOLDEN_TOLERANCE = {"f32": 1e-3, "f16": 2e-2, "bf16": 0.1}
 
 
-class HasLogits(Protocol):
+class GoldenOutputs(Protocol):
     """What the golden check needs of an engine's outputs."""
 
     @property
     def logits(self) -> NDArray[np.float32]:
         """(B, C)."""
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """(B, D)."""
 
 
 class GoldenEngine(Protocol):
@@ -43,7 +48,7 @@ class GoldenEngine(Protocol):
     def precision(self) -> str:
         """One of ``f32``, ``f16``, ``bf16``."""
 
-    def __call__(self, images: NDArray[np.uint8]) -> "HasLogits":
+    def __call__(self, images: NDArray[np.uint8]) -> GoldenOutputs:
         """Run (B, S, S, 3) images."""
 
 
@@ -93,6 +98,7 @@ class Bundle:
             _check_file(folder / name, name, expected)
         bundle = cls(folder, facts)
         bundle.golden()
+        bundle.domain()
         return bundle
 
     @property
@@ -134,6 +140,10 @@ class Bundle:
         """Return the golden images, (G, S, S, 3) uint8, and the calibrated probabilities they must give, (G, C)."""
         return read_golden(self.path / "golden.npz", self.preprocessing.size, len(self.classes))
 
+    def domain(self) -> Domain:
+        """Return what tells how far an image is from the training images."""
+        return Domain.read(self.path / "domain.npz")
+
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Return calibrated probabilities, (B, C), of (B, C) logits."""
         return softmax(logits, self.temperature)
@@ -152,7 +162,14 @@ class Bundle:
             BundleError: An answer differs by more (``bundle_golden_mismatch``).
         """
         images, expected = self.golden()
-        answers = self.probabilities(engine(images).logits)
+        outputs = engine(images)
+        answers = self.probabilities(outputs.logits)
+        width = len(self.domain().mean)
+        if outputs.features.shape != (len(images), width):
+            raise BundleError(
+                f"The model gives features of shape {outputs.features.shape}, its domain.npz is for {width} an image.",
+                code="bundle_golden_mismatch",
+            )
         if answers.shape != expected.shape:
             raise BundleError(
                 f"The model gives answers of shape {answers.shape}, its golden answers have {expected.shape}.",

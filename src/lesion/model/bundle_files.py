@@ -2,18 +2,19 @@
 
 import re
 import zipfile
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesion.errors import BundleError
 
-REQUIRED = frozenset({"model.onnx", "model.safetensors", "golden.npz", "MODEL_CARD.md"})
+REQUIRED = frozenset({"model.onnx", "model.safetensors", "golden.npz", "domain.npz", "MODEL_CARD.md"})
 _OPTIONAL = re.compile(r"report/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\.(html|json|csv|png)")
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy"})
-_MAX_GOLDEN_BYTES = 256 * 2**20
+_MAX_ARRAYS_BYTES = 256 * 2**20
 _MAX_SAFETENSORS_HEADER = 100 * 2**20  # the format's own limit
 
 
@@ -73,22 +74,8 @@ def read_golden(path: Path, size: int, classes: int) -> tuple[NDArray[np.uint8],
         BundleError: The file holds pickled objects (``bundle_pickle``), or not what it should
             (``bundle_file_invalid``).
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > _MAX_GOLDEN_BYTES:
-                raise BundleError("golden.npz unpacks to more than 256 MiB.", code="bundle_file_invalid")
-        with np.load(path, allow_pickle=False) as arrays:
-            if set(arrays.files) != {"images", "probabilities"}:
-                raise BundleError(
-                    "golden.npz must hold 'images' and 'probabilities' alone.", code="bundle_file_invalid"
-                )
-            images, probabilities = arrays["images"], arrays["probabilities"]
-    except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, NotImplementedError) as error:
-        if "allow_pickle" in str(error) or "Object arrays" in str(error):
-            raise BundleError(
-                "golden.npz holds Python objects, which are never unpickled.", code="bundle_pickle"
-            ) from error
-        raise BundleError(f"golden.npz cannot be read: {error}", code="bundle_file_invalid") from error
+    arrays = read_arrays(path, ("images", "probabilities"))
+    images, probabilities = arrays["images"], arrays["probabilities"]
     right = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:] == (size, size, 3) and len(images) > 0
     if not right or probabilities.dtype != np.float32 or probabilities.shape != (len(images), classes):
         raise BundleError(
@@ -97,6 +84,33 @@ def read_golden(path: Path, size: int, classes: int) -> tuple[NDArray[np.uint8],
             code="bundle_file_invalid",
         )
     return images, probabilities
+
+
+def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Read the arrays of an ``.npz`` without unpickling.
+
+    Args:
+        path: The file.
+        names: What it must hold, no more and no less.
+
+    Raises:
+        BundleError: The file holds pickled objects (``bundle_pickle``), or not what it should
+            (``bundle_file_invalid``).
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _MAX_ARRAYS_BYTES:
+                raise BundleError(f"{path.name} unpacks to more than 256 MiB.", code="bundle_file_invalid")
+        with np.load(path, allow_pickle=False) as arrays:
+            if sorted(arrays.files) != sorted(names):
+                raise BundleError(f"{path.name} must hold {', '.join(names)} alone.", code="bundle_file_invalid")
+            return {name: arrays[name] for name in names}
+    except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, NotImplementedError) as error:
+        if "allow_pickle" in str(error) or "Object arrays" in str(error):
+            raise BundleError(
+                f"{path.name} holds Python objects, which are never unpickled.", code="bundle_pickle"
+            ) from error
+        raise BundleError(f"{path.name} cannot be read: {error}", code="bundle_file_invalid") from error
 
 
 def _refuse_pickle(head: bytes, name: str) -> None:

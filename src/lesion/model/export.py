@@ -46,7 +46,8 @@ def export_bundle(
         temperature: The calibration temperature.
         facts: The sections of ``bundle.json`` that the export does not make itself: name, classes, preprocessing,
             model, calibration, metrics, data, lineage.
-        extras: Writes further files (model card, report) into the folder it is given, before it is sealed.
+        extras: Writes further files (domain, model card, report) into the folder it is given, which has the graph
+            already, before it is sealed.
 
     Returns:
         The bundle, opened and verified.

@@ -33,6 +33,8 @@ class Prediction:
         probabilities: The calibrated probability of each class, in the bundle's order.
         inference_time_ms: Milliseconds the engine took for the batch in which the image was.
         model_version: The bundle's version.
+        domain_distance: How far the image is from what the model was trained on: 1 at the border of its domain.
+        in_domain: Whether it is within; if not, the answer means little.
         cams: (C, h, w) float32, each class's map, not rectified.
         image: (S, S, 3) uint8, what the network saw.
     """
@@ -42,6 +44,8 @@ class Prediction:
     probabilities: dict[str, float]
     inference_time_ms: float
     model_version: str
+    domain_distance: float
+    in_domain: bool
     cams: NDArray[np.float32] = field(repr=False, compare=False)
     image: NDArray[np.uint8] = field(repr=False, compare=False)
 
@@ -87,6 +91,7 @@ class Predictor:
         self._classes = bundle.classes
         self._preprocessing = bundle.preprocessing
         self._version = bundle.version
+        self._domain = bundle.domain()
 
     @classmethod
     def load(
@@ -160,13 +165,19 @@ class Predictor:
         outputs = self.engine(images)
         milliseconds = (time.perf_counter() - start) * 1000.0
         probabilities = self.bundle.probabilities(outputs.logits)
+        distances = self._domain.distances(outputs.features)
         return [
-            self._prediction(row, cams, image, milliseconds)
-            for row, cams, image in zip(probabilities, outputs.cams, images, strict=True)
+            self._prediction(row, float(distance), cams, image, milliseconds)
+            for row, distance, cams, image in zip(probabilities, distances, outputs.cams, images, strict=True)
         ]
 
     def _prediction(
-        self, row: NDArray[np.float32], cams: NDArray[np.float32], image: NDArray[np.uint8], milliseconds: float
+        self,
+        row: NDArray[np.float32],
+        distance: float,
+        cams: NDArray[np.float32],
+        image: NDArray[np.uint8],
+        milliseconds: float,
     ) -> Prediction:
         best = int(row.argmax())
         return Prediction(
@@ -175,6 +186,8 @@ class Predictor:
             probabilities={name: float(value) for name, value in zip(self._classes, row, strict=True)},
             inference_time_ms=milliseconds,
             model_version=self._version,
+            domain_distance=distance,
+            in_domain=distance <= 1.0,
             cams=cams,
             image=image,
         )

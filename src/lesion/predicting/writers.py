@@ -67,6 +67,8 @@ class JsonWriter:
                 "probabilities": row.answer.top(self._top_k),
                 "inference_time_ms": round(row.answer.inference_time_ms, 3),
                 "model_version": row.answer.model_version,
+                "domain_distance": row.answer.domain_distance,
+                "in_domain": row.answer.in_domain,
             }
             if row.overlay:
                 value["overlay"] = row.overlay
@@ -101,6 +103,8 @@ class CsvWriter:
                 *middle,
                 "inference_time_ms",
                 "model_version",
+                "domain_distance",
+                "in_domain",
                 "overlay",
                 "code",
                 "error",
@@ -110,7 +114,7 @@ class CsvWriter:
     def write(self, row: Row) -> None:
         """Write one line."""
         if isinstance(row.answer, ImageError):
-            self._put([row.name, "", "", *[""] * self._width, "", "", "", row.answer.code, row.answer.message])
+            self._put([row.name, "", "", *[""] * self._width, *[""] * 5, row.answer.code, row.answer.message])
             return
         answer = row.answer
         middle: list[str] = [f"{answer.probabilities[name]:.6f}" for name in self._classes]
@@ -124,6 +128,8 @@ class CsvWriter:
                 *middle,
                 f"{answer.inference_time_ms:.3f}",
                 answer.model_version,
+                f"{answer.domain_distance:.4f}",
+                str(answer.in_domain).lower(),
                 row.overlay,
                 "",
                 "",
@@ -173,6 +179,7 @@ class TableWriter:
             else:
                 ranked = row.answer.top(self._top_k).items()
                 words = ", ".join(f"{label} {100 * value:.1f} %" for label, value in ranked)
+                words += "" if row.answer.in_domain else " (unlike the training images)"
                 table.add_row(name, Text(words), f"{row.answer.inference_time_ms:.1f}")
         self._console.print(table)
         self._rows.clear()

@@ -10,14 +10,20 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
+from lesion.cores import available_cores
 from lesion.data.datamodule import DataModule
 from lesion.evaluation.evaluation import Evaluation, finite
 from lesion.evaluation.report import TITLES
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
+from lesion.model.domain import Domain
+from lesion.model.engines import Engine, OpenVINOEngine
 from lesion.model.export import export_bundle
 
 AGREEMENT_IMAGES = 16  # images of the test split on which the exported graph must agree with torch
+DOMAIN_IMAGES = 2000  # of the train split; more move the border of the domain by little
+_CALIBRATION_IMAGES = 1000
+_BATCH = 32
 
 
 def write_bundle(
@@ -29,6 +35,7 @@ def write_bundle(
     metrics: Mapping[str, float],
     data: Mapping[str, Any],
     lineage: Mapping[str, Any],
+    config: Mapping[str, Any],
 ) -> Bundle:
     """Export a run as ``output/bundle``, with its report, metrics and model card.
 
@@ -41,6 +48,7 @@ def write_bundle(
         metrics: The metrics to record.
         data: ``Manifest.facts()`` of its data.
         lineage: Where it comes from.
+        config: The composed config of the run, resolved: what a retraining starts from.
 
     Raises:
         BundleError: The exported graph does not give the model's answers.
@@ -55,9 +63,13 @@ def write_bundle(
         "metrics": finite(dict(metrics)),
         "data": {key: data[key] for key in ("name", "fingerprint", "policy", "images", "groups", "patients")},
         "lineage": dict(lineage),
+        "config": dict(config),
     }
 
     def extras(folder: Path) -> None:
+        fit_domain(OpenVINOEngine(folder / "model.onnx", available_cores(), "f32"), datamodule).save(
+            folder / "domain.npz"
+        )
         (folder / "MODEL_CARD.md").write_text(
             model_card(facts | {"data": data}, evaluation, model.weights.sentence()), "utf-8"
         )
@@ -72,9 +84,30 @@ def write_bundle(
 def spread_images(datamodule: DataModule, count: int, split: str = "test") -> NDArray[np.uint8]:
     """Return at most ``count`` preprocessed images spread evenly over a split and its classes, (N, S, S, 3) uint8."""
     dataset = datamodule.dataset(split)
-    by_class = np.argsort(dataset.labels, kind="stable")
-    rows = by_class[np.unique(np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int))]
-    return np.stack([dataset.pixels(int(row)) for row in rows])
+    return np.stack([dataset.pixels(row) for row in _spread(dataset.labels, count)])
+
+
+def fit_domain(engine: Engine, datamodule: DataModule) -> Domain:
+    """Describe what a model was trained on by the features that its engine gives.
+
+    Raises:
+        BundleError: There are too few images, or the features are not finite.
+    """
+
+    def features(split: str, count: int) -> NDArray[np.float32]:
+        dataset = datamodule.dataset(split)
+        rows = _spread(dataset.labels, count)
+        batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
+        return np.concatenate([engine(np.stack([dataset.pixels(row) for row in batch])).features for batch in batches])
+
+    return Domain.fit(features("train", DOMAIN_IMAGES), features("calibration", _CALIBRATION_IMAGES))
+
+
+def _spread(labels: NDArray[np.int64], count: int) -> list[int]:
+    """At most ``count`` rows spread evenly over the classes."""
+    by_class = np.argsort(labels, kind="stable")
+    chosen = np.unique(np.linspace(0, len(labels) - 1, min(count, len(labels))).round().astype(int))
+    return [int(row) for row in by_class[chosen]]
 
 
 def model_card(facts: Mapping[str, Any], evaluation: Evaluation, weights: str) -> str:

@@ -1,8 +1,12 @@
 """What a person sees while a model trains: a live bar on a terminal, a line an epoch everywhere."""
 
+import json
 import logging
+import math
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -103,3 +107,78 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+class ProgressFile(Callback):
+    """Keeps a small JSON file that says how far training is, for the process that waits for it.
+
+    It holds ``phase`` (``train`` or ``evaluate``), ``epoch`` (how many are done), ``epochs``, ``share`` of the
+    training, ``seconds_left`` and ``metrics`` (one object an epoch). A run that goes on from a checkpoint keeps the
+    metrics of the epochs before.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__()
+        self._path = Path(path)
+        self._metrics: list[dict[str, Any]] = []
+        self._written = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read what an interrupted run had written."""
+        with suppress(OSError, ValueError, KeyError):
+            self._metrics = json.loads(self._path.read_text("utf-8"))["metrics"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep of it what the checkpoint has seen."""
+        self._metrics = [row for row in self._metrics if row["epoch"] <= trainer.current_epoch]
+        self._write(trainer, 0.0)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: tuple[Tensor, Tensor],
+        batch_idx: int,
+    ) -> None:
+        """Write now and then."""
+        if time.monotonic() - self._written > _FILE_S:
+            self._write(trainer, (batch_idx + 1) / max(int(trainer.num_training_batches), 1))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add the epoch's metrics."""
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _SHOWN}
+        self._metrics.append({"epoch": trainer.current_epoch + 1} | {name: _finite(values[name]) for name in values})
+        self._write(trainer, 1.0)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say that what is left is the evaluation."""
+        self._write(trainer, 0.0, "evaluate")
+
+    def _write(self, trainer: Trainer, share: float, phase: str = "train") -> None:
+        if not trainer.is_global_zero:
+            return
+        self._written = time.monotonic()
+        epochs = trainer.max_epochs or 1
+        pace = [one.seconds_left for one in trainer.callbacks if isinstance(one, Throughput)]  # type: ignore[attr-defined]
+        content = {
+            "phase": phase,
+            "epoch": len(self._metrics),
+            "epochs": epochs,
+            "share": min(1.0, (trainer.current_epoch + share) / epochs) if phase == "train" else 1.0,
+            "seconds_left": _finite(pace[0]) if pace and phase == "train" else None,
+            "metrics": self._metrics,
+        }
+        temporary = self._path.with_suffix(".part")
+        temporary.write_text(json.dumps(content), "utf-8")
+        temporary.replace(self._path)
+
+
+_FILE_S = 0.5
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -106,15 +106,23 @@ def _pixels(dataset: ManifestDataset, rows: NDArray[np.int64], network: Network)
 
 
 def leakage_section(
-    manifest: Manifest, leakage: Leakage | None, folder_score: Mapping[str, float] | None
+    manifest: Manifest, leakage: Leakage | None, folder_score: Mapping[str, float] | None, epochs: int | None = None
 ) -> dict[str, Any] | None:
-    """Return what the report says of the split that came with the data; None if none came with it."""
+    """Return what the report says of the split that came with the data; None if none came with it.
+
+    Args:
+        manifest: The data.
+        leakage: What ``find_leakage`` found in it.
+        folder_score: The metrics of a model that was trained and tested on that split.
+        epochs: How many epochs it was trained for, if fewer than the run itself.
+    """
     if leakage is None:
         return None
     sheet = contact_sheet(manifest, leakage)
     return leakage.to_dict() | {
         "contact_sheet_png": sheet,
         "folder_score": dict(folder_score) if folder_score else None,
+        "folder_epochs": epochs,
     }
 
 
@@ -135,10 +143,10 @@ def print_summary(
 ) -> None:
     """Print the headline numbers with their intervals, what the split that came with the data would say, and paths."""
     console = Console()
-    folder = (leakage or {}).get("folder_score") or {}
+    folder, epochs = (leakage or {}).get("folder_score") or {}, (leakage or {}).get("folder_epochs")
     table = Table("metric", "grouped test split" if leakage else "test split", "95 % interval")
     if folder:
-        table.add_column("folder split (leaks)")
+        table.add_column("folder split (leaks" + (f", {epochs} epochs)" if epochs else ")"))
     for key, title in TITLES.items():
         name = f"{evaluation.prefix}/{key}"
         low, high = evaluation.intervals.get(name, (float("nan"), float("nan")))

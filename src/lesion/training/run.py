@@ -65,7 +65,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     evaluation = evaluate_model(model, datamodule, replicates=cfg.evaluation.replicates, seed=cfg.seed)
     metrics = evaluation.all_metrics() | validation_metrics(model, datamodule, evaluation.temperature)
     folder_score = folder_split_score(cfg, datamodule, output) if cfg.evaluation.folder_split else None
-    leaks = leakage_section(datamodule.manifest, leakage, folder_score)
+    leaks = leakage_section(datamodule.manifest, leakage, folder_score, cfg.evaluation.folder_split_epochs)
     bundle = deliver(cfg, datamodule, model, trainer, evaluation, metrics, leaks)
     print_summary(evaluation, model.weights, leaks, output)
     return metrics, objects | {"evaluation": evaluation, "bundle": bundle}
@@ -92,7 +92,7 @@ def deliver(
     leakage: dict[str, Any] | None,
 ) -> Bundle:
     """Write a finished run's metrics, report and bundle, and log them."""
-    output, facts, provenance = Path(cfg.paths.output), datamodule.manifest.facts(), lineage(cfg.seed)
+    output, facts, provenance = Path(cfg.paths.output), datamodule.manifest.facts(), lineage(cfg.seed, cfg.parent)
     write_metrics(
         output / "metrics.json",
         evaluation,
@@ -115,7 +115,8 @@ def deliver(
         config=OmegaConf.to_yaml(cfg, resolve=True),
         lineage=provenance,
     )
-    bundle = write_bundle(output, cfg.name, model, datamodule, evaluation, metrics, facts, provenance)
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    bundle = write_bundle(output, cfg.name, model, datamodule, evaluation, metrics, facts, provenance, config)
     tracking.log_run(trainer.loggers, metrics, evaluation, explanations, bundle, report)
     return bundle
 
@@ -185,6 +186,8 @@ def validation_metrics(model: ImageClassifier, datamodule: DataModule, temperatu
 def folder_split_score(cfg: DictConfig, datamodule: DataModule, output: Path) -> dict[str, Any]:
     """Train once more by the same recipe on the split that came with the data, to show how far its score is inflated.
 
+    ``evaluation.folder_split_epochs`` may give it fewer epochs.
+
     Returns:
         The metrics on that split's test images.
     """
@@ -194,5 +197,6 @@ def folder_split_score(cfg: DictConfig, datamodule: DataModule, output: Path) ->
     nested.paths.output = str(output / "folder_split")
     nested.logger = {"csv": cfg.logger.csv}
     nested.resume = None
+    nested.trainer.max_epochs = cfg.evaluation.folder_split_epochs or cfg.trainer.max_epochs
     model, _ = fit(nested, other)
     return evaluate_model(model, other, replicates=cfg.evaluation.replicates, seed=cfg.seed).all_metrics()

@@ -24,7 +24,14 @@ MAX_PATIENTS = 9999
 
 
 def generate(
-    root: Path, *, patients: int = 240, slices: int = 4, size: int = 224, seed: int = 0, workers: int | None = None
+    root: Path,
+    *,
+    patients: int = 240,
+    slices: int = 4,
+    size: int = 224,
+    seed: int = 0,
+    low_field: bool = False,
+    workers: int | None = None,
 ) -> Path:
     """Writes phantoms to ``root/<class>/patient0007_slice02.png``, or finds them there already.
 
@@ -38,6 +45,7 @@ def generate(
         slices: How many slices of each patient.
         size: Side of the images in pixels.
         seed: What the patients are drawn from.
+        low_field: Examine them with another scanner, on which a model that knows the usual one does worse.
         workers: Processes to work with; as many as there are processor cores by default.
 
     Returns:
@@ -48,6 +56,7 @@ def generate(
         DataError: ``root`` holds something else.
     """
     parameters = {"version": VERSION, "patients": patients, "slices": slices, "size": size, "seed": seed}
+    parameters |= {"low_field": True} if low_field else {}
     _check(patients, slices, size, seed, workers)
     root = Path(root)
     if _is_made(root, parameters):
@@ -57,7 +66,7 @@ def generate(
     try:
         for name in CLASSES:
             (partial_root / name).mkdir()
-        _write_all(partial_root, patients, slices, size, seed, workers or available_cores())
+        _write_all(partial_root, patients, slices, size, seed, low_field, workers or available_cores())
         (partial_root / PARAMETERS_FILE).write_text(json.dumps(parameters) + "\n", encoding="utf-8")
         partial_root.chmod(0o755)  # mkdtemp keeps others out
         _move_into_place(partial_root, root, parameters)
@@ -104,8 +113,8 @@ def _move_into_place(partial_root: Path, root: Path, parameters: dict[str, Any])
             raise
 
 
-def _write_all(root: Path, patients: int, slices: int, size: int, seed: int, workers: int) -> None:
-    write = partial(_write_patient, root, slices, size, seed)
+def _write_all(root: Path, patients: int, slices: int, size: int, seed: int, low_field: bool, workers: int) -> None:
+    write = partial(_write_patient, root, slices, size, seed, low_field)
     if workers == 1:
         _keep_freed_memory()
         _exhaust(map(write, range(patients)))
@@ -128,8 +137,8 @@ def _exhaust(results: Iterable[None]) -> None:
         pass
 
 
-def _write_patient(root: Path, slices: int, size: int, seed: int, number: int) -> None:
-    patient = Patient.sample(seed, number)
+def _write_patient(root: Path, slices: int, size: int, seed: int, low_field: bool, number: int) -> None:
+    patient = Patient.sample(seed, number, low_field)
     for index in range(slices):
         image, _ = patient.slice(index, slices=slices, size=size)
         path = root / patient.label / f"patient{number:04d}_slice{index:02d}.png"

@@ -25,7 +25,7 @@ class Patient:
     scanner: Scanner
 
     @classmethod
-    def sample(cls, seed: int, number: int) -> "Patient":
+    def sample(cls, seed: int, number: int, low_field: bool = False) -> "Patient":
         """Draws patient ``number``; the diagnoses take turns, so that any consecutive numbers are balanced."""
         if seed < 0 or number < 0:
             raise ConfigError(f"A phantom needs a seed and a patient number of at least 0; got {seed} and {number}.")
@@ -34,7 +34,7 @@ class Patient:
         rng = np.random.default_rng([seed, number, 0])
         head = Anatomy.sample(rng)
         lesion = Lesion.sample(CLASSES[number % len(CLASSES)], head, rng)
-        return cls(seed, number, head, lesion, Scanner.sample(rng))
+        return cls(seed, number, head, lesion, Scanner.sample(rng, low_field))
 
     @property
     def label(self) -> str:

@@ -1,7 +1,7 @@
 """From the signal of a slice to a picture: pose in the field of view, coil shading, blur, Rician noise, window."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,24 @@ class Scanner:
     gamma: float
 
     @classmethod
-    def sample(cls, rng: np.random.Generator) -> "Scanner":
-        """Draws an examination; ``zoom`` is the half length of the head relative to half the image."""
+    def sample(cls, rng: np.random.Generator, low_field: bool = False) -> "Scanner":
+        """Draws an examination; ``zoom`` is the half length of the head relative to half the image.
+
+        A low-field scanner gives the same heads with more noise, less detail and another contrast.
+        """
+        scanner = cls._standard(rng)
+        if not low_field:
+            return scanner
+        return replace(
+            scanner,
+            blur=1.5 * scanner.blur,
+            noise=2.2 * scanner.noise,
+            gain=0.8 * scanner.gain,
+            gamma=scanner.gamma + 0.6,
+        )
+
+    @classmethod
+    def _standard(cls, rng: np.random.Generator) -> "Scanner":
         zoom = rng.uniform(0.70, 0.92)
         room = 0.4 * (1 - zoom) + 0.03
         return cls(

@@ -1,0 +1,31 @@
+"""Run retraining jobs: python scripts/worker.py
+
+Settings are Hydra's (configs/worker.yaml); the storage must be the server's: storage=cluster for both.
+"""
+
+import logging
+
+import hydra
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from lesion.cli import errors_for_people
+from lesion.loop.tether import tether
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="worker")
+def main(cfg: DictConfig) -> None:
+    """Work until SIGTERM or SIGINT."""
+    if cfg.parent is not None:
+        tether(cfg.parent)
+    from lesion.loop.worker import WorkerProcess
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with errors_for_people():
+        worker = WorkerProcess(instantiate(cfg.storage), instantiate(cfg.retrain), instantiate(cfg.gate))
+        print(f"Worker {worker.id} waits for retrainings.", flush=True)
+        worker.run()
+
+
+if __name__ == "__main__":
+    main()

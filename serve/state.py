@@ -1,0 +1,64 @@
+"""What each API process keeps in ``app.state`` for the routes."""
+
+from fastapi import Request
+from starlette.datastructures import State
+
+from lesion.errors import LesionError
+from lesion.loop.intake import Intake
+from lesion.loop.judging import IntakeSettings
+from lesion.loop.registry import Registry
+from lesion.loop.storage import Storage
+from lesion.model.bundle import Bundle
+from serve.follow import Follower, Held
+
+
+def fill_state(state: State, bundle: Bundle, storage: Storage | None, intake: IntakeSettings) -> None:
+    """Set ``bundle``, ``storage``, ``registry``, ``intake`` and ``follower``; ``bundle`` follows a storage's champion.
+
+    Args:
+        state: The app's.
+        bundle: What is served at the start.
+        storage: The loop's database and files, if there are any.
+        intake: How uploaded images are judged.
+    """
+    state.bundle, state.storage = bundle, storage
+    state.registry = state.follower = state.intake = None
+    if storage is None:
+        return
+    state.registry = Registry(storage)
+    state.intake = Intake(storage, bundle.classes, intake)
+
+    def follow(held: Held[Bundle]) -> None:
+        state.bundle = held.value
+
+    state.follower = Follower(state.registry, Bundle.open, on_change=follow)
+    state.follower.hold(bundle.version, bundle)
+    state.follower.start()
+
+
+def storage_of(request: Request) -> Storage:
+    """Return the server's storage.
+
+    Raises:
+        LesionError: It has none (``no_storage``).
+    """
+    storage: Storage | None = request.app.state.storage
+    if storage is None:
+        raise LesionError(
+            "This server serves one bundle and keeps no state. Start it with storage=local for models, uploads and "
+            "retraining.",
+            code="no_storage",
+            status=404,
+        )
+    return storage
+
+
+def registry_of(request: Request) -> Registry:
+    """Return the server's registry.
+
+    Raises:
+        LesionError: It has none (``no_storage``).
+    """
+    storage_of(request)
+    registry: Registry = request.app.state.registry
+    return registry

@@ -1,0 +1,142 @@
+"""A client of the HTTP API, for the demo, the benches and the web page."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from lesion.errors import LesionError
+
+ENDED = frozenset({"promoted", "rejected", "failed", "cancelled"})
+_POLL_S = 1.0
+Result = TypeVar("Result")
+
+
+class Client:
+    """Speaks with one server.
+
+    Args:
+        address: Such as ``http://127.0.0.1:8000``.
+        key: An API key, where the server asks for one.
+        timeout: Seconds for one answer.
+    """
+
+    def __init__(self, address: str, key: str | None = None, timeout: float = 120.0) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def call(self, method: str, path: str, **request: Any) -> Any:  # noqa: ANN401 - httpx's arguments, JSON's values
+        """Send one request and return the JSON of its answer.
+
+        Raises:
+            LesionError: The server refused it, with the server's code, status and sentence, or does not answer
+                (``server_away``).
+        """
+        try:
+            response = self._http.request(method, path, **request)
+        except httpx.TransportError as error:
+            raise LesionError(
+                f"The server at {self._http.base_url} does not answer: {error}.", code="server_away", status=503
+            ) from error
+        if response.is_success:
+            return response.json() if response.content else None
+        try:
+            problem = response.json()
+            raise LesionError(problem["detail"], code=problem["code"], status=response.status_code)
+        except (ValueError, KeyError, TypeError):
+            sentence = f"{method} {path} was answered {response.status_code}."
+            raise LesionError(sentence, code="http_error", status=response.status_code) from None
+
+    def wait_ready(self, seconds: float = 120.0) -> dict[str, Any]:
+        """Wait until predictions are answered and return ``/health``."""
+
+        def ready() -> dict[str, Any] | None:
+            try:
+                health: dict[str, Any] = self.call("GET", "/health")
+            except LesionError:
+                return None
+            return health if health["ready"] else None
+
+        return _wait(ready, seconds, "the server to be ready")
+
+    def predict(self, image: bytes) -> dict[str, Any]:
+        """Classify one image file."""
+        answer: dict[str, Any] = self.call(
+            "POST", "/predict", content=image, headers={"Content-Type": "application/octet-stream"}
+        )
+        return answer
+
+    def upload(self, files: Sequence[tuple[str, bytes]], label: str, group: str | None = None) -> dict[str, Any]:
+        """Give labelled images, pairs of name and content, of one class and perhaps of one patient."""
+        form: Mapping[str, str] = {"label": label} | ({"group": group} if group else {})
+        parts = [("files", file) for file in files]
+        outcome: dict[str, Any] = self.call("POST", "/upload_training_data", files=parts, data=form)
+        return outcome
+
+    def quarantine(self) -> list[dict[str, Any]]:
+        """Return the images that wait for an admin."""
+        waiting: list[dict[str, Any]] = []
+        while page := self.call("GET", "/quarantine", params={"after": waiting[-1]["id"] if waiting else 0})["images"]:
+            waiting += page
+        return waiting
+
+    def release(self, sha256: str) -> None:
+        """Accept a quarantined image."""
+        self.call("POST", f"/quarantine/{sha256}/release")
+
+    def retrain(self, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - epochs, batch_size, learning_rate
+        """Ask for a retraining and return its job."""
+        job: dict[str, Any] = self.call("POST", "/retrain", json=request)
+        return job
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        """Return the state of a retraining."""
+        job: dict[str, Any] = self.call("GET", f"/retrain_status/{job_id}")
+        return job
+
+    def wait_job(
+        self, job_id: str, seconds: float, tell: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
+        """Wait for the end of a retraining; ``tell`` gets every state on the way.
+
+        Raises:
+            LesionError: It did not end in time (``timed_out``).
+        """
+
+        def ended() -> dict[str, Any] | None:
+            job = self.job(job_id)
+            if tell is not None:
+                tell(job)
+            return job if job["state"] in ENDED else None
+
+        return _wait(ended, seconds, f"job {job_id} to end")
+
+    def wait_version(self, version: str, seconds: float = 30.0) -> None:
+        """Wait until every inference worker answers with a version."""
+
+        def swapped() -> bool:
+            workers = self.call("GET", "/health")["workers"]
+            return bool(set(workers["versions"]) == {version} and workers["ready"] == workers["total"])
+
+        _wait(swapped, seconds, f"every worker to serve {version}")
+
+    def rollback(self, reason: str) -> dict[str, Any]:
+        """Bring back the champion before this one."""
+        deployment: dict[str, Any] = self.call("POST", "/rollback", json={"reason": reason})
+        return deployment
+
+
+def _wait(look: Callable[[], Result | None], seconds: float, what: str) -> Result:
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise LesionError(f"Waited {seconds:g} s for {what}.", code="timed_out", status=504)
+        time.sleep(_POLL_S)
+    return found

@@ -1,0 +1,1 @@
+"""The closed loop: uploads are taken in, models retrained, proved better, promoted and rolled back."""

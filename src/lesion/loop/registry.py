@@ -1,0 +1,254 @@
+"""The model registry: which versions there are, where their bundles lie, and which one is the champion."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from lesion.errors import BundleError
+from lesion.loop import ledger
+from lesion.loop.audit import record
+from lesion.loop.ledger import RegistryError
+from lesion.loop.storage import Storage
+from lesion.loop.store import StoreError, bundle_key
+from lesion.loop.tables import Deployment, ModelVersion
+from lesion.model.bundle import FACTS_FILE, Bundle
+from lesion.model.bundle_files import check_names
+
+
+class Registry:
+    """Model versions and the ledger of champions, over a database and an object store.
+
+    A bundle never changes, so a version is registered once. Every change of champion is a row that follows the row
+    before it; of two changes at once the second is refused. Each row is also in the audit log.
+
+    Args:
+        storage: The loop's database and files.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    def register(
+        self,
+        bundle_path: Path,
+        *,
+        parent: str | None = None,
+        snapshot_id: str | None = None,
+        job_id: str | None = None,
+        actor: str = "registry",
+    ) -> str:
+        """Keep a bundle's files in the store and its facts in the database; again changes nothing.
+
+        Args:
+            bundle_path: The bundle's folder.
+            parent: The version whose weights it started from.
+            snapshot_id: What it was trained on.
+            job_id: The retraining that made it; a job that comes again gets the version it registered first.
+            actor: Who registers it, for the audit log.
+
+        Returns:
+            The version.
+
+        Raises:
+            BundleError: The bundle is not whole.
+            StoreError: The store does not answer.
+        """
+        bundle = Bundle.open(bundle_path)
+        if known := self._registered(bundle.version, job_id):
+            return known
+        names = [*bundle.facts["files"], FACTS_FILE]
+        self.storage.store.put_folder(bundle_key(bundle.version), bundle.path, names)
+        row = ModelVersion(
+            version=bundle.version,
+            name=bundle.name,
+            parent=parent,
+            snapshot_id=snapshot_id,
+            job_id=job_id,
+            facts=bundle.facts,
+            files=names,
+        )
+        try:
+            with self.storage.session() as session:
+                session.add(row)
+                session.flush()
+                record(session, actor, "model.registered", bundle.version, job_id=job_id, snapshot_id=snapshot_id)
+        except IntegrityError:
+            known = self._registered(bundle.version, job_id)  # another process was first
+            if known is None:
+                raise
+            return known
+        return bundle.version
+
+    def champion(self) -> Deployment | None:
+        """Return the last row of the ledger, which says what is served; None while no model was deployed."""
+        with self.storage.session() as session:
+            return ledger.last_row(session)
+
+    def deploy_first(self, version: str, actor: str, reason: str) -> Deployment:
+        """Make a version the first champion; again changes nothing.
+
+        Raises:
+            RegistryError: The ledger began with another version (``ledger_not_empty``).
+        """
+        with self._ledger() as session:
+            ledger.model_row(session, version)
+            first = session.scalar(select(Deployment).where(Deployment.follows == 0))
+            if first is not None and first.version != version:
+                raise RegistryError(
+                    f"The ledger began with {first.version}, so {version} cannot be the first champion. Promote it, "
+                    "or use another storage.",
+                    code="ledger_not_empty",
+                )
+            return first or ledger.append(session, None, version, ledger.FIRST, actor, reason)
+
+    def promote(
+        self, version: str, actor: str, reason: str, *, job_id: str | None = None, expected: int | None = None
+    ) -> Deployment:
+        """Make a version the champion.
+
+        Args:
+            version: A registered version.
+            actor: Who promotes it.
+            reason: Why.
+            job_id: The retraining that promotes it; a job that comes again gets the row it wrote first.
+            expected: The id of the ledger's row that the decision was made against.
+
+        Raises:
+            RegistryError: No such version (``model_unknown``), no first champion (``ledger_empty``), it is the champion
+                already (``already_champion``), the champion changed meanwhile (``champion_changed``), or it has other
+                classes than the champion (``classes_differ``).
+        """
+        with self._ledger() as session:
+            if job_id and (done := session.scalar(select(Deployment).where(Deployment.job_id == job_id))):
+                return done
+            ledger.model_row(session, version)
+            last = ledger.champion_row(session)
+            if expected is not None and last.id != expected:
+                raise _changed(f"Deployment {last.id} ({last.version}) came after {expected}.")
+            if last.version == version:
+                raise RegistryError(f"{version} is the champion already.", code="already_champion")
+            ledger.check_classes(session, version, last.version)
+            return ledger.append(session, last, version, ledger.PROMOTE, actor, reason, job_id)
+
+    def rollback(self, actor: str, reason: str) -> Deployment:
+        """Make the version before the champion the champion again; a second rollback goes further back.
+
+        Raises:
+            RegistryError: There is none before it (``nothing_before``), or the champion changed meanwhile.
+        """
+        with self._ledger() as session:
+            last = ledger.champion_row(session)
+            versions = ledger.line(ledger.all_rows(session))
+            if len(versions) < 2:
+                raise RegistryError(f"There is no version before {last.version} to go back to.", code="nothing_before")
+            return ledger.append(session, last, versions[-2], ledger.ROLLBACK, actor, reason)
+
+    def refuse(self, deployment_id: int, actor: str, reason: str) -> Deployment | None:
+        """Go back from a champion whose bundle does not load, if it still is the champion.
+
+        Returns:
+            The row that was written; None when another one had followed already.
+
+        Raises:
+            RegistryError: No version was served before it that was not refused (``nothing_before``).
+        """
+        try:
+            with self._ledger() as session:
+                last = ledger.champion_row(session)
+                if last.id != deployment_id:
+                    return None
+                version = ledger.fallback(ledger.all_rows(session))
+                if version is None:
+                    raise RegistryError(
+                        f"{last.version} does not load, and there is no other version to go back to: {reason}",
+                        code="nothing_before",
+                    )
+                sentence = f"{last.version} was refused: {reason}"[: ledger.MAX_REASON]
+                return ledger.append(session, last, version, ledger.REFUSED, actor, sentence)
+        except RegistryError as error:
+            if error.code == "champion_changed":
+                return None
+            raise
+
+    def history(self) -> list[Deployment]:
+        """Return the whole ledger, the oldest row first."""
+        with self.storage.session() as session:
+            return list(ledger.all_rows(session))
+
+    def models(self) -> list[ModelVersion]:
+        """Return every registered version, the oldest first."""
+        with self.storage.session() as session:
+            return list(session.scalars(select(ModelVersion).order_by(ModelVersion.created_at, ModelVersion.version)))
+
+    def model(self, version: str) -> ModelVersion:
+        """Return one version.
+
+        Raises:
+            RegistryError: There is none (``model_unknown``).
+        """
+        with self.storage.session() as session:
+            return ledger.model_row(session, version)
+
+    def fetch(self, version: str) -> Path:
+        """Bring a version's bundle to this machine, once, and verify it.
+
+        A copy that is damaged is fetched again; only when the store's own is damaged is the bundle refused.
+
+        Returns:
+            The bundle's folder.
+
+        Raises:
+            RegistryError: There is no such version (``model_unknown``).
+            BundleError: The bundle in the store is not whole.
+            StoreError: The store does not answer.
+        """
+        names = [str(name) for name in self.model(version).files]
+        check_names(set(names), set(names) - {FACTS_FILE}, FACTS_FILE)
+        target = self.cached(version)
+        was_there = target.is_dir()
+        try:
+            return self._fetch(version, names, target)
+        except BundleError:
+            shutil.rmtree(target, ignore_errors=True)
+            if not was_there:
+                raise
+            return self._fetch(version, names, target)
+
+    def cached(self, version: str) -> Path:
+        """Return where this machine keeps a version's bundle once it was fetched."""
+        return Path(self.storage.cache) / "bundles" / version
+
+    def _fetch(self, version: str, names: Sequence[str], target: Path) -> Path:
+        try:
+            bundle = Bundle.open(self.storage.store.fetch_folder(bundle_key(version), names, target))
+        except StoreError as error:
+            if error.code != "file_gone":
+                raise
+            raise BundleError(f"The store's {version} is not whole: {error.message}", code="bundle_missing") from error
+        if bundle.version != version:
+            raise BundleError(f"The store has {bundle.version} as {version}.", code="bundle_version_mismatch")
+        return bundle.path
+
+    def _registered(self, version: str, job_id: str | None) -> str | None:
+        with self.storage.session() as session:
+            if job_id and (known := session.scalar(select(ModelVersion).where(ModelVersion.job_id == job_id))):
+                return known.version
+            return version if session.get(ModelVersion, version) else None
+
+    @contextmanager
+    def _ledger(self) -> Iterator[Session]:
+        """One transaction that writes a row; ``follows`` is unique, so that one of two at once fails."""
+        try:
+            with self.storage.session() as session:
+                yield session
+        except IntegrityError as error:
+            raise _changed("Another change came first.") from error
+
+
+def _changed(what: str) -> RegistryError:
+    return RegistryError(f"The champion changed meanwhile. {what} Look again and decide anew.", code="champion_changed")

@@ -1,0 +1,133 @@
+"""Files by name in a folder or an S3 bucket, each written whole or not at all, and never changed."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from lesion.errors import LesionError
+
+
+def image_key(sha256: str) -> str:
+    """Return the name of an image's file in the store."""
+    return f"images/{sha256[:2]}/{sha256}"
+
+
+def bundle_key(version: str) -> str:
+    """Return the prefix of a bundle's files in the store."""
+    return f"bundles/{version}"
+
+
+class StoreError(LesionError):
+    """A file that the store lacks, or a store that does not answer."""
+
+    default_code = "store_failed"
+    default_status = 503
+
+
+class ObjectStore:
+    """An object store over fsspec.
+
+    Args:
+        address: A folder, or an fsspec address such as ``s3://bucket/prefix``.
+        options: Arguments of the file system, such as ``endpoint_url``.
+    """
+
+    def __init__(self, address: str, options: Mapping[str, Any]) -> None:
+        self._files, root = fsspec.core.url_to_fs(str(address), **options)
+        self._root = PurePosixPath(root)
+        self.local = isinstance(self._files, LocalFileSystem)
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder that names are relative to, where the store is on this machine."""
+        return Path(self._root) if self.local else None
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep data under a name; what has that name already is taken to be the same.
+
+        Raises:
+            StoreError: The store does not answer or is full.
+        """
+        path = str(self._root / key)
+        try:
+            if self._files.exists(path):
+                return
+            if self.local:
+                _write_whole(Path(path), data)
+            else:
+                self._files.pipe_file(path, data)  # an object appears when it is complete
+        except OSError as error:
+            raise StoreError(f"'{key}' could not be stored: {error}. Nothing was kept; try again.") from error
+
+    def get(self, key: str) -> bytes:
+        """Return what has a name.
+
+        Raises:
+            StoreError: Nothing has it (``file_gone``), or the store does not answer.
+        """
+        try:
+            return bytes(self._files.cat_file(str(self._root / key)))
+        except FileNotFoundError as error:
+            raise StoreError(f"The store has no '{key}'.", code="file_gone", status=404) from error
+        except OSError as error:
+            raise StoreError(f"'{key}' could not be read from the store: {error}. Try again.") from error
+
+    def delete(self, key: str) -> None:
+        """Remove what has a name; nothing happens where nothing has it."""
+        try:
+            self._files.invalidate_cache()
+            if self._files.exists(str(self._root / key)):
+                self._files.rm_file(str(self._root / key))
+        except OSError as error:
+            raise StoreError(f"'{key}' could not be removed from the store: {error}. Try again.") from error
+
+    def put_folder(self, prefix: str, folder: Path, names: Iterable[str]) -> None:
+        """Keep files of a folder under ``prefix/<name>``."""
+        for name in names:
+            self.put(f"{prefix}/{name}", (folder / name).read_bytes())
+
+    def fetch_folder(self, prefix: str, names: Iterable[str], target: Path) -> Path:
+        """Bring files under ``prefix`` to a local folder, which appears when it is whole; kept if it is there already.
+
+        Raises:
+            StoreError: A file is missing, or the store does not answer.
+        """
+        if target.is_dir():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        try:
+            for name in names:
+                file = temporary / name
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(self.get(f"{prefix}/{name}"))
+            temporary.chmod(0o755)
+            try:
+                temporary.rename(target)
+            except OSError:  # another process was first
+                if not target.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return target
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o644)
+        Path(name).rename(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

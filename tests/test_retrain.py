@@ -1,0 +1,324 @@
+"""Retrainings from the request to the verdict, by real workers; with a stand-in for what takes long in training."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from lamp_bundles import CLASSES, lamp, lamp_pictures
+from loop_images import new_storage, put_picture
+from serving import eventually
+from sqlalchemy import select
+from test_training_process import CONFIG, STAND_IN
+
+from lesion.loop.catalogue import delete_image
+from lesion.loop.comparison import reserve_look
+from lesion.loop.gate import GateSettings
+from lesion.loop.jobs import RetrainRequest, cancel, job, submit
+from lesion.loop.ownership import JobTaken, claim, take_over
+from lesion.loop.registry import Registry
+from lesion.loop.reports import report_of
+from lesion.loop.snapshots import import_manifest
+from lesion.loop.spending import Spending
+from lesion.loop.stages import RetrainSettings, Stages
+from lesion.loop.storage import Storage
+from lesion.loop.tables import AuditEntry, GateLook, Job, Worker
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "worker.py"
+REQUEST = RetrainRequest(epochs=3, batch_size=8, learning_rate=0.01)
+
+
+class WorkerRun:
+    """``scripts/worker.py`` on a storage, whose trainings do as they are told."""
+
+    def __init__(self, storage: Storage, script: Path = STAND_IN, *overrides: str, **orders: Any) -> None:
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
+        places = {"database": storage.database, "files": storage.files, "cache": storage.cache}
+        settings = [f"storage.{name}='{value}'" for name, value in places.items()]
+        command = [sys.executable, str(SCRIPT), *settings, f"retrain.script._args_=['{script}']", *overrides]
+        environment = os.environ | {"LESION_STAND_IN": json.dumps(orders, default=str)}
+        self.process = subprocess.Popen(
+            command, stdout=self.log, stderr=subprocess.STDOUT, env=environment, cwd=SCRIPT.parents[1]
+        )
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(40)
+
+    def output(self) -> str:
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    """A catalogue of bright and dark pictures, whose champion is always wrong."""
+    made = new_storage(tmp_path / "loop")
+    snapshot = import_manifest(made, lamp_pictures(tmp_path / "pictures", 30), progress=False)
+    registry = Registry(made)
+    version = registry.register(lamp(tmp_path / "champion", -0.05, config=CONFIG), snapshot_id=snapshot)
+    registry.deploy_first(version, "ann", "the first")
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture
+def work(storage: Storage, tmp_path: Path) -> Iterator[Callable[..., WorkerRun]]:
+    """Start workers whose trainings give a model that is always right; ended with the test."""
+    lamp(tmp_path / "right", 0.05, config=CONFIG)
+    workers: list[WorkerRun] = []
+
+    def start(*overrides: str, **orders: Any) -> WorkerRun:
+        workers.append(WorkerRun(storage, STAND_IN, *overrides, **({"bundle": tmp_path / "right"} | orders)))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.kill()
+        print(worker.output())
+        worker.log.close()
+
+
+def until(storage: Storage, job_id: str, *states: str, seconds: float = 90) -> Job:
+    """Wait until a job's state or stage is one of these."""
+
+    def there() -> bool:
+        found = job(storage, job_id)
+        return found.state in states or found.stage in states
+
+    eventually(there, seconds)
+    return job(storage, job_id)
+
+
+def actions(storage: Storage, job_id: str) -> list[str]:
+    with storage.session() as session:
+        entries = session.scalars(select(AuditEntry).filter_by(subject=job_id).order_by(AuditEntry.id))
+        return [entry.action for entry in entries if entry.action.startswith("job.")]
+
+
+@pytest.fixture
+def stages(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
+    """The stages as the worker ``w1`` runs them, in this process."""
+    lamp(tmp_path / "right", 0.05, config=CONFIG)
+    monkeypatch.setenv("LESION_STAND_IN", json.dumps({"bundle": str(tmp_path / "right")}))
+    return Stages(storage, RetrainSettings(script=STAND_IN), GateSettings(), "w1")
+
+
+def test_every_stage_may_run_twice(storage: Storage, stages: Stages) -> None:
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    assert begun == stages.begin(job_id)
+    snapshot = stages.snapshot(job_id)
+    assert snapshot == stages.snapshot(job_id) == job_id
+    version = stages.train(job_id, begun["parent"], snapshot)
+    assert version == stages.train(job_id, begun["parent"], snapshot)
+    model = Registry(storage).model(version)
+    assert (model.parent, model.snapshot_id, model.job_id) == (begun["parent"], snapshot, job_id)
+    outcome = stages.compare(job_id, begun["parent"], version)
+    assert outcome == stages.compare(job_id, begun["parent"], version)
+    assert outcome["promoted"]
+    with storage.session() as session:
+        assert [look.number for look in session.scalars(select(GateLook))] == [1]
+    assert stages.conclude(job_id, begun["deployment"], version, **outcome) == "promoted"
+    assert stages.conclude(job_id, begun["deployment"], version, **outcome) == "promoted"
+    assert [row.version for row in Registry(storage).history()] == [begun["parent"], version]
+    ended = job(storage, job_id)
+    assert (ended.state, ended.progress, ended.epoch, len(ended.metrics)) == ("promoted", 1.0, 3, 3)
+    assert ended.verdict is not None
+    assert ended.verdict["comparisons"][0]["gained"] == len(ended.verdict["comparisons"][0]["changed"]) > 5
+    assert not (storage.cache / "jobs" / job_id).exists()
+
+
+def test_a_report_shows_pictures_as_long_as_they_are_there(storage: Storage, stages: Stages) -> None:
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    stages.compare(job_id, begun["parent"], version)
+    verdict = job(storage, job_id).verdict
+    assert verdict is not None
+    page = report_of(storage, job_id)
+    assert version in page
+    whole = page.count("data:image/png;base64,")
+    blank = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAAB"
+    assert (whole, page.count(blank)) == (len(verdict["comparisons"][0]["changed"]), 0)
+    delete_image(storage, verdict["comparisons"][0]["changed"][0]["sha256"], "ann", "asked for it")
+    assert report_of(storage, job_id).count(blank) == 1
+
+
+def test_a_champion_that_changed_meanwhile_is_not_replaced(storage: Storage, stages: Stages, tmp_path: Path) -> None:
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    registry = Registry(storage)
+    registry.promote(registry.register(lamp(tmp_path / "other", 0.04)), "bob", "by hand")
+    assert stages.conclude(job_id, begun["deployment"], version, True, "better") == "rejected"
+    assert "The champion changed meanwhile" in job(storage, job_id).reason
+    assert len(registry.history()) == 2
+
+
+def test_a_job_that_was_taken_stops_at_its_next_word(storage: Storage, stages: Stages) -> None:
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    take_over(storage, job_id, "w1", "w2")
+    with pytest.raises(JobTaken):
+        stages.snapshot(job_id)
+    with pytest.raises(JobTaken):
+        stages.fail(job_id, "error", "no")
+    assert job(storage, job_id).state == "running"
+    assert begun["parent"] == job(storage, job_id).parent
+
+
+def test_looks_are_counted_and_end(storage: Storage) -> None:
+    spending, numbers = Spending(), []
+    for number in range(spending.looks + 1):
+        job_id = submit(storage, REQUEST, "ann")[0].id
+        look = reserve_look(storage, 1, job_id, spending)
+        again = reserve_look(storage, 1, job_id, spending)
+        assert (look is None) == (again is None) == (number == spending.looks)
+        if look is not None and again is not None:
+            assert (again.id, again.alpha) == (look.id, look.alpha)
+            numbers.append((look.number, look.alpha))
+        cancel(storage, job_id, "ann")
+    assert numbers == [(number, spending.alpha(number)) for number in range(1, spending.looks + 1)]
+
+
+def test_cancelling_a_training_ends_its_process(
+    storage: Storage, stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LESION_STAND_IN", json.dumps({"bundle": str(tmp_path / "right"), "epoch_s": 60}))
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun, snapshot = stages.begin(job_id), stages.snapshot(job_id)
+    starts = storage.cache / "jobs" / job_id / "run" / "starts.txt"
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(stages.train, job_id, begun["parent"], snapshot)
+        eventually(lambda: starts.is_file() and starts.read_text())
+        pid = int(starts.read_text().split()[0])
+        cancel(storage, job_id, "bob")
+        with pytest.raises(Exception, match="bob cancelled it") as caught:
+            training.result(20)
+    assert stages.fail(job_id, caught.value.code, str(caught.value)) == "cancelled"  # type: ignore[attr-defined]
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.slow
+def test_from_the_request_to_the_promotion(storage: Storage, work: Callable[..., WorkerRun]) -> None:
+    worker = work()
+    first = submit(storage, REQUEST, "ann")[0].id
+    assert until(storage, first, "promoted", "failed", "rejected").state == "promoted", worker.output()
+    champion = Registry(storage).champion()
+    assert champion is not None
+    assert (champion.actor, champion.job_id) == ("gate", first)
+    second = submit(storage, REQUEST, "ann")[0].id  # the same model again: no better, and the queue is free
+    assert until(storage, second, "promoted", "failed", "rejected").state == "rejected", worker.output()
+    assert worker.stop() == 0
+    with storage.session() as session:
+        assert session.scalars(select(Worker)).all() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["snapshot", "train", "gate", "promote"])
+def test_a_killed_worker_s_job_is_run_to_its_end_by_another(
+    storage: Storage, work: Callable[..., WorkerRun], stage: str
+) -> None:
+    first = work(epoch_s=0.5)
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    until(storage, job_id, stage, "promoted")
+    if stage == "train":
+        eventually(lambda: job(storage, job_id).epoch >= 1)
+    first.kill()
+    second = work()
+    assert until(storage, job_id, "promoted", "failed", "rejected").state == "promoted", second.output()
+    assert [row.job_id for row in Registry(storage).history()] == [None, job_id]
+    with storage.session() as session:
+        assert [look.number for look in session.scalars(select(GateLook))] == [1]
+    third = submit(storage, REQUEST, "ann")[0].id  # the queue is free again
+    assert until(storage, third, "rejected", "failed").state == "rejected", second.output()
+    if stage == "train":
+        assert actions(storage, job_id) == ["job.submitted", "job.worker_died", "job.promoted"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_asked_to_end_hands_its_job_on(storage: Storage, work: Callable[..., WorkerRun]) -> None:
+    first = work(epoch_s=60)
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    until(storage, job_id, "train")
+    starts = storage.cache / "jobs" / job_id / "run" / "starts.txt"
+    eventually(lambda: starts.is_file() and starts.read_text())
+    assert first.stop() == 0
+    assert not psutil.pid_exists(int(starts.read_text().split()[0]))
+    assert job(storage, job_id).state == "running"
+    second = work()
+    assert until(storage, job_id, "promoted", "failed").state == "promoted", second.output()
+    assert actions(storage, job_id) == ["job.submitted", "job.promoted"]  # nobody died
+
+
+@pytest.mark.slow
+def test_a_job_that_workers_keep_dying_of_fails(storage: Storage, work: Callable[..., WorkerRun]) -> None:
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    starts = storage.cache / "jobs" / job_id / "run" / "starts.txt"
+    for number in range(1, 4):
+        worker = work(epoch_s=60)
+        eventually(lambda count=number: starts.is_file() and len(starts.read_text().splitlines()) == count, 90)
+        worker.kill()
+    last = work()
+    ended = until(storage, job_id, "failed", "promoted")
+    assert ended.state == "failed", last.output()
+    assert "3 workers in a row died in its stage 'train'" in ended.reason
+    next_one = submit(storage, REQUEST, "ann")[0].id
+    assert until(storage, next_one, "promoted", "failed").state == "promoted", last.output()
+
+
+@pytest.mark.slow
+def test_two_workers_run_a_job_once_and_a_frozen_one_is_overruled(
+    storage: Storage, work: Callable[..., WorkerRun]
+) -> None:
+    both = [work(epoch_s=6), work(epoch_s=6)]
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    until(storage, job_id, "train")
+    owner = job(storage, job_id).owner or ""
+    frozen = next(one for one in both if f"-{one.process.pid}-" in owner)
+    frozen.process.send_signal(signal.SIGSTOP)
+    for child in psutil.Process(frozen.process.pid).children(recursive=True):
+        child.kill()  # on another machine its lock would not be in the way
+    eventually(lambda: job(storage, job_id).owner != owner, 60)
+    frozen.process.send_signal(signal.SIGCONT)
+    ended = until(storage, job_id, "promoted", "failed")
+    assert ended.state == "promoted", ended.reason
+    assert [row.job_id for row in Registry(storage).history()] == [None, job_id]
+    assert actions(storage, job_id).count("job.worker_died") == 1
+    assert frozen.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_schedule_retrains_when_enough_new_images_wait(storage: Storage, work: Callable[..., WorkerRun]) -> None:
+    for seed in (901, 902, 903):
+        put_picture(storage, storage.cache / "new", seed, CLASSES[0])
+    worker = work("retrain.schedule.new_images=3", "retrain.schedule.request.epochs=2")
+
+    def submitted() -> list[Job]:
+        with storage.session() as session:
+            return list(session.scalars(select(Job)))
+
+    eventually(submitted, 60)
+    found = submitted()[0]
+    assert (found.requested_by, found.request["epochs"]) == ("schedule", 2)
+    assert until(storage, found.id, "promoted", "failed").state == "promoted", worker.output()
+    assert len(submitted()) == 1  # what it trained on is not new any more
