@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--patients", type=int, default=96)
     parser.add_argument("--slices", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--key", help="an API key with the role admin, where the server asks for one")
     arguments = parser.parse_args()
     generate(arguments.folder, patients=arguments.patients, slices=arguments.slices, seed=1, low_field=True)

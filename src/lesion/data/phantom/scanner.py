@@ -35,9 +35,9 @@ class Scanner:
         return replace(
             scanner,
             blur=1.5 * scanner.blur,
-            noise=2.2 * scanner.noise,
-            gain=0.8 * scanner.gain,
-            gamma=scanner.gamma + 0.6,
+            noise=3.0 * scanner.noise,
+            gain=0.75 * scanner.gain,
+            gamma=scanner.gamma + 0.8,
         )
 
     @classmethod
