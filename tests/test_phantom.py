@@ -100,15 +100,29 @@ def test_an_empty_folder_is_filled(tmp_path):
 def test_an_interrupted_run_leaves_nothing_behind(tmp_path, monkeypatch, error):
     write = folder._write_patient
 
-    def fail(root, slices, size, seed, number):
-        if number == 5:
+    def fail(*arguments):
+        if arguments[-1] == 5:  # the patient's number
             raise error
-        write(root, slices, size, seed, number)
+        write(*arguments)
 
     monkeypatch.setattr(folder, "_write_patient", fail)
     with pytest.raises(type(error)):
         generate(tmp_path / "data", **SMALL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_low_field_scanner_sees_the_same_heads_darker_and_with_more_noise():
+    usual, low = Patient.sample(0, 3), Patient.sample(0, 3, low_field=True)
+    assert (usual.head, usual.lesion) == (low.head, low.lesion)
+    assert low.scanner.noise == pytest.approx(3 * usual.scanner.noise)
+    assert low.slice(1)[0].mean() < 0.9 * usual.slice(1)[0].mean()
+
+
+def test_low_field_phantoms_do_not_pass_for_usual_ones(tmp_path):
+    generate(tmp_path / "data", **SMALL, low_field=True)
+    assert generate(tmp_path / "data", **SMALL, low_field=True) == tmp_path / "data"
+    with pytest.raises(DataError, match="low_field"):
+        generate(tmp_path / "data", **SMALL)
 
 
 def test_losing_a_race_takes_the_winner(tmp_path, monkeypatch):

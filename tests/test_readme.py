@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from conftest import PHANTOMS, REPOSITORY, SHARED, TINY, Run
 
+from lesion.model.bundle import Bundle
+
 README = (REPOSITORY / "README.md").read_text("utf-8")
 COMMANDS = [
     line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line.strip()
@@ -43,7 +45,7 @@ def execute(command: str | list[str], **environment: str) -> subprocess.Complete
 
 def test_every_command_is_executed_by_a_test_below() -> None:
     known = ("bash scripts/demo.sh", "bash scripts/test.sh", "curl ")
-    known += tuple(f"python scripts/{name}.py" for name in ("train", "download", "predict", "serve"))
+    known += tuple(f"python scripts/{name}.py" for name in ("train", "download", "predict", "serve", "models", "keys"))
     assert len(COMMANDS) >= 12
     assert [command for command in COMMANDS if not command.startswith(known)] == []
 
@@ -109,9 +111,9 @@ def test_predicting(command: str, data_dir: Path, run: Run, tmp_path: Path) -> N
     assert "glioma" in result.stdout
 
 
-@pytest.fixture
-def server(run: Run) -> Iterator[str]:
-    [command] = of("python scripts/serve.py")
+@pytest.fixture(params=of("python scripts/serve.py"))
+def server(request: pytest.FixtureRequest, run: Run, tmp_path: Path) -> Iterator[str]:
+    command = f"{request.param} storage_root={tmp_path} worker=false" if "storage" in request.param else request.param
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -122,6 +124,16 @@ def server(run: Run) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(30)
+
+
+@pytest.mark.parametrize("command", [*of("python scripts/models.py"), *of("python scripts/keys.py")])
+def test_the_loop_on_the_command_line(command: str, run: Run, tmp_path: Path) -> None:
+    storage = f"storage_root={tmp_path}"
+    assert execute(f"python scripts/models.py import {run.output} {storage}").returncode == 0
+    result = execute(f"{command} {storage}")
+    assert result.returncode == 0, result.stderr
+    if "models" in command:
+        assert Bundle.open(run.bundle_path).version in result.stdout
 
 
 @pytest.mark.parametrize("command", of("curl "))
