@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import pytest
 from lamp_bundles import CLASSES, lamp, lamp_pictures
 from loop_images import new_storage, put_picture
 from serving import eventually
-from sqlalchemy import select
+from sqlalchemy import make_url, select
 from test_training_process import CONFIG, STAND_IN
 
 from lesion.loop.catalogue import delete_image
@@ -26,6 +29,7 @@ from lesion.loop.jobs import RetrainRequest, cancel, job, submit
 from lesion.loop.ownership import JobTaken, claim, take_over
 from lesion.loop.registry import Registry
 from lesion.loop.reports import report_of
+from lesion.loop.retrain import system_database
 from lesion.loop.snapshots import import_manifest
 from lesion.loop.spending import Spending
 from lesion.loop.stages import RetrainSettings, Stages
@@ -286,6 +290,22 @@ def test_a_job_that_workers_keep_dying_of_fails(storage: Storage, work: Callable
     assert until(storage, next_one, "promoted", "failed").state == "promoted", last.output()
 
 
+def freeze(process: subprocess.Popen[bytes], storage: Storage) -> None:
+    """Stop a process at a moment when it holds no lock of SQLite's, which nobody could take from it."""
+    databases = [make_url(url).database for url in (storage.database, system_database(storage))]
+    for _ in range(50):
+        process.send_signal(signal.SIGSTOP)
+        try:
+            for database in databases:
+                with closing(sqlite3.connect(database, timeout=1)) as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+    raise AssertionError("the worker held a lock whenever it was looked at")
+
+
 @pytest.mark.slow
 def test_two_workers_run_a_job_once_and_a_frozen_one_is_overruled(
     storage: Storage, work: Callable[..., WorkerRun]
@@ -295,7 +315,7 @@ def test_two_workers_run_a_job_once_and_a_frozen_one_is_overruled(
     until(storage, job_id, "train")
     owner = job(storage, job_id).owner or ""
     frozen = next(one for one in both if f"-{one.process.pid}-" in owner)
-    frozen.process.send_signal(signal.SIGSTOP)
+    freeze(frozen.process, storage)
     for child in psutil.Process(frozen.process.pid).children(recursive=True):
         child.kill()  # on another machine its lock would not be in the way
     eventually(lambda: job(storage, job_id).owner != owner, 60)

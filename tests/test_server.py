@@ -265,14 +265,17 @@ def test_a_body_that_does_not_come_is_given_up(strict: ServerProcess) -> None:
 def test_openapi_describes_what_is_there(server: ServerProcess) -> None:
     document = server.client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
-    assert set(document["paths"]) == {"/", "/predict", "/health", "/info"}
+    assert {"/", "/predict", "/health", "/info", "/upload_training_data", "/retrain", "/rollback"} <= set(
+        document["paths"]
+    )
     predict = document["paths"]["/predict"]["post"]
     content = predict["requestBody"]["content"]
     assert content["multipart/form-data"]["schema"]["properties"]["file"]["format"] == "binary"
     assert content["multipart/form-data"]["schema"]["required"] == ["file"]
     assert {"image/*", "application/octet-stream"} <= set(content)
     assert {parameter["name"] for parameter in predict["parameters"]} == {"explain", "class", "top_k"}
-    assert set(predict["responses"]) == {"200", "400", "408", "413", "415", "422", "500", "503"}
+    refused = {"400", "401", "403", "408", "413", "415", "422", "429", "500", "503"}
+    assert set(predict["responses"]) == {"200", *refused}
     for status, response in predict["responses"].items():
         assert list(response["content"]) == ["application/json" if status == "200" else "application/problem+json"]
     assert predict["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/PredictionAnswer")

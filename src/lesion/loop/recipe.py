@@ -73,13 +73,14 @@ def recipe(
     made = {key: _moved(config[key], old, str(output)) for key in _KEPT if key in config}
     data, epochs = made["data"], request.epochs
     data |= {"manifest": str(manifest), "root": str(root), "csv": None, "group_pattern": None, "split": "grouped"}
-    data |= {"batch_size": request.batch_size or data["batch_size"], "cache_dir": str(cache)}
+    data |= {"cache_dir": str(cache)} | ({"batch_size": request.batch_size} if request.batch_size else {})
     made["model"] |= {
         "weights": str(champion.weights),
         # The bundle's file is not named after the weights that the first training started from; this says it instead.
         "pad_type": champion.facts["model"].get("model_kwargs", {}).get("pad_type", ""),
-        "lr": request.learning_rate or _LEARNING_RATE * float(made["model"]["lr"]),
     }
+    rate = request.learning_rate or _LEARNING_RATE * float(made["model"].get("lr") or 0)
+    made["model"] |= {"lr": rate} if rate else {}
     made["finetune"] |= {"warmup_epochs": 0}  # the head has learned already
     made["trainer"] |= {"max_epochs": epochs, "default_root_dir": str(output)} | dict(trainer)
     kept = {key: value for key, value in made.get("evaluation", {}).items() if key in evaluation}
