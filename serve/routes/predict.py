@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from lesion.errors import LesionError
+from serve import access
 from serve.access import require
 from serve.api import Job
 from serve.errors import RequestError
@@ -21,7 +22,7 @@ _REFUSALS = {
     500: "The server failed.",
     503: "Too many requests wait, no worker is ready, or the answer took too long. Retry-After says when to try again.",
 }
-REFUSALS: dict[int | str, dict[str, Any]] = {
+REFUSALS: dict[int | str, dict[str, Any]] = access.REFUSALS | {
     status: {"model": ProblemDetails, "description": text} for status, text in _REFUSALS.items()
 }
 
