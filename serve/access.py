@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import cache
 from ipaddress import ip_address
@@ -30,6 +30,13 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     403: {"model": ProblemDetails, "description": "The key's role does not allow this."},
     429: {"model": ProblemDetails, "description": "Too many requests. Retry-After says when to try again."},
 }
+
+
+def refusals(descriptions: Mapping[int, str]) -> dict[int | str, dict[str, Any]]:
+    """Return a route's refusals for OpenAPI: its own by status, and those of every route that asks for a key."""
+    own = {status: {"model": ProblemDetails, "description": text} for status, text in descriptions.items()}
+    return REFUSALS | own
+
 
 _SYNC_S = 1.0  # how long a revoked key may still be good for
 _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::\d*)?", re.IGNORECASE)

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from lesion.loop import catalogue
 from lesion.loop.ledger import MAX_REASON
 from lesion.loop.views import deployment_view, image_view, model_summary, model_view
+from serve import access
 from serve.access import require
-from serve.schemas import ProblemDetails
 from serve.state import registry_of, storage_of
 
 _REFUSALS = {
@@ -18,9 +18,7 @@ _REFUSALS = {
     422: "A parameter is not valid, or the reason is missing.",
     503: "The store does not answer.",
 }
-REFUSALS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ProblemDetails, "description": text} for status, text in _REFUSALS.items()
-}
+REFUSALS = access.refusals(_REFUSALS)
 
 router = APIRouter(tags=["models"], dependencies=[require("admin")], responses=REFUSALS)
 

@@ -1,6 +1,6 @@
 """``POST /predict``."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
@@ -10,7 +10,7 @@ from serve import access
 from serve.access import require
 from serve.api import Job
 from serve.errors import RequestError
-from serve.schemas import PredictionAnswer, ProblemDetails
+from serve.schemas import PredictionAnswer
 from serve.uploads import REQUEST_BODY, read_image
 
 _REFUSALS = {
@@ -22,9 +22,7 @@ _REFUSALS = {
     500: "The server failed.",
     503: "Too many requests wait, no worker is ready, or the answer took too long. Retry-After says when to try again.",
 }
-REFUSALS: dict[int | str, dict[str, Any]] = access.REFUSALS | {
-    status: {"model": ProblemDetails, "description": text} for status, text in _REFUSALS.items()
-}
+REFUSALS = access.refusals(_REFUSALS)
 
 router = APIRouter(tags=["prediction"], dependencies=[require("viewer")])
 

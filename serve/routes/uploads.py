@@ -12,7 +12,7 @@ from serve import access
 from serve.access import require
 from serve.errors import RequestError
 from serve.judging import Origin, clean, judge_files
-from serve.schemas import ProblemDetails, UploadAnswer
+from serve.schemas import UploadAnswer
 from serve.state import storage_of
 
 MAX_FILES = 1000
@@ -28,9 +28,7 @@ _REFUSALS = {
     422: "The label is missing, or the archive is refused as a whole.",
     503: "No worker is ready, or the store or the database does not answer. Send the same again: nothing comes twice.",
 }
-REFUSALS: dict[int | str, dict[str, Any]] = access.REFUSALS | {
-    status: {"model": ProblemDetails, "description": text} for status, text in _REFUSALS.items()
-}
+REFUSALS = access.refusals(_REFUSALS)
 _TEXT = {"type": "string", "maxLength": MAX_LABEL}
 _FILE = {"type": "string", "format": "binary"}
 

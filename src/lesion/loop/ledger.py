@@ -57,7 +57,7 @@ def model_row(session: Session, version: str) -> ModelVersion:
     model = session.get(ModelVersion, version)
     if model is None:
         raise RegistryError(
-            f"There is no model version {version[:80]!r}. The list of models says which there are.",
+            f"There is no version {version[:80]!r}. GET /models or scripts/models.py list says which there are.",
             code="model_unknown",
             status=404,
         )

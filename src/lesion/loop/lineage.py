@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lesion.errors import LesionError
+from lesion.loop.ledger import model_row
 from lesion.loop.tables import Image, ModelVersion, SnapshotImage
 
 
@@ -45,15 +45,9 @@ def lineage_of_version(session: Session, version: str, *, after: str = "", limit
         split, status), sorted by hash, and ``next``: what to give as ``after`` for the next page, or None.
 
     Raises:
-        LesionError: There is no such version (``model_unknown``).
+        RegistryError: There is no such version (``model_unknown``).
     """
-    row = session.get(ModelVersion, version)
-    if row is None:
-        raise LesionError(
-            f"There is no version '{version[:40]}'. GET /models or scripts/models.py list says which there are.",
-            code="model_unknown",
-            status=404,
-        )
+    row = model_row(session, version)
     of_snapshot = SnapshotImage.snapshot_id == row.snapshot_id
     number = select(SnapshotImage.split, Image.label, func.count()).join(Image, Image.sha256 == SnapshotImage.sha256)
     counts: dict[str, dict[str, int]] = {}
