@@ -6,9 +6,8 @@ Luck: sequences of 200 retrains that improve nothing meet one generation of the 
 challenger is the champion plus noise, or the worst case: a twin that errs as often, on images of its own. The share of
 sequences in which anything is promoted must not be above 5 %.
 
-The worst case comes close to that bound by design, since the budget is 5 %: with independent errors 4.4 % of 20,000
-sequences (4.2 to 4.7 %). A thousand sequences cannot tell 4.4 from 5: about one seed in six lands above. A firm answer
-takes ``--sequences 10000``.
+The default budget is 4.25 %, not 5, because a thousand sequences cannot tell a rate of 4.4 % from one of 5: with a
+budget of 5 % about one seed in six landed above. A firm answer takes ``--sequences 10000``.
 
 Power: a challenger that is right 97 % of the time meets a champion that is right 94 % of the time, on 700 images and a
 fresh budget. At least 80 % must be promoted.

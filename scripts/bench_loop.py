@@ -94,6 +94,7 @@ def partition(root: Path, seed: int) -> dict[str, pd.DataFrame]:
 
 def link(rows: pd.DataFrame, root: Path, folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
+    rows = rows.drop_duplicates("sha256")
     for path, label, sha256 in zip(rows["path"], rows["label"], rows["sha256"], strict=True):
         target = folder / label / f"{sha256[:16]}{Path(path).suffix}"
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from lesion.loop.spending import Spending, alpha_of_look
 
 
 def test_levels_never_sum_to_more_than_the_total() -> None:
-    levels = [alpha_of_look(number) for number in range(1, 300)]
+    levels = [alpha_of_look(number, total=0.05, share=0.9) for number in range(1, 300)]
     assert sum(levels) == pytest.approx(0.05, rel=1e-12)
     assert sum(levels) <= 0.05 * (1 + 1e-12)
     assert levels[:3] == pytest.approx([0.045, 0.0045, 0.00045])
@@ -28,13 +28,13 @@ def test_a_generation_is_spent_when_the_next_level_is_too_low() -> None:
     assert spending.looks == 3
     assert [spending.looks_left(used) for used in range(5)] == [3, 2, 1, 0, 0]
     assert [spending.exhausted(used) for used in range(5)] == [False, False, False, True, True]
-    assert spending.alpha(3) == pytest.approx(0.00045)
+    assert spending.alpha(3) == pytest.approx(0.0003825)
     assert spending.alpha(4) == 0
 
 
 def test_looks_are_counted_from_one() -> None:
     with pytest.raises(ConfigError, match="look 0"):
-        alpha_of_look(0)
+        alpha_of_look(0, total=0.05, share=0.9)
 
 
 @pytest.mark.parametrize(
