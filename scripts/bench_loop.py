@@ -47,6 +47,7 @@ def main() -> int:
     parser.add_argument("--flip", type=float, default=0.0, help="share of uploaded labels that are made wrong")
     parser.add_argument("--first-epochs", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--set", nargs="*", default=[], help="settings of the first training, such as data.size=224")
     parser.add_argument("--first-run", type=Path, help="use this finished run as the first model (made by this script)")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench_loop"))
     parser.add_argument("--seed", type=int, default=0)
@@ -106,7 +107,7 @@ def train_first(options: argparse.Namespace, data: Path, output: Path) -> Path:
     command = [
         sys.executable, REPOSITORY / "scripts" / "train.py", f"experiment={options.experiment}", f"data.root={data}",
         f"model.weights={options.weights}", f"trainer.max_epochs={options.first_epochs}", "logger=csv",
-        "evaluation.folder_split=false", f"hydra.run.dir={output}",
+        "evaluation.folder_split=false", f"hydra.run.dir={output}", *options.set,
     ]  # fmt: skip
     subprocess.run(command, check=True, cwd=REPOSITORY)
     return output

@@ -21,10 +21,10 @@ def main(config: DictConfig) -> None:
     from lesion.cli import errors_for_people
     from serve.main import serve
 
-    settings = OmegaConf.to_container(config, resolve=True)
-    for name in ("paths", "storage_root"):
-        settings.pop(name, None)
     with errors_for_people():
+        settings = OmegaConf.to_container(config, resolve=True)
+        for name in ("paths", "storage_root"):
+            settings.pop(name, None)
         for name in ("storage", "intake"):
             settings[name] = instantiate(config[name])
     sys.exit(serve(**settings))

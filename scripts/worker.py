@@ -20,7 +20,8 @@ def main(cfg: DictConfig) -> None:
         tether(cfg.parent)
     from lesion.loop.worker import WorkerProcess
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for name in ("alembic", "aiobotocore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     with errors_for_people():
         worker = WorkerProcess(instantiate(cfg.storage), instantiate(cfg.retrain), instantiate(cfg.gate))
         print(f"Worker {worker.id} waits for retrainings.", flush=True)

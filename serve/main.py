@@ -17,6 +17,7 @@ from lesion.loop.keys import any_usable
 from lesion.loop.registry import Registry
 from lesion.loop.storage import Storage
 from serve.access import check_address
+from serve.api import end_with_parent
 from serve.champion import own_connections
 from serve.companion import Companion
 from serve.server import create_server
@@ -106,6 +107,7 @@ def _is_local(storage: Storage) -> bool:
 
 
 def _import(storage: Storage, bundle: Path) -> dict[str, Any]:
+    end_with_parent()  # the pool's own process would wait for work for ever
     from lesion.loop.commands import import_run
 
     return import_run(storage, bundle, "server", "the first model")

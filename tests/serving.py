@@ -24,10 +24,10 @@ def free_port() -> int:
 
 
 class ServerProcess:
-    """``scripts/serve.py`` on a free port; settings are Hydra overrides such as ``server.workers=1``."""
+    """``scripts/serve.py``, on a free port if none is given; settings are Hydra overrides: ``server.workers=1``."""
 
-    def __init__(self, bundle: Path, *overrides: str, python: str = sys.executable) -> None:
-        self.port = free_port()
+    def __init__(self, bundle: Path, *overrides: str, python: str = sys.executable, port: int | None = None) -> None:
+        self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = tempfile.TemporaryFile()  # noqa: SIM115
         command = [python, str(SCRIPT), f"bundle={bundle}", f"port={self.port}", "server.device=cpu", *overrides]

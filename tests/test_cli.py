@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from lesion.cli import errors_for_people, latest_bundle
 from lesion.errors import DataError, LesionError
@@ -26,6 +27,15 @@ def test_errors_inside_hydras_own_are_found(capsys: pytest.CaptureFixture[str]) 
 def test_other_errors_keep_their_traceback() -> None:
     with pytest.raises(ZeroDivisionError), errors_for_people():
         _ = 1 / 0
+
+
+def test_an_environment_variable_that_is_not_set_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, errors_for_people():
+        OmegaConf.to_container(OmegaConf.create({"database": "${oc.env:NOT_SET_ANYWHERE}"}), resolve=True)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "error (config_invalid): A setting has no value: Environment variable 'NOT_SET_ANYWHERE' not found."
+    )
 
 
 def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,10 @@ from lesion.loop.commands import import_run, main, open_storage
 from lesion.loop.ledger import RegistryError, fallback, line
 from lesion.loop.registry import Registry
 from lesion.loop.storage import Storage
+from lesion.loop.store import StoreError
 from lesion.loop.tables import AuditEntry, Deployment, Job, ModelVersion
 from lesion.model.bundle import Bundle
+from serve.follow import Follower
 
 
 @pytest.fixture
@@ -118,6 +121,16 @@ def test_what_is_damaged_in_the_store_is_refused(registry: Registry, versions: l
         registry.fetch(versions[0])
     assert caught.value.code == "bundle_missing"
     assert not registry.cached(versions[0]).exists()
+
+
+def test_a_store_that_belongs_to_another_database_is_no_fault_of_the_bundle(
+    storage: Storage, versions: list[str], tmp_path: Path
+) -> None:
+    registry = Registry(replace(storage, files=str(tmp_path / "elsewhere")))
+    assert refusal(lambda: registry.fetch(versions[0])) == "store_foreign"
+    with pytest.raises(StoreError, match=r"Check that storage\.files belongs to storage\.database"):
+        Follower(registry, Bundle.open, "server").load_champion()
+    assert [row.action for row in registry.history()] == ["first"]
 
 
 def test_names_in_the_database_stay_in_the_cache(registry: Registry, storage: Storage, versions: list[str]) -> None:

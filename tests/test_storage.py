@@ -211,6 +211,29 @@ class TestObjectStore:
         with pytest.raises(StoreError):
             store.get("images/ab/abc")
 
+    def test_an_address_of_no_known_kind_is_a_settings_error(self):
+        with pytest.raises(ConfigError, match=r"storage\.files cannot be used: .*nowhere") as caught:
+            ObjectStore("nowhere://bucket", {})
+        assert caught.value.code == "store_unusable"
+
+    def test_whatever_a_file_system_raises_is_said_to_be_the_stores(self, monkeypatch):
+        store = ObjectStore("memory://bucket/prefix", {})
+
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("asked for too long")  # those of S3 are no OSErrors either
+
+        for name in ("exists", "cat_file", "rm"):
+            monkeypatch.setattr(store._files, name, fail)
+        for ask in (store.has, store.get, store.delete, store.delete_folder, lambda key: store.put(key, b"1")):
+            with pytest.raises(StoreError, match="asked for too long") as caught:
+                ask("a")
+            assert (caught.value.code, caught.value.status) == ("store_failed", 503)
+
+
+def test_no_secret_is_shown_with_a_storage(tmp_path):
+    made = Storage("postgresql+psycopg://me:hidden@host/lesion", "s3://bucket", tmp_path, {"secret": "hidden too"})
+    assert repr(made) == f"Storage(files='s3://bucket', cache={tmp_path!r})"
+
 
 def test_the_database_is_a_plain_sqlite_file(storage, tmp_path):
     with sqlite3.connect(tmp_path / "lesion.db") as connection:

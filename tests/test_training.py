@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,6 +78,18 @@ def test_missing_checkpoint_is_refused(tiny_config: Callable[..., DictConfig], r
     cfg = tiny_config(tmp_path, f"resume={tmp_path}/none.ckpt")
     with pytest.raises(ConfigError, match=r"none\.ckpt.*does not exist"):
         fit(cfg, run.objects["datamodule"])
+
+
+def test_a_run_that_was_moved_goes_on_with_its_best_checkpoint(
+    tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(run.output / "checkpoints", tmp_path / "checkpoints")
+    _, trainer = fit(tiny_config(tmp_path, f"resume={tmp_path}/checkpoints/last.ckpt"), run.objects["datamodule"])
+    before, moved = run.objects["trainer"].checkpoint_callback, trainer.checkpoint_callback
+    assert before.best_model_path == str(run.output / "checkpoints" / "best.ckpt")
+    assert moved.best_model_path == str(tmp_path / "checkpoints" / "best.ckpt")
+    assert moved.best_model_score == before.best_model_score
+    assert moved.best_k_models == {moved.best_model_path: before.best_model_score}
 
 
 def test_git_commit_outside_a_checkout_is_empty(tmp_path: Path) -> None:

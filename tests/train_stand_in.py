@@ -18,8 +18,24 @@ output, orders = Path(cfg.paths.output), json.loads(os.environ.get("LESION_STAND
 checkpoint = output / "checkpoints" / "last.ckpt"
 checkpoint.parent.mkdir(parents=True, exist_ok=True)
 done = int(Path(cfg.resume).read_text()) if cfg.resume else 0
-with (output / "starts.txt").open("a") as starts:
-    starts.write(f"{os.getpid()} {done}\n")
+for file in filter(None, (output / "starts.txt", orders.get("record"))):
+    with Path(file).open("a") as starts:
+        starts.write(f"{os.getpid()} {done}\n")
+
+
+def say(phase: str, epoch: int) -> None:
+    metrics = [{"epoch": number, "val/acc": number / 10} for number in range(1, epoch + 1)]
+    content = {"phase": phase, "epoch": epoch, "share": epoch / cfg.trainer.max_epochs, "seconds_left": 1.5}
+    (output / "progress.part").write_text(json.dumps(content | {"metrics": metrics}))
+    (output / "progress.part").replace(output / "progress.json")
+
+
+def wait(place: str) -> None:
+    """Wait for a file that the orders name, if they do."""
+    while place in orders.get("waits", {}) and not Path(orders["waits"][place]).exists():
+        time.sleep(0.05)
+
+
 if orders.get("say"):
     print(orders["say"], file=sys.stderr)
     sys.exit(orders["status"])
@@ -27,12 +43,13 @@ for epoch in range(done + 1, cfg.trainer.max_epochs + 1):
     time.sleep(orders.get("epoch_s", 0.0))
     if epoch == orders.get("dies_before"):
         os.kill(os.getpid(), signal.SIGKILL)
-    checkpoint.write_text(str(epoch))
-    metrics = [{"epoch": number, "val/acc": number / 10} for number in range(1, epoch + 1)]
-    content = {"phase": "train", "epoch": epoch, "share": epoch / cfg.trainer.max_epochs, "seconds_left": 1.5}
-    (output / "progress.part").write_text(json.dumps(content | {"metrics": metrics}))
-    (output / "progress.part").replace(output / "progress.json")
+    for file in (checkpoint.with_name("best.ckpt"), checkpoint):
+        file.write_text(str(epoch))
+    say("train", epoch)
+    wait(f"epoch {epoch}")
     if epoch == orders.get("dies_once_after") and done < epoch:
         os.kill(os.getpid(), signal.SIGKILL)
+say("evaluate", cfg.trainer.max_epochs)
+wait("evaluate")
 shutil.copytree(orders["bundle"], output / "part", dirs_exist_ok=True)
 (output / "part").rename(output / "bundle")

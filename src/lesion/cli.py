@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lesion.errors import LesionError
+from lesion.errors import ConfigError, LesionError
 
 USAGE = 2  # the exit status of a command that was used wrongly
 
@@ -43,7 +43,12 @@ def latest_bundle(outputs: Path = Path("outputs")) -> Path:
 
 
 def _cause(error: BaseException | None) -> LesionError | None:
+    from omegaconf.errors import InterpolationResolutionError  # here, since servers import this module without Hydra
+
     while error is not None:
+        if isinstance(error, InterpolationResolutionError):
+            missing = str(error).partition("\n")[0].rpartition("interpolation: ")[2].strip('"')
+            return ConfigError(f"A setting has no value: {missing}. The file in configs that asks for it explains it.")
         if isinstance(error, LesionError):
             return error
         error = error.__cause__ or error.__context__

@@ -43,9 +43,15 @@ def champion_row(session: Session) -> Deployment:
     return last
 
 
-def all_rows(session: Session) -> Sequence[Deployment]:
-    """Return the whole ledger, the oldest row first."""
-    return session.scalars(select(Deployment).order_by(Deployment.id)).all()
+def all_rows(session: Session, last: Deployment | None = None) -> Sequence[Deployment]:
+    """Return the ledger, the oldest row first.
+
+    Args:
+        session: The caller's transaction.
+        last: The row to end with: another one may have followed since it was read.
+    """
+    rows = select(Deployment).order_by(Deployment.id)
+    return session.scalars(rows if last is None else rows.where(Deployment.id <= last.id)).all()
 
 
 def model_row(session: Session, version: str) -> ModelVersion:

@@ -143,7 +143,7 @@ class Registry:
         """
         with self._ledger() as session:
             last = ledger.champion_row(session)
-            versions = ledger.line(ledger.all_rows(session))
+            versions = ledger.line(ledger.all_rows(session, last))
             if len(versions) < 2:
                 raise RegistryError(f"There is no version before {last.version} to go back to.", code="nothing_before")
             return ledger.append(session, last, versions[-2], ledger.ROLLBACK, actor, reason)
@@ -162,7 +162,7 @@ class Registry:
                 last = ledger.champion_row(session)
                 if last.id != deployment_id:
                     return None
-                version = ledger.fallback(ledger.all_rows(session))
+                version = ledger.fallback(ledger.all_rows(session, last))
                 if version is None:
                     raise RegistryError(
                         f"{last.version} does not load, and there is no other version to go back to: {reason}",
@@ -205,7 +205,7 @@ class Registry:
         Raises:
             RegistryError: There is no such version (``model_unknown``).
             BundleError: The bundle in the store is not whole.
-            StoreError: The store does not answer.
+            StoreError: The store does not answer, or is another one than the database's (``store_foreign``).
         """
         names = [str(name) for name in self.model(version).files]
         check_names(set(names), set(names) - {FACTS_FILE}, FACTS_FILE)
@@ -229,6 +229,11 @@ class Registry:
         except StoreError as error:
             if error.code != "file_gone":
                 raise
+            if not self.storage.store.has(f"{bundle_key(version)}/{FACTS_FILE}"):  # it is no fault of the bundle
+                raise StoreError(
+                    f"The store has nothing of {version}. Check that storage.files belongs to storage.database.",
+                    code="store_foreign",
+                ) from error
             raise BundleError(f"The store's {version} is not whole: {error.message}", code="bundle_missing") from error
         if bundle.version != version:
             raise BundleError(f"The store has {bundle.version} as {version}.", code="bundle_version_mismatch")

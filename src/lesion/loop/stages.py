@@ -15,6 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from lesion.loop.catalogue import PIXELS
+from lesion.loop.checkpoints import Checkpoints
 from lesion.loop.comparison import compare
 from lesion.loop.gate import GateSettings
 from lesion.loop.jobs import JobError, RetrainRequest, job
@@ -24,7 +25,7 @@ from lesion.loop.recipe import recipe
 from lesion.loop.registry import Registry
 from lesion.loop.snapshots import image_root, materialise, take_snapshot
 from lesion.loop.storage import Storage
-from lesion.loop.tables import Deployment, ModelVersion
+from lesion.loop.tables import Deployment, Job, ModelVersion
 from lesion.loop.training_process import Progress, TrainingProcess
 from lesion.model.bundle import Bundle
 
@@ -120,29 +121,25 @@ class Stages:
         return taken.id
 
     def train(self, job_id: str, parent: str, snapshot_id: str) -> str:
-        """Train, calibrate and evaluate, and keep the bundle in the store; returns the challenger's version."""
+        """Train, calibrate and evaluate, and keep the bundle in the store; returns the challenger's version.
+
+        It goes on from the last checkpoint, be that of this disk or of another worker's.
+        """
         with self.storage.session() as session:
             known = session.scalar(select(ModelVersion.version).where(ModelVersion.job_id == job_id))
         if known is not None:
             return known
         self.go_on(job_id, stage="train")
-        script, settings = self._settings.script.absolute(), self._settings
-        folder = self._folder(job_id)
-        folder.mkdir(parents=True, exist_ok=True)
-        manifest = materialise(self.storage, snapshot_id, folder / "data")
-        request = RetrainRequest(**job(self.storage, job_id).request)
-        config = recipe(
-            Bundle.open(self._registry.fetch(parent)),
-            request,
-            manifest,
-            image_root(self.storage).absolute(),
-            folder / "run",
-            self.storage.cache.absolute() / PIXELS,
-            settings.trainer,
-            _evaluation(script),
-        )
-        training = TrainingProcess(folder, config, script, settings.nice, settings.threads)
-        bundle = training.run(lambda progress: self._watch(job_id, progress))
+        training = self._training(job_id, parent, snapshot_id)
+        checkpoints, epoch = self._checkpoints(job_id), job(self.storage, job_id).epoch
+        if training.progress().epoch < epoch:
+            checkpoints.fetch(epoch)
+
+        def watch(progress: Progress) -> None:
+            checkpoints.keep(progress.epoch)  # first: an epoch that is reported can be gone on from
+            self._watch(job_id, progress)
+
+        bundle = training.run(watch)
         self._watch(job_id, training.progress())
         self.go_on(job_id, stage="register", progress=_REGISTER, seconds_left=None)
         return self._registry.register(bundle, parent=parent, snapshot_id=snapshot_id, job_id=job_id, actor="retrain")
@@ -172,14 +169,43 @@ class Stages:
         """End a job that cannot go on; returns its last state."""
         return self._end(job_id, "cancelled" if code == "job_cancelled" else "failed", reason)
 
+    def tidy(self) -> None:
+        """Remove what this disk has of jobs that were ended by a worker on another one."""
+        for folder in (self.storage.cache / "jobs").glob("*"):
+            with self.storage.session() as session:
+                found = session.get(Job, folder.name)
+            if found is not None and found.active is None and found.state != "failed":
+                shutil.rmtree(folder, ignore_errors=True)
+
     def _end(self, job_id: str, state: str, reason: str) -> str:
         finish(self.storage, job_id, self.worker, state, reason)
         if state != "failed":  # what failed is left for a person to look at
             shutil.rmtree(self._folder(job_id), ignore_errors=True)
+        self._checkpoints(job_id).delete()
         return state
 
     def _folder(self, job_id: str) -> Path:
         return self.storage.cache.absolute() / "jobs" / job_id
+
+    def _checkpoints(self, job_id: str) -> Checkpoints:
+        return Checkpoints(self.storage.store, job_id, self._folder(job_id) / "run")
+
+    def _training(self, job_id: str, parent: str, snapshot_id: str) -> TrainingProcess:
+        """Bring everything that the training needs to this machine."""
+        script, settings = self._settings.script.absolute(), self._settings
+        folder = self._folder(job_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = recipe(
+            Bundle.open(self._registry.fetch(parent)),
+            RetrainRequest(**job(self.storage, job_id).request),
+            materialise(self.storage, snapshot_id, folder / "data"),
+            image_root(self.storage).absolute(),
+            folder / "run",
+            self.storage.cache.absolute() / PIXELS,
+            settings.trainer,
+            _evaluation(script),
+        )
+        return TrainingProcess(folder, config, script, settings.nice, settings.threads)
 
     def _watch(self, job_id: str, progress: Progress) -> None:
         training = progress.phase == "train"

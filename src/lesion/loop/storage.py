@@ -33,10 +33,10 @@ class Storage:
         options: Arguments of the fsspec file system, such as ``endpoint_url``.
     """
 
-    database: str
+    database: str = field(repr=False)  # it may hold a password
     files: str
     cache: Path
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cache", Path(self.cache))  # settings give it as text

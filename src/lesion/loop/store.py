@@ -3,14 +3,15 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from lesion.errors import LesionError
+from lesion.errors import ConfigError, LesionError
 
 
 def image_key(sha256: str) -> str:
@@ -36,10 +37,19 @@ class ObjectStore:
     Args:
         address: A folder, or an fsspec address such as ``s3://bucket/prefix``.
         options: Arguments of the file system, such as ``endpoint_url``.
+
+    Raises:
+        ConfigError: The address is of no kind that is known, or what speaks with it is not installed.
     """
 
     def __init__(self, address: str, options: Mapping[str, Any]) -> None:
-        self._files, root = fsspec.core.url_to_fs(str(address), **options)
+        settings = {"use_listings_cache": False, **options}  # other machines change what is there
+        try:
+            self._files, root = fsspec.core.url_to_fs(str(address), **settings)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"storage.files cannot be used: {error}. S3 needs pip install 'lesion[cluster]'.", code="store_unusable"
+            ) from error
         self._root = PurePosixPath(root)
         self.local = isinstance(self._files, LocalFileSystem)
 
@@ -55,15 +65,22 @@ class ObjectStore:
             StoreError: The store does not answer or is full.
         """
         path = str(self._root / key)
-        try:
-            if self._files.exists(path):
+        with _answering(f"'{key}' could not be stored"):
+            if self.has(key):
                 return
             if self.local:
                 _write_whole(Path(path), data)
             else:
                 self._files.pipe_file(path, data)  # an object appears when it is complete
-        except OSError as error:
-            raise StoreError(f"'{key}' could not be stored: {error}. Nothing was kept; try again.") from error
+
+    def has(self, key: str) -> bool:
+        """Whether something has a name.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        with _answering(f"'{key}' could not be looked up in the store"):
+            return bool(self._files.exists(str(self._root / key)))
 
     def get(self, key: str) -> bytes:
         """Return what has a name.
@@ -71,21 +88,30 @@ class ObjectStore:
         Raises:
             StoreError: Nothing has it (``file_gone``), or the store does not answer.
         """
-        try:
-            return bytes(self._files.cat_file(str(self._root / key)))
-        except FileNotFoundError as error:
-            raise StoreError(f"The store has no '{key}'.", code="file_gone", status=404) from error
-        except OSError as error:
-            raise StoreError(f"'{key}' could not be read from the store: {error}. Try again.") from error
+        with _answering(f"'{key}' could not be read from the store"):
+            try:
+                return bytes(self._files.cat_file(str(self._root / key)))
+            except FileNotFoundError as error:
+                raise StoreError(f"The store has no '{key}'.", code="file_gone", status=404) from error
 
     def delete(self, key: str) -> None:
-        """Remove what has a name; nothing happens where nothing has it."""
-        try:
-            self._files.invalidate_cache()
-            if self._files.exists(str(self._root / key)):
+        """Remove what has a name; nothing happens where nothing has it.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        with _answering(f"'{key}' could not be removed from the store"):
+            if self.has(key):
                 self._files.rm_file(str(self._root / key))
-        except OSError as error:
-            raise StoreError(f"'{key}' could not be removed from the store: {error}. Try again.") from error
+
+    def delete_folder(self, prefix: str) -> None:
+        """Remove every file under ``prefix/``; nothing happens where there is none.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        with _answering(f"'{prefix}' could not be removed from the store"), suppress(FileNotFoundError):
+            self._files.rm(str(self._root / prefix), recursive=True)
 
     def put_folder(self, prefix: str, folder: Path, names: Iterable[str]) -> None:
         """Keep files of a folder under ``prefix/<name>``."""
@@ -116,6 +142,17 @@ class ObjectStore:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return target
+
+
+@contextmanager
+def _answering(trouble: str) -> Iterator[None]:
+    """Make a StoreError of whatever a file system raises: with an S3 that is away, that is no OSError."""
+    try:
+        yield
+    except LesionError:
+        raise
+    except Exception as error:
+        raise StoreError(f"{trouble}: {error}. Try again.") from error
 
 
 def _write_whole(path: Path, data: bytes) -> None:

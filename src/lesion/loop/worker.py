@@ -71,6 +71,8 @@ class WorkerProcess:
             beat.start()
             with _logged("images that were deleted could not be removed"):
                 purge_deleted(self._storage)
+            with _logged("what earlier jobs left could not be removed"):
+                self._stages.tidy()
             self._workflows.launch()
             logger.info("worker %s is ready", self._me.id)
             try:
@@ -120,7 +122,8 @@ class WorkerProcess:
             deaths = take_over(self._storage, job_id, job.owner, self._me.id)
             if deaths is None:
                 return
-            logger.error("the worker of %s died in its stage %s; taking over", job_id, job.stage)
+            what = "was handed on" if job.owner is None else "lost its worker"
+            logger.warning("%s %s in its stage %s; taking over", job_id, what, job.stage)
             if deaths >= DEATHS:
                 reason = f"{deaths} workers in a row died in its stage '{job.stage}', after {job.epoch} epochs."
                 finish(self._storage, job_id, self._me.id, "failed", f"{reason} Look for the cause in their logs.")

@@ -23,6 +23,7 @@ from lesion.model.inference import dataset_logits
 from lesion.training import tracking
 from lesion.training.hardware import tune_allocator
 from lesion.training.lineage import lineage
+from lesion.training.moved import MovedRun
 from lesion.training.packaging import write_bundle
 from lesion.training.reporting import explain_run, leakage_section, print_summary, write_run_report
 
@@ -143,7 +144,7 @@ def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Train
     callbacks = [instantiate(section) for section in cfg.callbacks.values() if section]
     trainer: Trainer = instantiate(
         cfg.trainer,
-        callbacks=[*callbacks, instantiate(cfg.finetune)],
+        callbacks=[*callbacks, instantiate(cfg.finetune), MovedRun()],
         logger=[instantiate(section) for section in cfg.logger.values() if section],
         _convert_="all",
     )
