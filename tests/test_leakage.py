@@ -85,6 +85,15 @@ def test_planted_copies_are_found_whatever_the_split_is_now(leaky):
         assert leakage.pairs["train_path"].tolist() == [f"Training/a/00{n}.png" for n in range(3)]
 
 
+def test_answers_on_the_leaked_images_are_compared_with_those_on_the_others(leaky):
+    leakage = find_leakage(leaky)
+    paths = [f"Testing/a/{name}.jpg" for name in ("0", "1", "2", "fresh")]
+    assert leakage.accuracies(paths, np.array([True, True, False, False])) == (2 / 3, 0.0)
+    alone = leakage.accuracies(paths[:1], np.array([True]))
+    assert alone[0] == 1.0
+    assert np.isnan(alone[1])
+
+
 def test_the_contact_sheet_shows_each_pair_one_above_the_other(leaky):
     leakage = find_leakage(leaky)
     data = contact_sheet(leaky, leakage, pairs=2)

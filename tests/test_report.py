@@ -249,6 +249,9 @@ def test_findings_say_the_numbers():
     assert f"temperature {evaluation.temperature:.2f}, fitted on 10 other images" in calibration_finding(evaluation)
     assert leakage_finding({"test_images": 200, "leaked": 50}).startswith("50 of the 200 images (25.0\xa0%)")
     assert leakage_finding({"test_images": 200, "leaked": 0}).startswith("None of the 200")
+    scored = {"test_images": 200, "leaked": 50, "folder_accuracy_leaked": 0.98, "folder_accuracy_others": 0.9}
+    assert leakage_finding(scored).endswith(" got 98.0\xa0% of those right, and 90.0\xa0% of the others.")
+    assert leakage_finding(scored | {"folder_accuracy_others": None}).endswith("memory.")
     rows = [Faithfulness("a", 0.3, 0.2, 0.1, 0.3, 8, 0.1), Faithfulness("b", 0.1, 0.0, -0.1, 0.1, 8, 0.1)]
     assert faithfulness_finding(rows) == "On 8 images, better than a random map: a; not clearly better: b."
     assert "do not rely" in faithfulness_finding(rows[1:])

@@ -1,11 +1,13 @@
 """How far a split that came with the data leaks: test images whose near-duplicates stand in its training set."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lesion.data.manifest import Manifest
 from lesion.data.montage import montage
@@ -31,6 +33,20 @@ class Leakage:
     def leaked(self) -> int:
         """How many test images have a near-duplicate in the training split."""
         return len(self.pairs)
+
+    def accuracies(self, paths: Sequence[str], correct: NDArray[np.bool_]) -> tuple[float, float]:
+        """Compare a model's answers on the leaked test images with those on the others.
+
+        Args:
+            paths: The test images, N.
+            correct: Which of them it got right, ``(N,)``.
+
+        Returns:
+            The share it got right of the leaked ones and of the others; NaN where there are none.
+        """
+        leaked = pd.Index(paths).isin(self.pairs["path"])
+        ours, others = (float(correct[part].mean()) if part.any() else float("nan") for part in (leaked, ~leaked))
+        return ours, others
 
     def sentence(self) -> str:
         """Say the finding in one sentence."""

@@ -62,10 +62,14 @@ def leakage_finding(leakage: Mapping[str, Any]) -> str:
     images, leaked = int(leakage["test_images"]), int(leakage["leaked"])
     if not leaked:
         return f"None of the {images:,} images of the data's own test split has a near-duplicate in its training split."
-    return (
+    text = (
         f"{leaked:,} of the {count(images, 'image')} ({percent(leaked / max(images, 1))}) of the test split that came "
         "with the data have a near-duplicate in its training split. A score on that split partly measures memory."
     )
+    copies, others = leakage.get("folder_accuracy_leaked"), leakage.get("folder_accuracy_others")
+    if copies is None or others is None:
+        return text
+    return f"{text} A model trained on it got {percent(copies)} of those right, and {percent(others)} of the others."
 
 
 def faithfulness_finding(rows: Sequence[Faithfulness]) -> str:

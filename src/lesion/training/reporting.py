@@ -14,7 +14,8 @@ from rich.table import Table
 from lesion.data.datamodule import DataModule, ManifestDataset
 from lesion.data.leakage import Leakage, contact_sheet
 from lesion.data.manifest import Manifest
-from lesion.evaluation.evaluation import Evaluation, right_examples, worst_errors
+from lesion.evaluation.evaluation import Evaluation, finite, right_examples, worst_errors
+from lesion.evaluation.findings import leakage_finding
 from lesion.evaluation.report import TITLES, Example, write_report
 from lesion.explanation.cam import overlay
 from lesion.explanation.faithfulness import Faithfulness, faithfulness
@@ -106,24 +107,25 @@ def _pixels(dataset: ManifestDataset, rows: NDArray[np.int64], network: Network)
 
 
 def leakage_section(
-    manifest: Manifest, leakage: Leakage | None, folder_score: Mapping[str, float] | None, epochs: int | None = None
+    manifest: Manifest, leakage: Leakage | None, folder: Evaluation | None, epochs: int | None = None
 ) -> dict[str, Any] | None:
     """Return what the report says of the split that came with the data; None if none came with it.
 
     Args:
         manifest: The data.
         leakage: What ``find_leakage`` found in it.
-        folder_score: The metrics of a model that was trained and tested on that split.
+        folder: A model that was trained and tested on that split.
         epochs: How many epochs it was trained for, if fewer than the run itself.
     """
     if leakage is None:
         return None
-    sheet = contact_sheet(manifest, leakage)
-    return leakage.to_dict() | {
-        "contact_sheet_png": sheet,
-        "folder_score": dict(folder_score) if folder_score else None,
-        "folder_epochs": epochs,
-    }
+    section = leakage.to_dict() | {"contact_sheet_png": contact_sheet(manifest, leakage), "folder_epochs": epochs}
+    if folder is None:
+        return section | {"folder_score": None}
+    accuracies = leakage.accuracies(folder.paths, folder.predictions == folder.labels)
+    section["folder_score"] = folder.all_metrics()
+    section["folder_accuracy_leaked"], section["folder_accuracy_others"] = finite(accuracies)
+    return section
 
 
 def write_run_report(path: Path, evaluation: Evaluation, *, explanations: Explanations, **sections: Any) -> Path:  # noqa: ANN401
@@ -154,10 +156,7 @@ def print_summary(
         table.add_row(*cells, *([f"{folder[name]:.4f}"] if folder else []))
     console.print(table)
     if leakage:
-        console.print(
-            f"{leakage['leaked']:,} of the folder split's {leakage['test_images']:,} test images have a near-duplicate "
-            "in its training images: scores on it are inflated."
-        )
+        console.print(leakage_finding(leakage))
     for note in (weights.sentence(), *evaluation.notes):
         console.print(note)
     for name in ("report.html", "metrics.json", "bundle"):

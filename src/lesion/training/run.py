@@ -65,8 +65,8 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         return {}, objects
     evaluation = evaluate_model(model, datamodule, replicates=cfg.evaluation.replicates, seed=cfg.seed)
     metrics = evaluation.all_metrics() | validation_metrics(model, datamodule, evaluation.temperature)
-    folder_score = folder_split_score(cfg, datamodule, output) if cfg.evaluation.folder_split else None
-    leaks = leakage_section(datamodule.manifest, leakage, folder_score, cfg.evaluation.folder_split_epochs)
+    folder = folder_split_evaluation(cfg, datamodule, output) if cfg.evaluation.folder_split else None
+    leaks = leakage_section(datamodule.manifest, leakage, folder, cfg.evaluation.folder_split_epochs)
     bundle = deliver(cfg, datamodule, model, trainer, evaluation, metrics, leaks)
     print_summary(evaluation, model.weights, leaks, output)
     return metrics, objects | {"evaluation": evaluation, "bundle": bundle}
@@ -184,13 +184,13 @@ def validation_metrics(model: ImageClassifier, datamodule: DataModule, temperatu
     return compute_metrics(probabilities, dataset.labels, datamodule.classes, "val")
 
 
-def folder_split_score(cfg: DictConfig, datamodule: DataModule, output: Path) -> dict[str, Any]:
+def folder_split_evaluation(cfg: DictConfig, datamodule: DataModule, output: Path) -> Evaluation:
     """Train once more by the same recipe on the split that came with the data, to show how far its score is inflated.
 
     ``evaluation.folder_split_epochs`` may give it fewer epochs.
 
     Returns:
-        The metrics on that split's test images.
+        What was measured on that split's test images.
     """
     logger.info("Training once more on the split that came with the data, for comparison.")
     other = datamodule.resplit("folder")
@@ -200,4 +200,4 @@ def folder_split_score(cfg: DictConfig, datamodule: DataModule, output: Path) ->
     nested.resume = None
     nested.trainer.max_epochs = cfg.evaluation.folder_split_epochs or cfg.trainer.max_epochs
     model, _ = fit(nested, other)
-    return evaluate_model(model, other, replicates=cfg.evaluation.replicates, seed=cfg.seed).all_metrics()
+    return evaluate_model(model, other, replicates=cfg.evaluation.replicates, seed=cfg.seed)
