@@ -7,7 +7,7 @@ from PIL import Image
 
 from lesion.errors import ConfigError, ImageError
 from lesion.images import Limits, decode
-from lesion.preprocessing import Preprocessing
+from lesion.preprocessing import Preprocessing, content_box
 
 WHITE = np.full((32, 64, 3), 255, np.uint8)
 
@@ -54,6 +54,39 @@ def test_stretch_uses_the_whole_image():
     fitted = Preprocessing(32, "stretch")(halves(32, 256))
     assert (fitted[:, :15] == (255, 0, 0)).all()
     assert (fitted[:, 17:] == (0, 0, 255)).all()
+
+
+def scan(height: int = 256, width: int = 256) -> np.ndarray:
+    """A bright head in a dark, noisy margin: rows 64 to 191 and columns 32 to 223 of 256."""
+    image = np.random.default_rng(0).integers(0, 12, (256, 256, 3), np.uint8)
+    image[64:192, 32:224] = 150
+    image[3, 5] = 255  # a speck of dust
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BOX))
+
+
+def test_dark_margins_are_cut_off():
+    assert content_box(scan()) == (32, 64, 224, 192)
+    assert content_box(scan(512, 128)) == (16, 128, 112, 384)
+    fitted = Preprocessing(96, trim=True)(scan())  # 192 × 128 becomes 96 × 64
+    assert (fitted[16:80] == 150).all()
+    assert not fitted[:16].any()
+    assert (Preprocessing(64, "stretch", trim=True)(scan()) == 150).all()
+
+
+def test_an_image_without_dark_margins_stays_whole():
+    for image in (WHITE, WHITE * 0, halves(40, 30), np.full((16, 16, 3), 9, np.uint8)):
+        height, width = image.shape[:2]
+        assert content_box(image) == (0, 0, width, height)
+    spot = np.zeros((256, 256, 3), np.uint8)
+    spot[100:120, 60:200] = 255  # not a picture in a margin: to show it alone would enlarge it sevenfold
+    assert content_box(spot) == (0, 0, 256, 256)
+
+
+def test_trimming_a_large_jpeg_keeps_its_detail():
+    board = np.zeros((1024, 1024, 3), np.uint8)
+    board[256:768, 256:768] = (np.indices((512, 512)).sum(0) // 4 % 2 * 255).astype(np.uint8)[..., None]
+    fitted = Preprocessing(256, trim=True).read(encode(Image.fromarray(board), "JPEG", quality=95))
+    assert fitted.std() > 90  # decoded at a quarter of its size, it would be grey
 
 
 def test_resizing_is_antialiased():
@@ -104,7 +137,7 @@ def test_read_respects_limits():
 
 def test_dictionary_round_trip():
     preprocessing = Preprocessing(160, "crop", "bilinear")
-    assert preprocessing.to_dict() == {"size": 160, "fit": "crop", "interpolation": "bilinear"}
+    assert preprocessing.to_dict() == {"size": 160, "fit": "crop", "interpolation": "bilinear", "trim": False}
     assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
     assert Preprocessing.from_dict({}) == Preprocessing(224, "pad", "bicubic")
 
@@ -112,7 +145,7 @@ def test_dictionary_round_trip():
 @pytest.mark.parametrize(
     "values",
     [{"size": 0}, {"size": 8192}, {"size": "224"}, {"size": True}, {"size": 224.0}, {"fit": "squash"}, {"fit": None},
-     {"interpolation": "nearest"}, {"mean": [0.5]}],
+     {"interpolation": "nearest"}, {"trim": "yes"}, {"mean": [0.5]}],
 )  # fmt: skip
 def test_bad_settings_are_refused(values: dict):
     with pytest.raises(ConfigError) as refusal:

@@ -112,6 +112,7 @@ class DataModule(LightningDataModule):
         size: Side in pixels of the images that the network sees.
         fit: How an image becomes a square: ``pad``, ``crop`` or ``stretch``.
         interpolation: How it is resized.
+        trim: Whether dark margins are cut off first.
         augmentation: Changes a training image, (3, S, S) uint8.
         batch_size: Images a batch.
         balanced: Draw training images so that every class comes up equally often.
@@ -134,6 +135,7 @@ class DataModule(LightningDataModule):
         size: int = 224,
         fit: Fit = "pad",
         interpolation: Interpolation = "bicubic",
+        trim: bool = False,
         augmentation: Augmentation | None = None,
         batch_size: int = 32,
         balanced: bool = False,
@@ -145,7 +147,7 @@ class DataModule(LightningDataModule):
         if batch_size < 2:
             raise ConfigError(f"data.batch_size={batch_size}: batch normalisation needs at least 2 images a batch.")
         root = Path(root)
-        self.preprocessing = Preprocessing(size, fit, interpolation)
+        self.preprocessing = Preprocessing(size, fit, interpolation, trim)
         if manifest is not None:
             self.manifest = Manifest.load(Path(manifest), root)
         else:
