@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from queue import SimpleQueue
 from types import FrameType
 
 from sqlalchemy import select
@@ -175,14 +176,25 @@ def _logged(what: str) -> Iterator[None]:
 
 @contextmanager
 def _on_signals(stop: threading.Event) -> Iterator[None]:
-    """Set an event on SIGTERM and SIGINT."""
+    """Set an event on SIGTERM and SIGINT.
+
+    A thread sets it: a handler runs in the middle of the main thread, which may hold the event's own lock just then and
+    would wait for itself. What the handler does instead is safe there (``queue.SimpleQueue.put`` is reentrant).
+    """
+    arrived: SimpleQueue[int | None] = SimpleQueue()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        stop.set()
+        arrived.put(number)
 
+    def tell() -> None:
+        if arrived.get() is not None:
+            stop.set()
+
+    threading.Thread(target=tell, name="signals", daemon=True).start()
     previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+        arrived.put(None)
