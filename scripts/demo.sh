@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The whole of Lesion on a machine that has only Python: installs, makes phantoms, trains, evaluates, reports, serves.
-#   bash scripts/demo.sh           leaves the API and its retraining worker running and prints the address
-#   bash scripts/demo.sh --check   sends one image, checks the answer, goes once round the loop (uploads, retrains, lets
-#                                  the gate decide, swaps), stops everything
+#   bash scripts/demo.sh           leaves the API, its retraining worker and the web page running, prints the addresses
+#   bash scripts/demo.sh --check   sends one image, checks the answer and the page, goes once round the loop (uploads,
+#                                  retrains, lets the gate decide, swaps), stops everything
+# PORT and PAGE_PORT say where the API and the page listen (8000 and 8501).
 set -euo pipefail
 check=false
 case "${1:-}" in
@@ -20,17 +21,25 @@ run=outputs/demo/$(date +%Y-%m-%d_%H-%M-%S)
 python scripts/train.py experiment=phantom_mri "hydra.run.dir=$run"
 python scripts/check_metric.py "$run/metrics.json" test/acc 0.90
 
-if $check; then port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'); else port=${PORT:-8000}; fi
-# In a session of its own, so that it outlives this script, or ends as a whole with its process group.
+free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+if $check; then port=$(free_port) page_port=$(free_port); else port=${PORT:-8000} page_port=${PAGE_PORT:-8501}; fi
+# Each in a session of its own, so that it outlives this script, or ends as a whole with its process group.
 # A generation of the gate set is small here, as the demo's uploads are: on real data leave it at its default.
 setsid python scripts/serve.py "bundle=$run/bundle" "port=$port" storage=local "storage_root=$run/loop" \
     'worker_settings=["gate.renew_images=40"]' >"$run/server.log" 2>&1 &
 server=$!
-stop() { kill -TERM -- "-$server" 2>/dev/null && wait "$server" 2>/dev/null || true; }
+setsid python scripts/ui.py --api "http://127.0.0.1:$port" --port "$page_port" >"$run/page.log" 2>&1 &
+page=$!
+alive() { kill -0 -- "-$server" 2>/dev/null || kill -0 -- "-$page" 2>/dev/null; }
+stop() {
+    kill -TERM -- "-$page" "-$server" 2>/dev/null || true
+    wait "$page" "$server" 2>/dev/null || true
+}
 trap stop EXIT
 
 image=$(find data/phantom_mri -name '*.png' | sort | head -n 1)
 python scripts/request.py "http://127.0.0.1:$port" "$image" --wait 120 || { tail -n 20 "$run/server.log" >&2; exit 1; }
+python scripts/check_page.py "http://127.0.0.1:$page_port" --wait 60 || { tail -n 20 "$run/page.log" >&2; exit 1; }
 echo "Trained, evaluated and served in $((SECONDS - started)) s after the install. Report: $run/report.html"
 
 if $check; then
@@ -39,13 +48,14 @@ if $check; then
     echo "Once round the loop in $((SECONDS - looped)) s."
     stop
     trap - EXIT
-    for _ in $(seq 50); do kill -0 -- "-$server" 2>/dev/null || break; sleep 0.2; done
-    if kill -0 -- "-$server" 2>/dev/null; then
-        echo "The server's processes are still there after SIGTERM." >&2
+    for _ in $(seq 50); do alive || break; sleep 0.2; done
+    if alive; then
+        echo "Processes of the server or of the page are still there after SIGTERM." >&2
         exit 1
     fi
     echo "Everything is stopped."
 else
     trap - EXIT
-    echo "The API runs at http://127.0.0.1:$port (try /info). Stop it with: kill -- -$server"
+    echo "The web page is at http://127.0.0.1:$page_port, the API at http://127.0.0.1:$port (try /info)."
+    echo "Stop both with: kill -- -$page -$server"
 fi

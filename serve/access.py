@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address
 from typing import Annotated, Any
@@ -62,6 +63,18 @@ def check_address(host: str, keys: bool, open_access: bool) -> None:
             "if something in front of the server checks who asks, set access.open_access=true.",
             code="keys_missing",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who sent a request: the name, role and id of a key; there is no id where no key is needed."""
+
+    name: str
+    role: str
+    key_id: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.key_id})" if self.key_id else self.name
 
 
 class Access:
@@ -123,7 +136,7 @@ class Access:
             raise
         self._meter.set_saved(saved)
 
-    def admit(self, request: Request, text: str | None, role: Role) -> str:
+    def admit(self, request: Request, text: str | None, role: Role) -> Sender:
         """Return who sent a request.
 
         Args:
@@ -148,9 +161,9 @@ class Access:
                 status=403,
             )
         self._meter.count(key)
-        return f"{key.name} ({key.id})"
+        return Sender(key.name, key.role, key.id)
 
-    def _admit_without_key(self, request: Request) -> str:
+    def _admit_without_key(self, request: Request) -> Sender:
         """Answer this machine's programs, but no web page of another site that a browser here has open."""
         host = request.headers.get("host", "")
         origin = request.headers.get("origin")
@@ -162,7 +175,7 @@ class Access:
                 status=403,
             )
         if self._open:
-            return ANONYMOUS
+            return Sender(ANONYMOUS, ROLES[-1])
         name = _AUTHORITY.fullmatch(host)
         peer = request.client.host if request.client else ""
         if name is None or not _is_loopback(name[1] or name[2]) or not _is_loopback(peer):
@@ -172,7 +185,7 @@ class Access:
                 code="not_local",
                 status=403,
             )
-        return LOCAL
+        return Sender(LOCAL, ROLES[-1])
 
     async def _watch(self) -> None:
         well = True
@@ -201,7 +214,8 @@ def require(role: Role) -> Any:  # noqa: ANN401 - what Depends returns
     ) -> None:
         text = bearer.credentials if bearer is not None else header
         access: Access = request.app.state.access
-        request.state.actor = access.admit(request, text, role)
+        request.state.sender = access.admit(request, text, role)
+        request.state.actor = str(request.state.sender)
 
     check.role = role  # type: ignore[attr-defined]
     return Depends(check)

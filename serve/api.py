@@ -45,6 +45,7 @@ class Job:
     Attributes:
         data: The image file.
         explain: Whether an overlay is wanted.
+        layers: Whether the explanation is wanted in its parts too.
         class_name: The class to explain; the predicted one when None.
         top_k: How many probabilities to give; all when None.
         opinion: Whether the answer is for the intake of training data, which wants it whole and plain.
@@ -52,6 +53,7 @@ class Job:
 
     data: bytes
     explain: bool = False
+    layers: bool = False
     class_name: str | None = None
     top_k: int | None = None
     opinion: bool = False
@@ -203,9 +205,16 @@ def _answer(job: Job, prediction: Prediction | ImageError) -> dict[str, Any]:
         name = job.class_name or prediction.predicted_class
         if name not in prediction.probabilities:
             return {"error": (f"The model knows no class {name!r}.", "class_unknown", 422)}
-        overlay = base64.b64encode(prediction.overlay_png(name)).decode("ascii")
-        answer["explanation"] = {"class": name, "method": METHOD, "overlay_png_base64": overlay}
+        answer["explanation"] = _explanation(prediction, name, job.layers)
     return answer
+
+
+def _explanation(prediction: Prediction, name: str, layers: bool) -> dict[str, str]:
+    pictures = {"overlay": prediction.overlay_png(name)}
+    if layers:
+        pictures |= {"image": prediction.image_png(), "heatmap": prediction.heatmap_png(name)}
+    encoded = {f"{kind}_png_base64": base64.b64encode(png).decode("ascii") for kind, png in pictures.items()}
+    return {"class": name, "method": METHOD, **encoded}
 
 
 def end_with_parent() -> None:

@@ -5,6 +5,8 @@ import time
 from multiprocessing import get_context
 from typing import Any
 
+from serve.traffic import Traffic
+
 _ENGINE_BYTES = 256
 _VERSION_DIGITS = 12  # hexadecimal: a version fits into one machine word, which is written at once
 
@@ -15,6 +17,9 @@ class Board:
     Args:
         workers: The number of inference workers.
         api_processes: The number of API processes.
+
+    Attributes:
+        traffic: The requests that they answered.
     """
 
     def __init__(self, workers: int, api_processes: int) -> None:
@@ -25,6 +30,7 @@ class Board:
         self._troubled = context.RawArray("b", workers)
         self._in_flight = context.RawArray("q", api_processes)
         self._engine = context.RawArray("c", _ENGINE_BYTES)
+        self.traffic = Traffic(api_processes)
 
     @property
     def pids(self) -> list[int]:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ def image_limits(state: State) -> Limits:
 
 
 async def judge_files(state: State, files: Iterable[Member], origin: Origin, whole: str = "") -> UploadAnswer:
-    """Judge files in their order and keep those that may stay.
+    """Judge files in their order and keep those that may stay; how many may not is written down in one entry.
 
     Args:
         state: The app's.
@@ -66,12 +67,20 @@ async def judge_files(state: State, files: Iterable[Member], origin: Origin, who
         LesionError: The server, not a file, is at fault (5xx). What was judged before stays, and the same upload again
             changes nothing about it.
     """
+    answer = await _judge(state, iter(files), origin, whole)
+    if answer.rejected:
+        codes = Counter(each.code for each in answer.rejected)
+        note = state.intake.note_rejected
+        await asyncio.to_thread(note, codes, source=origin.source, uploader=origin.uploader)
+    return answer
+
+
+async def _judge(state: State, files: Iterator[Member], origin: Origin, whole: str) -> UploadAnswer:
     answer = UploadAnswer(accepted=[], quarantined=[], rejected=[])
-    iterator = iter(files)
     judged = 0
     while True:
         try:
-            batch = await asyncio.to_thread(_some, iterator)
+            batch = await asyncio.to_thread(_some, files)
         except LesionError as error:
             if not judged:
                 raise

@@ -1,4 +1,4 @@
-"""ASGI middleware: a request id and a last resort for errors; bounds on bodies, counted as they arrive."""
+"""ASGI middleware: a request id, a count and a last resort for errors; bounds on bodies, counted as they arrive."""
 
 import asyncio
 import logging
@@ -8,10 +8,12 @@ import uuid
 from collections.abc import Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lesion.errors import LesionError
 from serve.errors import BusyError, RequestError, problem, problem_of
+from serve.traffic import Tally
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +22,13 @@ _LINGER_S = (
     5.0  # how long a body that is refused is still taken in and thrown away, so that the client reads the answer
 )
 _ROOM_S = 0.05  # how often a body that waits for memory looks again
+_PREDICT = ("POST", "/predict")
 
 
 class RequestContext:
     """Gives each request an id, takes a sane one from ``X-Request-ID``, and answers what nobody else answered.
+
+    Each request is counted in the ``tally`` of the application's state, if it has one.
 
     Args:
         app: The application inside.
@@ -39,12 +44,13 @@ class RequestContext:
             return
         given = Headers(scope=scope).get("x-request-id", "")
         scope["request_id"] = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
-        started = False
+        answer: Message | None = None
+        began = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal answer
             if message["type"] == "http.response.start":
-                started = True
+                answer = message
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = scope["request_id"]
                 headers["X-Content-Type-Options"] = "nosniff"
@@ -53,15 +59,19 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_id)
         except LesionError as error:
-            if started:
+            if answer is not None:
                 raise
             await problem_of(scope, error)(scope, receive, send_with_id)
+        except ClientDisconnect:
+            pass  # there is nobody left to answer, and nothing failed
         except Exception:
             logger.exception("request %s failed", scope["request_id"])
-            if started:
+            if answer is not None:
                 raise
             detail = "The server failed on this request. Tell its operator the request_id."
             await problem(scope, 500, "internal_error", detail)(scope, receive, send_with_id)
+        finally:
+            _count(scope, answer, time.perf_counter() - began)
 
 
 class BodyLimits:
@@ -151,6 +161,19 @@ class BodyLimits:
             if time.monotonic() > deadline:
                 raise BusyError("The server holds as many images as it has memory for. Send the image again soon.")
             await asyncio.sleep(_ROOM_S)
+
+
+def _count(scope: Scope, answer: Message | None, seconds: float) -> None:
+    tally: Tally | None = getattr(scope["app"].state, "tally", None)
+    if tally is None:
+        return
+    if answer is None:  # its sender went away
+        tally.count(0, None)
+        return
+    status = answer["status"]
+    prediction = status == 200 and (scope["method"], scope["path"]) == _PREDICT
+    endless = Headers(raw=answer["headers"]).get("content-type", "").startswith("text/event-stream")
+    tally.count(status, None if endless else seconds, prediction=prediction)
 
 
 def _too_large(size: str, bound: int) -> RequestError:

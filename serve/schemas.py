@@ -24,6 +24,14 @@ class Explanation(BaseModel):
     class_name: str = Field(alias="class", description="The class that is explained.")
     method: str = Field(description="How the map was made.", examples=["grad-cam"])
     overlay_png_base64: str = Field(description="The heat map over what the network saw: a PNG file in base64.")
+    image_png_base64: str | None = Field(
+        default=None, description="What the network saw, without the heat map: a PNG file. Present when layers=true."
+    )
+    heatmap_png_base64: str | None = Field(
+        default=None,
+        description="The heat map alone: a PNG file of the same size, 8 bit grey, white where the network looked most. "
+        "Present when layers=true.",
+    )
 
 
 class PredictionAnswer(BaseModel):
@@ -92,6 +100,14 @@ class Info(BaseModel):
     formats: list[str]
     limits: ServerLimits
     workers: Workers
+
+
+class Me(BaseModel):
+    """Who sent a request."""
+
+    name: str = Field(description="The name of the key; `local` or `anonymous` where no key is needed.")
+    role: str = Field(description="viewer, contributor or admin; each may do what those before it may.")
+    keys: bool = Field(description="Whether this server asks for keys.")
 
 
 class JudgedImage(BaseModel):

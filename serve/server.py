@@ -249,6 +249,7 @@ class Server(litserve.LitServer):  # type: ignore[misc]
             self.board, index, queue, self.response_buffer, self.limits.queue_size, self.limits.request_timeout_s
         )
         app.state.board, app.state.limits, app.state.dispatcher = self.board, self.limits, dispatcher
+        app.state.tally = self.board.traffic.tally(index)
         fill_state(app.state, self.bundle, self.storage, self.intake_settings)
         app.state.access = Access(self.storage, **self.access_settings, api_processes=self.api_processes)
         async with super().lifespan(app), app.state.access.running():

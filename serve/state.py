@@ -62,3 +62,16 @@ def registry_of(request: Request) -> Registry:
     storage_of(request)
     registry: Registry = request.app.state.registry
     return registry
+
+
+def check_label(request: Request, label: str) -> None:
+    """Refuse what is no class of the champion's.
+
+    Raises:
+        LesionError: It is none (``label_unknown``).
+    """
+    classes = request.app.state.bundle.classes
+    if label not in classes:
+        raise LesionError(
+            f"There is no class {label[:80]!r}. The classes are {', '.join(classes)}.", code="label_unknown", status=422
+        )

@@ -31,8 +31,12 @@ from serve.routes import ROUTERS
 from serve.schemas import ServerLimits
 from serve.state import fill_state
 
-VIEWER = {("GET", "/"), ("GET", "/info"), ("POST", "/predict")}
+VIEWER = {("GET", "/"), ("GET", "/info"), ("GET", "/me"), ("POST", "/predict")}
+VIEWER |= {("GET", f"/dataset/{what}") for what in ("stats", "montage")}
+VIEWER |= {("GET", path) for path in ("/models", "/models/{version}", "/deployments")}
+VIEWER |= {("GET", f"/models/{{version}}/{what}") for what in ("evaluation", "report", "card")}
 CONTRIBUTOR = VIEWER | {("POST", "/upload_training_data"), ("POST", "/feedback")}
+CONTRIBUTOR |= {("GET", "/models/{version}/bundle"), ("GET", "/images/{sha256}/thumbnail")}
 OPEN = {("GET", "/health")}
 SAMPLES = {"version": "0" * 12, "sha256": "0" * 64, "job_id": "0" * 32, "key_id": "0" * 16}
 HERE = ("127.0.0.1", 50000)
@@ -57,6 +61,7 @@ def make_app(bundle: Path, storage: Storage | None, **settings: Any) -> FastAPI:
     limits = dict.fromkeys(ServerLimits.model_fields, 1) | {"max_image_bytes": 2**20, "max_pixels": 10**6}
     app.state.board, app.state.limits, app.state.access = board, ServerLimits(**limits), access
     app.state.dispatcher = Dispatcher(board, 0, queue.Queue(), {}, 8, 5.0)
+    app.state.tally = board.traffic.tally(0)
     fill_state(app.state, Bundle.open(bundle), storage, IntakeSettings())
     return app
 
@@ -156,6 +161,21 @@ class TestRoles:
         with storage.session() as session:
             actors = session.execute(sql("select actor from audit_log where subject = :id"), {"id": made["id"]})
             assert list(actors.scalars()) == [f"admin ({texts['admin'].split('_')[1]})"]
+
+    def test_me_is_who_the_key_belongs_to(self, texts, client):
+        for role in keys.ROLES:
+            assert client.get("/me", headers=bearer(texts[role])).json() == {"name": role, "role": role, "keys": True}
+        refusal(client.get("/me"), 401, "key_missing")
+        refusal(client.get("/me", headers=bearer(texts["revoked"])), 401, "key_unknown")
+
+    def test_me_without_keys_is_this_machine_or_anybody(self, bundle, storage):
+        for kept, settings, name in (
+            (None, {}, "local"),
+            (storage, {}, "local"),
+            (None, {"open_access": True}, "anonymous"),
+        ):
+            with client_of(make_app(bundle, kept, **settings)) as client:
+                assert client.get("/me").json() == {"name": name, "role": "admin", "keys": False}
 
 
 class TestKeysOverHttp:

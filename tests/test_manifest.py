@@ -32,6 +32,10 @@ def row(manifest: Manifest, path: str) -> pd.Series:
     return manifest.table.set_index("path").loc[path]
 
 
+def used(manifest: Manifest) -> pd.DataFrame:
+    return manifest.table[manifest.table["split"] != EXCLUDED]
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """Two classes of ten pictures; beside them copies, a mislabelled one, a twin of two classes and a bad file."""
@@ -67,21 +71,38 @@ def test_what_a_row_records(tmp_path):
     assert int(facts["phash"], 16) >= 0
 
 
-def test_copies_and_near_duplicates_share_a_group_and_a_split(manifest):
-    for path, other in (
-        ("a/copy.png", "a/000.png"),
-        ("a/recoded.jpg", "a/001.png"),
-        ("b/mislabelled.jpg", "a/002.png"),
-    ):
+def test_near_duplicates_share_a_group_and_a_split(manifest):
+    for path, other in (("a/recoded.jpg", "a/001.png"), ("b/mislabelled.jpg", "a/002.png")):
         assert row(manifest, path)["duplicate_group"] == row(manifest, other)["duplicate_group"]
         assert row(manifest, path)["split"] == row(manifest, other)["split"]
     assert manifest.table["group"].nunique() == 20
-    assert (manifest.table.groupby("group")["split"].nunique() == 1).all()
+    assert (used(manifest).groupby("group")["split"].nunique() == 1).all()
+
+
+def test_of_the_very_same_pixels_one_image_is_used(manifest):
+    copy, first = row(manifest, "a/copy.png"), row(manifest, "a/000.png")
+    assert copy["pixel_sha256"] == first["pixel_sha256"]
+    assert copy["duplicate_group"] == first["duplicate_group"]
+    assert (first["split"] in SPLITS, copy["split"]) == (True, EXCLUDED)
+    assert manifest.table.loc[manifest.copies(), "path"].tolist() == ["a/copy.png"]
+
+
+def test_a_split_that_came_with_the_data_keeps_its_copies(tmp_path):
+    for seed in range(12):
+        write(tmp_path / "Training" / "ab"[seed % 2] / f"{seed}.png", seed)
+    for seed in (0, 1, 20, 21):
+        write(tmp_path / "Testing" / "ab"[seed % 2] / f"{seed}.png", seed)
+    grouped = build(tmp_path)
+    assert grouped.split(EXCLUDED)["path"].tolist() == ["Training/a/0.png", "Training/b/1.png"]
+    folder = grouped.resplit("folder", FRACTIONS, 0)
+    assert folder.split(EXCLUDED).empty
+    assert set(folder.split("test")["path"]) == {f"Testing/{'ab'[n % 2]}/{n}.png" for n in (0, 1, 20, 21)}
+    assert folder.resplit("grouped", FRACTIONS, grouped.seed).fingerprint == grouped.fingerprint
 
 
 def test_equal_pixels_of_two_classes_are_excluded_and_mere_look_alikes_listed(manifest):
     excluded = manifest.split(EXCLUDED)
-    assert excluded["path"].tolist() == ["a/003.png", "b/twin.png"]
+    assert excluded["path"].tolist() == ["a/003.png", "a/copy.png", "b/twin.png"]
     conflicts = manifest.conflicts()
     assert conflicts["path"].tolist() == ["a/002.png", "b/mislabelled.jpg", "a/003.png", "b/twin.png"]
     assert row(manifest, "b/mislabelled.jpg")["split"] in SPLITS
@@ -100,8 +121,8 @@ def test_facts(manifest):
     assert facts["duplicate_groups"] == 4
     assert facts["duplicate_images"] == 8
     assert facts["patients"] == 0
-    assert facts["excluded"] == 2
-    assert facts["images"][EXCLUDED] == {"a": 1, "b": 1}
+    assert (facts["excluded"], facts["copies"]) == (3, 1)
+    assert facts["images"][EXCLUDED] == {"a": 2, "b": 1}
     assert sum(sum(counts.values()) for counts in facts["images"].values()) == len(manifest.table) == 24
     assert facts["refused"] == list(manifest.refused)
     assert facts["fingerprint"] == manifest.fingerprint
@@ -189,7 +210,7 @@ def test_resplit_repeats_by_seed_and_keeps_excluded_images_out(manifest):
     assert other.seed == 1
     assert other.fingerprint != manifest.fingerprint
     assert other.split(EXCLUDED)["path"].tolist() == manifest.split(EXCLUDED)["path"].tolist()
-    assert (other.table.groupby("group")["split"].nunique() == 1).all()
+    assert (used(other).groupby("group")["split"].nunique() == 1).all()
 
 
 def test_folder_policy_keeps_the_test_folder_though_a_patient_stands_on_both_sides(tmp_path):

@@ -122,6 +122,10 @@ def test_an_explanation_is_the_overlay_of_its_class(server: ServerProcess, predi
         png = base64.b64decode(explanation["overlay_png_base64"], validate=True)
         assert png == expected.overlay_png(name)
         assert Image.open(io.BytesIO(png)).size == expected.image.shape[:2]
+        layers = post(server, data, **parameters, layers="true").json()["explanation"]
+        assert {key: layers[key] for key in explanation} == explanation
+        assert base64.b64decode(layers["image_png_base64"], validate=True) == expected.image_png()
+        assert base64.b64decode(layers["heatmap_png_base64"], validate=True) == expected.heatmap_png(name)
 
 
 def test_top_k_gives_the_most_probable(server: ServerProcess) -> None:
@@ -273,7 +277,7 @@ def test_openapi_describes_what_is_there(server: ServerProcess) -> None:
     assert content["multipart/form-data"]["schema"]["properties"]["file"]["format"] == "binary"
     assert content["multipart/form-data"]["schema"]["required"] == ["file"]
     assert {"image/*", "application/octet-stream"} <= set(content)
-    assert {parameter["name"] for parameter in predict["parameters"]} == {"explain", "class", "top_k"}
+    assert {parameter["name"] for parameter in predict["parameters"]} == {"explain", "layers", "class", "top_k"}
     refused = {"400", "401", "403", "408", "413", "415", "422", "429", "500", "503"}
     assert set(predict["responses"]) == {"200", *refused}
     for status, response in predict["responses"].items():

@@ -31,7 +31,10 @@ def test_run_leaves_everything(run: Run) -> None:
 
 
 def test_metrics_file_agrees_with_what_was_returned(run: Run) -> None:
-    written = json.loads((run.output / "metrics.json").read_text())["metrics"]
+    kept = json.loads((run.output / "metrics.json").read_text())
+    assert set(kept["curves"]["roc"]) == set(kept["curves"]["pr"]) == set(kept["classes"])
+    assert sum(row["images"] for row in kept["curves"]["reliability"]["after"]) == kept["images"]
+    written = kept["metrics"]
     assert written["test/acc"] == run.metrics["test/acc"]
     assert written["test/acc_low"] <= written["test/acc"] <= written["test/acc_high"]
     assert written["val/f1_macro"] == run.metrics["val/f1_macro"]

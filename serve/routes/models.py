@@ -1,4 +1,4 @@
-"""Model versions, the champion ledger, and the way between images and the versions that saw them."""
+"""Model versions, what they were made from, and the champion ledger."""
 
 from typing import Annotated, Any
 
@@ -7,23 +7,22 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lesion.loop import catalogue
 from lesion.loop.ledger import MAX_REASON
-from lesion.loop.views import deployment_view, image_view, model_summary, model_view
+from lesion.loop.views import deployment_view, model_summary, model_view
 from serve import access
 from serve.access import require
 from serve.state import registry_of, storage_of
 
 _REFUSALS = {
-    404: "There is no such version or image, or this server has no storage.",
+    404: "There is no such version, or this server has no storage.",
     409: "The ledger refuses the change: it is the champion already, there is none before, or it changed meanwhile.",
     422: "A parameter is not valid, or the reason is missing.",
     503: "The store does not answer.",
 }
 REFUSALS = access.refusals(_REFUSALS)
 
-router = APIRouter(tags=["models"], dependencies=[require("admin")], responses=REFUSALS)
+router = APIRouter(tags=["models"], responses=REFUSALS)
 
 Version = Annotated[str, Path(pattern="^[0-9a-f]{12}$", description="A model version.")]
-Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="The SHA-256 of an image file.")]
 
 
 class Reason(BaseModel):
@@ -42,7 +41,7 @@ class Promotion(Reason):
     )
 
 
-@router.get("/models", summary="All versions")
+@router.get("/models", summary="All versions", dependencies=[require("viewer")])
 def models(request: Request) -> list[dict[str, Any]]:
     """List every registered version, the oldest first, and say which one is the champion."""
     registry = registry_of(request)
@@ -50,14 +49,14 @@ def models(request: Request) -> list[dict[str, Any]]:
     return [model_summary(row, champion) for row in registry.models()]
 
 
-@router.get("/models/{version}", summary="One version")
+@router.get("/models/{version}", summary="One version", dependencies=[require("viewer")])
 def model(request: Request, version: Version) -> dict[str, Any]:
     """Describe one version: its data, metrics, calibration, lineage and files."""
     registry = registry_of(request)
     return model_view(registry.model(version), registry.champion())
 
 
-@router.get("/models/{version}/images", summary="The images of a version")
+@router.get("/models/{version}/images", summary="The images of a version", dependencies=[require("admin")])
 def model_images(
     request: Request,
     version: Version,
@@ -69,7 +68,7 @@ def model_images(
         return catalogue.lineage_of_version(session, version, after=after, limit=limit)
 
 
-@router.post("/models/{version}/promote", summary="Make a version the champion")
+@router.post("/models/{version}/promote", summary="Make a version the champion", dependencies=[require("admin")])
 def promote(request: Request, version: Version, promotion: Promotion) -> dict[str, Any]:
     """Put a version in the champion's place by hand; every server follows within seconds."""
     registry = registry_of(request)
@@ -77,28 +76,13 @@ def promote(request: Request, version: Version, promotion: Promotion) -> dict[st
     return deployment_view(registry.promote(version, actor, promotion.reason, expected=promotion.expected))
 
 
-@router.post("/rollback", summary="Go back to the version before")
+@router.post("/rollback", summary="Go back to the version before", dependencies=[require("admin")])
 def rollback(request: Request, reason: Reason) -> dict[str, Any]:
     """Make the version before the champion the champion again; a second rollback goes further back."""
     return deployment_view(registry_of(request).rollback(request.state.actor, reason.reason))
 
 
-@router.get("/deployments", summary="The champion ledger")
+@router.get("/deployments", summary="The champion ledger", dependencies=[require("viewer")])
 def deployments(request: Request) -> list[dict[str, Any]]:
     """List every change of champion, the oldest first: which version, by whom, why and when."""
     return [deployment_view(row) for row in registry_of(request).history()]
-
-
-@router.get("/images/{sha256}", summary="One image's facts")
-def image(request: Request, sha256: Sha256) -> dict[str, Any]:
-    """Say what is known of an image, and which versions had seen it."""
-    with storage_of(request).session() as session:
-        row = catalogue.existing(session, sha256)
-        return image_view(row) | {"versions": catalogue.lineage_of_image(session, sha256)}
-
-
-@router.delete("/images/{sha256}", summary="Delete an image's pixels")
-def delete_image(request: Request, sha256: Sha256, reason: Reason) -> dict[str, Any]:
-    """Remove an image's pixels for good and list the versions that had seen it; from now on it is refused."""
-    versions = catalogue.delete_image(storage_of(request), sha256, request.state.actor, reason.reason)
-    return {"sha256": sha256, "status": "deleted", "versions": versions}

@@ -37,6 +37,9 @@ router = APIRouter(tags=["prediction"], dependencies=[require("viewer")])
 async def predict(
     request: Request,
     explain: Annotated[bool, Query(description="Add the Grad-CAM overlay.")] = False,
+    layers: Annotated[
+        bool, Query(description="Add the image and the heat map each by itself as well; needs explain=true.")
+    ] = False,
     class_name: Annotated[
         str | None, Query(alias="class", description="Explain this class, not the predicted one; needs explain=true.")
     ] = None,
@@ -44,24 +47,34 @@ async def predict(
 ) -> JSONResponse:
     """Classify one image: calibrated probabilities and, with `explain=true`, where the network looked."""
     state = request.app.state
+    _check_explanation(explain, layers, class_name)
     if class_name is not None:
-        _check_class(class_name, explain, state.bundle.classes)
+        _check_class(class_name, state.bundle.classes)
     state.dispatcher.check_room()
     data = await read_image(request)
-    answer = await state.dispatcher.submit(Job(data, explain, class_name, top_k), len(data))
+    answer = await state.dispatcher.submit(Job(data, explain, layers, class_name, top_k), len(data))
     if "error" in answer:
         message, code, status = answer["error"]
         raise LesionError(message, code=code, status=status)
     return JSONResponse(answer | {"request_id": request.scope["request_id"]})
 
 
-def _check_class(name: str, explain: bool, classes: tuple[str, ...]) -> None:
-    if not explain:
+def _check_explanation(explain: bool, layers: bool, class_name: str | None) -> None:
+    if class_name is not None and not explain:
         raise RequestError(
             "The parameter 'class' says what to explain. Add explain=true, or leave it out.",
             code="class_without_explain",
             status=422,
         )
+    if layers and not explain:
+        raise RequestError(
+            "The parameter 'layers' says how to explain. Add explain=true, or leave it out.",
+            code="layers_without_explain",
+            status=422,
+        )
+
+
+def _check_class(name: str, classes: tuple[str, ...]) -> None:
     if name not in classes:
         raise RequestError(
             f"The model knows no class {name[:80]!r}. Its classes are {', '.join(classes)}.",

@@ -1,26 +1,21 @@
 """What the intake took in: images that wait for an admin, and what the next retraining would add."""
 
-import io
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
-from PIL import Image as Picture
 from pydantic import BaseModel, ConfigDict, Field
 
-from lesion.errors import LesionError
-from lesion.images import decode
 from lesion.loop import catalogue
-from lesion.loop.store import image_key
 from lesion.loop.tables import DELETED, QUARANTINED
 from lesion.loop.views import image_view
 from serve import access
 from serve.access import require
-from serve.judging import image_limits
-from serve.routes.models import Reason, Sha256
+from serve.routes import images
+from serve.routes.images import Sha256
+from serve.routes.models import Reason
 from serve.schemas import ProblemDetails
-from serve.state import storage_of
+from serve.state import check_label, storage_of
 
-_THUMBNAIL = 256  # pixels
 _REFUSALS: dict[int | str, dict[str, Any]] = access.REFUSALS | {
     404: {"model": ProblemDetails, "description": "There is no such image, or this server has no storage."},
     409: {"model": ProblemDetails, "description": "The image is not quarantined."},
@@ -55,33 +50,19 @@ def quarantine(
     "/quarantine/{sha256}/thumbnail",
     summary="A small picture of an image",
     response_class=Response,
-    responses={200: {"content": {"image/png": {}}, "description": "A PNG file."}},
+    responses=images.PNG,
 )
 def thumbnail(request: Request, sha256: Sha256) -> Response:
-    """Give the stored picture as PNG, decoded by the one decoder and at most 256 pixels wide and high."""
-    storage = storage_of(request)
-    with storage.session() as session:
-        row = catalogue.existing(session, sha256)
-    if row.status == DELETED:
-        raise LesionError(f"The pixels of the image '{sha256}' were deleted.", code="image_deleted", status=404)
-    picture = Picture.fromarray(
-        decode(storage.store.get(image_key(sha256)), image_limits(request.app.state), at_least=_THUMBNAIL)
-    )
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return Response(buffer.getvalue(), media_type="image/png", headers={"Cache-Control": "private, no-store"})
+    """Give the picture that `GET /images/{sha256}/thumbnail` gives."""
+    return images.thumbnail(request, sha256)
 
 
 @router.post("/quarantine/{sha256}/release", summary="Accept a quarantined image")
 def release(request: Request, sha256: Sha256, how: Release | None = None) -> dict[str, Any]:
     """Accept an image, perhaps under another label; the next retraining may learn from it."""
     label = how.label if how is not None else None
-    classes = request.app.state.bundle.classes
-    if label is not None and label not in classes:
-        raise LesionError(
-            f"There is no class {label[:80]!r}. The classes are {', '.join(classes)}.", code="label_unknown", status=422
-        )
+    if label is not None:
+        check_label(request, label)
     with storage_of(request).session() as session:
         return image_view(catalogue.release(session, sha256, request.state.actor, label))
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
@@ -12,11 +13,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lesion.errors import LesionError
 from lesion.loop import jobs
+from lesion.loop.estimate import estimate
 from lesion.loop.jobs import BATCH_SIZE, EPOCHS, LEARNING_RATE, JobRunningError, RetrainRequest
+from lesion.loop.recipe import own_settings
 from lesion.loop.reports import report_of
 from lesion.loop.storage import Storage
 from serve.access import REFUSALS, require
 from serve.errors import BusyError, problem
+from serve.routes.artefacts import PAGE_POLICY
 from serve.schemas import ProblemDetails
 from serve.state import storage_of
 
@@ -24,6 +28,11 @@ _LOOK_S = 1.0  # how often an event stream looks for news
 _SILENCE_S = 15.0  # after which it sends a comment, for proxies that close what is silent
 _MAX_STREAMS = 32  # in each API process
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {404: {"model": ProblemDetails, "description": "There is no such job."}}
+_BOUNDS: dict[str, tuple[float | int, float | int]] = {
+    "epochs": EPOCHS,
+    "batch_size": BATCH_SIZE,
+    "learning_rate": LEARNING_RATE,
+}
 
 router = APIRouter(tags=["retraining"], dependencies=[require("admin")], responses=REFUSALS)
 JobId = Annotated[str, Path(description="What POST /retrain answered.", pattern="^[0-9a-f]{32}$")]
@@ -71,6 +80,20 @@ class JobView(BaseModel):
     updated_at: str | None
 
 
+class RetrainEstimate(BaseModel):
+    """How long a retraining would take, and what may be chosen for it."""
+
+    epochs: int
+    images: int = Field(description="The training images that each epoch goes through.")
+    seconds: float | None = Field(description="Of the whole retraining; null when nothing is known.")
+    basis: str = Field(description="What that was reckoned from, or why it is not known.")
+    defaults: dict[str, float | int | None] = Field(
+        description="What is taken unless it is chosen: epochs, batch_size and learning_rate; null if the champion "
+        "does not say it."
+    )
+    bounds: dict[str, tuple[float | int, float | int]] = Field(description="The least and the most of each.")
+
+
 @router.post(
     "/retrain",
     status_code=202,
@@ -107,6 +130,21 @@ async def retrain_status(request: Request, job_id: JobId) -> JobView:
     return JobView(**await _view(storage_of(request), job_id))
 
 
+@router.get(
+    "/retrain_estimate",
+    summary="How long a retraining would take",
+    responses={404: {"model": ProblemDetails, "description": "This server has no storage."}},
+)
+def retrain_estimate(
+    request: Request, epochs: Annotated[int, Query(ge=EPOCHS[0], le=EPOCHS[1])] = RetrainRequest.epochs
+) -> RetrainEstimate:
+    """Estimate a retraining that would begin now from how long the last ones took, and say what may be chosen."""
+    with storage_of(request).session() as session:
+        found = estimate(session, epochs)
+    defaults = {"epochs": RetrainRequest.epochs, **own_settings(request.app.state.bundle)}
+    return RetrainEstimate(epochs=epochs, **asdict(found), defaults=defaults, bounds=_BOUNDS)
+
+
 @router.get("/retrain_jobs", summary="The latest retrainings")
 async def retrain_jobs(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> list[JobView]:
     """List jobs, the newest first."""
@@ -134,8 +172,7 @@ async def cancel(request: Request, job_id: JobId) -> JobView:
 async def report(request: Request, job_id: JobId) -> HTMLResponse:
     """Give the report of the decision as one page; it loads nothing and runs nothing."""
     page = await asyncio.to_thread(report_of, storage_of(request), job_id)
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+    return HTMLResponse(page, headers=PAGE_POLICY)
 
 
 @router.get(

@@ -1,4 +1,4 @@
-"""``GET /``, ``GET /health`` and ``GET /info``: answered by the API process alone, without a model call."""
+"""``GET /``, ``/health``, ``/info`` and ``/me``: answered by the API process alone, without a model call."""
 
 from typing import Literal
 
@@ -6,8 +6,8 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
 from lesion.images import FORMATS
-from serve.access import require
-from serve.schemas import Health, Info, ServerLimits, Workers
+from serve.access import REFUSALS, Sender, require
+from serve.schemas import Health, Info, Me, ServerLimits, Workers
 
 router = APIRouter(tags=["status"])
 
@@ -67,6 +67,13 @@ async def info(request: Request) -> Info:
         limits=limits,
         workers=_workers(request),
     )
+
+
+@router.get("/me", summary="Whose key this is", dependencies=[require("viewer")], responses=REFUSALS)
+async def me(request: Request) -> Me:
+    """Say to whom the key of this request belongs, and what they may do."""
+    sender: Sender = request.state.sender
+    return Me(name=sender.name, role=sender.role, keys=bool(sender.key_id))
 
 
 def _workers(request: Request) -> Workers:

@@ -1,7 +1,8 @@
 """A client of the HTTP API, for the demo, the benches and the web page."""
 
+import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -20,10 +21,14 @@ class Client:
         address: Such as ``http://127.0.0.1:8000``.
         key: An API key, where the server asks for one.
         timeout: Seconds for one answer.
+
+    Attributes:
+        identity: Who asks whom, without the key itself; what the server told may be kept under it.
     """
 
     def __init__(self, address: str, key: str | None = None, timeout: float = 120.0) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.identity = hashlib.sha256(f"{address}\n{key or ''}".encode()).hexdigest()
         self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout)
 
     def __enter__(self) -> Self:
@@ -39,6 +44,19 @@ class Client:
             LesionError: The server refused it, with the server's code, status and sentence, or does not answer
                 (``server_away``).
         """
+        response = self._send(method, path, **request)
+        return response.json() if response.content else None
+
+    def download(self, path: str, **params: Any) -> bytes:  # noqa: ANN401 - query parameters
+        """Return the file that is at a path.
+
+        Raises:
+            LesionError: As for ``call``.
+        """
+        return self._send("GET", path, params=params).content
+
+    def _send(self, method: str, path: str, **request: Any) -> httpx.Response:  # noqa: ANN401 - httpx's arguments
+        """Send one request and return its answer if it is a good one."""
         try:
             response = self._http.request(method, path, **request)
         except httpx.TransportError as error:
@@ -46,7 +64,7 @@ class Client:
                 f"The server at {self._http.base_url} does not answer: {error}.", code="server_away", status=503
             ) from error
         if response.is_success:
-            return response.json() if response.content else None
+            return response
         try:
             problem = response.json()
             raise LesionError(problem["detail"], code=problem["code"], status=response.status_code)
@@ -66,18 +84,36 @@ class Client:
 
         return _wait(ready, seconds, "the server to be ready")
 
-    def predict(self, image: bytes) -> dict[str, Any]:
-        """Classify one image file."""
-        answer: dict[str, Any] = self.call(
-            "POST", "/predict", content=image, headers={"Content-Type": "application/octet-stream"}
-        )
+    def predict(self, image: bytes, *, explain: bool = False, class_name: str | None = None) -> dict[str, Any]:
+        """Classify one image file.
+
+        Args:
+            image: The file's content.
+            explain: Whether to say where the network looked, as an overlay and as its two layers.
+            class_name: For which class it is explained; the predicted one when None.
+        """
+        params: dict[str, Any] = {"explain": True, "layers": True} if explain else {}
+        if class_name is not None:
+            params["class"] = class_name
+        headers = {"Content-Type": "application/octet-stream"}
+        answer: dict[str, Any] = self.call("POST", "/predict", params=params, content=image, headers=headers)
         return answer
 
-    def upload(self, files: Sequence[tuple[str, bytes]], label: str, group: str | None = None) -> dict[str, Any]:
-        """Give labelled images, pairs of name and content, of one class and perhaps of one patient."""
-        form: Mapping[str, str] = {"label": label} | ({"group": group} if group else {})
+    def upload(
+        self, files: Sequence[tuple[str, bytes]], label: str | None = None, group: str | None = None
+    ) -> dict[str, Any]:
+        """Give labelled images, pairs of name and content, of one class and perhaps of one patient.
+
+        One ZIP archive by itself may go without a label: its folders are the classes.
+        """
+        form = {name: value for name, value in (("label", label), ("group", group)) if value}
         parts = [("files", file) for file in files]
         outcome: dict[str, Any] = self.call("POST", "/upload_training_data", files=parts, data=form)
+        return outcome
+
+    def feedback(self, file: tuple[str, bytes], label: str) -> dict[str, Any]:
+        """Say what one image, a pair of name and content, really shows."""
+        outcome: dict[str, Any] = self.call("POST", "/feedback", files={"file": file}, data={"label": label})
         return outcome
 
     def quarantine(self) -> list[dict[str, Any]]:
@@ -94,6 +130,11 @@ class Client:
     def retrain(self, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - epochs, batch_size, learning_rate
         """Ask for a retraining and return its job."""
         job: dict[str, Any] = self.call("POST", "/retrain", json=request)
+        return job
+
+    def cancel(self, job_id: str) -> dict[str, Any]:
+        """Cancel a retraining and return its job."""
+        job: dict[str, Any] = self.call("DELETE", f"/retrain_jobs/{job_id}")
         return job
 
     def job(self, job_id: str) -> dict[str, Any]:

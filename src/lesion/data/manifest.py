@@ -69,18 +69,26 @@ class Manifest:
         """Return the same images split anew; excluded ones stay out.
 
         Args:
-            policy: ``grouped`` pools all images and splits by group; ``folder`` keeps the test (and validation) split
-                that came with the data and takes the missing splits from its training images, by group.
+            policy: ``grouped`` pools all images, of those with the very same pixels the first alone, and splits by
+                group; ``folder`` keeps the test (and validation) split that came with the data, copies and all, and
+                takes the missing splits from its training images, by group.
             fractions: The shares of train, val, calibration and test.
             seed: The seed of the split.
 
         Raises:
             DataError: The split is impossible.
         """
-        table = self.table.copy()
-        kept = table["split"] != EXCLUDED
+        table, copies = self.table.copy(), self.copies()
+        kept = ~copies & (table["split"] != EXCLUDED)
+        if policy == "folder":
+            kept |= copies
+        table["split"] = EXCLUDED
         table.loc[kept, "split"] = _split(table[kept], self.classes, policy, fractions, seed)
         return replace(self, table=table, policy=policy, seed=seed)
+
+    def copies(self) -> "pd.Series[bool]":
+        """Tell which rows have the very pixels of an earlier row of the same class: they would count twice."""
+        return self.table.duplicated(["pixel_sha256", "label"]) & ~_conflicting(self.table)
 
     def conflicts(self) -> pd.DataFrame:
         """Return the rows of near-duplicate groups that hold more than one class: probably mislabelled."""
@@ -91,7 +99,7 @@ class Manifest:
         """Return what reports and model cards say of the dataset, JSON-ready."""
         counts = {name: self.split(name)["label"].value_counts() for name in (*SPLITS, EXCLUDED)}
         sizes = self.table["duplicate_group"].value_counts()
-        conflicts = self.conflicts()
+        conflicts, excluded = self.conflicts(), self.table["split"] == EXCLUDED
         return {
             "name": self.name,
             "fingerprint": self.fingerprint,
@@ -105,7 +113,8 @@ class Manifest:
             "duplicate_groups": int((sizes > 1).sum()),
             "duplicate_images": int(sizes[sizes > 1].sum()),
             "patients": int(self.table.loc[self.table["patient"] != "", "patient"].nunique()),
-            "excluded": int((self.table["split"] == EXCLUDED).sum()),
+            "excluded": int(excluded.sum()),
+            "copies": int((excluded & self.copies()).sum()),
             "refused": list(self.refused),
             "conflicts": conflicts[["path", "label", "duplicate_group"]].to_dict("records"),
         }
@@ -166,7 +175,8 @@ def build_manifest(
 ) -> Manifest:
     """Decode, group and split the images that a scan found.
 
-    Images whose very pixels stand under two classes are excluded from every split.
+    Images whose very pixels stand under two classes are excluded from every split, and so are copies: see
+    ``Manifest.resplit``.
 
     Args:
         name: The dataset's name.
@@ -199,7 +209,7 @@ def build_manifest(
     table["duplicate_group"] = merge_groups(table["pixel_sha256"].to_numpy(), groups(len(table), pairs))
     table["group"] = merge_groups(table["duplicate_group"].to_numpy(), table["patient"].to_numpy())
     classes = tuple(sorted(rows["label"].unique()))
-    conflicting = table.groupby("pixel_sha256")["label"].transform("nunique") > 1
+    conflicting = _conflicting(table)
     lost = sorted(set(classes) - set(table.loc[~conflicting, "label"]))
     if lost:
         raise DataError(
@@ -214,6 +224,10 @@ def build_manifest(
 def class_indices(labels: "pd.Series[str]", classes: tuple[str, ...]) -> NDArray[np.int64]:
     """Return each label's place in ``classes``, (N,)."""
     return pd.Categorical(labels, categories=list(classes)).codes.astype(np.int64)
+
+
+def _conflicting(table: pd.DataFrame) -> "pd.Series[bool]":
+    return table.groupby("pixel_sha256")["label"].transform("nunique") > 1
 
 
 def _split(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lesion.errors import DataError
 from lesion.evaluation.bootstrap import bootstrap_intervals
 from lesion.evaluation.calibration import TEMPERATURE_RANGE, fit_temperature, is_separated, softmax
+from lesion.evaluation.curves import curves_json
 from lesion.evaluation.metrics import DEFINITIONS, check_inputs, compute_metrics, confusion_matrix
 
 
@@ -76,7 +77,7 @@ class Evaluation:
         return flat
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the arrays, free of NaN (None stands for a number that is not defined)."""
+        """Everything but the arrays of images, free of NaN (None stands for a number that is not defined)."""
         return {
             "split": self.prefix,
             "classes": list(self.classes),
@@ -86,6 +87,7 @@ class Evaluation:
             "calibration_images": self.calibration_images,
             "metrics": finite(self.all_metrics()),
             "confusion_matrix": self.confusion.tolist(),
+            "curves": curves_json(self.classes, self.labels, self.uncalibrated_probabilities, self.probabilities),
             "definitions": dict(DEFINITIONS),
             "notes": list(self.notes),
         }

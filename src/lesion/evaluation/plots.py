@@ -21,9 +21,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
 from lesion.evaluation.calibration import Reliability
+from lesion.evaluation.curves import Curve, precision_recall, roc
 
 P = ParamSpec("P")
 INK = "#1d2530"  # becomes currentColor in SVG
@@ -130,17 +130,7 @@ def roc_curves(
     """Draw each class's ROC curve against the rest; classes without both kinds of images are left out."""
     figure, axes = _square("False positive rate (1 − specificity)", "True positive rate (sensitivity)", len(classes))
     axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, linewidth=0.8, linestyle=":")
-
-    def draw(c: int, **style: Any) -> None:  # noqa: ANN401 (Matplotlib's own)
-        false, true, _ = roc_curve(labels == c, probabilities[:, c])
-        axes.plot(false, true, **style)
-
-    areas = {
-        c: float(roc_auc_score(labels == c, probabilities[:, c]))
-        for c in range(len(classes))
-        if 0 < (labels == c).sum() < len(labels)
-    }
-    _draw_curves(axes, draw, areas, classes, "Area under the curve", "lower right")
+    _draw_curves(axes, roc(probabilities, labels), classes, "Area under the curve", "lower right")
     return figure
 
 
@@ -150,17 +140,8 @@ def pr_curves(
 ) -> Figure:
     """Draw each class's precision-recall curve against the rest; classes without images are left out."""
     figure, axes = _square("Recall (sensitivity)", "Precision (positive predictive value)", len(classes))
-
-    def draw(c: int, **style: Any) -> None:  # noqa: ANN401 (Matplotlib's own)
-        precision, recall, _ = precision_recall_curve(labels == c, probabilities[:, c], drop_intermediate=True)
-        axes.plot(recall, precision, drawstyle="steps-post", **style)
-
-    areas = {
-        c: float(average_precision_score(labels == c, probabilities[:, c]))
-        for c in range(len(classes))
-        if (labels == c).any()
-    }
-    _draw_curves(axes, draw, areas, classes, "Average precision", "lower left")
+    curves = precision_recall(probabilities, labels)
+    _draw_curves(axes, curves, classes, "Average precision", "lower left", drawstyle="steps-post")
     return figure
 
 
@@ -257,21 +238,25 @@ def _square(xlabel: str, ylabel: str, classes: int) -> tuple[Figure, Axes]:
 
 def _draw_curves(
     axes: Axes,
-    draw: Callable[..., None],
-    areas: Mapping[int, float],
+    curves: Mapping[int, Curve],
     classes: Sequence[str],
     title: str,
     corner: Literal["lower left", "lower right"],
+    drawstyle: Literal["default", "steps-post"] = "default",
 ) -> None:
     """Draw up to ``CURVES`` classes in colour: all of them, or the worst among the others in grey."""
-    worst = sorted(areas, key=lambda c: areas[c])
-    named = sorted(areas) if len(areas) <= CURVES else worst[:CURVES]
-    for c in worst[CURVES:] if len(areas) > CURVES else ():
+
+    def draw(c: int, **style: Any) -> None:  # noqa: ANN401 (Matplotlib's own)
+        axes.plot(curves[c].x, curves[c].y, drawstyle=drawstyle, **style)
+
+    worst = sorted(curves, key=lambda c: curves[c].area)
+    named = sorted(curves) if len(curves) <= CURVES else worst[:CURVES]
+    for c in worst[CURVES:] if len(curves) > CURVES else ():
         draw(c, color=INK, alpha=0.18, linewidth=0.8)
     for c, colour, line in zip(named, COLOURS, ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1))), strict=False):
-        draw(c, color=colour, linestyle=line, label=f"{_short(classes[c])}  {areas[c]:.3f}")
-    if len(areas) > CURVES:
-        title += f", {CURVES} worst of {len(areas)}"
+        draw(c, color=colour, linestyle=line, label=f"{_short(classes[c])}  {curves[c].area:.3f}")
+    if len(curves) > CURVES:
+        title += f", {CURVES} worst of {len(curves)}"
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), title=title, title_fontsize=8, alignment="left")
     elif named:
         axes.legend(loc=corner, title=title, title_fontsize=8, alignment="left")

@@ -28,6 +28,7 @@ FACTS = {
     "duplicate_images": "images in them",
     "patients": "patients named",
     "excluded": "images excluded",
+    "copies": "of them copies of another image",
     "fingerprint": "fingerprint",
 }
 

@@ -38,6 +38,11 @@ def colour(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
     return np.asarray(coloured * 255.0 + 0.5, dtype=np.uint8)
 
 
+def grey(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Turn a (H, W) map in [0, 1] into shades of grey, (H, W), from black to white."""
+    return np.asarray(np.clip(heat, 0.0, 1.0) * 255.0 + 0.5, dtype=np.uint8)
+
+
 def overlay(image: NDArray[np.uint8], heat: NDArray[np.floating], opacity: float = 0.6) -> NDArray[np.uint8]:
     """Lay a heat map over an image; where the map is 0 the image stays as it is.
 
@@ -54,7 +59,7 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.floating], opacity: float
 
 
 def png(image: NDArray[np.uint8]) -> bytes:
-    """Encode (H, W, 3) RGB pixels as a PNG file."""
+    """Encode (H, W, 3) RGB or (H, W) grey pixels as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()

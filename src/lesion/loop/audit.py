@@ -7,6 +7,8 @@ from sqlalchemy.orm import Session
 
 from lesion.loop.tables import AuditEntry
 
+UPLOAD_REJECTED = "upload.rejected"  # its detail has ``codes``: how many files of one request, by why
+
 
 def record(session: Session, actor: str, action: str, subject: str, **detail: Any) -> None:  # noqa: ANN401 - JSON
     """Write down a change of state; it is kept if the change is.

@@ -1,7 +1,7 @@
 """Takes uploaded images in: judges each against the catalogue, and keeps those that may stay."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from lesion.data.duplicate_index import DuplicateIndex
 from lesion.data.duplicates import SIDE, Descriptors
 from lesion.errors import LesionError
+from lesion.loop.audit import UPLOAD_REJECTED, record
 from lesion.loop.catalogue import add_image, open_generation
 from lesion.loop.judging import REJECTED, Examined, IntakeSettings, Judgement, Known, Opinion, judge
 from lesion.loop.storage import Storage
@@ -111,6 +112,11 @@ class Intake:
         raise LesionError(
             "Another server takes the same image at this moment. Send it again.", code="image_contested", status=409
         )
+
+    def note_rejected(self, codes: Mapping[str, int], *, source: str, uploader: str) -> None:
+        """Write down how many files of one request were rejected, by code; they leave no other trace."""
+        with self._storage.session() as session:
+            record(session, uploader, UPLOAD_REJECTED, source, codes=dict(codes))
 
     def refresh(self) -> None:
         """Read what is new in the catalogue, so that the next image need not wait for it."""

@@ -79,7 +79,7 @@ def recipe(
         # The bundle's file is not named after the weights that the first training started from; this says it instead.
         "pad_type": champion.facts["model"].get("model_kwargs", {}).get("pad_type", ""),
     }
-    rate = request.learning_rate or _LEARNING_RATE * float(made["model"].get("lr") or 0)
+    rate = request.learning_rate or _gentle_rate(made["model"])
     made["model"] |= {"lr": rate} if rate else {}
     made["finetune"] |= {"warmup_epochs": 0}  # the head has learned already
     made["trainer"] |= {"max_epochs": epochs, "default_root_dir": str(output)} | dict(trainer)
@@ -96,6 +96,21 @@ def recipe(
     made |= {"parent": champion.version, "resume": None}
     made["paths"] = {"output": str(output), "cache": str(cache)}
     return made
+
+
+def own_settings(champion: Bundle) -> dict[str, Any]:
+    """Return the ``batch_size`` and ``learning_rate`` that a retraining takes unless others are chosen.
+
+    What the champion does not say is None.
+    """
+    config = champion.facts.get("config")
+    sections = config if isinstance(config, dict) else {}
+    data, model = (sections.get(name) or {} for name in ("data", "model"))
+    return {"batch_size": data.get("batch_size"), "learning_rate": _gentle_rate(model) or None}
+
+
+def _gentle_rate(model: Mapping[str, Any]) -> float:
+    return _LEARNING_RATE * float(model.get("lr") or 0)
 
 
 def _moved(value: Any, old: str, new: str) -> Any:  # noqa: ANN401 - JSON

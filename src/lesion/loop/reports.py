@@ -4,15 +4,12 @@ import base64
 import re
 from collections.abc import Iterable
 
-import numpy as np
-from PIL import Image as Pillow
-
 from lesion.errors import ImageError
 from lesion.explanation.cam import png
-from lesion.images import decode
 from lesion.loop.jobs import JobError, job
+from lesion.loop.pictures import thumbnail
 from lesion.loop.storage import Storage
-from lesion.loop.store import StoreError, image_key
+from lesion.loop.store import StoreError
 
 _SIDE = 128
 _PNG = "data:image/png;base64,"
@@ -53,11 +50,10 @@ def report_of(storage: Storage, job_id: str) -> str:
 
 def _picture(storage: Storage, sha256: str) -> str:
     try:
-        picture = Pillow.fromarray(decode(storage.store.get(image_key(sha256)), at_least=_SIDE))
+        picture = png(thumbnail(storage.store, sha256, _SIDE))
     except (StoreError, ImageError):  # it was deleted
         return _BLANK
-    picture.thumbnail((_SIDE, _SIDE))
-    return _PNG + base64.b64encode(png(np.asarray(picture))).decode("ascii")
+    return _PNG + base64.b64encode(picture).decode("ascii")
 
 
 def _key(job_id: str) -> str:

@@ -72,6 +72,18 @@ class Prediction:
         """
         return cam.png(cam.overlay(self.image, self.gradcam(class_name)))
 
+    def image_png(self) -> bytes:
+        """Return what the network saw as a PNG file."""
+        return cam.png(self.image)
+
+    def heatmap_png(self, class_name: str | None = None) -> bytes:
+        """Return the Grad-CAM of a class alone, as a grey PNG file of the image's size.
+
+        Raises:
+            KeyError: The class is unknown.
+        """
+        return cam.png(cam.grey(self.gradcam(class_name)))
+
 
 class Predictor:
     """A bundle and the engine that runs it. Not safe to call from two threads at once.

@@ -113,8 +113,8 @@ class ProgressFile(Callback):
     """Keeps a small JSON file that says how far training is, for the process that waits for it.
 
     It holds ``phase`` (``train`` or ``evaluate``), ``epoch`` (how many are done), ``epochs``, ``share`` of the
-    training, ``seconds_left`` and ``metrics`` (one object an epoch). A run that goes on from a checkpoint keeps the
-    metrics of the epochs before.
+    training, ``seconds_left`` and ``metrics`` (one object an epoch, with its ``seconds``). A run that goes on from a
+    checkpoint keeps the metrics of the epochs before.
 
     Args:
         path: The file.
@@ -125,6 +125,7 @@ class ProgressFile(Callback):
         self._path = Path(path)
         self._metrics: list[dict[str, Any]] = []
         self._written = 0.0
+        self._epoch_started = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read what an interrupted run had written."""
@@ -135,6 +136,10 @@ class ProgressFile(Callback):
         """Keep of it what the checkpoint has seen."""
         self._metrics = [row for row in self._metrics if row["epoch"] <= trainer.current_epoch]
         self._write(trainer, 0.0)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the epoch's clock."""
+        self._epoch_started = time.monotonic()
 
     def on_train_batch_end(
         self,
@@ -151,7 +156,8 @@ class ProgressFile(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's metrics."""
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _SHOWN}
-        self._metrics.append({"epoch": trainer.current_epoch + 1} | {name: _finite(values[name]) for name in values})
+        row = {"epoch": trainer.current_epoch + 1, "seconds": round(time.monotonic() - self._epoch_started, 3)}
+        self._metrics.append(row | {name: _finite(values[name]) for name in values})
         self._write(trainer, 1.0)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,0 +1,89 @@
+"""A real browser before the page, for the tests, the screenshots, the recording and the bench.
+
+It is Debian's Chromium, steered by Playwright, which brings no browser here: LESION_CHROMIUM names another one.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+MISSING = (
+    "there is no Chromium. Install Debian's package (apt-get install chromium), or name one: LESION_CHROMIUM=/path"
+)
+PAGES = ("Predict", "Visualizations", "Upload & Retrain", "Model Info", "Admin")
+WIDTHS = {"desktop": 1280, "phone": 390}
+HEIGHT = 900
+PATIENCE_MS = 60_000
+# What Streamlit shows while numbers, pictures and charts are still on their way.
+_UNDER_WAY = ("stSkeleton", "stSpinner", "stAppSkeleton")
+
+
+def chromium() -> str | None:
+    """Return the browser's path, or None where there is none."""
+    names = (os.environ.get("LESION_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    return next(filter(None, (shutil.which(name) for name in names if name)), None)
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """A browser without a window for as long as the block runs."""
+    path = chromium()
+    if path is None:
+        raise SystemExit(f"No picture can be taken: {MISSING}.")
+    arguments = ["--disable-dev-shm-usage", "--font-render-hinting=none"]
+    with sync_playwright() as playwright:
+        # Chromium refuses its sandbox to root.
+        made = playwright.chromium.launch(
+            executable_path=path, args=[*arguments, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+        )
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+def window(opened: Browser, width: int = WIDTHS["desktop"], height: int = HEIGHT) -> Page:
+    """Open a window with a session of its own, as another person would."""
+    made = opened.new_context(viewport={"width": width, "height": height}, locale="en-GB").new_page()
+    made.set_default_timeout(PATIENCE_MS)
+    return made
+
+
+def settle(page: Page) -> None:
+    """Wait until the page has run to its end and shows what it had to show."""
+    app = page.get_by_test_id("stApp")
+    expect(app).to_have_attribute("data-test-script-state", "notRunning", timeout=PATIENCE_MS)
+    for name in _UNDER_WAY:
+        expect(page.get_by_test_id(name)).to_have_count(0, timeout=PATIENCE_MS)
+
+
+def go(page: Page, name: str) -> None:
+    """Open one of the five pages by its name in the navigation, as a person does."""
+    unfold = page.get_by_test_id("stExpandSidebarButton")
+    if unfold.is_visible():  # at phone width the navigation is folded away
+        unfold.click()
+    page.get_by_role("link", name=name, exact=True).click()
+    settle(page)
+
+
+def drop(page: Page, *files: Path) -> None:
+    """Give files to the first place for them on a page."""
+    place = page.get_by_test_id("stFileUploader").first
+    place.locator("input[type=file]").set_input_files([str(file) for file in files])
+
+
+def choose(page: Page, label: str, option: str) -> None:
+    """Choose one of a list."""
+    page.get_by_role("combobox", name=re.compile(re.escape(label))).click()
+    page.get_by_role("option", name=option, exact=True).click()
+    settle(page)
+
+
+def press(page: Page, name: str) -> None:
+    """Press a button."""
+    page.get_by_role("button", name=name, exact=True).click()

@@ -1,0 +1,66 @@
+"""Take a picture of each page as a desktop and a phone show it, from a page that runs, such as the demo's.
+
+bash scripts/demo.sh
+python scripts/screenshots.py http://127.0.0.1:8501 data/phantom_mri/glioma/patient0000_slice00.png
+"""
+
+import argparse
+import io
+import re
+from pathlib import Path
+
+from PIL import Image
+from playwright.sync_api import Page
+
+from scripts.browsing import HEIGHT, PAGES, WIDTHS, browser, drop, go, settle, window
+
+MAX_HEIGHT = {"desktop": 2200, "phone": 3200}
+MAX_BYTES = 150_000
+COLOURS = (128, 64, 32, 16)  # the most with which a picture stays small
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("address", help="the page, such as http://127.0.0.1:8501")
+    parser.add_argument("image", type=Path, help="what to predict")
+    parser.add_argument("--out", type=Path, default=Path("docs/ui"))
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with browser() as opened:
+        for device, width in WIDTHS.items():
+            page = window(opened, width)
+            page.goto(arguments.address)
+            settle(page)
+            for name in PAGES:
+                page.set_viewport_size({"width": width, "height": HEIGHT})
+                go(page, name)
+                if name == "Predict":
+                    drop(page, arguments.image)
+                    page.get_by_test_id("stImage").first.wait_for()
+                path = arguments.out / f"{'_'.join(re.findall('[a-z]+', name.lower()))}_{device}.png"
+                size = save(take(page, width, MAX_HEIGHT[device]), path)
+                print(f"{path}: {size:,} bytes")
+
+
+def take(page: Page, width: int, most: int) -> Image.Image:
+    """Take a picture of the page from top to bottom, in a window that is high enough."""
+    settle(page)
+    page.wait_for_timeout(1000)  # charts are drawn, and what moves stands still
+    for _ in range(2):  # what was below the window may grow once it is seen
+        height = page.get_by_test_id("stMain").evaluate("main => main.scrollHeight")
+        page.set_viewport_size({"width": width, "height": max(HEIGHT, min(int(height), most))})
+        page.wait_for_timeout(700)
+    return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+
+
+def save(picture: Image.Image, path: Path) -> int:
+    """Write a picture with as many colours as it may have to stay small."""
+    for colours in COLOURS:
+        picture.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
+        if path.stat().st_size <= MAX_BYTES:
+            break
+    return path.stat().st_size
+
+
+if __name__ == "__main__":
+    main()

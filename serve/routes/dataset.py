@@ -1,0 +1,67 @@
+"""What the training data looks like: aggregates, and some images of a class."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from lesion.errors import LesionError
+from lesion.loop.dataset_stats import DatasetStats, dataset_stats
+from lesion.loop.pictures import contact_sheet, sample
+from lesion.loop.registry import Registry
+from serve import access
+from serve.access import require
+from serve.judging import image_limits
+from serve.routes.artefacts import evaluation_of
+from serve.routes.images import PNG, png_response
+from serve.state import check_label, registry_of, storage_of
+
+_MOST = 60
+_REFUSALS = {
+    404: "The class has no images yet, or this server has no storage.",
+    422: "A parameter is not valid, or there is no such class.",
+    503: "The store or the database does not answer.",
+}
+
+router = APIRouter(
+    prefix="/dataset", tags=["training data"], dependencies=[require("viewer")], responses=access.refusals(_REFUSALS)
+)
+
+
+@router.get("/stats", summary="What the images look like")
+def stats(request: Request) -> DatasetStats:
+    """Count images by class, split, size, format, group and day of upload, and say how bright each class's are."""
+    registry = registry_of(request)
+    leakage = _leakage(registry)
+    with registry.storage.session() as session:
+        return dataset_stats(session, request.app.state.bundle.classes, leakage)
+
+
+@router.get("/montage", summary="Some images of a class", response_class=Response, responses=PNG)
+def montage(
+    request: Request,
+    label: Annotated[str, Query(max_length=200, description="A class of the champion's.")],
+    images: Annotated[int, Query(ge=1, le=_MOST, description="At most so many.")] = 24,
+    seed: Annotated[int, Query(ge=0, le=2**31, description="Another one draws others.")] = 0,
+) -> Response:
+    """Lay accepted images of one class out in rows, drawn by lot, as one PNG file."""
+    storage = storage_of(request)
+    check_label(request, label)
+    with storage.session() as session:
+        drawn = sample(session, label, images, seed)
+    if not drawn:
+        raise LesionError(f"There is no accepted image of the class {label!r} yet.", code="class_empty", status=404)
+    return png_response(contact_sheet(storage.store, drawn, image_limits(request.app.state)))
+
+
+def _leakage(registry: Registry) -> dict[str, Any] | None:
+    """Look up what the first model's evaluation says of the split that came with its data; retrainings have none."""
+    history = registry.history()
+    if not history:
+        return None
+    try:
+        found: dict[str, Any] | None = evaluation_of(registry, history[0].version).get("leakage")
+    except LesionError as error:
+        if error.code != "artefact_missing":
+            raise
+        return None
+    return found

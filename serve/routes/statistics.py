@@ -1,0 +1,63 @@
+"""``GET /statistics``: what the server was asked and how fast it answered, over all its API processes."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from serve.access import REFUSALS, require
+from serve.traffic import Counts, Traffic
+
+router = APIRouter(tags=["status"], dependencies=[require("admin")], responses=REFUSALS)
+
+_SHARES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
+
+
+class Served(BaseModel):
+    """Requests over some time."""
+
+    requests: int
+    client_errors: int = Field(description="Answers 400 to 499.")
+    server_errors: int = Field(description="Answers from 500 on.")
+    predictions: int = Field(description="Images that POST /predict classified.")
+    p50_ms: float | None = Field(description="Half of the requests were answered in so many milliseconds.")
+    p95_ms: float | None = Field(description="95 of 100 were. Streams of events are not timed.")
+    p99_ms: float | None = Field(description="99 of 100 were. Null when no request was timed.")
+
+
+class ServedMinute(Served):
+    """Requests that were answered in one minute."""
+
+    at: str = Field(description="When the minute began (UTC).", examples=["2026-11-24T10:31:00+00:00"])
+
+
+class Statistics(BaseModel):
+    """What the server was asked, and how fast it answered."""
+
+    started_at: str
+    uptime_s: float
+    minutes: list[ServedMinute] = Field(description="At most 60 since the start; the present one comes last.")
+    totals: Served = Field(description="Since the start.")
+
+
+@router.get("/statistics", summary="Requests and latencies")
+async def statistics(request: Request) -> Statistics:
+    """Count requests, errors and predictions and give the quantiles of the latency, by minute and since the start."""
+    traffic: Traffic = request.app.state.board.traffic
+    return Statistics(
+        started_at=traffic.started_at.isoformat(timespec="seconds"),
+        uptime_s=round(traffic.uptime_s, 1),
+        minutes=[ServedMinute(at=began.isoformat(), **_served(counts)) for began, counts in traffic.minutes()],
+        totals=Served(**_served(traffic.totals())),
+    )
+
+
+def _served(counts: Counts) -> dict[str, Any]:
+    quantiles = {name: counts.quantile_ms(share) for name, share in _SHARES.items()}
+    return {
+        "requests": counts.requests,
+        "client_errors": counts.client_errors,
+        "server_errors": counts.server_errors,
+        "predictions": counts.predictions,
+        **{name: None if value is None else round(value, 3) for name, value in quantiles.items()},
+    }

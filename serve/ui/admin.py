@@ -1,0 +1,96 @@
+"""The Admin page: what serves, what waits, what ran, who may what, and how the server does."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lesion.client import Client
+from serve.ui import admin_findings, deploying, keys, model_charts, quarantine
+from serve.ui.blocks import START_IT, figure, show_done
+from serve.ui.problems import guarded
+from serve.ui.reports import show_report
+from serve.ui.session import keeps_data, read, read_bytes
+from serve.ui.words import moment, outcome, plain
+
+_LOOK_S = 10.0
+_JUDGED = ("promoted", "rejected")  # these have the gate's report
+
+
+def show(client: Client) -> None:
+    """Show the page."""
+    st.title("Admin")
+    show_done()
+    if keeps_data(client):
+        deploying.show(client)
+        quarantine.show(client)
+        _show_jobs(client)
+        keys.show(client)
+    else:
+        st.info(f"This server keeps no data: there are no jobs, deployments, uploads or keys. {START_IT}")
+    st.header("Traffic")
+    _show_traffic(client)
+
+
+@st.fragment(run_every=_LOOK_S)
+@guarded()
+def _show_traffic(client: Client) -> None:
+    """Show what the server was asked and how it did, anew every few seconds."""
+    found = client.call("GET", "/statistics")
+    totals = found["totals"]
+    with st.container(horizontal=True):
+        st.metric("Up for", admin_findings.uptime(found["uptime_s"]), width=150)
+        for name, words in (("requests", "Requests"), ("predictions", "Predictions"), ("server_errors", "Failed")):
+            st.metric(words, f"{totals[name]:,}", width=150)
+    figure(model_charts.requests(found["minutes"]), "Requests and errors", admin_findings.traffic(found))
+    figure(model_charts.latencies(found["minutes"]), "Latency", admin_findings.pace(found["minutes"]))
+    st.caption(f"Since {moment(found['started_at'])}; the last {len(found['minutes'])} minutes are drawn.")
+
+
+def _show_jobs(client: Client) -> None:
+    """Show the retrainings, and one of them closely."""
+    st.header("Retrainings")
+    jobs = read(client, "/retrain_jobs")
+    st.markdown(plain(admin_findings.jobs(jobs)))
+    if not jobs:
+        return
+    st.dataframe(pd.DataFrame([_row(job) for job in jobs]), hide_index=True, alt="The last retrainings")
+    chosen = st.selectbox(
+        "Retraining to look at",
+        jobs,
+        index=None,
+        format_func=lambda job: f"{moment(job['created_at'])}, {job['state']}",
+        placeholder="Choose one",
+    )
+    if chosen is not None:
+        _show_job(client, chosen)
+
+
+def _row(job: dict[str, Any]) -> dict[str, Any]:
+    seconds = admin_findings.seconds_of(job)
+    return {
+        "Asked for": moment(job["created_at"]),
+        "By": job["requested_by"],
+        "State": job["state"],
+        "Epochs": job["epoch"],
+        "Minutes": None if seconds is None else round(seconds / 60, 1),
+        "From": job["parent"],
+        "Made": job["version"],
+        "Why": job["reason"],
+    }
+
+
+def _show_job(client: Client, job: dict[str, Any]) -> None:
+    """Show why a retraining ended as it did."""
+    with st.container(border=True):
+        st.markdown(f"{outcome(job)}\n\n{plain(job['reason'])}".rstrip())
+        settings = ", ".join(f"{name} {value}" for name, value in job["request"].items() if value is not None)
+        st.caption(plain(f"{job['job_id']}: {settings}").replace("_", " "))
+        checks = (job["verdict"] or {}).get("checks", [])
+        if checks:
+            rows = [{"Holds": "yes" if one["passed"] else "no", "Condition": plain(one["sentence"])} for one in checks]
+            st.table(pd.DataFrame(rows).set_index("Holds"), alt="What the gate compared")
+        if job["state"] in _JUDGED and st.toggle("Show the gate's report", key=f"gate-{job['job_id']}"):
+            page = read_bytes(client, f"/retrain_jobs/{job['job_id']}/report")
+            st.download_button("Download", page, f"gate-{job['job_id']}.html", "text/html", on_click="ignore")
+            show_report(page.decode(), "The report of the decision")

@@ -1,0 +1,55 @@
+"""What several pages show or do alike: a chart with its sentence, a change with its outcome."""
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from lesion.errors import LesionError
+from serve.ui.charts import Figure
+from serve.ui.problems import tell
+from serve.ui.session import refresh
+from serve.ui.words import plain
+
+_DONE = "done"  # in the session until it was said
+MAX_REASON = 2000  # characters; the server takes no more
+_OF_THE_SESSION = (401, 429, 503)  # these are the whole page's matter
+NO_DATA = "This server keeps no data, so there is nothing to show here."
+START_IT = "Ask whoever runs it to start it with a storage (scripts/serve.py storage=local)."
+
+
+def figure(chart: Figure, title: str, sentence: str) -> None:
+    """Show a chart, the sentence that says what it means, and the title for those who do not see it."""
+    st.subheader(title)
+    st.markdown(plain(sentence))
+    st.altair_chart(chart, width="stretch", alt=title)
+
+
+def act(change: Callable[[], object], done: str) -> None:
+    """Change something and show everything anew; if it is refused, say why and leave all as it stands."""
+    try:
+        change()
+    except LesionError as error:
+        if error.status in _OF_THE_SESSION:
+            raise
+        tell(error)
+        return
+    refresh()
+    st.session_state[_DONE] = done
+    st.rerun()
+
+
+def show_done() -> None:
+    """Say what the last ``act`` did; a dialog that did it would take its own words with it."""
+    if (done := st.session_state.pop(_DONE, None)) is not None:
+        st.toast(plain(done))
+
+
+def reason(action: str) -> str | None:
+    """Ask for a reason in a dialog, and return it once it is given and the action was pressed."""
+    with st.form("reason"):
+        text = st.text_input("Reason", max_chars=MAX_REASON)
+        st.caption("It is kept with your name, for all who come after.")
+        pressed = st.form_submit_button(action, type="primary")
+    if pressed and not text.strip():
+        st.warning("A reason is needed.")
+    return text.strip() or None if pressed else None

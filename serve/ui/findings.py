@@ -1,0 +1,142 @@
+"""What numbers about the data mean, in a sentence made of them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from serve.ui.words import count, percent
+
+_BALANCED = 1.5  # a class up to so many times as large as another is about as large
+_GREY = 255
+
+
+def class_distribution(classes: Sequence[Mapping[str, Any]]) -> str:
+    """Say how evenly images are spread over the classes, from ``classes`` of ``/dataset/stats``."""
+    images = sum(row["images"] for row in classes)
+    if not images:
+        return "There is no accepted image yet."
+    most, least = max(classes, key=_images), min(classes, key=_images)
+    text = (
+        f"{count(images, 'image')} in {count(len(classes), 'class')}. {most['label']} is the most frequent with "
+        f"{most['images']:,} ({percent(most['share'])}), {least['label']} the rarest with {least['images']:,} "
+        f"({percent(least['share'])})"
+    )
+    if not least["images"]:
+        return f"{text}: no model can learn a class that it never sees."
+    ratio = most["images"] / least["images"]
+    if ratio <= _BALANCED:
+        return f"{text}: the classes are about equally frequent, so that accuracy can be taken at its word."
+    return (
+        f"{text}, {ratio:.1f} times fewer: always guessing {most['label']} would be right for "
+        f"{percent(most['share'])}, so look at macro-F1 rather than at accuracy."
+    )
+
+
+def brightness(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say whether brightness alone tells classes apart, from ``brightness`` of ``/dataset/stats``."""
+    seen = sorted((row for row in rows if row["images"]), key=lambda row: row["median"])
+    if not seen:
+        return "No brightness was measured yet."
+    dark, bright = seen[0], seen[-1]
+    if len(seen) == 1:
+        return f"Half of the images of {dark['label']} are darker than {dark['median']:.0f} of {_GREY}."
+    text = (
+        f"Half of the images of {dark['label']}, the darkest class, are below {dark['median']:.0f} of {_GREY}; half of "
+        f"those of {bright['label']}, the brightest, above {bright['median']:.0f}."
+    )
+    apart = [
+        (one["label"], other["label"])
+        for number, one in enumerate(seen)
+        for other in seen[number + 1 :]
+        if one["q3"] < other["q1"]
+    ]
+    if not apart:
+        return f"{text} The middle halves of all classes overlap: brightness alone gives no class away."
+    pairs = "one pair of classes" if len(apart) == 1 else f"{len(apart):,} pairs of classes"
+    one, other = apart[0] if len(apart) == 1 else (dark["label"], bright["label"])
+    such = "" if len(apart) == 1 else "such as "
+    return (
+        f"{text} The middle halves of {pairs} do not overlap ({such}{one} and {other}): a model may learn brightness "
+        "instead of what matters."
+    )
+
+
+def resolutions(rows: Sequence[Mapping[str, Any]], others: int, side: int) -> str:
+    """Say how alike the images' sizes are, from ``/dataset/stats``; the model sees ``side`` pixels."""
+    listed = sum(row["images"] for row in rows)
+    if not listed:
+        return "There is no image whose size could be told."
+    first, images = rows[0], listed + others
+    size = f"{first['width']} × {first['height']} pixels"
+    if len(rows) == 1 and not others:
+        text = f"All {count(images, 'image')} {'is' if images == 1 else 'are'} {size}."
+    else:
+        sizes = f"more than {count(len(rows), 'size')}" if others else count(len(rows), "size")
+        text = f"There are {sizes}; the most frequent, {size}, has {percent(first['images'] / images)} of the images."
+    small = sum(row["images"] for row in rows if max(row["width"], row["height"]) < side)
+    if small:
+        return f"{text} {percent(small / listed)} are smaller than the {side} pixels that the model sees, and enlarged."
+    return f"{text} None of these is smaller than the {side} pixels that the model sees."
+
+
+def duplicates(found: Mapping[str, Any], images: int) -> str:
+    """Say how many images are no new evidence, from ``duplicates`` of ``/dataset/stats``."""
+    if not found["groups"]:
+        return f"None of the {count(images, 'image')} is a near-duplicate of another or shares a patient with one."
+    groups = "one group" if found["groups"] == 1 else count(found["groups"], "group")
+    largest = "" if found["groups"] == 1 else f", the largest of {found['largest']:,}"
+    return (
+        f"{found['images']:,} of {count(images, 'image')} ({percent(found['images'] / images)}) have near-duplicates "
+        f"or share a patient: {groups}{largest}. A group stands on one side, learned from or judged by, never on both."
+    )
+
+
+def leakage(found: Mapping[str, Any] | None) -> str:
+    """Say how far the split that came with the data can be trusted, from ``leakage`` of ``/dataset/stats``."""
+    if found is None or not found["test_images"]:
+        return "The data came without a test split of its own, so that there is none that could leak."
+    images, leaked = found["test_images"], found["leaked"]
+    if not leaked:
+        own = f"{count(images, 'image')} of the data's own test split"
+        return f"None of the {own} has a near-duplicate in its training split."
+    return (
+        f"{leaked:,} of the {count(images, 'image')} ({percent(leaked / images)}) of the data's own test split have a "
+        "near-duplicate in its training split: a score on it partly measures memory. This is why Lesion splits anew."
+    )
+
+
+def uploads(days: Sequence[Mapping[str, Any]]) -> str:
+    """Say what came in and what became of it, from ``uploads`` of ``/dataset/stats``."""
+    totals = {name: sum(day[name] for day in days) for name in ("accepted", "quarantined", "rejected")}
+    files = sum(totals.values())
+    if not files:
+        return "Nothing was uploaded yet: all images came with the first model."
+    used = [day for day in days if any(day[name] for name in totals)]
+    busiest = max(used, key=lambda day: sum(day[name] for name in totals))
+    text = (
+        f"{count(files, 'file')} on {count(len(used), 'day')}: {percent(totals['accepted'] / files)} accepted, "
+        f"{percent(totals['quarantined'] / files)} in quarantine, {percent(totals['rejected'] / files)} refused."
+    )
+    if len(used) == 1:
+        return text
+    return f"{text} Most came on {_day(busiest['day'])}, {sum(busiest[name] for name in totals):,} of them."
+
+
+def montage(label: str, shown: int, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Say what a montage shows of a class, from ``brightness`` of ``/dataset/stats``."""
+    row = next((row for row in rows if row["label"] == label), None)
+    if row is None or not row["images"]:
+        return f"There is no accepted image of {label} yet."
+    sample = "All" if shown >= row["images"] else f"{shown:,} of"
+    return (
+        f"{sample} {count(row['images'], 'image')} of {label}, drawn by lot. Half of them are darker than "
+        f"{row['median']:.0f} of {_GREY}, the darkest has {row['low']:.0f} and the brightest {row['high']:.0f}."
+    )
+
+
+def _images(row: Mapping[str, Any]) -> int:
+    return int(row["images"])
+
+
+def _day(iso: str) -> str:
+    return date.fromisoformat(iso).strftime("%d %B %Y").lstrip("0")

@@ -1,0 +1,148 @@
+"""The Predict page: one image or many, what they show, how sure that is, and where the model looked."""
+
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lesion.client import Client
+from lesion.errors import LesionError
+from serve.ui import answers
+from serve.ui.answers import Picture
+from serve.ui.problems import of_the_file, tell
+from serve.ui.session import health, read
+from serve.ui.words import count, plain, spreadsheet, state_of, summary
+
+EXAMPLES = Path(__file__).parent / "examples"
+_AT_ONCE = 4
+_NOTES = {"sure": "", "unsure": "Not sure", "foreign": "Unlike what the model was trained on"}
+
+Answer = dict[str, Any] | LesionError
+
+
+def show(client: Client) -> None:
+    """Show the page."""
+    st.title("Predict")
+    formats = ", ".join(read(client, "/info")["formats"])
+    pictures = _choose(formats)
+    if not pictures:
+        return
+    found = _ask_all(client, pictures)
+    picture = pictures[0]
+    if len(pictures) > 1:
+        _show_table(pictures, found)
+        chosen = st.selectbox("Image to look at", range(len(pictures)), format_func=lambda place: pictures[place].name)
+        picture = pictures[chosen]
+    answer = found[picture.id]
+    if isinstance(answer, LesionError):
+        st.subheader(plain(picture.name))
+        tell(answer)
+    else:
+        answers.show(client, picture, answer)
+
+
+def _choose(formats: str) -> list[Picture]:
+    """Let people choose images in one of three ways."""
+    ways = {"Files": _files, "Camera": _camera, "Examples": _example}
+    way = st.segmented_control("Where the image comes from", list(ways), default="Files", required=True)
+    return ways[way](formats)
+
+
+def _files(formats: str) -> list[Picture]:
+    files = st.file_uploader(
+        "Drop one image or many here",
+        accept_multiple_files=True,
+        key="predict-files",
+        help=f"{formats}, and DICOM where the server reads it. They are not kept unless you send feedback.",
+    )
+    return [Picture(file.file_id, file.name, file.getvalue) for file in files]
+
+
+def _camera(formats: str) -> list[Picture]:
+    photo = st.camera_input("Take a picture", key="predict-camera")
+    return [Picture(photo.file_id, "camera", photo.getvalue)] if photo else []
+
+
+def _example(formats: str) -> list[Picture]:
+    st.caption("Drawings of brain scans, made by a program: no patient is in them.")
+    with st.container(horizontal=True):
+        for path in sorted(EXAMPLES.glob("*.png")):
+            with st.container(width=130):
+                st.image(path, width=128, alt=f"Drawn brain scan: {path.stem}")
+                if st.button(path.stem, key=f"example-{path.stem}", width="stretch"):
+                    st.session_state["example"] = path
+    chosen: Path | None = st.session_state.get("example")
+    return [Picture(chosen.name, chosen.name, chosen.read_bytes)] if chosen else []
+
+
+def _ask_all(client: Client, pictures: list[Picture]) -> dict[str, Answer]:
+    """Return the answers by picture, asking for those that are not known yet, several at once.
+
+    What was answered stays known if the server fails in the middle, so that the next run goes on from there.
+    """
+    version = health(client)["model_version"]
+    known: dict[tuple[str, str], Answer] = st.session_state.setdefault("answers", {})
+    wanted = {(picture.id, version): picture for picture in pictures}
+    for gone in known.keys() - wanted.keys():
+        del known[gone]
+    missing = {key: picture for key, picture in wanted.items() if key not in known}
+    if missing:
+        bar = st.progress(0.0, f"Looking at {count(len(missing), 'image')} …")
+        pool = ThreadPoolExecutor(_AT_ONCE)
+        try:
+            # One image alone is explained in the same breath; of many, the one that is looked at.
+            futures = {pool.submit(_ask, client, one, len(pictures) == 1): key for key, one in missing.items()}
+            for done, future in enumerate(as_completed(futures), 1):
+                known[futures[future]] = future.result()
+                bar.progress(done / len(missing), f"{done:,} of {count(len(missing), 'image')} answered")
+        finally:
+            pool.shutdown(cancel_futures=True)
+        bar.empty()
+    return {picture.id: known[key] for key, picture in wanted.items()}
+
+
+def _ask(client: Client, picture: Picture, explain: bool) -> Answer:
+    try:
+        return client.predict(picture.content(), explain=explain)
+    except LesionError as error:
+        if of_the_file(error):
+            return error
+        raise
+
+
+def _show_table(pictures: list[Picture], found: dict[str, Answer]) -> None:
+    """Show all answers at once, and give them as a file."""
+    answered = [answer for answer in found.values() if not isinstance(answer, LesionError)]
+    refused = len(found) - len(answered)
+    st.markdown(summary(answered) + (f" {count(refused, 'file')} refused." if refused else ""))
+    table = pd.DataFrame([_row(picture, found[picture.id]) for picture in pictures])
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config={
+            "Confidence": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0),
+            "Time in ms": st.column_config.NumberColumn(format="%.1f"),
+        },
+        placeholder="–",
+        alt="The answers for all images",
+    )
+    rows = [_row(picture, found[picture.id]) | _probabilities(found[picture.id]) for picture in pictures]
+    st.download_button("Download as CSV", spreadsheet(rows), "predictions.csv", "text/csv", on_click="ignore")
+
+
+def _row(picture: Picture, answer: Answer) -> dict[str, Any]:
+    if isinstance(answer, LesionError):
+        return {"Image": picture.name, "Class": None, "Confidence": None, "Note": answer.message, "Time in ms": None}
+    return {
+        "Image": picture.name,
+        "Class": answer["predicted_class"],
+        "Confidence": answer["confidence"],
+        "Note": _NOTES[state_of(answer)],
+        "Time in ms": answer["inference_time_ms"],
+    }
+
+
+def _probabilities(answer: Answer) -> dict[str, float]:
+    return {} if isinstance(answer, LesionError) else answer["probabilities"]

@@ -1,0 +1,111 @@
+"""The Visualizations page: what the data looks like, each picture with a sentence that its numbers make."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lesion.client import Client
+from serve.ui import charts, findings
+from serve.ui.blocks import NO_DATA, START_IT, figure
+from serve.ui.problems import guarded
+from serve.ui.session import keeps_data, read, read_bytes
+from serve.ui.words import plain
+
+_SAMPLES = (12, 24, 48)
+
+
+def show(client: Client) -> None:
+    """Show the page."""
+    st.title("Visualizations")
+    if not keeps_data(client):
+        st.info(f"{NO_DATA} {START_IT}")
+        return
+    stats = read(client, "/dataset/stats")
+    _show_counts(stats)
+    if not stats["images"]:
+        st.info("There is no accepted image yet. Upload some, or import the first model with its data.")
+        return
+    _show_classes(stats)
+    _show_montage(client, stats)
+    left, right = st.columns(2, gap="large")
+    with left:
+        found = findings.brightness(stats["brightness"])
+        figure(charts.brightness_boxes(stats["brightness"]), "Brightness", found)
+    with right:
+        _show_resolutions(client, stats)
+    _show_sameness(stats)
+    _show_uploads(stats)
+
+
+def _show_counts(stats: dict[str, Any]) -> None:
+    """Show how many images there are, by status."""
+    statuses = {"accepted": stats["images"]} | stats["statuses"]
+    with st.container(horizontal=True):
+        for status, words in (("accepted", "Accepted"), ("quarantined", "In quarantine"), ("deleted", "Deleted")):
+            st.metric(words, f"{statuses.get(status, 0):,}", width=150)
+    formats = ", ".join(f"{name} {images:,}" for name, images in stats["formats"].items())
+    st.caption(plain(f"Formats: {formats or 'none'}"))
+
+
+def _show_classes(stats: dict[str, Any]) -> None:
+    classes = stats["classes"]
+    st.header("Classes")
+    st.markdown(plain(findings.class_distribution(classes)))
+    left, right = st.columns(2, gap="large")
+    left.altair_chart(charts.class_counts(classes), width="stretch", alt="Images of each class by use")
+    right.altair_chart(charts.class_shares(classes), width="stretch", alt="Share of each class")
+    rows = [
+        {"Class": plain(row["label"]), "Images": f"{row['images']:,}", "Share": f"{row['share']:.1%}"}
+        | {words.capitalize(): f"{row['splits'].get(split, 0):,}" for split, words in charts.SPLITS.items()}
+        for row in classes
+    ]
+    st.table(pd.DataFrame(rows).set_index("Class"), alt="Images of each class")
+
+
+@st.fragment
+@guarded()
+def _show_montage(client: Client, stats: dict[str, Any]) -> None:
+    """Show some images of one class, drawn by lot."""
+    st.header("Images")
+    labels = [row["label"] for row in stats["classes"]]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        label = st.selectbox("Class to look at", labels, width=240)
+        most = st.selectbox("How many", _SAMPLES, index=1, width=120)
+        seed: int = st.session_state.setdefault("montage-seed", 0)
+        if st.button("Draw others"):
+            st.session_state["montage-seed"] = seed = seed + 1
+    st.markdown(plain(findings.montage(label, most, stats["brightness"])))
+    if any(row["label"] == label and row["images"] for row in stats["classes"]):
+        picture = read_bytes(client, "/dataset/montage", label=label, images=most, seed=seed)
+        st.image(picture, width="stretch", alt=f"Images of {label}")
+
+
+def _show_resolutions(client: Client, stats: dict[str, Any]) -> None:
+    sizes, others = stats["resolutions"], stats["other_resolutions"]
+    side = read(client, "/info")["preprocessing"]["size"]
+    figure(charts.resolution_bars(sizes, others), "Resolutions", findings.resolutions(sizes, others, side))
+
+
+def _show_sameness(stats: dict[str, Any]) -> None:
+    """Show near-duplicates, and what they did to the split that came with the data."""
+    same, leak = stats["duplicates"], stats["leakage"]
+    left, right = st.columns(2, gap="large")
+    with left:
+        chart = charts.duplicate_bars(stats["classes"], same["classes"])
+        figure(chart, "Near-duplicates", findings.duplicates(same, stats["images"]))
+    with right:
+        if leak is not None and leak["test_images"]:
+            figure(charts.leakage_bars(leak["per_class"]), "Leakage", findings.leakage(leak))
+        else:
+            st.subheader("Leakage")
+            st.markdown(plain(findings.leakage(leak)))
+
+
+def _show_uploads(stats: dict[str, Any]) -> None:
+    sentence = findings.uploads(stats["uploads"])
+    if stats["uploads"]:
+        figure(charts.upload_bars(stats["uploads"]), "Uploads", sentence)
+    else:
+        st.subheader("Uploads")
+        st.markdown(plain(sentence))

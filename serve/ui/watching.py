@@ -1,0 +1,115 @@
+"""The last retraining: how far it is while it runs, and how it ended."""
+
+from typing import Any
+
+import altair as alt
+import pandas as pd
+import streamlit as st
+
+from lesion.client import Client
+from serve.ui.charts import colours, high, rows_of
+from serve.ui.problems import guarded
+from serve.ui.reports import show_report
+from serve.ui.session import read_bytes, refresh
+from serve.ui.words import moment, outcome, plain, stage
+
+_LOOK_S = 1.0
+_PLOT = 160  # pixels
+_JUDGED = ("promoted", "rejected")  # these have the gate's report
+_CURVES = {
+    "Loss": {"train/loss": "while learning", "val/loss": "on other images"},
+    "Right answers": {"val/acc": "accuracy", "val/f1_macro": "macro-F1"},
+}
+
+
+def show(client: Client) -> bool:
+    """Show the last retraining, if there is one, and say whether it still runs."""
+    job = _last(client)
+    if job is None:
+        return False
+    running = job["finished_at"] is None
+    with st.container(border=True):
+        # While it runs, this part alone is drawn again every second.
+        st.fragment(_watch, run_every=_LOOK_S if running else None)(client, running)
+    return running
+
+
+@guarded()
+def _watch(client: Client, running: bool) -> None:
+    job = _last(client)
+    if job is None:
+        return
+    if running != (job["finished_at"] is None):  # it has just ended: now all of the page looks different
+        refresh()
+        st.rerun()
+    if running:
+        _show_progress(client, job)
+    else:
+        _show_end(client, job)
+
+
+def _last(client: Client) -> dict[str, Any] | None:
+    jobs: list[dict[str, Any]] = client.call("GET", "/retrain_jobs", params={"limit": 1})
+    return jobs[0] if jobs else None
+
+
+def _show_progress(client: Client, job: dict[str, Any]) -> None:
+    st.subheader("A retraining is running")
+    st.progress(job["progress"], plain(stage(job)))
+    _show_curves(job["metrics"])
+    st.caption(f"Asked for by {plain(job['requested_by'])} on {moment(job['created_at'])}.")
+    if not job["cancel_requested"]:
+        with st.popover("Cancel"):
+            st.markdown("What it has learned so far is lost. The model in use stays.")
+            if st.button("Cancel the retraining"):
+                client.cancel(job["job_id"])
+                st.rerun()
+
+
+def _show_curves(metrics: list[dict[str, Any]]) -> None:
+    """Draw what each epoch that is done gave."""
+    if not metrics:
+        return
+    for place, (title, names) in zip(st.columns(2), _CURVES.items(), strict=True):
+        rows = [
+            {"Epoch": row["epoch"], title: row[name], "Curve": words}
+            for row in metrics
+            for name, words in names.items()
+            if row.get(name) is not None
+        ]
+        chart = alt.Chart(rows_of(rows)).mark_line(point=True)
+        chart = chart.encode(
+            alt.X("Epoch:Q", axis=alt.Axis(tickMinStep=1, format="d")),
+            alt.Y(f"{title}:Q", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
+            colours("Curve", names.values()),
+        )
+        place.altair_chart(chart.properties(height=high(_PLOT, len(names))), width="stretch", alt=f"{title} by epoch")
+
+
+def _show_end(client: Client, job: dict[str, Any]) -> None:
+    st.subheader("The last retraining")
+    say = {"promoted": st.success, "failed": st.error}.get(job["state"], st.info)
+    say(f"{outcome(job)}\n\n{plain(job['reason'])}".rstrip())
+    st.caption(
+        f"Asked for by {plain(job['requested_by'])} on {moment(job['created_at'])}, ended on "
+        f"{moment(job['finished_at'])}."
+    )
+    with st.expander("How it learned"):
+        _show_curves(job["metrics"])
+    if job["state"] in _JUDGED:
+        _show_verdict(client, job)
+
+
+def _show_verdict(client: Client, job: dict[str, Any]) -> None:
+    """Show on what grounds the gate decided, and its report on demand."""
+    checks = (job["verdict"] or {}).get("checks", [])
+    if checks:
+        with st.expander("What was compared"):
+            table = [
+                {"Holds": "yes" if check["passed"] else "no", "Condition": plain(check["sentence"])} for check in checks
+            ]
+            st.table(pd.DataFrame(table).set_index("Holds"))
+    if st.toggle("Show the whole report"):
+        page = read_bytes(client, f"/retrain_jobs/{job['job_id']}/report")
+        st.download_button("Download the report", page, f"gate-{job['job_id']}.html", "text/html", on_click="ignore")
+        show_report(page.decode(), "The report of the decision")
