@@ -81,6 +81,7 @@ class ServerLimits(BaseModel):
     max_image_bytes: int
     max_pixels: int
     min_side: int
+    max_archive_entries: int = Field(description="Files and folders of an uploaded ZIP archive.")
     queue_size: int
     request_timeout_s: float
 

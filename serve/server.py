@@ -26,6 +26,7 @@ from lesion.errors import BundleError, ConfigError
 from lesion.images import Limits
 from lesion.loop.judging import IntakeSettings
 from lesion.loop.storage import Storage
+from lesion.loop.zips import ZipLimits
 from lesion.model.bundle import Bundle
 from lesion.model.engines import Precision, has_gpu
 from serve.access import Access
@@ -141,6 +142,7 @@ def create_server(
         max_image_bytes=max_image_bytes,
         max_pixels=max_pixels,
         min_side=min_side,
+        max_archive_entries=ZipLimits().max_entries,
         queue_size=queue_size,
         request_timeout_s=request_timeout,
     )

@@ -2,7 +2,10 @@
 
 import asyncio
 import io
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -80,6 +83,12 @@ def opened(data: bytes) -> Picture.Image:
     return picture
 
 
+def leakage(client: TestClient) -> tuple[dict[str, Any] | None, bool]:
+    answer = client.get("/dataset/stats")
+    assert answer.status_code == 200
+    return answer.json()["leakage"], answer.json()["leakage_known"]
+
+
 def refusal(client: TestClient, path: str, status: int, code: str) -> None:
     answer = client.get(path)
     assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
@@ -97,6 +106,7 @@ class TestStats:
             "other_resolutions": 0,
             "duplicates": {"groups": 0, "images": 0, "largest": 0, "classes": {}},
             "leakage": LEAKAGE,
+            "leakage_known": True,
             "uploads": [],
             "formats": {},
         }
@@ -184,15 +194,35 @@ class TestStats:
         registry = Registry(storage)
         other = bundle_with(tmp_path / "other", MEASURED, calibration={"temperature": 3.0, "images": 10})
         registry.promote(registry.register(other), "ann", "better")
-        assert client.get("/dataset/stats").json()["leakage"] == LEAKAGE
+        assert leakage(client) == (LEAKAGE, True)
 
-    @pytest.mark.parametrize("measured", [None, MEASURED, MEASURED | {"leakage": None}])
-    def test_no_leakage_is_known(self, storage: Storage, tmp_path: Path, measured: dict[str, Any] | None) -> None:
+    @pytest.mark.parametrize(
+        ("measured", "known"), [(None, False), (MEASURED, False), (MEASURED | {"leakage": None}, True)]
+    )
+    def test_no_split_of_its_own_is_not_the_same_as_not_known(
+        self, storage: Storage, tmp_path: Path, measured: dict[str, Any] | None, known: bool
+    ) -> None:
         bundle = bundle_with(tmp_path / "silent", measured)
         registry = Registry(storage)
         registry.deploy_first(registry.register(bundle), "ann", "the first")
         with client_of(make_app(bundle, storage)) as client:
-            assert client.get("/dataset/stats").json()["leakage"] is None
+            assert leakage(client) == (None, known)
+
+    def test_a_first_model_that_is_lost_takes_nothing_else_along(
+        self, client: TestClient, storage: Storage, put: Box, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        put("glioma")
+        bundles = Path(storage.files) / "bundles"
+        card = next(bundles.glob("*/MODEL_CARD.md"))
+        card.write_text("# forged\n")
+        assert leakage(client) == (None, False)
+        bundles.rename(bundles.with_name("away"))
+        assert leakage(client) == (None, False)
+        assert client.get("/dataset/stats").json()["images"] == 1
+        assert "the leakage of the first model's data is not known: The store has nothing of" in caplog.text
+        bundles.with_name("away").rename(bundles)
+        card.write_text("# made\n")
+        assert leakage(client) == (LEAKAGE, True)
 
 
 class TestMontage:
@@ -256,6 +286,32 @@ class TestMontage:
         refusal(client, "/dataset/montage?label=glioma", 404, "class_empty")
         for images in (0, 61):
             refusal(client, f"/dataset/montage?label=glioma&images={images}", 422, "parameter_invalid")
+
+
+def test_however_many_ask_two_images_are_decoded_at_once(
+    client: TestClient, put: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = [put("glioma") for _ in range(6)]
+    decode, lock, now, most = pictures.decode, threading.Lock(), 0, 0
+
+    def counted(*given: Any, **more: Any) -> Any:
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        time.sleep(0.01)
+        try:
+            return decode(*given, **more)
+        finally:
+            with lock:
+                now -= 1
+
+    monkeypatch.setattr(pictures, "decode", counted)
+    paths = [f"/dataset/montage?label=glioma&seed={seed}&images=5" for seed in range(4)]
+    paths += [f"/images/{sha256}/thumbnail" for sha256 in hashes[:4]]
+    with ThreadPoolExecutor(8) as pool:
+        assert [answer.status_code for answer in pool.map(client.get, paths)] == [200] * 8
+    assert most == 2
 
 
 class TestThumbnails:

@@ -15,6 +15,7 @@ from starlette.testclient import TestClient
 from test_access import client_of, make_app
 from test_bundle import FACTS, write_files
 
+from lesion.loop import shelf
 from lesion.loop.registry import Registry
 from lesion.loop.storage import Storage
 from lesion.model.bundle import Bundle, seal
@@ -59,6 +60,29 @@ def client(storage: Storage, versions: dict[str, str], tmp_path: Path) -> Iterat
 def test_an_evaluation_is_the_bundles_own_with_curves_or_none(client: TestClient, versions: dict[str, str]) -> None:
     assert client.get(f"/models/{versions['new']}/evaluation").json() == MEASURED | {"curves": CURVES}
     assert client.get(f"/models/{versions['old']}/evaluation").json() == MEASURED | {"curves": None}
+
+
+def test_an_evaluation_names_no_file(client: TestClient, storage: Storage, tmp_path: Path) -> None:
+    counts = {"name": "scans", "images": {"train": {"glioma": 3}}, "groups": 2, "patients": 2, "copies": 0}
+    named = {
+        "refused": [{"path": "smith/1.png", "reason": "smith/1.png is damaged"}],
+        "conflicts": [{"path": f"smith/{number}.png", "label": "glioma"} for number in (2, 3)],
+        "root": "scans/smith",
+    }
+    leakage = {"test_images": 10, "leaked": 4, "per_class": {"glioma": {"test": 5, "leaked": 4}}}
+    measured = MEASURED | {"leakage": leakage, "data": counts | named, "weights": {"name": "smith"}, "new": "smith"}
+    version = Registry(storage).register(bundle_with(tmp_path / "named", measured))
+    answer = client.get(f"/models/{version}/evaluation")
+    told = counts | {"refused": 1, "conflicts": 2}
+    assert answer.json() == MEASURED | {"leakage": leakage, "curves": None, "data": told}
+    assert "smith" not in answer.text
+
+
+def test_a_version_says_when_its_bundle_was_made(client: TestClient, storage: Storage, tmp_path: Path) -> None:
+    made = "2025-11-23T19:00:00+00:00"
+    version = Registry(storage).register(bundle_with(tmp_path / "aged", None, created=made))
+    found = client.get(f"/models/{version}").json()
+    assert found["created"] == made < found["created_at"]
 
 
 def test_what_is_not_there_is_said_to_be_missing(client: TestClient, versions: dict[str, str]) -> None:
@@ -111,12 +135,52 @@ def test_this_machines_copy_is_made_and_mended(client: TestClient, storage: Stor
     cached = Registry(storage).cached(version)
     assert not cached.exists()
     assert client.get(f"/models/{version}/card").text == "# made\n"
-    (cached / "MODEL_CARD.md").write_text("# fake\n")
+    (cached / "MODEL_CARD.md").write_text("# forged\n")
     assert client.get(f"/models/{version}/card").text == "# made\n"
     shutil.rmtree(cached)
     shutil.rmtree(Path(storage.files) / "bundles" / version)
     answer = client.get(f"/models/{version}/card")
     assert (answer.status_code, answer.json()["code"]) == (503, "store_foreign")
+
+
+def test_a_bundle_is_verified_once_and_again_when_it_changed(
+    client: TestClient, storage: Storage, versions: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version, verified = versions["old"], list[Path]()
+
+    class Counted(Bundle):
+        @classmethod
+        def open(cls, path: Path | str) -> "Counted":
+            verified.append(Path(path))
+            return super().open(path)
+
+    monkeypatch.setattr(shelf, "Bundle", Counted)
+    for kind in ("card", "report", "evaluation", "bundle") * 2:
+        assert client.get(f"/models/{version}/{kind}").status_code == 200
+    cached = Registry(storage).cached(version)
+    assert verified == [cached]
+    assert client.get(f"/models/{versions['bare']}/evaluation").status_code == 404
+    assert client.get(f"/models/{versions['bare']}/evaluation").status_code == 404
+    assert len(verified) == 2
+    (cached / "model.onnx").write_bytes(b"something else")
+    assert client.get(f"/models/{version}/card").text == "# made\n"
+    assert verified[2:] == [cached] * 2  # the altered copy, and the new one
+    assert client.get(f"/models/{version}/card").text == "# made\n"
+    assert len(verified) == 4
+
+
+def test_going_back_is_tied_to_what_was_seen(client: TestClient, storage: Storage, versions: dict[str, str]) -> None:
+    registry = Registry(storage)
+    seen = registry.promote(versions["old"], "ann", "better").id
+    registry.promote(versions["bare"], "bob", "better still")
+    late = client.post("/rollback", json={"reason": "worse", "expected": seen})
+    assert (late.status_code, late.json()["code"]) == (409, "champion_changed")
+    assert f"Deployment {seen + 1} ({versions['bare']}) came after {seen}." in late.json()["detail"]
+    assert [row.action for row in registry.history()] == ["first", "promote", "promote"]
+    gone = client.post("/rollback", json={"reason": "worse", "expected": seen + 1})
+    assert (gone.status_code, gone.json()["version"], gone.json()["action"]) == (200, versions["old"], "rollback")
+    unseen = client.post("/rollback", json={"reason": "and further"})
+    assert (unseen.status_code, unseen.json()["version"]) == (200, versions["new"])
 
 
 def test_an_archive_is_never_whole_in_memory(tmp_path: Path) -> None:

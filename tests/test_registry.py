@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,6 +109,18 @@ def test_a_damaged_copy_is_fetched_again(registry: Registry, versions: list[str]
     path = registry.fetch(versions[0])
     (path / "MODEL_CARD.md").write_text("edited")
     assert Bundle.open(registry.fetch(versions[0])).version == versions[0]
+
+
+def test_a_verified_bundle_is_known_again_until_it_changes(registry: Registry, versions: list[str]) -> None:
+    path = registry.folder(versions[0])
+    assert path == registry.fetch(versions[0]) == registry.folder(versions[0])
+    (path / "MODEL_CARD.md").write_text("edited")
+    (path / "another").touch()
+    assert Bundle.open(registry.folder(versions[0])).version == versions[0]
+    shutil.rmtree(path)
+    assert registry.folder(versions[0]) == path
+    assert Bundle.open(path).version == versions[0]
+    assert refusal(lambda: registry.folder("0" * 12)) == "model_unknown"
 
 
 def test_what_is_damaged_in_the_store_is_refused(registry: Registry, versions: list[str], tmp_path: Path) -> None:
@@ -233,6 +246,15 @@ def test_rollbacks_go_further_back_each_time(registry: Registry, versions: list[
     assert registry.rollback("ben", "it was").version == versions[0]
 
 
+def test_a_rollback_that_was_decided_of_another_champion_is_refused(registry: Registry, versions: list[str]) -> None:
+    seen = registry.promote(versions[1], "anna", "better").id
+    last = registry.promote(versions[2], "ben", "better still").id
+    assert refusal(lambda: registry.rollback("anna", "worse", expected=seen)) == "champion_changed"
+    assert len(registry.history()) == 3
+    assert registry.rollback("anna", "worse", expected=last).version == versions[1]
+    assert refusal(lambda: registry.rollback("anna", "worse", expected=last)) == "champion_changed"
+
+
 def test_a_refused_champion_goes_back_by_itself(registry: Registry, versions: list[str]) -> None:
     row = registry.promote(versions[1], "anna", "better")
     back = registry.refuse(row.id, "server", "its answers differ from its golden answers")
@@ -320,8 +342,14 @@ def test_the_verbs_of_the_command_line(
     assert [(row["version"], row["champion"]) for row in listed] == [(each, each == versions[0]) for each in versions]
     assert versions[2] in run("list")
     assert json.loads(run("--json", "show", versions[1]))["classes"] == ["glioma", "notumor", "Läsion"]
-    run("promote", versions[1], "--reason", "acc=0.9 is better")
-    run("rollback", "--reason", "it is not")
+    first = json.loads(run("--json", "history"))[0]["id"]
+    run("promote", versions[1], "--reason", "acc=0.9 is better", "--expected", str(first))
+    for late in (["promote", versions[2]], ["rollback"]):
+        with pytest.raises(SystemExit) as ended:
+            run(*late, "--reason", "late", "--expected", str(first))
+        assert ended.value.code == 2
+        assert "champion_changed" in capsys.readouterr().err
+    run("rollback", "--reason", "it is not", "--expected", str(first + 1))
     history = json.loads(run("--json", "history"))
     assert [(row["action"], row["version"], row["reason"]) for row in history] == [
         ("first", versions[0], "the first"),

@@ -28,7 +28,7 @@ from serve.access import Access
 from serve.companion import Companion, settings_of
 from serve.errors import add_error_handlers
 from serve.middleware import RequestContext
-from serve.routes.retrain import router
+from serve.routes import retrain
 
 BODY = {"epochs": 3, "batch_size": 16, "learning_rate": 0.01}
 
@@ -45,7 +45,7 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
 @pytest.fixture
 def client(storage: Storage) -> Iterator[TestClient]:
     app = FastAPI()
-    app.include_router(router)
+    app.include_router(retrain.router)
     add_error_handlers(app)
     app.add_middleware(RequestContext)
     app.state.storage, app.state.access = storage, Access(storage)
@@ -77,6 +77,24 @@ def test_a_retraining_is_asked_for_watched_and_cancelled(client: TestClient, sto
     finish(storage, shown["job_id"], "w1", "cancelled", "local cancelled it.")
     late = client.delete(f"/retrain_jobs/{shown['job_id']}")
     assert (late.status_code, late.json()["code"]) == (409, "job_over")
+
+
+def test_a_list_of_jobs_leaves_out_single_images(client: TestClient, storage: Storage) -> None:
+    compared = {"generation": 1, "images": 300, "gained": 200, "lost": 0}
+    changed = [{"sha256": f"{number:064x}", "label": "glioma", "gained": True} for number in range(200)]
+    verdict = {"promoted": False, "reasons": ["not better"], "comparisons": [compared | {"changed": changed}]}
+    job_id = submit(storage, RetrainRequest(), "ann")[0].id
+    claim(storage, job_id, "w1")
+    report(storage, job_id, "w1", verdict=verdict)
+    finish(storage, job_id, "w1", "rejected", "not better")
+    second = submit(storage, RetrainRequest(), "ann")[0].id
+    listed = client.get("/retrain_jobs").json()
+    assert [(one["job_id"], one["verdict"]) for one in listed] == [
+        (second, None),
+        (job_id, verdict | {"comparisons": [compared]}),
+    ]
+    whole = client.get(f"/retrain_status/{job_id}").json()
+    assert whole == listed[1] | {"verdict": verdict}
 
 
 @pytest.mark.parametrize(
@@ -119,14 +137,18 @@ def test_the_report_is_a_page_that_loads_nothing(client: TestClient, storage: St
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
 
 
-def test_events_tell_what_changes_and_end_with_the_job(client: TestClient, storage: Storage) -> None:
+def test_events_tell_what_changes_and_end_with_the_job(
+    client: TestClient, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrain, "_LOOK_S", 0.05)
+    state = client.app.state  # type: ignore[attr-defined]
     job_id = submit(storage, RetrainRequest(), "ann")[0].id
     claim(storage, job_id, "w1")
 
     def go_on() -> None:
-        time.sleep(0.3)
+        eventually(lambda: getattr(state, "event_streams", 0) == 1)
         report(storage, job_id, "w1", stage="train", progress=0.5)
-        time.sleep(1.5)
+        time.sleep(1.5)  # as long as a busy machine may take to look
         finish(storage, job_id, "w1", "rejected", "not better")
 
     thread = threading.Thread(target=go_on)
@@ -139,7 +161,7 @@ def test_events_tell_what_changes_and_end_with_the_job(client: TestClient, stora
     told = [json.loads(lines[1].removeprefix("data: ")) for lines in events]
     assert [one["progress"] for one in told] == [0.0, 0.5, 1.0]
     assert (told[-1]["state"], told[-1]["reason"]) == ("rejected", "not better")
-    assert client.app.state.event_streams == 0  # type: ignore[attr-defined]
+    assert state.event_streams == 0
 
 
 def test_a_worker_is_given_any_path(storage: Storage) -> None:

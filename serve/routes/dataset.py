@@ -1,5 +1,6 @@
 """What the training data looks like: aggregates, and some images of a class."""
 
+import logging
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -14,6 +15,8 @@ from serve.judging import image_limits
 from serve.routes.artefacts import evaluation_of
 from serve.routes.images import PNG, png_response
 from serve.state import check_label, registry_of, storage_of
+
+logger = logging.getLogger(__name__)
 
 _MOST = 60
 _REFUSALS = {
@@ -31,11 +34,13 @@ router = APIRouter(
 def stats(request: Request) -> DatasetStats:
     """Count images by class, split, size, format, group and day of upload, and say how bright each class's are."""
     registry = registry_of(request)
-    leakage = _leakage(registry)
+    leakage, known = _leakage(registry)
     with registry.storage.session() as session:
-        return dataset_stats(session, request.app.state.bundle.classes, leakage)
+        return dataset_stats(session, request.app.state.bundle.classes, leakage, leakage_known=known)
 
 
+# Whoever may look at the data may see what a class looks like. The picture of one image, which somebody names and which
+# may wait in quarantine, is for those who label.
 @router.get("/montage", summary="Some images of a class", response_class=Response, responses=PNG)
 def montage(
     request: Request,
@@ -53,15 +58,20 @@ def montage(
     return png_response(contact_sheet(storage.store, drawn, image_limits(request.app.state)))
 
 
-def _leakage(registry: Registry) -> dict[str, Any] | None:
-    """Look up what the first model's evaluation says of the split that came with its data; retrainings have none."""
+def _leakage(registry: Registry) -> tuple[dict[str, Any] | None, bool]:
+    """Look up what the first model's evaluation says of the split that came with its data; retrainings have none.
+
+    Returns:
+        What it says, and whether that is known: a bundle that came without an evaluation, is damaged or out of reach is
+        no reason to tell nothing of the data.
+    """
     history = registry.history()
     if not history:
-        return None
+        return None, False
     try:
-        found: dict[str, Any] | None = evaluation_of(registry, history[0].version).get("leakage")
+        evaluation = evaluation_of(registry, history[0].version)
     except LesionError as error:
         if error.code != "artefact_missing":
-            raise
-        return None
-    return found
+            logger.warning("the leakage of the first model's data is not known: %s", error.message)
+        return None, False
+    return evaluation.get("leakage"), "leakage" in evaluation

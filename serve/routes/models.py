@@ -33,8 +33,8 @@ class Reason(BaseModel):
     reason: str = Field(min_length=1, max_length=MAX_REASON, examples=["worse on the new scanner"])
 
 
-class Promotion(Reason):
-    """Why a version is promoted."""
+class Change(Reason):
+    """Why the champion is changed."""
 
     expected: int | None = Field(
         default=None, description="The deployment this was decided against; refused when another has followed it."
@@ -69,17 +69,17 @@ def model_images(
 
 
 @router.post("/models/{version}/promote", summary="Make a version the champion", dependencies=[require("admin")])
-def promote(request: Request, version: Version, promotion: Promotion) -> dict[str, Any]:
+def promote(request: Request, version: Version, change: Change) -> dict[str, Any]:
     """Put a version in the champion's place by hand; every server follows within seconds."""
     registry = registry_of(request)
-    actor = request.state.actor
-    return deployment_view(registry.promote(version, actor, promotion.reason, expected=promotion.expected))
+    return deployment_view(registry.promote(version, request.state.actor, change.reason, expected=change.expected))
 
 
 @router.post("/rollback", summary="Go back to the version before", dependencies=[require("admin")])
-def rollback(request: Request, reason: Reason) -> dict[str, Any]:
+def rollback(request: Request, change: Change) -> dict[str, Any]:
     """Make the version before the champion the champion again; a second rollback goes further back."""
-    return deployment_view(registry_of(request).rollback(request.state.actor, reason.reason))
+    registry = registry_of(request)
+    return deployment_view(registry.rollback(request.state.actor, change.reason, expected=change.expected))
 
 
 @router.get("/deployments", summary="The champion ledger", dependencies=[require("viewer")])

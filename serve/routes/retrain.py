@@ -73,7 +73,10 @@ class JobView(BaseModel):
     parent: str | None = Field(description="The champion that it started from.")
     version: str | None = Field(description="The challenger.")
     snapshot_id: str | None
-    verdict: dict[str, Any] | None = Field(description="What the gate found.")
+    verdict: dict[str, Any] | None = Field(
+        description="What the gate found. In lists of jobs its `comparisons` lack `changed`, the single images that "
+        "changed sides; `/retrain_status/{job_id}` has them."
+    )
     created_at: str | None
     started_at: str | None
     finished_at: str | None
@@ -146,10 +149,9 @@ def retrain_estimate(
 
 
 @router.get("/retrain_jobs", summary="The latest retrainings")
-async def retrain_jobs(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> list[JobView]:
-    """List jobs, the newest first."""
-    found = await asyncio.to_thread(jobs.jobs, storage_of(request), limit)
-    return [JobView(**jobs.job_view(one)) for one in found]
+def retrain_jobs(request: Request, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> list[JobView]:
+    """List jobs, the newest first, without the single images of their verdicts."""
+    return [JobView(**jobs.job_summary(one)) for one in jobs.jobs(storage_of(request), limit)]
 
 
 @router.delete(

@@ -67,7 +67,8 @@ async def upload_training_data(request: Request) -> UploadAnswer:
         label, group = _text(form, "label"), _text(form, "group")
         origin = Origin("upload", request.state.actor, group)
         if len(files) == 1 and _is_zip(files[0]):
-            limits = ZipLimits(max_file_bytes=request.app.state.limits.max_image_bytes)
+            given = request.app.state.limits
+            limits = ZipLimits(max_entries=given.max_archive_entries, max_file_bytes=given.max_image_bytes)
             found: Iterable[Member] = members(files[0].file, limits, label or None)
         else:
             found = _read(files, _required(label))

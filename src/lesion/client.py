@@ -11,6 +11,7 @@ from lesion.errors import LesionError
 
 ENDED = frozenset({"promoted", "rejected", "failed", "cancelled"})
 _POLL_S = 1.0
+_JUDGING_S = 900.0  # a thousand photos take two cores minutes
 Result = TypeVar("Result")
 
 
@@ -20,7 +21,7 @@ class Client:
     Args:
         address: Such as ``http://127.0.0.1:8000``.
         key: An API key, where the server asks for one.
-        timeout: Seconds for one answer.
+        timeout: Seconds for one answer; an upload's may take longer.
 
     Attributes:
         identity: Who asks whom, without the key itself; what the server told may be kept under it.
@@ -30,6 +31,7 @@ class Client:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.identity = hashlib.sha256(f"{address}\n{key or ''}".encode()).hexdigest()
         self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout)
+        self._patient = httpx.Timeout(timeout, read=max(timeout, _JUDGING_S))
 
     def __enter__(self) -> Self:
         return self
@@ -41,11 +43,15 @@ class Client:
         """Send one request and return the JSON of its answer.
 
         Raises:
-            LesionError: The server refused it, with the server's code, status and sentence, or does not answer
-                (``server_away``).
+            LesionError: The server refused it, with the server's code, status and sentence; it cannot be reached
+                (``server_away``), takes too long (``timed_out``), or what answers is something else
+                (``answer_not_understood``).
         """
         response = self._send(method, path, **request)
-        return response.json() if response.content else None
+        try:
+            return response.json() if response.content else None
+        except ValueError as error:
+            raise self._not_understood(method, path, "it is no JSON") from error
 
     def download(self, path: str, **params: Any) -> bytes:  # noqa: ANN401 - query parameters
         """Return the file that is at a path.
@@ -59,10 +65,16 @@ class Client:
         """Send one request and return its answer if it is a good one."""
         try:
             response = self._http.request(method, path, **request)
+        except (httpx.ReadTimeout, httpx.WriteTimeout) as error:  # it was reached: it is slow, not away
+            raise LesionError(
+                f"The server at {self._http.base_url} took too long over {method} {path}.", code="timed_out", status=504
+            ) from error
         except httpx.TransportError as error:
             raise LesionError(
                 f"The server at {self._http.base_url} does not answer: {error}.", code="server_away", status=503
             ) from error
+        except httpx.DecodingError as error:
+            raise self._not_understood(method, path, str(error)) from error
         if response.is_success:
             return response
         try:
@@ -71,6 +83,14 @@ class Client:
         except (ValueError, KeyError, TypeError):
             sentence = f"{method} {path} was answered {response.status_code}."
             raise LesionError(sentence, code="http_error", status=response.status_code) from None
+
+    def _not_understood(self, method: str, path: str, why: str) -> LesionError:
+        return LesionError(
+            f"The answer to {method} {path} is not understood: {why}. Check that it is Lesion's server, and no proxy's "
+            f"page, that answers at {self._http.base_url}.",
+            code="answer_not_understood",
+            status=502,
+        )
 
     def wait_ready(self, seconds: float = 120.0) -> dict[str, Any]:
         """Wait until predictions are answered and return ``/health``."""
@@ -108,7 +128,9 @@ class Client:
         """
         form = {name: value for name, value in (("label", label), ("group", group)) if value}
         parts = [("files", file) for file in files]
-        outcome: dict[str, Any] = self.call("POST", "/upload_training_data", files=parts, data=form)
+        outcome: dict[str, Any] = self.call(
+            "POST", "/upload_training_data", files=parts, data=form, timeout=self._patient
+        )
         return outcome
 
     def feedback(self, file: tuple[str, bytes], label: str) -> dict[str, Any]:
@@ -168,9 +190,15 @@ class Client:
 
         _wait(swapped, seconds, f"every worker to serve {version}")
 
-    def rollback(self, reason: str) -> dict[str, Any]:
-        """Bring back the champion before this one."""
-        deployment: dict[str, Any] = self.call("POST", "/rollback", json={"reason": reason})
+    def rollback(self, reason: str, expected: int | None = None) -> dict[str, Any]:
+        """Bring back the champion before this one.
+
+        Args:
+            reason: Why.
+            expected: The id of the deployment that this was decided against; refused when another has followed it.
+        """
+        body = {"reason": reason, "expected": expected}
+        deployment: dict[str, Any] = self.call("POST", "/rollback", json=body)
         return deployment
 
 

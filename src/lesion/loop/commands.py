@@ -163,12 +163,13 @@ def _show(storage: Storage, options: argparse.Namespace) -> Shown:
 
 
 def _promote(storage: Storage, options: argparse.Namespace) -> Shown:
-    row = deployment_view(Registry(storage).promote(options.version, _actor(), options.reason))
+    promote = Registry(storage).promote
+    row = deployment_view(promote(options.version, _actor(), options.reason, expected=options.expected))
     return row, [row]
 
 
 def _rollback(storage: Storage, options: argparse.Namespace) -> Shown:
-    row = deployment_view(Registry(storage).rollback(_actor(), options.reason))
+    row = deployment_view(Registry(storage).rollback(_actor(), options.reason, expected=options.expected))
     return row, [row]
 
 
@@ -222,12 +223,11 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--reason", default="the first model", help=_REASON)
     verbs.add_parser("list", help="all versions")
     verbs.add_parser("show", help="one version").add_argument("version")
-    verb = verbs.add_parser("promote", help="make a version the champion")
-    verb.add_argument("version")
-    verb.add_argument("--reason", required=True, help=_REASON)
-    verbs.add_parser("rollback", help="go back to the version before").add_argument(
-        "--reason", required=True, help=_REASON
-    )
+    promote = verbs.add_parser("promote", help="make a version the champion")
+    promote.add_argument("version")
+    for verb in (promote, verbs.add_parser("rollback", help="go back to the version before")):
+        verb.add_argument("--reason", required=True, help=_REASON)
+        verb.add_argument("--expected", type=int, metavar="ID", help="of the last row of history when this was decided")
     verbs.add_parser("history", help="every change of champion")
     verb = verbs.add_parser("lineage", help="the images of a version, or the versions that saw an image")
     verb.add_argument("subject", metavar="VERSION|SHA256")

@@ -81,7 +81,7 @@ class DatasetStats:
     """What the catalogue holds; everything but ``statuses`` and ``uploads`` is of accepted images alone.
 
     ``leakage`` says how many test images of the split that came with the first model's data have a near-duplicate among
-    its training images; null if no split came with it.
+    its training images; null if no split came with it, or if it is not known (then ``leakage_known`` is false).
     """
 
     images: int
@@ -92,17 +92,25 @@ class DatasetStats:
     other_resolutions: int
     duplicates: Duplicates
     leakage: dict[str, Any] | None
+    leakage_known: bool
     uploads: list[UploadDay]
     formats: dict[str, int]
 
 
-def dataset_stats(session: Session, classes: Sequence[str], leakage: Mapping[str, Any] | None = None) -> DatasetStats:
+def dataset_stats(
+    session: Session,
+    classes: Sequence[str],
+    leakage: Mapping[str, Any] | None = None,
+    *,
+    leakage_known: bool = False,
+) -> DatasetStats:
     """Aggregate the catalogue.
 
     Args:
         session: The caller's transaction.
         classes: The champion's, in their order.
-        leakage: What is known of the split that came with the first model's data.
+        leakage: What is known of the split that came with the first model's data; None if none came with it.
+        leakage_known: Whether that is known at all.
     """
     held = counts(session)
     images, labels = held["status"][ACCEPTED], held["labels"]
@@ -116,6 +124,7 @@ def dataset_stats(session: Session, classes: Sequence[str], leakage: Mapping[str
         other_resolutions=images - sum(row.images for row in resolutions),
         duplicates=_duplicates(session),
         leakage=dict(leakage) if leakage else None,
+        leakage_known=leakage_known,
         uploads=_uploads(session),
         formats=_formats(session),
     )

@@ -185,6 +185,18 @@ def cancel(storage: Storage, job_id: str, actor: str) -> Job:
         return found
 
 
+def job_summary(shown: Job) -> dict[str, Any]:
+    """Return a job as ``job_view`` does, but for ``changed`` in its verdict, which lists hundreds of single images."""
+    view = job_view(shown)
+    if shown.verdict is not None:
+        comparisons = [
+            {name: value for name, value in one.items() if name != "changed"}
+            for one in shown.verdict.get("comparisons", ())
+        ]
+        view["verdict"] = shown.verdict | {"comparisons": comparisons}
+    return view
+
+
 def job_view(shown: Job) -> dict[str, Any]:
     """Return what people may know of a job, JSON-ready."""
     return {

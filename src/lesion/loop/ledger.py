@@ -28,11 +28,15 @@ def last_row(session: Session) -> Deployment | None:
     return session.scalar(select(Deployment).order_by(Deployment.id.desc()).limit(1))
 
 
-def champion_row(session: Session) -> Deployment:
+def champion_row(session: Session, expected: int | None = None) -> Deployment:
     """Return the row that says what is served.
 
+    Args:
+        session: The caller's transaction.
+        expected: The id that it must have, where somebody decided against that row.
+
     Raises:
-        RegistryError: No model was deployed yet (``ledger_empty``).
+        RegistryError: No model was deployed yet (``ledger_empty``), or the row is another one (``champion_changed``).
     """
     last = last_row(session)
     if last is None:
@@ -40,7 +44,14 @@ def champion_row(session: Session) -> Deployment:
             "No model was deployed yet. Import the run of a first one: python scripts/models.py import RUN.",
             code="ledger_empty",
         )
+    if expected is not None and last.id != expected:
+        raise changed(f"Deployment {last.id} ({last.version}) came after {expected}.")
     return last
+
+
+def changed(what: str) -> RegistryError:
+    """Return the error of who decided about a champion that is none any more; ``what`` came between."""
+    return RegistryError(f"The champion changed meanwhile. {what} Look again and decide anew.", code="champion_changed")
 
 
 def all_rows(session: Session, last: Deployment | None = None) -> Sequence[Deployment]:

@@ -20,8 +20,8 @@ from lesion.loop.store import ObjectStore, StoreError, image_key
 from lesion.loop.tables import ACCEPTED, Image
 
 _TILE = 112  # pixels
-_THREADS = 2  # a decoded image may fill 150 MB
 _SHEETS = 16  # kept in memory, each up to a megabyte
+_decoders = ThreadPoolExecutor(2, "pictures")  # two, however many requests: a decoded image may fill 150 MB
 
 
 def thumbnail(store: ObjectStore, sha256: str, side: int, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
@@ -31,9 +31,7 @@ def thumbnail(store: ObjectStore, sha256: str, side: int, limits: Limits = DEFAU
         StoreError: Its file is gone (``file_gone``), or the store does not answer.
         ImageError: It is refused under these limits.
     """
-    picture = Pillow.fromarray(decode(store.get(image_key(sha256)), limits, at_least=side))
-    picture.thumbnail((side, side))
-    return np.asarray(picture)
+    return _decoders.submit(_reduced, store, sha256, side, limits).result()
 
 
 def sample(session: Session, label: str, count: int, seed: int) -> tuple[str, ...]:
@@ -61,7 +59,7 @@ def contact_sheet(store: ObjectStore, hashes: Sequence[str], limits: Limits = DE
 
     def tile(sha256: str) -> NDArray[np.uint8] | None:
         try:
-            return thumbnail(store, sha256, _TILE, limits)
+            return _reduced(store, sha256, _TILE, limits)
         except ImageError:
             return None
         except StoreError as error:
@@ -69,6 +67,11 @@ def contact_sheet(store: ObjectStore, hashes: Sequence[str], limits: Limits = DE
                 raise
             return None
 
-    with ThreadPoolExecutor(_THREADS) as pool:
-        tiles = [found for found in pool.map(tile, hashes) if found is not None]
+    tiles = [found for found in _decoders.map(tile, hashes) if found is not None]
     return png(np.asarray(montage(tiles, side=_TILE)))
+
+
+def _reduced(store: ObjectStore, sha256: str, side: int, limits: Limits) -> NDArray[np.uint8]:
+    picture = Pillow.fromarray(decode(store.get(image_key(sha256)), limits, at_least=side))
+    picture.thumbnail((side, side))
+    return np.asarray(picture)

@@ -1,7 +1,6 @@
 """The model registry: which versions there are, where their bundles lie, and which one is the champion."""
 
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,15 +8,14 @@ from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lesion.errors import BundleError
 from lesion.loop import ledger
 from lesion.loop.audit import record
 from lesion.loop.ledger import RegistryError
+from lesion.loop.shelf import Shelf
 from lesion.loop.storage import Storage
-from lesion.loop.store import StoreError, bundle_key
+from lesion.loop.store import bundle_key
 from lesion.loop.tables import Deployment, ModelVersion
 from lesion.model.bundle import FACTS_FILE, Bundle
-from lesion.model.bundle_files import check_names
 
 
 class Registry:
@@ -32,6 +30,7 @@ class Registry:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        self._shelf = Shelf(storage)
 
     def register(
         self,
@@ -127,22 +126,26 @@ class Registry:
             if job_id and (done := session.scalar(select(Deployment).where(Deployment.job_id == job_id))):
                 return done
             ledger.model_row(session, version)
-            last = ledger.champion_row(session)
-            if expected is not None and last.id != expected:
-                raise _changed(f"Deployment {last.id} ({last.version}) came after {expected}.")
+            last = ledger.champion_row(session, expected)
             if last.version == version:
                 raise RegistryError(f"{version} is the champion already.", code="already_champion")
             ledger.check_classes(session, version, last.version)
             return ledger.append(session, last, version, ledger.PROMOTE, actor, reason, job_id)
 
-    def rollback(self, actor: str, reason: str) -> Deployment:
+    def rollback(self, actor: str, reason: str, *, expected: int | None = None) -> Deployment:
         """Make the version before the champion the champion again; a second rollback goes further back.
 
+        Args:
+            actor: Who goes back.
+            reason: Why.
+            expected: The id of the ledger's row that the decision was made against.
+
         Raises:
-            RegistryError: There is none before it (``nothing_before``), or the champion changed meanwhile.
+            RegistryError: There is none before it (``nothing_before``), or the champion changed meanwhile
+                (``champion_changed``).
         """
         with self._ledger() as session:
-            last = ledger.champion_row(session)
+            last = ledger.champion_row(session, expected)
             versions = ledger.line(ledger.all_rows(session, last))
             if len(versions) < 2:
                 raise RegistryError(f"There is no version before {last.version} to go back to.", code="nothing_before")
@@ -207,37 +210,15 @@ class Registry:
             BundleError: The bundle in the store is not whole.
             StoreError: The store does not answer, or is another one than the database's (``store_foreign``).
         """
-        names = [str(name) for name in self.model(version).files]
-        check_names(set(names), set(names) - {FACTS_FILE}, FACTS_FILE)
-        target = self.cached(version)
-        was_there = target.is_dir()
-        try:
-            return self._fetch(version, names, target)
-        except BundleError:
-            shutil.rmtree(target, ignore_errors=True)
-            if not was_there:
-                raise
-            return self._fetch(version, names, target)
+        return self._shelf.fetch(version, [str(name) for name in self.model(version).files])
+
+    def folder(self, version: str) -> Path:
+        """Return what ``fetch`` does; a bundle that this registry verified is verified again only if a file changed."""
+        return self._shelf.unchanged(version) or self.fetch(version)
 
     def cached(self, version: str) -> Path:
         """Return where this machine keeps a version's bundle once it was fetched."""
-        return Path(self.storage.cache) / "bundles" / version
-
-    def _fetch(self, version: str, names: Sequence[str], target: Path) -> Path:
-        try:
-            bundle = Bundle.open(self.storage.store.fetch_folder(bundle_key(version), names, target))
-        except StoreError as error:
-            if error.code != "file_gone":
-                raise
-            if not self.storage.store.has(f"{bundle_key(version)}/{FACTS_FILE}"):  # it is no fault of the bundle
-                raise StoreError(
-                    f"The store has nothing of {version}. Check that storage.files belongs to storage.database.",
-                    code="store_foreign",
-                ) from error
-            raise BundleError(f"The store's {version} is not whole: {error.message}", code="bundle_missing") from error
-        if bundle.version != version:
-            raise BundleError(f"The store has {bundle.version} as {version}.", code="bundle_version_mismatch")
-        return bundle.path
+        return self._shelf.place(version)
 
     def _registered(self, version: str, job_id: str | None) -> str | None:
         with self.storage.session() as session:
@@ -252,8 +233,4 @@ class Registry:
             with self.storage.session() as session:
                 yield session
         except IntegrityError as error:
-            raise _changed("Another change came first.") from error
-
-
-def _changed(what: str) -> RegistryError:
-    return RegistryError(f"The champion changed meanwhile. {what} Look again and decide anew.", code="champion_changed")
+            raise ledger.changed("Another change came first.") from error

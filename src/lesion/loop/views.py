@@ -5,7 +5,8 @@ from typing import Any
 from lesion.loop.tables import Deployment, Image, ModelVersion
 
 _HEADLINES = ("test/acc", "test/f1_macro", "test/ece")
-_FACTS = ("classes", "preprocessing", "model", "calibration", "metrics", "data", "lineage", "files")  # hold no path
+# These hold no path of the machine that trained, and no image's name.
+_FACTS = ("created", "classes", "preprocessing", "model", "calibration", "metrics", "data", "lineage", "files")
 _IMAGE = (
     "sha256", "label", "status", "reason_code", "reason", "split", "generation", "group_key", "patient", "source",
     "uploader", "width", "height", "format", "bytes",
@@ -34,7 +35,7 @@ def model_summary(row: ModelVersion, champion: Deployment | None) -> dict[str, A
 
 
 def model_view(row: ModelVersion, champion: Deployment | None) -> dict[str, Any]:
-    """Return a version with the facts of its bundle."""
+    """Return a version with the facts of its bundle: it was made when ``created`` says, and registered later."""
     return model_summary(row, champion) | {name: row.facts[name] for name in _FACTS if name in row.facts}
 
 

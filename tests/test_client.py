@@ -1,0 +1,117 @@
+"""The client tells a slow server from one that is away and from something else that answers in its place."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+
+from lesion.client import Client
+from lesion.errors import LesionError
+
+SLOW_S, SHORT_S = 0.6, 0.2
+
+
+class Stand(BaseHTTPRequestHandler):
+    """Answers as a server, or as what may stand before one."""
+
+    bodies: list[dict[str, Any]]
+
+    def do_GET(self) -> None:
+        if self.path == "/slow":
+            time.sleep(SLOW_S)
+        page = (
+            "<html>Sign in to the hospital's network</html>" if self.path == "/proxy" else json.dumps({"ready": True})
+        )
+        self.answer(page, **({"Content-Encoding": "gzip"} if self.path == "/garbled" else {}))
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/upload_training_data":
+            time.sleep(SLOW_S)
+        else:
+            self.bodies.append(json.loads(body))
+        self.answer(json.dumps({"accepted": [], "id": 7}))
+
+    def answer(self, text: str, **headers: str) -> None:
+        self.send_response(200)
+        for name, value in (headers | {"Content-Length": str(len(text))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(text.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    Stand.bodies = []
+    with ThreadingHTTPServer(("127.0.0.1", 0), Stand) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def refusal(client: Client, method: str, path: str) -> LesionError:
+    with pytest.raises(LesionError) as caught:
+        client.call(method, path)
+    return caught.value
+
+
+def test_a_slow_server_is_not_away(address: str) -> None:
+    with Client(address, timeout=SHORT_S) as client:
+        error = refusal(client, "GET", "/slow")
+        assert (error.code, error.status) == ("timed_out", 504)
+        assert error.message == f"The server at {address} took too long over GET /slow."
+        with pytest.raises(LesionError) as caught:
+            client.download("/slow")
+        assert caught.value.code == "timed_out"
+        assert client.call("GET", "/health") == {"ready": True}
+
+
+def test_an_upload_may_take_its_time(address: str) -> None:
+    with Client(address, timeout=SHORT_S) as client:
+        assert client.upload([("a.png", b"a")], "glioma") == {"accepted": [], "id": 7}
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code", "status"),
+    [
+        (httpx.ReadTimeout, "timed_out", 504),
+        (httpx.WriteTimeout, "timed_out", 504),
+        (httpx.ConnectTimeout, "server_away", 503),
+        (httpx.ConnectError, "server_away", 503),
+        (httpx.RemoteProtocolError, "server_away", 503),
+    ],
+)
+def test_what_may_happen_on_the_way(
+    trouble: type[httpx.TransportError], code: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def request(*_: object, **__: object) -> None:
+        raise trouble("the cable was cut")
+
+    monkeypatch.setattr(httpx.Client, "request", request)
+    with Client("http://127.0.0.1:1") as client:
+        error = refusal(client, "GET", "/health")
+    assert (error.code, error.status) == (code, status)
+
+
+@pytest.mark.parametrize("path", ["/proxy", "/garbled"])
+def test_something_else_that_answers_is_not_taken_for_the_server(address: str, path: str) -> None:
+    with Client(address) as client:
+        error = refusal(client, "GET", path)
+    assert (error.code, error.status) == ("answer_not_understood", 502)
+    assert error.message.startswith(f"The answer to GET {path} is not understood: ")
+    assert address in error.message
+
+
+def test_a_rollback_says_what_was_seen(address: str) -> None:
+    with Client(address) as client:
+        assert client.rollback("worse", expected=6)["id"] == 7
+        client.rollback("worse still")
+    assert Stand.bodies == [{"reason": "worse", "expected": 6}, {"reason": "worse still", "expected": None}]
