@@ -14,6 +14,14 @@ case "${1:-}" in
     exit 2
     ;;
 esac
+port=${PORT:-8000} page_port=${PAGE_PORT:-8501}
+# An older server or page there would be taken for the demo's own.
+for taken in "$port" "$page_port"; do
+    if ! $check && (: <"/dev/tcp/127.0.0.1/$taken") 2>/dev/null; then
+        echo "Something listens on port $taken already. Stop it, or choose others: PORT=8010 PAGE_PORT=8511 bash $0" >&2
+        exit 1
+    fi
+done
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 started=$SECONDS
 
@@ -22,7 +30,7 @@ python scripts/train.py experiment=phantom_mri "hydra.run.dir=$run"
 python scripts/check_metric.py "$run/metrics.json" test/acc 0.90
 
 free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-if $check; then port=$(free_port) page_port=$(free_port); else port=${PORT:-8000} page_port=${PAGE_PORT:-8501}; fi
+if $check; then port=$(free_port) page_port=$(free_port); fi
 # Each in a session of its own, so that it outlives this script, or ends as a whole with its process group.
 # A generation of the gate set is small here, as the demo's uploads are: on real data leave it at its default.
 setsid python scripts/serve.py "bundle=$run/bundle" "port=$port" storage=local "storage_root=$run/loop" \
@@ -39,7 +47,7 @@ trap stop EXIT
 
 image=$(find data/phantom_mri -name '*.png' | sort | head -n 1)
 python scripts/request.py "http://127.0.0.1:$port" "$image" --wait 120 || { tail -n 20 "$run/server.log" >&2; exit 1; }
-python scripts/check_page.py "http://127.0.0.1:$page_port" --wait 60 || { tail -n 20 "$run/page.log" >&2; exit 1; }
+python scripts/check_page.py "http://127.0.0.1:$page_port" --wait 60 --process "$page" || { tail -n 20 "$run/page.log" >&2; exit 1; }
 echo "Trained, evaluated and served in $((SECONDS - started)) s after the install. Report: $run/report.html"
 
 if $check; then

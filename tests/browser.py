@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 import time
+from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -66,12 +67,23 @@ class PageProcess:
         return status
 
 
+@dataclass
+class _Told:
+    """What is answered at a path instead of what the API would say."""
+
+    path: str
+    answer: Answer
+    after: int
+    least: int
+
+
 class Front:
     """A server that passes everything on to the API behind it, until it is told to refuse."""
 
     def __init__(self, behind: str) -> None:
         self._behind = behind
-        self._refusal: tuple[int, str, str] | None = None
+        self._told: list[_Told] = []
+        self.asked: list[str] = []
         front = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -107,26 +119,41 @@ class Front:
         self._server.shutdown()
         self._server.server_close()
 
-    def refuse(self, status: int, code: str, path: str = "/") -> None:
-        """From now on answer with this status whatever is asked of this path and below."""
-        self._refusal = (status, code, path)
+    def refuse(self, status: int, code: str, path: str = "/", after: int = 0, least: int = 0) -> None:
+        """From now on answer with this status whatever is asked of this path and below.
+
+        Args:
+            status: Of the answers.
+            code: Their stable name.
+            path: Where.
+            after: So many requests there are passed on first.
+            least: Requests with fewer bytes than this are passed on.
+        """
+        detail = f"The stand-in refuses this with {status}."
+        document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+        self.answer(path, status, document | {"code": code, "request_id": "0"}, after, least)
+
+    def answer(self, path: str, status: int, document: object, after: int = 0, least: int = 0) -> None:
+        """From now on answer whatever is asked of this path and below with this status and JSON."""
+        headers = {"Content-Type": "application/json"}
+        if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+            headers["Retry-After"] = "7"
+        self._told.append(_Told(path, (status, headers, json.dumps(document).encode()), after, least))
 
     def pass_on(self) -> None:
         """Refuse nothing any more."""
-        self._refusal = None
+        self._told.clear()
 
     def _answer(self, asked: BaseHTTPRequestHandler, body: bytes) -> Answer:
-        refusal = self._refusal
-        if refusal is None or not asked.path.startswith(refusal[2]):
-            return self._pass_on(asked, body)
-        status, code, _ = refusal
-        detail = f"The stand-in refuses this with {status}."
-        title = HTTPStatus(status).phrase
-        document = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}
-        headers = {"Content-Type": "application/problem+json"}
-        if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-            headers["Retry-After"] = "7"
-        return status, headers, json.dumps(document | {"request_id": "0"}).encode()
+        path = asked.path.partition("?")[0]
+        self.asked.append(f"{asked.command} {path}")
+        for told in self._told:
+            if f"{path}/".startswith(f"{told.path.rstrip('/')}/") and len(body) >= told.least:
+                if told.after:
+                    told.after -= 1
+                else:
+                    return told.answer
+        return self._pass_on(asked, body)
 
     def _pass_on(self, asked: BaseHTTPRequestHandler, body: bytes) -> Answer:
         place = urlsplit(self._behind)

@@ -2,12 +2,17 @@
 
 import ast
 import io
+import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -33,8 +38,9 @@ from lesion.loop.registry import Registry
 from lesion.loop.snapshots import import_manifest
 from lesion.loop.storage import Storage
 from serve.ui.problems import advice
+from serve.ui.sending import Batch, Upload, chunks, send
 from serve.ui.session import ADDRESS
-from serve.ui.uploading import BY_FOLDER, chunks
+from serve.ui.uploading import BY_FOLDER
 from serve.ui.words import DISCLAIMER
 
 REPOSITORY = Path(__file__).parents[1]
@@ -167,6 +173,21 @@ def test_without_a_server_the_page_says_so_and_comes_back(page: Opening, server:
     assert not opened.error
 
 
+def test_what_was_dropped_while_the_server_is_away_is_answered_when_it_is_back(
+    page: Opening, server: ServerProcess
+) -> None:
+    opened = page()
+    opened.session_state["client"] = Client(f"http://127.0.0.1:{free_port()}")
+    st.cache_data.clear()
+    drop(opened, ("one.png", photo(1)))
+    assert opened.title[0].value == "Predict"
+    assert opened.error[0].proto.title == "The server is away"
+    opened.session_state["client"] = Client(server.url)
+    press(opened, "Try again")
+    assert opened.subheader[0].value == "bright"
+    assert not opened.error
+
+
 @pytest.mark.parametrize(
     ("code", "status", "title", "looks_again"),
     [
@@ -177,6 +198,9 @@ def test_without_a_server_the_page_says_so_and_comes_back(page: Opening, server:
         ("body_too_large", 413, "This is too large for the server", False),
         ("rate_limited", 429, "Too many requests", True),
         ("server_busy", 503, "The server is not ready", True),
+        ("no_worker_ready", 503, "The server cannot predict now", True),
+        ("timed_out", 504, "The server took too long", True),
+        ("answer_not_understood", 502, "This is no answer of Lesion's server", False),
         ("surprise", 500, "The server failed", False),
         ("surprise", 422, "The server refused this", False),
     ],
@@ -248,6 +272,7 @@ def test_examples_are_there_for_who_has_no_image(page: Opening) -> None:
     opened.button_group[0].set_value("Examples").run()
     press(opened, "glioma")
     assert opened.subheader[0].value in CLASSES
+    assert "Agree" not in buttons(opened)  # no model is to learn from a drawing
     assert sum(path.stat().st_size for path in (UI / "examples").iterdir()) < 100_000
 
 
@@ -293,6 +318,38 @@ def test_files_are_sent_in_chunks_that_a_request_may_carry() -> None:
     mixed = [many[0], Dropped("a.zip", 10, b"PK\x03\x04"), many[1], many[2]]
     assert [[file.file_id for file in chunk] for chunk in chunks(mixed, 2**26)] == [["0"], ["a.zip"], ["1", "2"]]
     assert list(chunks([], 2**26)) == []
+
+
+class Taking(Client):
+    """Takes whatever is uploaded, and keeps the names."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self.names: list[str] = []
+
+    def upload(self, files: Any, label: str | None = None, group: str | None = None) -> dict[str, Any]:
+        self.names += [name for name, _ in files]
+        return {"accepted": [{"name": name, "reason": ""} for name, _ in files], "quarantined": [], "rejected": []}
+
+
+def test_an_upload_that_a_click_elsewhere_breaks_off_goes_on_where_it_was() -> None:
+    class ClickError(Exception):
+        pass
+
+    def click() -> None:
+        raise ClickError
+
+    files, upload, client = [Dropped(str(number), 10) for number in range(120)], Upload(), Taking()
+    batch = Batch(files, "bright", "")
+    with pytest.raises(ClickError):
+        send(client, upload, batch, 2**26, click)
+    assert (len(upload.wanted), len(upload.sent), len(upload.rows), upload.left) == (120, 50, 50, 70)
+    send(client, upload, batch, 2**26, lambda: None)
+    assert (len(upload.rows), upload.left) == (120, 0)
+    assert client.names == [file.name for file in files]
+    again = Batch(files[:2], "dark", "")  # under another class these are others
+    send(client, upload, again, 2**26, lambda: None)
+    assert (len(upload.wanted), len(upload.rows), upload.left) == (2, 2, 0)
 
 
 def test_files_are_uploaded_with_a_line_for_each(page: Opening, server: ServerProcess) -> None:
@@ -369,7 +426,41 @@ def test_a_retraining_of_somebody_else_is_seen_too(page: Opening, server: Server
         cancel(storage, job_id, "ann")
 
 
-# The script
+# The scripts
+
+
+def test_the_demo_takes_no_older_page_for_its_own() -> None:
+    with socket.socket() as older:
+        older.bind(("127.0.0.1", 0))
+        older.listen()
+        port = older.getsockname()[1]
+        ports = {"PORT": str(free_port()), "PAGE_PORT": str(port)}
+        demo = ["bash", str(REPOSITORY / "scripts" / "demo.sh")]
+        done = subprocess.run(demo, env=os.environ | ports, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"Something listens on port {port} already." in done.stderr
+
+
+class OlderPage(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"ok" if self.path == "/_stcore/health" else b"<html></html>")
+
+
+def test_a_page_counts_only_while_its_own_process_lives() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with HTTPServer(("127.0.0.1", 0), OlderPage) as older:
+        threading.Thread(target=older.serve_forever, args=(0.05,), daemon=True).start()
+        check = [sys.executable, str(REPOSITORY / "scripts" / "check_page.py"), f"http://127.0.0.1:{older.server_port}"]
+        found = [
+            subprocess.run([*check, "--process", str(process)], capture_output=True, text=True, timeout=60)
+            for process in (os.getpid(), ended.pid)
+        ]
+        older.shutdown()
+    assert [done.returncode for done in found] == [0, 1]
+    assert "The page has ended; something else answers" in found[1].stderr
 
 
 def test_the_script_starts_the_page_and_ends_with_its_parent(server: ServerProcess) -> None:

@@ -17,7 +17,7 @@ from lamp_bundles import lamp, lamp_pictures
 from loop_images import new_storage
 from pictures import picture
 from PIL import Image as Picture
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import APIResponse, Browser, Page, expect
 from serving import ServerProcess, eventually, free_port
 from sqlalchemy import delete, select
 from test_training_process import CONFIG, STAND_IN
@@ -143,9 +143,16 @@ def says(page: Page, words: str, milliseconds: int = SOON_MS) -> None:
 
 def pixels(page: Page) -> np.ndarray:
     """The picture that a page shows first, once the page stands still."""
-    settle(page)
-    address = page.get_by_test_id("stImage").locator("img").first.evaluate("image => image.src")
-    return np.asarray(Picture.open(io.BytesIO(page.request.get(address).body())))
+    answers: list[APIResponse] = []
+
+    def there() -> bool:
+        settle(page)
+        address = page.get_by_test_id("stImage").locator("img").first.evaluate("image => image.src")
+        answers.append(page.request.get(address))
+        return answers[-1].ok  # not if the page has just drawn another one
+
+    eventually(there)
+    return np.asarray(Picture.open(io.BytesIO(answers[-1].body())))
 
 
 def photo(path: Path, seed: int, base: int = 150, spread: float = 0.4) -> Path:
@@ -184,7 +191,15 @@ def test_another_class_is_explained_on_demand(phantoms: World, open_window: Open
     says(page, "Red is where most speaks for")
     before = pixels(page)
     other = list(phantoms.server.client.post("/predict", content=scans[0].read_bytes()).json()["probabilities"])[1]
-    choose(page, "What speaks for", other)
+    option = page.get_by_role("option", name=other, exact=True)
+
+    def unfolded() -> bool:
+        page.get_by_role("combobox", name="What speaks for").click()  # which a page that is just drawn anew may miss
+        page.wait_for_timeout(500)
+        return option.is_visible()
+
+    eventually(unfolded)
+    option.click()
     says(page, f"speaks for {other}")
     eventually(lambda: not np.array_equal(pixels(page), before))
 
@@ -206,6 +221,10 @@ def test_many_images_become_a_table_and_a_refused_one_says_why(
         press(page, "Download as CSV")
     table = caught.value.path().read_text("utf-8")
     assert [name in table for name in (*(scan.name for scan in scans[:3]), "notes.png")] == [True] * 4
+    classes = phantoms.server.client.get("/info").json()["classes"]
+    columns = table.splitlines()[0].lstrip("\ufeff").split(",")
+    assert columns[:5] == ["Image", "Class", "Confidence", "Note", "Time in ms"]
+    assert set(columns[5:]) == {f"P({name})" for name in classes}
     assert reason.split(".")[0] in table
 
 
@@ -234,6 +253,29 @@ def test_sixty_files_are_uploaded(lamps: World, open_window: Opening, tmp_path: 
     with lamps.storage.session() as session:
         found = session.scalars(select(Image.sha256).filter_by(source="upload", label="bright", status="accepted"))
         assert {bytes_sha256(file.read_bytes()) for file in files} <= set(found)
+
+
+def test_an_upload_that_stopped_halfway_says_so_after_a_look_at_another_page(
+    lamps: World, open_window: Opening, tmp_path: Path
+) -> None:
+    files = [photo(tmp_path / f"{number}.png", 2200 + number) for number in range(60)]
+    page = open_window(lamps.page, "Upload & Retrain")
+    choose(page, "Class of these images", "bright")
+    drop(page, *files)
+    lamps.front.refuse(503, "server_busy", "/upload_training_data", after=1)
+    try:
+        press(page, "Upload 60 files")
+        says(page, "50 of 60 files sent; the rest was not. Press the button again", 60_000)
+    finally:
+        lamps.front.pass_on()
+    go(page, "Predict")
+    go(page, "Upload & Retrain")
+    says(page, "50 of 60 files sent; the rest was not. Drop the files again")
+    choose(page, "Class of these images", "bright")
+    drop(page, *files)
+    press(page, "Upload 60 files")
+    says(page, "60 of 60 files accepted.", 60_000)
+    expect(page.get_by_text("the rest was not")).to_have_count(0)
 
 
 def test_a_file_that_is_refused_says_why(lamps: World, open_window: Opening, tmp_path: Path) -> None:
@@ -344,6 +386,26 @@ def test_every_page_says_what_a_refusal_means_and_comes_back(
         if status in (401, 413):  # these go away by themselves for nobody
             page.reload()
         expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible(timeout=SOON_MS)
+
+
+def test_a_refused_rollback_is_not_tried_again(lamps: World, open_window: Opening, tmp_path: Path) -> None:
+    registry = Registry(lamps.storage)
+    registry.promote(registry.register(lamp(tmp_path / "third", 0.03, config=CONFIG)), "bob", "by hand")
+    ledger = [row.id for row in registry.history()]
+    asked = lamps.front.asked.count("POST /rollback")
+    page = open_window(lamps.page, "Admin")
+    press(page, "Roll back")
+    page.get_by_label("Reason", exact=True).fill("it takes shadows for lesions")
+    lamps.front.refuse(503, "server_busy", "/rollback")
+    try:
+        press(page, "Roll back now")
+        says(page, "This was not done. Try again.")
+    finally:
+        lamps.front.pass_on()
+    page.wait_for_timeout(3_000)  # longer than a page that reads would wait
+    says(page, "This was not done. Try again.")
+    assert lamps.front.asked.count("POST /rollback") == asked + 1
+    assert [row.id for row in registry.history()] == ledger
 
 
 def test_a_file_that_is_too_large_is_refused_in_words(phantoms: World, open_window: Opening, scans: list[Path]) -> None:

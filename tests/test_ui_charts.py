@@ -41,6 +41,7 @@ def test_shares_stand_beside_an_even_share() -> None:
     chart = charts.class_shares(CLASSES)
     assert columns(data(chart, 0), "label", "share") == [("a", 0.75), ("b", 0.25), ("never.seen[0]", 0.0)]
     assert data(chart, 3) == [{"share": pytest.approx(1 / 3)}]
+    assert data(charts.class_shares(CLASSES, 1000), 3) == [{"share": 0.001}]  # these are some of a thousand
 
 
 def test_boxes_are_drawn_from_quantiles() -> None:
@@ -92,6 +93,14 @@ def test_a_confusion_matrix_holds_counts_and_shares_of_the_row() -> None:
     assert [layer["encoding"].get("text", {}).get("field") for layer in layers(chart)] == [None, "images", "share"]
     names = [str(number) for number in range(20)]
     assert len(layers(model_charts.confusion([[1] * 20] * 20, names))) == 1  # no room for words
+
+
+def test_a_part_of_a_matrix_has_a_column_more() -> None:
+    chart = model_charts.confusion([[3, 1, 4], [0, 2, 2]], ["a", "b"], ["a", "b", "any other class"])
+    assert columns(data(chart, 0), "labelled", "predicted", "images", "share")[2::3] == [
+        ("a", "any other class", 4, 0.5), ("b", "any other class", 2, 0.5),
+    ]  # fmt: skip
+    assert layers(chart)[0]["encoding"]["x"]["sort"] == ["a", "b", "any other class"]
 
 
 def test_curves_are_drawn_of_the_chosen_classes_in_their_points_order() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from serve.ui import admin_findings, findings, model_findings
+from serve.ui import admin_findings, findings, many, model_findings
 
 
 def classes(**images: int) -> list[dict[str, Any]]:
@@ -56,6 +56,10 @@ def test_brightness_says_whether_it_gives_a_class_away() -> None:
     assert "brightness alone gives no class away" in findings.brightness([dark, alike])
     brighter = box("white", 200, 210, 220, 230, 240)
     assert "3 pairs of classes do not overlap (such as dark and white)" in findings.brightness([dark, bright, brighter])
+    near, wide = box("near", 40, 41, 42, 150, 160), box("wide", 0, 5, 161, 210, 255)
+    assert "pairs of classes do not overlap (such as dark and bright)" in findings.brightness(
+        [dark, near, bright, wide]
+    )
     assert findings.brightness([dark]) == "Half of the images of dark are darker than 30 of 255."
     assert findings.brightness([]) == "No brightness was measured yet."
 
@@ -90,16 +94,19 @@ def test_duplicates_say_how_many_images_are_no_new_evidence() -> None:
 
 
 def test_leakage_says_how_far_the_datas_own_split_can_be_trusted() -> None:
-    assert findings.leakage({"test_images": 1182, "leaked": 870}) == (
+    assert findings.leakage({"test_images": 1182, "leaked": 870}, known=True) == (
         "870 of the 1,182 images (74 %) of the data's own test split have a near-duplicate in its training split: a "
         "score on it partly measures memory. This is why Lesion splits anew."
     )
-    assert findings.leakage({"test_images": 10, "leaked": 0}) == (
+    assert findings.leakage({"test_images": 10, "leaked": 0}, known=True) == (
         "None of the 10 images of the data's own test split has a near-duplicate in its training split."
     )
     assert (
-        findings.leakage(None)
+        findings.leakage(None, known=True)
         == "The data came without a test split of its own, so that there is none that could leak."
+    )
+    assert findings.leakage(None, known=False) == (
+        "Whether the data came with a test split of its own, and whether that leaks, is not known here."
     )
 
 
@@ -153,6 +160,21 @@ def test_the_weakest_class_and_the_most_frequent_mistake_are_named() -> None:
     )
     perfect = measured() | {"confusion_matrix": [[20, 0], [0, 20]]}
     assert model_findings.weakest(perfect) == "Not one of the 40 test images was misclassified."
+
+
+def test_of_too_many_classes_the_matrix_has_those_with_the_lowest_f1() -> None:
+    names = [f"c{number:03}" for number in range(100)]
+    # Class k is right k times and twice taken for the next one; the last one has no score.
+    matrix = [[row * (row == column) + 2 * (column == (row + 1) % 100) for column in range(100)] for row in range(100)]
+    scores = {f"test/f1/{name}": number / 100 for number, name in enumerate(names[:99])}
+    rows, columns, cells = model_findings.confusions({"classes": names, "confusion_matrix": matrix, "metrics": scores})
+    assert rows == names[:30]
+    assert columns == [*rows, "any other class"]
+    assert cells[3] == [*[0] * 3, 3, 2, *[0] * 26]
+    assert cells[29] == [*[0] * 29, 29, 2]  # taken for the thirtieth, which is not shown
+    assert model_findings.confusions(measured()) == (["a", "b"], ["a", "b"], [[18, 2], [5, 15]])
+    assert many.cut(30, 100, "with the lowest F1") == "Shown are the 30 classes with the lowest F1, of 100."
+    assert many.cut(30, 30, "with the lowest F1") == ""
 
 
 def test_calibration_says_what_it_changed() -> None:
@@ -212,11 +234,12 @@ def job(state: str, minutes: float | None) -> dict[str, Any]:
 
 def test_retrainings_are_summed_up() -> None:
     rows = [job("running", None), job("rejected", 20), job("promoted", 10), job("rejected", 30)]
-    assert admin_findings.jobs(rows) == (
+    assert admin_findings.jobs(rows, 50) == (
         "4 retrainings: 1 running, 2 rejected, 1 promoted. Half of those that ended took about 20 minutes or less."
     )
-    assert admin_findings.jobs(rows[:1]) == "1 retraining: 1 running."
-    assert admin_findings.jobs([]) == "There was no retraining yet."
+    assert admin_findings.jobs(rows, 4).startswith("The last 4 retrainings: 1 running,")
+    assert admin_findings.jobs(rows[:1], 50) == "1 retraining: 1 running."
+    assert admin_findings.jobs([], 50) == "There was no retraining yet."
 
 
 def test_what_serves_is_said_with_since_when_and_by_whom() -> None:
@@ -245,8 +268,13 @@ def test_keys_are_counted_by_role_without_the_revoked() -> None:
         {"role": "viewer", "revoked_at": None, "requests_today": 0},
         {"role": "viewer", "revoked_at": "2026-11-01T10:00:00+00:00", "requests_today": 3},
     ]
-    assert admin_findings.keys(rows) == "2 keys in force (1 admin, 1 viewer); 7 requests with keys today."
-    assert admin_findings.keys([]).startswith("There are no keys")
+    assert admin_findings.keys(rows, "ann") == "2 keys in force (1 admin, 1 viewer); 7 requests with keys today."
+    assert admin_findings.keys([], "local") == (
+        "There are no keys: the server answers its own machine alone, and there everybody is an admin."
+    )
+    assert admin_findings.keys([], "anonymous") == (
+        "There are no keys: whoever reaches the server may use it, and everybody is an admin."
+    )
 
 
 def test_traffic_says_how_much_how_well_and_how_fast() -> None:

@@ -220,6 +220,7 @@ def test_an_earlier_model_can_be_looked_at(opened: Opening, versions: list[Path]
 
 def test_the_report_and_the_files_are_there(opened: Opening) -> None:
     page = opened("model")
+    press(page, "Fetch the bundle")
     assert [each.proto.label for each in page.get("download_button")] == [
         "Download the model card", "Download the bundle",
     ]  # fmt: skip
@@ -265,7 +266,7 @@ def test_going_back_and_promoting_need_a_reason(
     opened: Opening, storage: Storage, server: ServerProcess, versions: list[Path]
 ) -> None:
     registry, (first, second) = Registry(storage), map(version_of, versions)
-    page = opened("deploying", "roll_back(connect())")
+    page = opened("deploying", f"roll_back(connect(), {registry.history()[-1].id})")
     press(page, "Roll back now")
     assert page.warning[0].value == "A reason is needed."
     assert registry.history()[-1].action == "promote"

@@ -37,6 +37,14 @@ def test_durations_are_rounded_to_what_people_plan_with(seconds: float, written:
     assert words.duration(seconds) == written
 
 
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(59, "0 minutes"), (119, "1 minute"), (3_599, "59 minutes"), (7_199, "1 hour"), (172_799, "47 hours")],
+)
+def test_how_long_something_has_been_there_is_in_whole_units(seconds: float, written: str) -> None:
+    assert words.span(seconds) == written
+
+
 def test_numbers_of_things() -> None:
     assert words.count(1, "image") == "1 image"
     assert words.count(1234, "image") == "1,234 images"
@@ -54,11 +62,12 @@ def test_a_sure_answer_says_how_often_such_answers_are_right() -> None:
     )
 
 
-def test_an_unsure_answer_says_so_and_names_the_rival() -> None:
+def test_an_unsure_answer_says_so_below_which_bound_and_names_the_rival() -> None:
     unsure = ANSWER | {"confidence": 0.5, "probabilities": {"glioma": 0.5, "meningioma": 0.46}}
     assert words.state_of(unsure) == "unsure"
     assert words.prediction(unsure) == (
-        "I am not sure. glioma is the most probable with 50 %. meningioma comes next with 46 %. Ask a person."
+        "I am not sure. glioma is the most probable with 50 %, and below 60 % I call no answer sure. meningioma comes "
+        "next with 46 %. Ask a person."
     )
 
 
@@ -72,7 +81,9 @@ def test_an_unfamiliar_image_is_called_so_however_confident_the_answer() -> None
 
 def test_many_answers_in_one_sentence() -> None:
     answers = [ANSWER, ANSWER | {"confidence": 0.4}, ANSWER | {"in_domain": False}]
-    assert words.summary(answers) == "3 images answered, 1 of them unsure, 1 unlike what the model was trained on."
+    assert words.summary(answers) == (
+        "3 images answered, 1 of them unsure (below 60 %), 1 unlike what the model was trained on."
+    )
     assert words.summary([ANSWER]) == "1 image answered."
 
 
@@ -80,6 +91,15 @@ def test_what_became_of_uploads() -> None:
     assert words.upload_outcome(60, 0, 0) == "60 of 60 files accepted."
     assert words.upload_outcome(57, 1, 2) == "57 of 60 files accepted, 1 waits for an admin's look, 2 refused."
     assert words.upload_outcome(0, 0, 1) == "0 of 1 file accepted, 1 refused."
+
+
+def test_an_upload_that_did_not_come_to_its_end_says_how_to_go_on() -> None:
+    assert words.upload_left(150, 2000, here=False) == (
+        "150 of 2,000 files sent; the rest was not. Drop the files again: what was taken is not taken twice."
+    )
+    assert words.upload_left(0, 1, here=True) == (
+        "0 of 1 file sent; the rest was not. Press the button again: only the rest is sent."
+    )
 
 
 def test_what_the_next_retraining_would_learn_from() -> None:
@@ -114,6 +134,13 @@ def test_the_stages_of_a_retraining() -> None:
     assert words.outcome({"state": "rejected"}) == "The new model was not proved better; the model in use stays."
 
 
+def test_a_promoted_model_is_called_in_use_only_while_it_is() -> None:
+    promoted = {"state": "promoted", "version": "b"}
+    assert words.outcome(promoted, "b") == "The new model was proved better and is in use."
+    later = "The new model was proved better and was put to use."
+    assert [words.outcome(promoted, in_use) for in_use in ("a", None)] == [later, later]
+
+
 def test_feedback_says_what_became_of_the_image() -> None:
     none = {"accepted": [], "quarantined": [], "rejected": []}
     assert words.feedback(none | {"accepted": [{}]}, "glioma") == "Thank you. The image is kept as glioma."
@@ -138,6 +165,12 @@ def test_a_spreadsheet_runs_no_formula_of_a_stranger() -> None:
     assert text.startswith(b"\xef\xbb\xbf")
     assert text.decode("utf-8-sig").split("\r\n") == [
         "File,Share,More", "'=cmd(),0.5,", 'größe.png,,"x, y"', ""
+    ]  # fmt: skip
+
+
+def test_a_spreadsheet_runs_no_formula_in_its_headings_either() -> None:
+    assert words.spreadsheet([{"@cmd": "-1", "P(=x)": -1.5}]).decode("utf-8-sig").split("\r\n") == [
+        "'@cmd,P(=x)", "'-1,-1.5", ""
     ]  # fmt: skip
 
 

@@ -9,12 +9,12 @@ from lesion.client import Client
 from serve.ui import admin_findings, deploying, keys, model_charts, quarantine
 from serve.ui.blocks import START_IT, figure, show_done
 from serve.ui.problems import guarded
-from serve.ui.reports import show_report
-from serve.ui.session import keeps_data, read, read_bytes
-from serve.ui.words import moment, outcome, plain
+from serve.ui.reports import show_verdict
+from serve.ui.session import in_use, keeps_data, read
+from serve.ui.words import moment, outcome, plain, span
 
 _LOOK_S = 10.0
-_JUDGED = ("promoted", "rejected")  # these have the gate's report
+_JOBS = 50
 
 
 def show(client: Client) -> None:
@@ -22,10 +22,10 @@ def show(client: Client) -> None:
     st.title("Admin")
     show_done()
     if keeps_data(client):
-        deploying.show(client)
-        quarantine.show(client)
-        _show_jobs(client)
-        keys.show(client)
+        parts = {"deploying": deploying.show, "quarantine": quarantine.show, "jobs": _show_jobs, "keys": keys.show}
+        for name, show_part in parts.items():
+            with guarded(name, part=True):
+                show_part(client)
     else:
         st.info(f"This server keeps no data: there are no jobs, deployments, uploads or keys. {START_IT}")
     st.header("Traffic")
@@ -33,13 +33,13 @@ def show(client: Client) -> None:
 
 
 @st.fragment(run_every=_LOOK_S)
-@guarded()
+@guarded("traffic")
 def _show_traffic(client: Client) -> None:
     """Show what the server was asked and how it did, anew every few seconds."""
     found = client.call("GET", "/statistics")
     totals = found["totals"]
     with st.container(horizontal=True):
-        st.metric("Up for", admin_findings.uptime(found["uptime_s"]), width=150)
+        st.metric("Up for", span(found["uptime_s"]), width=150)
         for name, words in (("requests", "Requests"), ("predictions", "Predictions"), ("server_errors", "Failed")):
             st.metric(words, f"{totals[name]:,}", width=150)
     figure(model_charts.requests(found["minutes"]), "Requests and errors", admin_findings.traffic(found))
@@ -50,8 +50,8 @@ def _show_traffic(client: Client) -> None:
 def _show_jobs(client: Client) -> None:
     """Show the retrainings, and one of them closely."""
     st.header("Retrainings")
-    jobs = read(client, "/retrain_jobs")
-    st.markdown(plain(admin_findings.jobs(jobs)))
+    jobs = read(client, "/retrain_jobs", limit=_JOBS)
+    st.markdown(plain(admin_findings.jobs(jobs, _JOBS)))
     if not jobs:
         return
     st.dataframe(pd.DataFrame([_row(job) for job in jobs]), hide_index=True, alt="The last retrainings")
@@ -83,14 +83,7 @@ def _row(job: dict[str, Any]) -> dict[str, Any]:
 def _show_job(client: Client, job: dict[str, Any]) -> None:
     """Show why a retraining ended as it did."""
     with st.container(border=True):
-        st.markdown(f"{outcome(job)}\n\n{plain(job['reason'])}".rstrip())
+        st.markdown(f"{outcome(job, in_use(client))}\n\n{plain(job['reason'])}".rstrip())
         settings = ", ".join(f"{name} {value}" for name, value in job["request"].items() if value is not None)
         st.caption(plain(f"{job['job_id']}: {settings}").replace("_", " "))
-        checks = (job["verdict"] or {}).get("checks", [])
-        if checks:
-            rows = [{"Holds": "yes" if one["passed"] else "no", "Condition": plain(one["sentence"])} for one in checks]
-            st.table(pd.DataFrame(rows).set_index("Holds"), alt="What the gate compared")
-        if job["state"] in _JUDGED and st.toggle("Show the gate's report", key=f"gate-{job['job_id']}"):
-            page = read_bytes(client, f"/retrain_jobs/{job['job_id']}/report")
-            st.download_button("Download", page, f"gate-{job['job_id']}.html", "text/html", on_click="ignore")
-            show_report(page.decode(), "The report of the decision")
+        show_verdict(client, job)

@@ -6,17 +6,16 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from serve.ui.words import count, duration, milliseconds, moment, percent
-
-_MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
+from serve.ui.words import count, duration, milliseconds, moment, percent, span
 
 
-def jobs(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say how retrainings ended and how long they took, from ``/retrain_jobs``."""
+def jobs(rows: Sequence[Mapping[str, Any]], most: int) -> str:
+    """Say how retrainings ended and how long they took, from ``/retrain_jobs``, which gives the last ``most``."""
     if not rows:
         return "There was no retraining yet."
     states = Counter(row["state"] for row in rows)
-    text = f"{count(len(rows), 'retraining')}: {', '.join(f'{number:,} {state}' for state, number in states.items())}."
+    these = f"The last {count(most, 'retraining')}" if len(rows) >= most else count(len(rows), "retraining")
+    text = f"{these}: {', '.join(f'{number:,} {state}' for state, number in states.items())}."
     seconds = [taken for row in rows if (taken := seconds_of(row)) is not None]
     if not seconds:
         return text
@@ -52,8 +51,10 @@ def quarantine(waiting: int, shown: Sequence[Mapping[str, Any]]) -> str:
     return f"{waits}; here: {why}." if waiting > len(shown) else f"{waits}: {why}."
 
 
-def keys(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say which keys open the server, from ``/keys``."""
+def keys(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    """Say which keys open the server, from ``/keys``, and who needs none, by the name that ``/me`` gives."""
+    if not rows and name == "anonymous":
+        return "There are no keys: whoever reaches the server may use it, and everybody is an admin."
     if not rows:
         return "There are no keys: the server answers its own machine alone, and there everybody is an admin."
     roles = Counter(row["role"] for row in rows if row["revoked_at"] is None)
@@ -66,7 +67,7 @@ def traffic(found: Mapping[str, Any]) -> str:
     """Say what the server was asked and how fast it answered, from ``/statistics``."""
     totals, minutes = found["totals"], found["minutes"]
     requests = sum(minute["requests"] for minute in minutes)
-    text = f"Up for {uptime(found['uptime_s'])}, with {count(totals['requests'], 'request')} since the start"
+    text = f"Up for {span(found['uptime_s'])}, with {count(totals['requests'], 'request')} since the start"
     text += f", {requests / max(1, len(minutes)):.1f} a minute of late."
     if not totals["requests"]:
         return text
@@ -78,15 +79,6 @@ def traffic(found: Mapping[str, Any]) -> str:
         f"{text} Half were answered within {milliseconds(totals['p50_ms'])}, 95 of 100 within "
         f"{milliseconds(totals['p95_ms'])}."
     )
-
-
-def uptime(seconds: float) -> str:
-    """Write how long the server has been up."""
-    if seconds < 2 * _HOUR_S:
-        return count(int(seconds / _MINUTE_S), "minute")
-    if seconds < 2 * _DAY_S:
-        return count(int(seconds / _HOUR_S), "hour")
-    return count(int(seconds / _DAY_S), "day")
 
 
 def pace(minutes: Sequence[Mapping[str, Any]]) -> str:

@@ -12,11 +12,11 @@ from PIL import Image
 
 from lesion.client import Client
 from lesion.explanation.cam import overlay  # NumPy and Pillow alone, like what draws the server's own
-from serve.ui.problems import guarded
+from serve.ui.problems import attempted, guarded
 from serve.ui.session import keeps_data, may, refresh
 from serve.ui.words import feedback, milliseconds, percent, plain, prediction, state_of
 
-_FEW, _BARS = 3, 5
+_FEW, _BARS, _MOST = 3, 5, 30
 _KEPT = 50  # explanations
 
 
@@ -28,11 +28,13 @@ class Picture:
         id: Tells it from every other one of this session.
         name: As people know it.
         content: Gives the file's bytes.
+        example: Whether it came with the page: a drawing that no model may learn from.
     """
 
     id: str
     name: str
     content: Callable[[], bytes]
+    example: bool = False
 
 
 def show(client: Client, picture: Picture, answer: dict[str, Any]) -> None:
@@ -40,14 +42,14 @@ def show(client: Client, picture: Picture, answer: dict[str, Any]) -> None:
     left, right = st.columns([3, 2], gap="large")
     with left:
         _show_answer(answer)
-        if keeps_data(client) and may(client, "contributor"):
+        if not picture.example and keeps_data(client) and may(client, "contributor"):
             _ask_opinion(client, picture, answer)
     with right:
         _show_overlay(client, picture, answer)
 
 
 @st.fragment
-@guarded()
+@guarded("overlay")
 def _show_overlay(client: Client, picture: Picture, answer: dict[str, Any]) -> None:
     """Show where the model looked; the slider and the class run this part alone."""
     place = st.container()
@@ -88,7 +90,7 @@ def _show_answer(answer: dict[str, Any]) -> None:
     probabilities = list(answer["probabilities"].items())
     bars, shown = st.container(), len(probabilities)
     if shown > _FEW:
-        shown = st.slider("Classes to show", 1, shown, min(shown, _BARS))
+        shown = st.slider("Classes to show", 1, min(shown, _MOST), min(shown, _BARS))
     for name, share in probabilities[:shown]:
         bars.progress(share, f"{plain(name)}: {percent(share)}")
     version = answer["model_version"]
@@ -113,6 +115,7 @@ def _ask_opinion(client: Client, picture: Picture, answer: dict[str, Any]) -> No
         if st.button("Correct", disabled=other is None, icon=":material/edit:"):
             right = other
     if right is not None:
-        given[picture.id] = feedback(client.feedback((picture.name, picture.content()), right), right)
-        refresh()
-        st.rerun()
+        with attempted():
+            given[picture.id] = feedback(client.feedback((picture.name, picture.content()), right), right)
+            refresh()
+            st.rerun()

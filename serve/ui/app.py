@@ -1,6 +1,6 @@
 """The page's frame: sign-in, navigation and the words at its foot. ``scripts/ui.py`` starts it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from lesion.client import Client
 from lesion.errors import LesionError
 from serve.ui import admin, model, predict, training, visualizations
 from serve.ui.problems import guarded, tell
-from serve.ui.session import connect, may, me, sign_in, sign_out
+from serve.ui.session import ROLES, connect, me, sign_in, sign_out
 from serve.ui.words import DISCLAIMER, plain
 
 ICON = Path(__file__).parent / "icon.png"  # Streamlit would fetch one of its own from the net
@@ -28,11 +28,13 @@ PAGES: tuple[tuple[str, str, str, str, Callable[[Client], None]], ...] = (
 def main() -> None:
     """Show the page that was chosen to who signed in, or the sign-in."""
     st.set_page_config("Lesion", ICON, layout="wide")
-    with guarded():
+    with guarded("frame"):
         client = connect()
         try:
             who = me(client)
         except LesionError as error:
+            # So that the page that was asked for is the one that opens when the server is back, or who asked signed in.
+            st.navigation(_pages(client, ROLES), position="hidden")
             if error.status != 401:
                 raise
             _sign_in(error)
@@ -51,16 +53,21 @@ def _signed_in(client: Client, who: dict[str, Any]) -> None:
             title="This page is not open to other machines",
         )
         return
-    pages = [
-        st.Page(partial(_page, show, client), title=title, url_path=path, icon=icon)
-        for title, path, role, icon, show in PAGES
-        if may(client, role)
-    ]
-    st.navigation(pages, position="top").run()
+    roles = ROLES[: ROLES.index(who["role"]) + 1]
+    st.navigation(_pages(client, roles), position="top").run()
     if who["keys"]:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(f"Signed in as {plain(who['name'])}, {who['role']}.")
             st.button("Sign out", on_click=sign_out, type="tertiary")
+
+
+def _pages(client: Client, roles: Sequence[str]) -> list[st.Page]:
+    """Return the pages for who has these roles."""
+    return [
+        st.Page(partial(_page, show, client), title=title, url_path=path, icon=icon)
+        for title, path, role, icon, show in PAGES
+        if role in roles
+    ]
 
 
 def _page(show: Callable[[Client], None], client: Client) -> None:

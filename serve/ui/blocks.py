@@ -4,38 +4,33 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from lesion.errors import LesionError
 from serve.ui.charts import Figure
-from serve.ui.problems import tell
+from serve.ui.problems import attempted
 from serve.ui.session import refresh
 from serve.ui.words import plain
 
 _DONE = "done"  # in the session until it was said
 MAX_REASON = 2000  # characters; the server takes no more
-_OF_THE_SESSION = (401, 429, 503)  # these are the whole page's matter
 NO_DATA = "This server keeps no data, so there is nothing to show here."
 START_IT = "Ask whoever runs it to start it with a storage (scripts/serve.py storage=local)."
 
 
-def figure(chart: Figure, title: str, sentence: str) -> None:
-    """Show a chart, the sentence that says what it means, and the title for those who do not see it."""
+def figure(chart: Figure, title: str, sentence: str, note: str = "") -> None:
+    """Show a chart, the sentence that says what it means, the title for those who do not see it, and what it lacks."""
     st.subheader(title)
     st.markdown(plain(sentence))
     st.altair_chart(chart, width="stretch", alt=title)
+    if note:
+        st.caption(plain(note))
 
 
 def act(change: Callable[[], object], done: str) -> None:
     """Change something and show everything anew; if it is refused, say why and leave all as it stands."""
-    try:
+    with attempted():
         change()
-    except LesionError as error:
-        if error.status in _OF_THE_SESSION:
-            raise
-        tell(error)
-        return
-    refresh()
-    st.session_state[_DONE] = done
-    st.rerun()
+        refresh()
+        st.session_state[_DONE] = done
+        st.rerun()
 
 
 def show_done() -> None:

@@ -72,8 +72,13 @@ def class_counts(classes: Sequence[Mapping[str, Any]]) -> Figure:
     return chart
 
 
-def class_shares(classes: Sequence[Mapping[str, Any]]) -> Figure:
-    """Draw each class's share of all images, beside the share that each would have if all were equal."""
+def class_shares(classes: Sequence[Mapping[str, Any]], total: int | None = None) -> Figure:
+    """Draw classes' shares of all images, beside the share that each would have if all, ``total`` or these, were equal.
+
+    Args:
+        classes: Those to draw.
+        total: How many there are.
+    """
     rows = [{"label": row["label"], "share": row["share"]} for row in classes]
     base = alt.Chart(rows_of(rows)).encode(
         names(order=[row["label"] for row in classes]),
@@ -84,7 +89,9 @@ def class_shares(classes: Sequence[Mapping[str, Any]]) -> Figure:
     enough = 0.2 * max((row["share"] for row in rows), default=0)  # of the longest bar, to write inside it
     inside = base.mark_text(align="right", dx=-6, color="white").encode(text=written)
     beside = base.mark_text(align="left", dx=6, color=GREY).encode(text=written)
-    even = alt.Chart(rows_of([{"share": 1 / max(1, len(rows))}])).mark_rule(color=PALETTE[1], strokeDash=[4, 3])
+    even = alt.Chart(rows_of([{"share": 1 / max(1, total or len(rows))}])).mark_rule(
+        color=PALETTE[1], strokeDash=[4, 3]
+    )
     chart = alt.layer(
         base.mark_bar(color=PALETTE[0]),
         inside.transform_filter(f"datum.share >= {enough}"),

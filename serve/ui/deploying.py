@@ -27,7 +27,7 @@ def show(client: Client) -> None:
     others = [row["version"] for row in reversed(read(client, "/models")) if row["version"] != serving]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         if st.button("Roll back", disabled=len(ledger) < 2):
-            roll_back(client)
+            roll_back(client, ledger[-1]["id"])
         chosen = st.selectbox("Version to promote", others, index=None, placeholder="Choose one", width=240)
         if st.button("Promote", disabled=chosen is None) and chosen is not None:
             promote(client, chosen, ledger[-1]["id"])
@@ -56,16 +56,16 @@ def _show_history(ledger: list[dict[str, Any]]) -> None:
 
 
 @st.dialog("Bring back the model before")
-@guarded()
-def roll_back(client: Client) -> None:
-    """Ask why, and make the version before the champion the champion again."""
+@guarded("roll-back")
+def roll_back(client: Client, expected: int) -> None:
+    """Ask why, and make the version before the champion the champion again, unless another deployment has followed."""
     st.markdown("The model that served before this one serves again within seconds, on every server.")
     if (why := reason("Roll back now")) is not None:
-        act(partial(client.rollback, why), "The model before serves again.")
+        act(partial(client.rollback, why, expected), "The model before serves again.")
 
 
 @st.dialog("Promote a model by hand")
-@guarded()
+@guarded("promote")
 def promote(client: Client, version: str, expected: int) -> None:
     """Ask why, and make a version the champion, unless another deployment has followed the expected one."""
     st.markdown(f"{version} serves from now on, whether or not the gate found it better.")

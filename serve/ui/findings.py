@@ -45,7 +45,7 @@ def brightness(rows: Sequence[Mapping[str, Any]]) -> str:
         f"those of {bright['label']}, the brightest, above {bright['median']:.0f}."
     )
     apart = [
-        (one["label"], other["label"])
+        (other["q1"] - one["q3"], one["label"], other["label"])
         for number, one in enumerate(seen)
         for other in seen[number + 1 :]
         if one["q3"] < other["q1"]
@@ -53,8 +53,8 @@ def brightness(rows: Sequence[Mapping[str, Any]]) -> str:
     if not apart:
         return f"{text} The middle halves of all classes overlap: brightness alone gives no class away."
     pairs = "one pair of classes" if len(apart) == 1 else f"{len(apart):,} pairs of classes"
-    one, other = apart[0] if len(apart) == 1 else (dark["label"], bright["label"])
     such = "" if len(apart) == 1 else "such as "
+    _, one, other = max(apart)
     return (
         f"{text} The middle halves of {pairs} do not overlap ({such}{one} and {other}): a model may learn brightness "
         "instead of what matters."
@@ -91,8 +91,15 @@ def duplicates(found: Mapping[str, Any], images: int) -> str:
     )
 
 
-def leakage(found: Mapping[str, Any] | None) -> str:
-    """Say how far the split that came with the data can be trusted, from ``leakage`` of ``/dataset/stats``."""
+def leakage(found: Mapping[str, Any] | None, *, known: bool) -> str:
+    """Say how far the split that came with the data can be trusted, from ``/dataset/stats``.
+
+    Args:
+        found: Its ``leakage``.
+        known: Its ``leakage_known``: if not, nothing can be said.
+    """
+    if not known:
+        return "Whether the data came with a test split of its own, and whether that leaks, is not known here."
     if found is None or not found["test_images"]:
         return "The data came without a test split of its own, so that there is none that could leak."
     images, leaked = found["test_images"], found["leaked"]

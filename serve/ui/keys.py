@@ -7,10 +7,9 @@ import pandas as pd
 import streamlit as st
 
 from lesion.client import Client
-from lesion.errors import LesionError
 from serve.ui import admin_findings
 from serve.ui.blocks import act
-from serve.ui.problems import guarded, tell
+from serve.ui.problems import attempted, guarded
 from serve.ui.session import me, read, refresh, sign_in
 from serve.ui.words import moment, plain
 
@@ -26,7 +25,7 @@ def show(client: Client) -> None:
     """Show the keys, and let people make and revoke them."""
     st.header("API keys")
     found = read(client, "/keys")
-    st.markdown(plain(admin_findings.keys(found)))
+    st.markdown(plain(admin_findings.keys(found, me(client)["name"])))
     _show_new()
     if found:
         st.dataframe(pd.DataFrame([_row(key) for key in found]), hide_index=True, alt="API keys")
@@ -82,18 +81,13 @@ def _create(client: Client, wanted: dict[str, Any], first: bool) -> None:
     if not wanted["name"]:
         st.warning("A name is needed.")
         return
-    try:
+    with attempted():
         made = client.call("POST", "/keys", json=wanted)
-    except LesionError as error:
-        if error.status not in (409, 422):
-            raise
-        tell(error)
-        return
-    if first:
-        sign_in(made["key"])
-    st.session_state[_MADE] = made
-    refresh()
-    st.rerun()
+        if first:
+            sign_in(made["key"])
+        st.session_state[_MADE] = made
+        refresh()
+        st.rerun()
 
 
 def _choose_to_revoke(client: Client, keys: list[dict[str, Any]]) -> None:
@@ -113,7 +107,7 @@ def _choose_to_revoke(client: Client, keys: list[dict[str, Any]]) -> None:
 
 
 @st.dialog("Revoke a key")
-@guarded()
+@guarded("revoke")
 def revoke(client: Client, key: dict[str, Any]) -> None:
     """Make sure, and revoke a key for good."""
     st.markdown(f"Whoever uses the key of **{plain(key['name'])}** is refused from now on. This cannot be undone.")

@@ -8,11 +8,11 @@ import pandas as pd
 import streamlit as st
 
 from lesion.client import Client
-from lesion.errors import LesionError
-from serve.ui import evaluation, model_charts, model_findings
+from serve.ui import evaluation, many, model_charts, model_findings
 from serve.ui.blocks import NO_DATA, START_IT, figure
+from serve.ui.problems import attempted, guarded
 from serve.ui.reports import show_report
-from serve.ui.session import keeps_data, may, read, read_bytes
+from serve.ui.session import keeps_data, may, read, read_bytes, unless_missing
 from serve.ui.words import moment, plain
 
 _LINEAGE = {
@@ -21,7 +21,8 @@ _LINEAGE = {
 }  # fmt: skip
 _DATA = {"name": "Dataset", "policy": "Split", "groups": "Groups that no split divides", "patients": "Patients named"}
 _DATA |= {"fingerprint": "Fingerprint"}
-_LAST = 10  # retrainings, of which one may have come as far as the gate
+# Retrainings to look at: a few, since one of them will have come as far as the gate; then all that the server gives.
+_FEW, _ALL = 10, 200
 
 
 def show(client: Client) -> None:
@@ -30,24 +31,33 @@ def show(client: Client) -> None:
     info = read(client, "/info")
     if not keeps_data(client):
         _show_identity(info, info["created"], served=True)
-        evaluation.show_headline(info["metrics"])
-        evaluation.show_classes(info["metrics"], info["classes"])
+        evaluation.show_headline(info)
+        evaluation.show_classes(info)
         st.info(f"{NO_DATA} {START_IT} Then it also keeps evaluations, earlier models and what they were made from.")
         return
     version = _choose(client, info["model_version"])
     facts = read(client, f"/models/{version}")
     _show_identity(info | facts, facts.get("created", facts["created_at"]), served=version == info["model_version"])
     _show_origin(facts)
-    measured = _optional(client, f"/models/{version}/evaluation")
-    if measured is None:
-        st.info("This model came without the details of its evaluation.")
-        evaluation.show_headline(facts.get("metrics", {}))
-        evaluation.show_classes(facts.get("metrics", {}), facts["classes"])
-    else:
-        evaluation.show(measured)
+    with guarded("evaluation", part=True):
+        _show_evaluation(client, version, facts)
     if may(client, "admin"):
-        _show_challenge(client)
-    _show_papers(client, facts["name"], version)
+        with guarded("challenge", part=True):
+            _show_challenge(client)
+    with guarded("papers", part=True):
+        _show_papers(client, facts["name"], version)
+
+
+def _show_evaluation(client: Client, version: str, facts: dict[str, Any]) -> None:
+    """Show all that was measured, or what the model itself says of it."""
+    measured = unless_missing(partial(read, client, f"/models/{version}/evaluation"))
+    if measured is not None:
+        evaluation.show(measured)
+        return
+    st.info("This model came without the details of its evaluation.")
+    known = {"metrics": {}} | facts
+    evaluation.show_headline(known)
+    evaluation.show_classes(known)
 
 
 def _choose(client: Client, served: str) -> str:
@@ -99,24 +109,47 @@ def _show_origin(facts: dict[str, Any]) -> None:
     rows |= {words: lineage.get(name) for name, words in _LINEAGE.items()}
     with st.expander("Data and lineage"):
         if images := data.get("images"):
-            st.table(pd.DataFrame(images).fillna(0).astype(int).rename_axis("Class"), alt="Images by class and split")
+            _show_images(pd.DataFrame(images).fillna(0).astype(int))
         known = [
             {"What": words, "Value": plain(str(value))} for words, value in rows.items() if value not in (None, "")
         ]
         st.table(pd.DataFrame(known, columns=["What", "Value"]).set_index("What"), alt="Where the model comes from")
 
 
+def _show_images(images: pd.DataFrame) -> None:
+    """Show how many images of each class the model learned from, chose by and was tested on."""
+    sums = images.sum(axis="columns").to_dict()
+    shown = many.first(list(sums), lambda name: sums[name])
+    table = images.loc[shown].rename(index=plain, columns=plain).rename_axis("Class")
+    st.table(table, alt="Images by class and split")
+    if note := many.cut(len(shown), len(images), "with the fewest images"):
+        st.caption(note)
+
+
+def _last_judged(client: Client) -> tuple[dict[str, Any] | None, bool]:
+    """Return the last retraining that came as far as a comparison, and whether all there ever were were looked at."""
+    for most in (_FEW, _ALL):
+        jobs = read(client, "/retrain_jobs", limit=most)
+        judged = [job for job in jobs if (job["verdict"] or {}).get("comparisons")]
+        if judged or len(jobs) < most:
+            return (judged[0] if judged else None), True
+    return None, False
+
+
 def _show_challenge(client: Client) -> None:
     """Show the last challenger beside the champion of then."""
     st.header("Champion against challenger")
-    judged = [job for job in read(client, "/retrain_jobs", limit=_LAST) if (job["verdict"] or {}).get("comparisons")]
-    if not judged:
-        st.markdown("No challenger was compared with a champion yet.")
+    job, all_seen = _last_judged(client)
+    if job is None:
+        none = "No challenger was" if all_seen else f"Of the last {_ALL} retrainings no challenger was"
+        st.markdown(f"{none} compared with a champion yet.")
         return
-    job, found = judged[0], judged[0]["verdict"]["comparisons"][-1]
+    found = job["verdict"]["comparisons"][-1]
     outcome = "took its place" if job["state"] == "promoted" else "did not take its place"
     title = f"{job['version'] or 'The challenger'} against {job['parent']}"
-    figure(model_charts.recalls(found["recalls"]), title, model_findings.comparison(found))
+    shown = many.first(found["recalls"], _gain)
+    note = many.cut(len(shown), len(found["recalls"]), "where the challenger gains least")
+    figure(model_charts.recalls(shown), title, model_findings.comparison(found), note)
     scores = {"accuracy": "Accuracy", "f1_macro": "Macro-F1", "ece": "Calibration error"}
     rows = [
         {"Score": words, "Champion": f"{found['champion'][name]:.3f}", "Challenger": f"{found['challenger'][name]:.3f}"}
@@ -126,21 +159,23 @@ def _show_challenge(client: Client) -> None:
     st.caption(f"The challenger {outcome} on {moment(job['finished_at'] or job['updated_at'])}.")
 
 
+def _gain(row: dict[str, Any]) -> float:
+    known = row["champion"] is not None and row["challenger"] is not None
+    return float(row["challenger"] - row["champion"]) if known else model_findings.lowest(None)
+
+
 def _show_papers(client: Client, name: str, version: str) -> None:
     """Show the model card and the report, and give the files away."""
     st.header("Papers and files")
-    card = _optional_bytes(client, f"/models/{version}/card")
+    card = unless_missing(partial(read_bytes, client, f"/models/{version}/card"))
     if card is not None:
         with st.expander("Model card"):
             st.markdown(card.decode().replace("![", "!\\["))  # a picture in it could be anywhere on the net
-    with st.container(horizontal=True):
-        if card is not None:
-            st.download_button("Download the model card", card, f"{name}-{version}.md", on_click="ignore")
-        if may(client, "contributor"):
-            bundle = partial(client.download, f"/models/{version}/bundle")  # fetched when somebody wants it
-            st.download_button("Download the bundle", bundle, f"{name}-{version}.zip", "application/zip")
+        st.download_button("Download the model card", card, f"{name}-{version}.md", on_click="ignore")
+    if may(client, "contributor"):
+        _offer_bundle(client, name, version)
     if st.toggle("Show the report", key=f"report-{version}"):
-        page = _optional_bytes(client, f"/models/{version}/report")
+        page = unless_missing(partial(read_bytes, client, f"/models/{version}/report"))
         if page is None:
             st.info("This model came without a report.")
             return
@@ -148,20 +183,14 @@ def _show_papers(client: Client, name: str, version: str) -> None:
         show_report(page.decode(), "The report of the training run")
 
 
-def _optional(client: Client, path: str) -> dict[str, Any] | None:
-    try:
-        found: dict[str, Any] = read(client, path)
-    except LesionError as error:
-        if error.status != 404:
-            raise
-        return None
-    return found
-
-
-def _optional_bytes(client: Client, path: str) -> bytes | None:
-    try:
-        return read_bytes(client, path)
-    except LesionError as error:
-        if error.status != 404:
-            raise
-        return None
+@st.fragment
+@guarded("bundle")
+def _offer_bundle(client: Client, name: str, version: str) -> None:
+    """Fetch the bundle when somebody wants it, since it is large, and then give it away."""
+    if st.button("Fetch the bundle"):
+        # Not by the download button itself, which fetches out of reach of the page and has no words for a refusal.
+        with attempted(), st.spinner("Fetching …"):
+            content = client.download(f"/models/{version}/bundle")
+            st.download_button(
+                "Download the bundle", content, f"{name}-{version}.zip", "application/zip", on_click="ignore"
+            )

@@ -23,8 +23,15 @@ _UNIT = alt.Scale(domain=[0, 1])
 _TICKS = alt.Axis(tickCount=5)
 
 
-def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure:
-    """Draw how many images of each class (rows) got which answer (columns), shaded by their share of the row."""
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], answers: Sequence[str] | None = None) -> Figure:
+    """Draw how many images of each class (rows) got which answer (columns), shaded by their share of the row.
+
+    Args:
+        matrix: Images, a row a class.
+        classes: The rows' names.
+        answers: The columns' names, if they are not the classes again.
+    """
+    answers = classes if answers is None else answers
     rows = [
         {
             "labelled": labelled,
@@ -33,11 +40,11 @@ def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
             "share": images / max(1, sum(counts)),
         }
         for labelled, counts in zip(classes, matrix, strict=True)
-        for predicted, images in zip(classes, counts, strict=True)
+        for predicted, images in zip(answers, counts, strict=True)
     ]
     axis = alt.Axis(labelLimit=90, ticks=False, labelAngle=-40)
     base = alt.Chart(rows_of(rows)).encode(
-        alt.X("predicted:N", sort=list(classes), title="Predicted", axis=axis),
+        alt.X("predicted:N", sort=list(answers), title="Predicted", axis=axis),
         names("Labelled", "labelled", list(classes)),
         tooltip=[
             "labelled:N",

@@ -4,20 +4,18 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from serve.ui.words import count, percent
+from serve.ui import many
+from serve.ui.words import count, percent, span
 
 AREAS = {"roc": "roc_auc", "pr": "pr_auc"}  # the metric that sums each curve up
-_DAY_S, _HOUR_S = 86_400, 3_600
+OTHERS = "any other class"
+_HOUR_S = 3_600
 
 
 def age(created: str, now: datetime) -> str:
     """Say how old something is."""
     seconds = (now - datetime.fromisoformat(created)).total_seconds()
-    if seconds < _HOUR_S:
-        return "less than an hour"
-    if seconds < 2 * _DAY_S:
-        return count(int(seconds / _HOUR_S), "hour")
-    return count(int(seconds / _DAY_S), "day")
+    return "less than an hour" if seconds < _HOUR_S else span(seconds)
 
 
 def headline(evaluation: Mapping[str, Any]) -> str:
@@ -38,12 +36,12 @@ def weakest(evaluation: Mapping[str, Any]) -> str:
     """Say which class is told apart worst, and what is most often taken for what."""
     classes, matrix = evaluation["classes"], evaluation["confusion_matrix"]
     mistakes = {
-        (labelled, predicted): matrix[labelled][predicted]
-        for labelled in range(len(classes))
-        for predicted in range(len(classes))
-        if labelled != predicted
+        (labelled, predicted): images
+        for labelled, row in enumerate(matrix)
+        for predicted, images in enumerate(row)
+        if images and labelled != predicted
     }
-    if not any(mistakes.values()):
+    if not mistakes:
         return f"Not one of the {count(evaluation['images'], 'test image')} was misclassified."
     scores = {name: score for name in classes if (score := metric(evaluation, f"f1/{name}")) is not None}
     worst = min(scores, key=lambda name: scores[name])
@@ -114,6 +112,32 @@ def metric(evaluation: Mapping[str, Any], name: str) -> float | None:
 def interval(evaluation: Mapping[str, Any], name: str) -> tuple[float | None, float | None]:
     """Return the bounds of a metric's 95 % interval, where there is one."""
     return metric(evaluation, f"{name}_low"), metric(evaluation, f"{name}_high")
+
+
+def written_interval(evaluation: Mapping[str, Any], name: str) -> str:
+    """Write a metric's 95 % interval; empty where there is none."""
+    low, high = interval(evaluation, name)
+    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+
+
+def confusions(evaluation: Mapping[str, Any]) -> tuple[list[str], list[str], list[list[int]]]:
+    """Return the confusion matrix: the names of its rows and of its columns, and the images in its cells.
+
+    Of too many classes it has those with the lowest F1, and a last column for the answers that were none of them.
+    """
+    classes, matrix = list(evaluation["classes"]), [list(row) for row in evaluation["confusion_matrix"]]
+    places = many.first(range(len(classes)), lambda place: lowest(metric(evaluation, f"f1/{classes[place]}")))
+    if len(places) == len(classes):
+        return classes, classes, matrix
+    shown = [classes[place] for place in places]
+    cells = [[matrix[row][column] for column in places] for row in places]
+    full = [[*counts, sum(matrix[row]) - sum(counts)] for row, counts in zip(places, cells, strict=True)]
+    return shown, [*shown, OTHERS], full
+
+
+def lowest(score: float | None) -> float:
+    """Return a score to rank by, the lowest first and those that are not defined last."""
+    return float("inf") if score is None else score
 
 
 def worst_classes(evaluation: Mapping[str, Any], curve: str, most: int) -> Sequence[str]:

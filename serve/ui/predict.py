@@ -13,11 +13,15 @@ from serve.ui import answers
 from serve.ui.answers import Picture
 from serve.ui.problems import of_the_file, tell
 from serve.ui.session import health, read
-from serve.ui.words import count, plain, spreadsheet, state_of, summary
+from serve.ui.words import UNSURE, count, percent, plain, spreadsheet, state_of, summary
 
 EXAMPLES = Path(__file__).parent / "examples"
 _AT_ONCE = 4
-_NOTES = {"sure": "", "unsure": "Not sure", "foreign": "Unlike what the model was trained on"}
+_NOTES = {
+    "sure": "",
+    "unsure": f"Not sure (below {percent(UNSURE)})",
+    "foreign": "Unlike what the model was trained on",
+}
 
 Answer = dict[str, Any] | LesionError
 
@@ -25,8 +29,10 @@ Answer = dict[str, Any] | LesionError
 def show(client: Client) -> None:
     """Show the page."""
     st.title("Predict")
+    pictures = _choose()
+    # Asked for only now: if the server is away, what was dropped above stays there until it is back.
     formats = ", ".join(read(client, "/info")["formats"])
-    pictures = _choose(formats)
+    st.caption(f"{formats}, and DICOM where the server reads it. Images are not kept unless you send feedback.")
     if not pictures:
         return
     found = _ask_all(client, pictures)
@@ -43,29 +49,24 @@ def show(client: Client) -> None:
         answers.show(client, picture, answer)
 
 
-def _choose(formats: str) -> list[Picture]:
+def _choose() -> list[Picture]:
     """Let people choose images in one of three ways."""
     ways = {"Files": _files, "Camera": _camera, "Examples": _example}
     way = st.segmented_control("Where the image comes from", list(ways), default="Files", required=True)
-    return ways[way](formats)
+    return ways[way]()
 
 
-def _files(formats: str) -> list[Picture]:
-    files = st.file_uploader(
-        "Drop one image or many here",
-        accept_multiple_files=True,
-        key="predict-files",
-        help=f"{formats}, and DICOM where the server reads it. They are not kept unless you send feedback.",
-    )
+def _files() -> list[Picture]:
+    files = st.file_uploader("Drop one image or many here", accept_multiple_files=True, key="predict-files")
     return [Picture(file.file_id, file.name, file.getvalue) for file in files]
 
 
-def _camera(formats: str) -> list[Picture]:
+def _camera() -> list[Picture]:
     photo = st.camera_input("Take a picture", key="predict-camera")
     return [Picture(photo.file_id, "camera", photo.getvalue)] if photo else []
 
 
-def _example(formats: str) -> list[Picture]:
+def _example() -> list[Picture]:
     st.caption("Drawings of brain scans, made by a program: no patient is in them.")
     with st.container(horizontal=True):
         for path in sorted(EXAMPLES.glob("*.png")):
@@ -74,7 +75,7 @@ def _example(formats: str) -> list[Picture]:
                 if st.button(path.stem, key=f"example-{path.stem}", width="stretch"):
                     st.session_state["example"] = path
     chosen: Path | None = st.session_state.get("example")
-    return [Picture(chosen.name, chosen.name, chosen.read_bytes)] if chosen else []
+    return [Picture(chosen.name, chosen.name, chosen.read_bytes, example=True)] if chosen else []
 
 
 def _ask_all(client: Client, pictures: list[Picture]) -> dict[str, Answer]:
@@ -145,4 +146,7 @@ def _row(picture: Picture, answer: Answer) -> dict[str, Any]:
 
 
 def _probabilities(answer: Answer) -> dict[str, float]:
-    return {} if isinstance(answer, LesionError) else answer["probabilities"]
+    """Return columns of probabilities, whose names are those of no other column, whatever the classes are called."""
+    if isinstance(answer, LesionError):
+        return {}
+    return {f"P({name})": share for name, share in answer["probabilities"].items()}

@@ -9,7 +9,7 @@ from lesion.client import Client
 from lesion.errors import LesionError
 from serve.ui import admin_findings
 from serve.ui.blocks import act, reason
-from serve.ui.problems import guarded
+from serve.ui.problems import advice, guarded, of_the_session
 from serve.ui.session import read, read_bytes
 from serve.ui.words import moment, plain
 
@@ -48,9 +48,9 @@ def _show_image(client: Client, image: dict[str, Any], classes: list[str]) -> No
     try:
         picture = read_bytes(client, f"/quarantine/{sha256}/thumbnail")
     except LesionError as error:
-        if error.status != 404:
+        if of_the_session(error):
             raise
-        st.warning(plain(error.message))
+        st.warning(plain(error.message), title=advice(error).title)  # it can be decided on all the same
     else:
         st.image(picture, width="stretch", alt=f"Image that was uploaded as {given}")
     st.markdown(f"Uploaded as **{plain(given)}**")
@@ -66,7 +66,7 @@ def _show_image(client: Client, image: dict[str, Any], classes: list[str]) -> No
 
 
 @st.dialog("Drop an image")
-@guarded()
+@guarded("drop")
 def drop(client: Client, sha256: str) -> None:
     """Ask why, and refuse an image for good."""
     st.markdown("Its pixels are removed for good, and it is not taken again.")

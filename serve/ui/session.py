@@ -1,8 +1,10 @@
 """What belongs to one browser session: the server, the key of who signed in, and answers that were asked for lately."""
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+import httpx
 import streamlit as st
 
 from lesion.client import Client
@@ -12,12 +14,14 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 ADDRESS = "LESION_API"  # the environment variable with the server's address
 _HEALTH_S, _ANSWER_S, _FILE_S = 2.0, 10.0, 60.0
 _HEALTH_TIMEOUT_S = 5.0
+ROLES = ("viewer", "contributor", "admin")  # each may do what those before it may
+Found = TypeVar("Found")
 
 
 def connect() -> Client:
     """Return this session's client, with the key of who signed in."""
     if "client" not in st.session_state:
-        st.session_state["client"] = Client(os.environ.get(ADDRESS, DEFAULT_ADDRESS))
+        st.session_state["client"] = Client(_address())
     client: Client = st.session_state["client"]
     return client
 
@@ -33,7 +37,7 @@ def sign_in(key: str) -> None:
             "This is no API key: keys are plain letters, digits and signs.", code="key_invalid", status=401
         )
     sign_out()
-    st.session_state["client"] = Client(os.environ.get(ADDRESS, DEFAULT_ADDRESS), key)
+    st.session_state["client"] = Client(_address(), key)
 
 
 def sign_out() -> None:
@@ -43,19 +47,26 @@ def sign_out() -> None:
 
 
 def me(client: Client) -> dict[str, Any]:
-    """Return whom the key belongs to: ``name``, ``role``, and whether the server has ``keys`` at all."""
-    who: dict[str, Any] = read(client, "/me")
+    """Return whom the key belongs to: ``name``, ``role``, and whether the server has ``keys`` at all.
+
+    While the server is away it is who it was, so that a page stays as it is, with the files that were dropped on it.
+    """
+    try:
+        st.session_state["me"] = read(client, "/me")
+    except LesionError as error:
+        if error.code != "server_away" or "me" not in st.session_state:
+            raise
+    who: dict[str, Any] = st.session_state["me"]
     return who
 
 
 def may(client: Client, role: str) -> bool:
     """Say whether who signed in has this role or a higher one."""
-    roles = ("viewer", "contributor", "admin")
-    return roles.index(me(client)["role"]) >= roles.index(role)
+    return ROLES.index(me(client)["role"]) >= ROLES.index(role)
 
 
 def health(client: Client) -> dict[str, Any]:
-    """Return ``/health``, a moment old at most."""
+    """Return ``/health``, a moment old at most; a server that cannot predict now is there for all else."""
     return _health(client.identity, client)
 
 
@@ -74,14 +85,30 @@ def read_bytes(client: Client, path: str, **params: Any) -> bytes:  # noqa: ANN4
     return _bytes(client.identity, health(client)["model_version"], path, params, client)
 
 
-def reachable() -> bool:
-    """Say whether the server answers predictions right now."""
+def in_use(client: Client) -> str | None:
+    """Return the version that was deployed last, which servers follow within seconds."""
+    ledger = read(client, "/deployments")
+    return str(ledger[-1]["version"]) if ledger else None
+
+
+def unless_missing(look: Callable[[], Found]) -> Found | None:
+    """Return what was looked for; None if the server has no such thing."""
+    try:
+        return look()
+    except LesionError as error:
+        if error.status != 404:
+            raise
+        return None
+
+
+def reachable(*, predicting: bool = False) -> bool:
+    """Say whether the server answers right now, or even predicts."""
     refresh()
     try:
-        health(connect())
+        found = health(connect())
     except LesionError:
         return False
-    return True
+    return bool(found["ready"]) or not predicting
 
 
 def refresh() -> None:
@@ -93,8 +120,29 @@ def refresh() -> None:
 # What begins with an underscore is not part of the cache's key.
 @st.cache_data(ttl=_HEALTH_S, max_entries=8, show_spinner=False, scope="session")
 def _health(identity: str, _client: Client) -> dict[str, Any]:
-    answer: dict[str, Any] = _client.call("GET", "/health", timeout=_HEALTH_TIMEOUT_S)
+    try:
+        answer: dict[str, Any] = _client.call("GET", "/health", timeout=_HEALTH_TIMEOUT_S)
+    except LesionError as error:
+        if error.code != "http_error" or (unready := _unready()) is None:
+            raise
+        return unready
     return answer
+
+
+def _unready() -> dict[str, Any] | None:
+    """Return what a server without a ready worker says of itself; None if it is not what answered.
+
+    It is asked again: its answer comes with 503, of which the client keeps an error alone.
+    """
+    try:
+        answer = httpx.get(f"{_address()}/health", timeout=_HEALTH_TIMEOUT_S).json()
+    except (httpx.HTTPError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) and "ledger" in answer else None
+
+
+def _address() -> str:
+    return os.environ.get(ADDRESS, DEFAULT_ADDRESS)
 
 
 @st.cache_data(ttl=_ANSWER_S, max_entries=200, show_spinner=False, scope="session")

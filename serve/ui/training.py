@@ -1,5 +1,6 @@
 """The Upload & Retrain page: labelled images in, a better model out, if it is proved better."""
 
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -7,26 +8,30 @@ import streamlit as st
 
 from lesion.client import Client
 from serve.ui import uploading, watching
-from serve.ui.blocks import START_IT
-from serve.ui.session import keeps_data, may, read, refresh
+from serve.ui.blocks import START_IT, act, show_done
+from serve.ui.charts import SPLITS
+from serve.ui.problems import guarded
+from serve.ui.session import keeps_data, may, read
 from serve.ui.words import estimate, next_retraining, plain
 
-_USES = {"train": "Learn from", "val": "Choose by", "calibration": "Calibrate by", "gate": "Judge by"}
 _OWN = "the model's own"
 
 
 def show(client: Client) -> None:
     """Show the page."""
     st.title("Upload & Retrain")
+    show_done()
     if not keeps_data(client):
         st.info(f"This server keeps no data, so there is nothing to upload to. {START_IT}")
         return
-    uploading.show(client)
+    with guarded("uploading", part=True):
+        uploading.show(client)
     if may(client, "admin"):
-        st.header("Retrain")
-        running = watching.show(client)
-        _show_new_data(client)
-        _ask_for_retraining(client, running)
+        with guarded("retraining", part=True):
+            st.header("Retrain")
+            running = watching.show(client)
+            _show_new_data(client)
+            _ask_for_retraining(client, running)
 
 
 def _show_new_data(client: Client) -> None:
@@ -34,7 +39,8 @@ def _show_new_data(client: Client) -> None:
     fresh = read(client, "/training_data")["next_retrain"]
     st.markdown(plain(next_retraining(fresh)))
     if splits := fresh["splits"]:
-        table = pd.DataFrame({words: splits.get(split, {}) for split, words in _USES.items()}).fillna(0).astype(int)
+        uses = {words.capitalize(): splits[split] for split, words in SPLITS.items() if split in splits}
+        table = pd.DataFrame(uses).fillna(0).astype(int)
         st.dataframe(table.rename_axis("Class"), alt="New images by class and by what they are for")
 
 
@@ -50,9 +56,8 @@ def _ask_for_retraining(client: Client, running: bool) -> None:
         st.caption("Leave these as they are unless you know why not. A smaller batch needs less memory.")
     st.markdown(plain(estimate(read(client, "/retrain_estimate", epochs=epochs))))
     if st.button("Start retraining", type="primary", disabled=running):
-        client.retrain(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate)
-        refresh()
-        st.rerun()
+        chosen = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+        act(partial(client.retrain, **chosen), "The retraining has begun.")
     if running:
         st.caption("There is one retraining at a time.")
 
@@ -60,5 +65,6 @@ def _ask_for_retraining(client: Client, running: bool) -> None:
 def _number(label: str, bounds: list[Any], default: Any, step: Any, form: str) -> Any:  # noqa: ANN401 - int or float
     kind: Any = type(step)  # JSON may write a whole number for either
     low, high = (kind(bound) for bound in bounds)
-    value = None if default is None else kind(default)
+    # What the model was made with may lie outside; left empty, it is what the server takes.
+    value = kind(default) if default is not None and low <= default <= high else None
     return st.number_input(label, low, high, value, step=step, format=form, placeholder=_OWN, width=300)

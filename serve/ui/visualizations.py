@@ -1,12 +1,13 @@
 """The Visualizations page: what the data looks like, each picture with a sentence that its numbers make."""
 
+from statistics import median
 from typing import Any
 
 import pandas as pd
 import streamlit as st
 
 from lesion.client import Client
-from serve.ui import charts, findings
+from serve.ui import charts, findings, many
 from serve.ui.blocks import NO_DATA, START_IT, figure
 from serve.ui.problems import guarded
 from serve.ui.session import keeps_data, read, read_bytes
@@ -30,9 +31,8 @@ def show(client: Client) -> None:
     _show_montage(client, stats)
     left, right = st.columns(2, gap="large")
     with left:
-        found = findings.brightness(stats["brightness"])
-        figure(charts.brightness_boxes(stats["brightness"]), "Brightness", found)
-    with right:
+        _show_brightness(stats["brightness"])
+    with right, guarded("resolutions", part=True):
         _show_resolutions(client, stats)
     _show_sameness(stats)
     _show_uploads(stats)
@@ -49,12 +49,15 @@ def _show_counts(stats: dict[str, Any]) -> None:
 
 
 def _show_classes(stats: dict[str, Any]) -> None:
-    classes = stats["classes"]
+    total = len(stats["classes"])
     st.header("Classes")
-    st.markdown(plain(findings.class_distribution(classes)))
+    st.markdown(plain(findings.class_distribution(stats["classes"])))
+    classes = many.first(stats["classes"], lambda row: row["images"])
+    if len(classes) < total:
+        st.caption(many.cut(len(classes), total, "with the fewest images"))
     left, right = st.columns(2, gap="large")
     left.altair_chart(charts.class_counts(classes), width="stretch", alt="Images of each class by use")
-    right.altair_chart(charts.class_shares(classes), width="stretch", alt="Share of each class")
+    right.altair_chart(charts.class_shares(classes, total), width="stretch", alt="Share of each class")
     rows = [
         {"Class": plain(row["label"]), "Images": f"{row['images']:,}", "Share": f"{row['share']:.1%}"}
         | {words.capitalize(): f"{row['splits'].get(split, 0):,}" for split, words in charts.SPLITS.items()}
@@ -64,7 +67,7 @@ def _show_classes(stats: dict[str, Any]) -> None:
 
 
 @st.fragment
-@guarded()
+@guarded("montage")
 def _show_montage(client: Client, stats: dict[str, Any]) -> None:
     """Show some images of one class, drawn by lot."""
     st.header("Images")
@@ -81,6 +84,13 @@ def _show_montage(client: Client, stats: dict[str, Any]) -> None:
         st.image(picture, width="stretch", alt=f"Images of {label}")
 
 
+def _show_brightness(rows: list[dict[str, Any]]) -> None:
+    middle = median([row["median"] for row in rows if row["images"]] or [0.0])
+    shown = many.first(rows, lambda row: -abs(row["median"] - middle) if row["images"] else 0.0)
+    note = many.cut(len(shown), len(rows), "that are brightest or darkest")
+    figure(charts.brightness_boxes(shown), "Brightness", findings.brightness(rows), note)
+
+
 def _show_resolutions(client: Client, stats: dict[str, Any]) -> None:
     sizes, others = stats["resolutions"], stats["other_resolutions"]
     side = read(client, "/info")["preprocessing"]["size"]
@@ -89,17 +99,27 @@ def _show_resolutions(client: Client, stats: dict[str, Any]) -> None:
 
 def _show_sameness(stats: dict[str, Any]) -> None:
     """Show near-duplicates, and what they did to the split that came with the data."""
-    same, leak = stats["duplicates"], stats["leakage"]
+    classes, same = stats["classes"], stats["duplicates"]
     left, right = st.columns(2, gap="large")
     with left:
-        chart = charts.duplicate_bars(stats["classes"], same["classes"])
-        figure(chart, "Near-duplicates", findings.duplicates(same, stats["images"]))
+        shown = many.first(classes, lambda row: -same["classes"].get(row["label"], 0) / max(1, row["images"]))
+        note = many.cut(len(shown), len(classes), "with the largest share in groups")
+        chart = charts.duplicate_bars(shown, same["classes"])
+        figure(chart, "Near-duplicates", findings.duplicates(same, stats["images"]), note)
     with right:
-        if leak is not None and leak["test_images"]:
-            figure(charts.leakage_bars(leak["per_class"]), "Leakage", findings.leakage(leak))
-        else:
-            st.subheader("Leakage")
-            st.markdown(plain(findings.leakage(leak)))
+        _show_leakage(stats["leakage"], known=stats["leakage_known"])
+
+
+def _show_leakage(leak: dict[str, Any] | None, *, known: bool) -> None:
+    sentence = findings.leakage(leak, known=known)
+    if leak is None or not leak["test_images"]:
+        st.subheader("Leakage")
+        st.markdown(plain(sentence))
+        return
+    classes = leak["per_class"]
+    shown = many.first(list(classes), lambda label: -classes[label]["leaked"] / max(1, classes[label]["test"]))
+    note = many.cut(len(shown), len(classes), "that leak most")
+    figure(charts.leakage_bars({label: classes[label] for label in shown}), "Leakage", sentence, note)
 
 
 def _show_uploads(stats: dict[str, Any]) -> None:

@@ -1,21 +1,21 @@
 """The last retraining: how far it is while it runs, and how it ended."""
 
+from functools import partial
 from typing import Any
 
 import altair as alt
-import pandas as pd
 import streamlit as st
 
 from lesion.client import Client
+from serve.ui.blocks import act
 from serve.ui.charts import colours, high, rows_of
 from serve.ui.problems import guarded
-from serve.ui.reports import show_report
-from serve.ui.session import read_bytes, refresh
+from serve.ui.reports import show_verdict
+from serve.ui.session import in_use, refresh
 from serve.ui.words import moment, outcome, plain, stage
 
-_LOOK_S = 1.0
+_LOOK_S = 2.5
 _PLOT = 160  # pixels
-_JUDGED = ("promoted", "rejected")  # these have the gate's report
 _CURVES = {
     "Loss": {"train/loss": "while learning", "val/loss": "on other images"},
     "Right answers": {"val/acc": "accuracy", "val/f1_macro": "macro-F1"},
@@ -29,12 +29,21 @@ def show(client: Client) -> bool:
         return False
     running = job["finished_at"] is None
     with st.container(border=True):
-        # While it runs, this part alone is drawn again every second.
+        # While it runs, this part alone is drawn again and again.
         st.fragment(_watch, run_every=_LOOK_S if running else None)(client, running)
+        if running and not job["cancel_requested"]:
+            _offer_to_cancel(client, job["job_id"])
     return running
 
 
-@guarded()
+def _offer_to_cancel(client: Client, job_id: str) -> None:
+    with st.popover("Cancel"):
+        st.markdown("What it has learned so far is lost. The model in use stays.")
+        if st.button("Cancel the retraining"):
+            act(partial(client.cancel, job_id), "The retraining is being cancelled.")
+
+
+@guarded("watching")
 def _watch(client: Client, running: bool) -> None:
     job = _last(client)
     if job is None:
@@ -58,12 +67,6 @@ def _show_progress(client: Client, job: dict[str, Any]) -> None:
     st.progress(job["progress"], plain(stage(job)))
     _show_curves(job["metrics"])
     st.caption(f"Asked for by {plain(job['requested_by'])} on {moment(job['created_at'])}.")
-    if not job["cancel_requested"]:
-        with st.popover("Cancel"):
-            st.markdown("What it has learned so far is lost. The model in use stays.")
-            if st.button("Cancel the retraining"):
-                client.cancel(job["job_id"])
-                st.rerun()
 
 
 def _show_curves(metrics: list[dict[str, Any]]) -> None:
@@ -89,27 +92,11 @@ def _show_curves(metrics: list[dict[str, Any]]) -> None:
 def _show_end(client: Client, job: dict[str, Any]) -> None:
     st.subheader("The last retraining")
     say = {"promoted": st.success, "failed": st.error}.get(job["state"], st.info)
-    say(f"{outcome(job)}\n\n{plain(job['reason'])}".rstrip())
+    say(f"{outcome(job, in_use(client))}\n\n{plain(job['reason'])}".rstrip())
     st.caption(
         f"Asked for by {plain(job['requested_by'])} on {moment(job['created_at'])}, ended on "
         f"{moment(job['finished_at'])}."
     )
     with st.expander("How it learned"):
         _show_curves(job["metrics"])
-    if job["state"] in _JUDGED:
-        _show_verdict(client, job)
-
-
-def _show_verdict(client: Client, job: dict[str, Any]) -> None:
-    """Show on what grounds the gate decided, and its report on demand."""
-    checks = (job["verdict"] or {}).get("checks", [])
-    if checks:
-        with st.expander("What was compared"):
-            table = [
-                {"Holds": "yes" if check["passed"] else "no", "Condition": plain(check["sentence"])} for check in checks
-            ]
-            st.table(pd.DataFrame(table).set_index("Holds"))
-    if st.toggle("Show the whole report"):
-        page = read_bytes(client, f"/retrain_jobs/{job['job_id']}/report")
-        st.download_button("Download the report", page, f"gate-{job['job_id']}.html", "text/html", on_click="ignore")
-        show_report(page.decode(), "The report of the decision")
+    show_verdict(client, job)

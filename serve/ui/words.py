@@ -15,6 +15,7 @@ DISCLAIMER = (
 State = Literal["foreign", "unsure", "sure"]
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>$~#|]|:(?=[a-zA-Z]))")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _STAGES = {
     "queued": "Waiting for a free worker",
     "snapshot": "Collecting the images",
@@ -25,7 +26,7 @@ _STAGES = {
     "promote": "Putting the new model to use",
 }
 _OUTCOMES = {
-    "promoted": "The new model was proved better and is in use.",
+    "promoted": "The new model was proved better and was put to use.",
     "rejected": "The new model was not proved better; the model in use stays.",
     "failed": "The retraining failed; the model in use stays.",
     "cancelled": "The retraining was cancelled; the model in use stays.",
@@ -61,6 +62,15 @@ def duration(seconds: float) -> str:
     if minutes < 90:
         return f"about {minutes} minutes"
     return f"about {count(round(minutes / 60), 'hour')}"
+
+
+def span(seconds: float) -> str:
+    """Write how long something has been there, in whole minutes, hours or days."""
+    if seconds < _HOUR_S:
+        return count(int(seconds / _MINUTE_S), "minute")
+    if seconds < 2 * _DAY_S:
+        return count(int(seconds / _HOUR_S), "hour")
+    return count(int(seconds / _DAY_S), "day")
 
 
 def milliseconds(value: float) -> str:
@@ -102,7 +112,8 @@ def prediction(answer: Mapping[str, Any]) -> str:
     if state == "unsure":
         second = list(answer["probabilities"].items())[1:2]
         rival = "".join(f" {name} comes next with {percent(share)}." for name, share in second)
-        return f"I am not sure. {label} is the most probable with {percent(confidence)}.{rival} Ask a person."
+        bound = f"and below {percent(UNSURE)} I call no answer sure"
+        return f"I am not sure. {label} is the most probable with {percent(confidence)}, {bound}.{rival} Ask a person."
     return f"I am {sureness(confidence)} that this is {label}. {frequency(confidence)}"
 
 
@@ -111,7 +122,7 @@ def summary(answers: Sequence[Mapping[str, Any]]) -> str:
     states = [state_of(answer) for answer in answers]
     parts = [f"{count(len(states), 'image')} answered"]
     if unsure := states.count("unsure"):
-        parts.append(f"{unsure:,} of them unsure")
+        parts.append(f"{unsure:,} of them unsure (below {percent(UNSURE)})")
     if foreign := states.count("foreign"):
         parts.append(f"{foreign:,} unlike what the model was trained on")
     return ", ".join(parts) + "."
@@ -126,6 +137,12 @@ def upload_outcome(accepted: int, quarantined: int, rejected: int) -> str:
     if rejected:
         parts.append(f"{rejected:,} refused")
     return ", ".join(parts) + "."
+
+
+def upload_left(sent: int, total: int, *, here: bool) -> str:
+    """Say how far an upload came that did not come to its end, and how to go on, with the files still here or not."""
+    again = "Press the button again: only the rest is sent." if here else "Drop the files again: what was taken is not "
+    return f"{sent:,} of {count(total, 'file')} sent; the rest was not. {again}" + ("" if here else "taken twice.")
 
 
 def next_retraining(fresh: Mapping[str, Any]) -> str:
@@ -157,8 +174,10 @@ def stage(job: Mapping[str, Any]) -> str:
     return f"{words}, {duration(left)} left" if left is not None else words
 
 
-def outcome(job: Mapping[str, Any]) -> str:
-    """Say how a retraining ended."""
+def outcome(job: Mapping[str, Any], in_use: str | None = None) -> str:
+    """Say how a retraining ended, and whether its model is the one in use: others may have followed it."""
+    if job["state"] == "promoted" and job["version"] == in_use:
+        return "The new model was proved better and is in use."
     words: str = _OUTCOMES.get(job["state"], job["state"])
     return words
 
@@ -182,8 +201,10 @@ def spreadsheet(rows: Sequence[Mapping[str, Any]]) -> bytes:
     columns = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(columns)
-    for row in rows:
-        cells = ("" if row.get(name) is None else row[name] for name in columns)
-        writer.writerow(f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell for cell in cells)
+    writer.writerow(map(_cell, columns))
+    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
     return text.getvalue().encode("utf-8-sig")
+
+
+def _cell(value: object) -> object:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
