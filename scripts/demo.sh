@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # The whole of Lesion on a machine that has only Python: installs, makes phantoms, trains, evaluates, reports, serves.
+# It sends one image, checks the answer and the page, and goes once round the loop: uploads, retrains, lets the gate
+# decide, swaps.
 #   bash scripts/demo.sh           leaves the API, its retraining worker and the web page running, prints the addresses
-#   bash scripts/demo.sh --check   sends one image, checks the answer and the page, goes once round the loop (uploads,
-#                                  retrains, lets the gate decide, swaps), stops everything
+#   bash scripts/demo.sh --check   stops everything again
 # PORT and PAGE_PORT say where the API and the page listen (8000 and 8501).
 set -euo pipefail
 check=false
@@ -50,10 +51,14 @@ python scripts/request.py "http://127.0.0.1:$port" "$image" --wait 120 || { tail
 python scripts/check_page.py "http://127.0.0.1:$page_port" --wait 60 --process "$page" || { tail -n 20 "$run/page.log" >&2; exit 1; }
 echo "Trained, evaluated and served in $((SECONDS - started)) s after the install. Report: $run/report.html"
 
-if $check; then
-    looped=$SECONDS
+once_round() {
+    local began=$SECONDS
     python scripts/demo_loop.py "http://127.0.0.1:$port" data/phantom_low_field || { tail -n 40 "$run/server.log" >&2; exit 1; }
-    echo "Once round the loop in $((SECONDS - looped)) s."
+    echo "Once round the loop in $((SECONDS - began)) s."
+}
+
+if $check; then
+    once_round
     stop
     trap - EXIT
     for _ in $(seq 50); do alive || break; sleep 0.2; done
@@ -66,4 +71,6 @@ else
     trap - EXIT
     echo "The web page is at http://127.0.0.1:$page_port, the API at http://127.0.0.1:$port (try /info)."
     echo "Stop both with: kill -- -$page -$server"
+    echo "The loop now goes round once, which fills every tab of the page (Ctrl-C leaves it at that):"
+    once_round
 fi

@@ -115,3 +115,35 @@ def test_a_rollback_says_what_was_seen(address: str) -> None:
         assert client.rollback("worse", expected=6)["id"] == 7
         client.rollback("worse still")
     assert Stand.bodies == [{"reason": "worse", "expected": 6}, {"reason": "worse still", "expected": None}]
+
+
+HEALTH = {"ready": False, "model_version": "a" * 12}
+
+
+def answered(monkeypatch: pytest.MonkeyPatch, status: int, body: str) -> Client:
+    """A client whose server answers everything alike."""
+    client = Client("http://127.0.0.1:9")
+    transport = httpx.MockTransport(lambda request: httpx.Response(status, text=body))
+    monkeypatch.setattr(client, "_http", httpx.Client(base_url="http://127.0.0.1:9", transport=transport))
+    return client
+
+
+@pytest.mark.parametrize("status", [200, 503])
+def test_health_is_told_of_a_server_that_cannot_predict_as_well(monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    with answered(monkeypatch, status, json.dumps(HEALTH)) as client:
+        assert client.health() == HEALTH
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code"),
+    [
+        (503, "<html>Bad gateway</html>", "http_error"),
+        (503, json.dumps({"detail": "Full.", "code": "server_busy"}), "server_busy"),
+        (500, json.dumps(HEALTH), "http_error"),
+        (200, "<html>Sign in</html>", "answer_not_understood"),
+    ],
+)
+def test_what_is_no_health_is_refused(monkeypatch: pytest.MonkeyPatch, status: int, body: str, code: str) -> None:
+    with answered(monkeypatch, status, body) as client, pytest.raises(LesionError) as caught:
+        client.health()
+    assert caught.value.code == code

@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import httpx
 import streamlit as st
 
 from lesion.client import Client
@@ -120,25 +119,7 @@ def refresh() -> None:
 # What begins with an underscore is not part of the cache's key.
 @st.cache_data(ttl=_HEALTH_S, max_entries=8, show_spinner=False, scope="session")
 def _health(identity: str, _client: Client) -> dict[str, Any]:
-    try:
-        answer: dict[str, Any] = _client.call("GET", "/health", timeout=_HEALTH_TIMEOUT_S)
-    except LesionError as error:
-        if error.code != "http_error" or (unready := _unready()) is None:
-            raise
-        return unready
-    return answer
-
-
-def _unready() -> dict[str, Any] | None:
-    """Return what a server without a ready worker says of itself; None if it is not what answered.
-
-    It is asked again: its answer comes with 503, of which the client keeps an error alone.
-    """
-    try:
-        answer = httpx.get(f"{_address()}/health", timeout=_HEALTH_TIMEOUT_S).json()
-    except (httpx.HTTPError, ValueError):
-        return None
-    return answer if isinstance(answer, dict) and "ledger" in answer else None
+    return _client.health(_HEALTH_TIMEOUT_S)
 
 
 def _address() -> str:

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from http import HTTPStatus
 from typing import Any, Self, TypeVar
 
 import httpx
@@ -47,11 +48,7 @@ class Client:
                 (``server_away``), takes too long (``timed_out``), or what answers is something else
                 (``answer_not_understood``).
         """
-        response = self._send(method, path, **request)
-        try:
-            return response.json() if response.content else None
-        except ValueError as error:
-            raise self._not_understood(method, path, "it is no JSON") from error
+        return self._json(self._send(method, path, **request))
 
     def download(self, path: str, **params: Any) -> bytes:  # noqa: ANN401 - query parameters
         """Return the file that is at a path.
@@ -63,8 +60,12 @@ class Client:
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:  # noqa: ANN401 - httpx's arguments
         """Send one request and return its answer if it is a good one."""
+        return self._good(self._exchange(method, path, **request))
+
+    def _exchange(self, method: str, path: str, **request: Any) -> httpx.Response:  # noqa: ANN401 - httpx's arguments
+        """Send one request and return its answer, whatever it is."""
         try:
-            response = self._http.request(method, path, **request)
+            return self._http.request(method, path, **request)
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:  # it was reached: it is slow, not away
             raise LesionError(
                 f"The server at {self._http.base_url} took too long over {method} {path}.", code="timed_out", status=504
@@ -75,14 +76,25 @@ class Client:
             ) from error
         except httpx.DecodingError as error:
             raise self._not_understood(method, path, str(error)) from error
+
+    def _good(self, response: httpx.Response) -> httpx.Response:
+        """Return a good answer; raise what any other says."""
         if response.is_success:
             return response
         try:
             problem = response.json()
             raise LesionError(problem["detail"], code=problem["code"], status=response.status_code)
         except (ValueError, KeyError, TypeError):
-            sentence = f"{method} {path} was answered {response.status_code}."
+            asked = response.request
+            sentence = f"{asked.method} {asked.url.path} was answered {response.status_code}."
             raise LesionError(sentence, code="http_error", status=response.status_code) from None
+
+    def _json(self, response: httpx.Response) -> Any:  # noqa: ANN401 - JSON's values
+        try:
+            return response.json() if response.content else None
+        except ValueError as error:
+            asked = response.request
+            raise self._not_understood(asked.method, asked.url.path, "it is no JSON") from error
 
     def _not_understood(self, method: str, path: str, why: str) -> LesionError:
         return LesionError(
@@ -92,12 +104,27 @@ class Client:
             status=502,
         )
 
+    def health(self, timeout: float | None = None) -> dict[str, Any]:
+        """Return what the server says of itself, also when it cannot predict now, which it answers with 503.
+
+        Args:
+            timeout: Seconds for the answer; those of every request when None.
+
+        Raises:
+            LesionError: As for ``call``.
+        """
+        limits = {} if timeout is None else {"timeout": timeout}
+        response = self._exchange("GET", "/health", **limits)
+        unready = response.status_code == HTTPStatus.SERVICE_UNAVAILABLE and _is_health(response)
+        found: dict[str, Any] = self._json(response if unready else self._good(response))
+        return found
+
     def wait_ready(self, seconds: float = 120.0) -> dict[str, Any]:
         """Wait until predictions are answered and return ``/health``."""
 
         def ready() -> dict[str, Any] | None:
             try:
-                health: dict[str, Any] = self.call("GET", "/health")
+                health = self.health()
             except LesionError:
                 return None
             return health if health["ready"] else None
@@ -209,3 +236,11 @@ def _wait(look: Callable[[], Result | None], seconds: float, what: str) -> Resul
             raise LesionError(f"Waited {seconds:g} s for {what}.", code="timed_out", status=504)
         time.sleep(_POLL_S)
     return found
+
+
+def _is_health(response: httpx.Response) -> bool:
+    try:
+        answer = response.json()
+    except ValueError:
+        return False
+    return isinstance(answer, dict) and "ready" in answer
