@@ -4,23 +4,24 @@ Settings are Hydra's (configs/train.yaml); -m sweeps: python scripts/train.py -m
 """
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages for torch on a CPU; read when torch is imported
 
 import hydra
 from omegaconf import DictConfig
 
-from lesion.cli import errors_for_people
+from lesion.cli import errors_for_people, run_with_hydra
 from lesion.training.run import train
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Run one training and return what a sweep ranks by."""
-    with errors_for_people():
+    with errors_for_people(Path(cfg.paths.output) / "checkpoints" / "last.ckpt"):
         metrics, _ = train(cfg)
         return metrics.get(cfg.optimized_metric)
 
 
 if __name__ == "__main__":
-    main()
+    run_with_hydra(main)

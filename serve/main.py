@@ -10,6 +10,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from uvicorn.config import LOG_LEVELS
+
 from lesion.cli import latest_bundle
 from lesion.errors import ConfigError, LesionError
 from lesion.loop.judging import IntakeSettings
@@ -17,10 +19,11 @@ from lesion.loop.keys import any_usable
 from lesion.loop.registry import Registry
 from lesion.loop.storage import Storage
 from serve.access import check_address
+from serve.address import usable_address
 from serve.api import end_with_parent
 from serve.champion import own_connections
 from serve.companion import Companion
-from serve.server import create_server
+from serve.server import Server, create_server
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +60,9 @@ def serve(
         The exit status: 0 after SIGTERM or SIGINT, 1 when the server failed, 2 when it was refused to start.
     """
     try:
+        usable_address(host, port)
+        if log_level not in LOG_LEVELS:
+            raise ConfigError(f"log_level={log_level} is unknown. Use one of {', '.join(LOG_LEVELS)}.")
         empty, keys = (False, False) if storage is None else _look(storage)
         check_address(host, keys, bool((access or {}).get("open_access")))
         if storage is not None and empty:
@@ -65,8 +71,7 @@ def serve(
             bundle = bundle or str(latest_bundle())
         made = create_server(bundle, storage, **server, access=access, intake=intake)
         with Companion(storage, worker_settings) if worker and storage and _is_local(storage) else nullcontext():
-            print(f"Serving {made.bundle.name} {made.bundle.version} on http://{host}:{port}", flush=True)
-            made.run(host, port, log_level, access_log=access_log)
+            made.run(host, port, log_level, lambda: _say(made, f"http://{host}:{port}"), access_log=access_log)
     except LesionError as error:
         print(f"{error.code}: {error.message}", file=sys.stderr)
         return 2
@@ -93,6 +98,12 @@ def import_first(storage: Storage, bundle: Path) -> None:
         except BrokenProcessPool as error:
             raise ConfigError("The import was killed. Start again; it goes on.", code="import_failed") from error
     print(f"Imported {facts['images']:,} images; {facts['version']} is the champion.", flush=True)
+
+
+def _say(server: Server, address: str) -> None:
+    print(f"Serving {server.bundle.name} {server.bundle.version} on {address}", flush=True)
+    if server.storage is None:
+        print("Uploads and retraining are off: nothing is stored. storage=local turns them on.", flush=True)
 
 
 def _look(storage: Storage) -> tuple[bool, bool]:

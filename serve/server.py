@@ -7,12 +7,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from multiprocessing.managers import SyncManager
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import litserve
 from fastapi import FastAPI
@@ -30,6 +30,7 @@ from lesion.loop.zips import ZipLimits
 from lesion.model.bundle import Bundle
 from lesion.model.engines import Precision, has_gpu
 from serve.access import Access
+from serve.address import usable_address
 from serve.api import PredictAPI, end_with_parent
 from serve.board import Board
 from serve.champion import open_champion, open_given
@@ -48,7 +49,6 @@ _MONITOR_S = 0.25
 _RESTART_PAUSE_S = 2.0  # before a worker that never became ready is started again
 _DRAIN_S = 10  # how long requests may still be answered at shutdown
 UPLOAD_PATH = "/upload_training_data"
-_HOSTS = {"localhost": "127.0.0.1"}
 
 
 def create_server(
@@ -112,19 +112,24 @@ def create_server(
     if device == "cuda" and not check_cuda_with_nvidia_smi():
         raise ConfigError("device=cuda: nvidia-smi names no GPU here. Use device=cpu.")
     workers = workers or (2 if device == "cuda" else available_cores())
-    numbers = {
-        "threads": threads,
-        "workers": workers,
-        "queue_size": queue_size,
-        "request_timeout": request_timeout,
-        "max_batch_size": max_batch_size,
-        "max_body_bytes": max_body_bytes,
-        "max_upload_bytes": max_upload_bytes,
-    }
-    for name, value in numbers.items():
-        if value <= 0:
-            raise ConfigError(f"{name}={value} must be more than 0.")
-    if not 0 <= batch_timeout < request_timeout:
+    if precision not in get_args(Precision):
+        raise ConfigError(f"precision={precision!r} is unknown. Use {', '.join(get_args(Precision))}.")
+    _check_numbers(
+        int,
+        threads=threads,
+        workers=workers,
+        api_processes=1 if api_processes is None else api_processes,
+        queue_size=queue_size,
+        max_batch_size=max_batch_size,
+        max_body_bytes=max_body_bytes,
+        max_upload_bytes=max_upload_bytes,
+        max_held_bytes=max_held_bytes,
+        max_image_bytes=max_image_bytes,
+        max_pixels=max_pixels,
+        min_side=min_side,
+    )
+    _check_numbers((int, float), request_timeout=request_timeout, start_timeout=start_timeout)
+    if not isinstance(batch_timeout, int | float) or not 0 <= batch_timeout < request_timeout:
         raise ConfigError(f"batch_timeout={batch_timeout} must lie between 0 and request_timeout={request_timeout}.")
     api = PredictAPI(
         opened.path,
@@ -159,6 +164,12 @@ def create_server(
         access=access or {},
         intake=intake or IntakeSettings(),
     )
+
+
+def _check_numbers(kind: type | tuple[type, ...], **settings: object) -> None:
+    for name, value in settings.items():
+        if not isinstance(value, kind) or isinstance(value, bool) or not value > 0:  # type: ignore[operator]
+            raise ConfigError(f"{name}={value} must be a {'whole ' if kind is int else ''}number, more than 0.")
 
 
 class Server(litserve.LitServer):  # type: ignore[misc]
@@ -206,6 +217,7 @@ class Server(litserve.LitServer):  # type: ignore[misc]
         self.intake_settings = intake
         self.failed = False
         self._stopping = False
+        self._serving: Callable[[], None] = lambda: None
         super().__init__(
             api,
             accelerator=accelerator,
@@ -261,22 +273,29 @@ class Server(litserve.LitServer):  # type: ignore[misc]
             finally:
                 watch.cancel()
 
-    def run(self, host: str = "127.0.0.1", port: int = 8000, log_level: str = "warning", **uvicorn: object) -> None:
+    def run(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        log_level: str = "warning",
+        serving: Callable[[], None] = lambda: None,
+        **uvicorn: object,
+    ) -> None:
         """Serve until SIGTERM or SIGINT, or until ``failed``; leaves no process behind.
 
         Args:
             host: ``127.0.0.1``, ``0.0.0.0`` or ``::``.
             port: 1024 to 65535.
             log_level: As uvicorn names it.
+            serving: Called once every worker has loaded and the API processes are started.
             **uvicorn: Further settings of uvicorn.
 
         Raises:
             ConfigError: The address cannot be used.
             BundleError: The workers could not load the bundle.
         """
-        host = _HOSTS.get(host, host)
-        if host not in ("127.0.0.1", "0.0.0.0", "::") or not 1024 <= port <= 65535:  # noqa: S104
-            raise ConfigError(f"host={host} port={port}: use 127.0.0.1, 0.0.0.0 or ::, and a port from 1024 to 65535.")
+        host, port = usable_address(host, port)
+        self._serving = serving
         return_large_blocks()
         parent = os.getpid()
 
@@ -345,6 +364,7 @@ class Server(litserve.LitServer):  # type: ignore[misc]
 
     def _start_worker_monitoring(self, manager: SyncManager, uvicorn_workers: dict[int, BaseProcess]) -> None:
         super()._start_worker_monitoring(manager, uvicorn_workers)
+        self._serving()
 
         def watch() -> None:
             while not self._stopping:

@@ -126,6 +126,7 @@ def test_sealed_files_can_be_read_by_other_users(bundle: Path) -> None:
         (FACTS | {"classes": [["one"], ["two"]]}, "bundle_facts_invalid"),
         (FACTS | {"calibration": {"temperature": 0}}, "bundle_facts_invalid"),
         (FACTS | {"calibration": {"temperature": True}}, "bundle_facts_invalid"),
+        (FACTS | {"calibration": {"temperature": 10**400}}, "bundle_facts_invalid"),  # no float can hold it
         (FACTS | {"preprocessing": {"size": SIZE, "fit": "squeeze"}}, "bundle_facts_invalid"),
         (FACTS | {"preprocessing": {"size": 32}}, "bundle_file_invalid"),  # the golden images have another size
         (FACTS | {"classes": ["one", "two"]}, "bundle_file_invalid"),  # the golden answers have three classes

@@ -1,5 +1,6 @@
 """Fine-tuning: it learns, it repeats, it goes on where it stopped."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -128,6 +129,28 @@ def test_label_smoothing_is_applied_once_with_mixup() -> None:
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=r"model\."):
         make_model(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"optimizer": "foo"}, "model.optimizer=foo cannot be used"),
+        ({"scheduler": "foo"}, "model.scheduler=foo"),
+        ({"scheduler": "plateau"}, "model.scheduler=plateau is no schedule of steps"),
+        ({"class_weights": "even"}, "model.class_weights=even must be balanced, null, or a list of 2 numbers"),
+        ({"class_weights": [1.0, 2.0, 3.0]}, "a list of 2 numbers"),
+        ({"class_weights": [1.0, -2.0]}, "a list of 2 numbers"),
+        ({"seed": -1}, "model.seed=-1 must be a whole number from 0 to 4294967295"),
+        ({"seed": 1.5}, "model.seed=1.5"),
+    ],
+)
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        make_model(**settings)
+
+
+def test_classes_can_be_weighed_by_hand() -> None:
+    assert make_model(class_weights=[1.0, 3.0]).class_weights.tolist() == [1.0, 3.0]
 
 
 def test_one_class_is_refused() -> None:

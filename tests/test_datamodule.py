@@ -231,5 +231,26 @@ def test_settings_that_cannot_work_are_refused(root):
         make(root, batch_size=1)
     with pytest.raises(DataError, match=r"data\.fractions"):
         make(root, fractions={"train": 0.9, "test": 0.9})
+    with pytest.raises(ConfigError, match=r"data\.seed=-1 must be a whole number"):
+        make(root, seed=-1)
+    with pytest.raises(ConfigError, match=r"data\.split_seed=x must be a whole number"):
+        make(root, split_seed="x")
     with pytest.raises(ConfigError, match=r"preprocessing\.fit"):
         make(root, fit="squeeze")
+
+
+@pytest.mark.parametrize("empty", ["val", "calibration", "test"])
+def test_a_split_without_images_is_refused(root, tmp_path, empty):
+    fractions = {name: 0.0 if name == empty else 0.25 for name in ("val", "calibration", "test")}
+    fractions["train"] = 1 - sum(fractions.values())
+    with pytest.raises(ConfigError, match=f"There are no images for {empty}\\. .*data\\.fractions"):
+        make(root, fractions=fractions)
+    whole = make(root).manifest
+    manifest = whole.resplit("grouped", fractions, 0).save(tmp_path / "m.parquet")
+    with pytest.raises(ConfigError, match=f"There are no images for {empty}"):
+        make(root, manifest=manifest)
+
+
+def test_a_share_that_the_folders_bring_may_be_zero(root):
+    shares = {"train": 0.5, "val": 0.25, "calibration": 0.25, "test": 0.0}
+    assert len(make(root, split="folder", fractions=shares).dataset("test")) == 4

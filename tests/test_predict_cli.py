@@ -1,6 +1,7 @@
 """``scripts/predict.py``: what it takes, what it writes, and how it ends."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -44,6 +45,8 @@ def folder(tmp_path: Path) -> Path:
         path.write_bytes(encode(gradient(), {".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}[path.suffix]))
     (folder / "notes.txt").write_text("not an image, and not named like one")
     (folder / ".hidden.png").write_bytes(b"")
+    (folder / "__MACOSX").mkdir()
+    (folder / "__MACOSX" / "a.jpg").write_bytes(b"")
     (folder / "sub" / "loop").symlink_to(folder)
     return folder
 
@@ -137,6 +140,57 @@ def test_overlays_are_written_under_names_of_their_own(predict: Command, folder:
     for path in named:
         with Image.open(path) as picture:
             picture.verify()
+
+
+def test_a_folder_that_overlays_cannot_be_written_to_is_refused_first(
+    predict: Command, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for target in (tmp_path / "taken", Path("/proc/overlays")):
+        with pytest.raises(SystemExit) as caught:
+            predict(str(folder), "--json", "--overlay", str(target))
+        assert caught.value.code == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith(f"error (config_invalid): --overlay {target} cannot be written to: ")
+
+
+@pytest.mark.parametrize("form", ["--json", None])
+def test_answers_survive_a_disk_that_fills_up(
+    predict: Command, folder: Path, tmp_path: Path, form: str | None,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "200")
+    written = []
+    whole = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if written:
+            whole(path, content[:10])
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        written.append(path)
+        return whole(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(SystemExit) as caught:
+        predict(str(folder), *([form] if form else []), "--overlay", str(tmp_path / "o"))
+    captured = capsys.readouterr()
+    assert caught.value.code == 2
+    assert captured.err.startswith("error (file_refused): ")
+    assert "No space left on device" in captured.err
+    shown = [json.loads(line)["file"] for line in captured.out.splitlines()] if form else [captured.out]
+    assert all(any(Path(name).name in text for text in shown) for name in NAMES)
+    assert len(list((tmp_path / "o").iterdir())) == 1
+
+
+def test_a_full_output_is_said_and_nothing_else(bundle_path: Path, folder: Path) -> None:
+    command = f"{sys.executable} {SCRIPT} {folder} --json --bundle {bundle_path} --device cpu > /dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120, check=False, text=True)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "error (file_refused): A file or the output cannot be read or written: No space left on device. Name another "
+        "place, or make room or rights there, and try again."
+    ]
 
 
 def test_overlay_names_are_safe_and_stable() -> None:

@@ -80,6 +80,36 @@ def test_a_folder_without_images_beside_the_splits_is_ignored(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "split"),
+    [("train_set", "train"), ("training_set", "train"), ("Train ", "train"), ("Test set", "test"),
+     ("testing_set", "test"), ("validation_set", "val"), ("val-set", "val"), ("devset", "val")],
+)  # fmt: skip
+def test_split_folders_go_by_many_names(tmp_path, name, split):
+    touch(tmp_path, f"{name}/a/1.jpg", f"{name}/b/2.jpg")
+    assert [row[1:3] for row in rows(scan_folders(tmp_path))] == [("a", split), ("b", split)]
+
+
+def test_images_of_a_split_without_class_folders_are_named(tmp_path, caplog):
+    touch(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "test/3.jpg")
+    assert len(scan_folders(tmp_path)) == 2
+    [record] = caplog.records
+    assert record.getMessage() == f"left out: 1 images in no class folder, such as {tmp_path}/test/3.jpg"
+
+
+def test_an_archivers_folder_is_skipped_at_any_depth(tmp_path, caplog):
+    touch(tmp_path, "a/1.jpg", "b/2.jpg", "a/__MACOSX/3.jpg", "__MACOSX/a/4.jpg", "__MACOSX/c/5.jpg")
+    assert [row[0] for row in rows(scan_folders(tmp_path))] == ["a/1.jpg", "b/2.jpg"]
+    assert not caplog.records
+
+
+def test_folders_inside_classes_that_differ_are_part_of_them(tmp_path):
+    touch(tmp_path, "a/p1/1.jpg", "a/p2/2.jpg", "b/p3/3.jpg", "b/p4/4.jpg", "c/one/5.jpg")
+    assert scan_folders(tmp_path)["label"].tolist() == ["a", "a", "b", "b", "c"]
+    touch(tmp_path / "same", "x/images/1.jpg", "y/images/2.jpg")
+    assert scan_folders(tmp_path / "same")["label"].tolist() == ["x", "y"]
+
+
+@pytest.mark.parametrize(
     ("files", "words"),
     [
         ((), "0 classes"),
@@ -88,6 +118,12 @@ def test_a_folder_without_images_beside_the_splits_is_ignored(tmp_path):
         (("a/1.jpg", "b/2.jpg", "empty/readme.txt"), "without a single image: empty"),
         (("train/a/1.jpg", "train/b/2.jpg", "test/c/x.txt"), "without a single image: c"),
         (("train/a/1.jpg", "test/b/2.jpg", "glioma/3.jpg"), "mixes split folders with others (glioma)"),
+        (("dataset/a/1.jpg", "dataset/b/2.jpg"), "/dataset?"),
+        (("d/train/a/1.jpg", "d/train/b/2.jpg", "d/test/a/3.jpg"), "which has several (test, train): did you mean"),
+        (("x1/a/1.jpg", "x1/b/2.jpg", "x2/a/3.jpg", "x2/b/4.jpg"), "(x1, x2) has the same folders (a, b)"),
+        (("train/Glioma/1.jpg", "test/glioma/2.jpg"), "the labels 'Glioma' and 'glioma', which differ only in case"),
+        (("a/1.jpg", "a /2.jpg"), "the labels 'a' and 'a '"),
+        (("\u00e9/1.jpg", "e\u0301/2.jpg"), "or the encoding of accents"),
     ],
 )
 def test_unusable_folders_are_refused(tmp_path, files, words):
@@ -191,6 +227,8 @@ def test_csv_with_a_group_pattern(leaves):
         ("image_id,label\n1.jpg,0\n/etc/passwd,4\n", "outside its folder: /etc/passwd"),
         ("image_id,label\n1.jpg,0\n../names.json,4\n", "outside its folder: img/../names.json"),
         ("image_id,label\n1.jpg,0\n1.jpg,4\n1.jpg,4\n", "one image two labels or groups: img/1.jpg."),
+        ("image_id,label\n1.jpg,0\n2.jpg,  \n", "row without 'label': 2.jpg"),
+        (f"image_id,label\n1.jpg,0\n{'x' * 5000}.jpg,4\n", "1 files that are not there, the first: img/xxx"),
         ("image_id,label\n1.jpg,0\n2.jpg,3\n", "labels without a name in 'names.json': 3"),
     ],
 )
@@ -198,6 +236,24 @@ def test_unusable_tables_are_refused(leaves, text, words):
     with pytest.raises(DataError) as error:
         scan_csv(leaves, write_csv(leaves, text), images="img", label_names="names.json")
     assert words in error.value.message
+
+
+def test_cells_of_a_table_are_stripped(leaves):
+    csv = write_csv(leaves, "image_id , label\n1.jpg , a\n 2.jpg,a \n3.jpg,b\n")
+    assert scan_csv(leaves, csv, images="img")["label"].tolist() == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize("columns", [{"group_column": "label"}, {"label_column": "image_id"}])
+def test_a_column_that_shall_be_two_things_is_refused(leaves, columns):
+    csv = write_csv(leaves, "image_id,label\n1.jpg,0\n2.jpg,4\n")
+    with pytest.raises(DataError, match="cannot be two things"):
+        scan_csv(leaves, csv, images="img", **columns)
+
+
+def test_labels_of_nearly_one_name_are_refused(leaves):
+    csv = write_csv(leaves, "image_id,label\n1.jpg,Blight\n2.jpg,blight\n3.jpg,x\n")
+    with pytest.raises(DataError, match="the labels 'Blight' and 'blight'"):
+        scan_csv(leaves, csv, images="img")
 
 
 @pytest.mark.parametrize("names", ["", "[1]", '{"0": 1}', "{"])

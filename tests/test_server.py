@@ -494,6 +494,12 @@ def test_nothing_is_left_when_a_process_is_killed(bundle_path: Path, victim: str
     [
         (["bundle=/nowhere"], "bundle_missing"),
         (["port=80"], "1024"),
+        (["port=abc"], "port=abc"),
+        (["log_level=foo"], "log_level=foo is unknown. Use one of critical, error,"),
+        (["server.threads=abc"], "threads=abc must be a whole number, more than 0."),
+        (["server.workers=1.5"], "workers=1.5 must be a whole number"),
+        (["server.batch_timeout=abc"], "batch_timeout=abc"),
+        (["server.precision=foo"], "precision='foo' is unknown. Use auto, f32, bf16, f16."),
         (["host=example.org"], "host"),
         (["server.workers=-1"], "workers"),
         (["server.device=tpu"], "tpu"),
@@ -516,8 +522,18 @@ def test_a_port_in_use_is_refused(server: ServerProcess, bundle_path: Path) -> N
         [sys.executable, str(SCRIPT), f"bundle={bundle_path}", f"port={server.port}"],
         capture_output=True, timeout=60, check=False, text=True,
     )  # fmt: skip
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
+    assert done.returncode == 2
+    assert done.stdout == ""
+    [sentence] = done.stderr.splitlines()
+    assert sentence.startswith(f"port_taken: port {server.port} is taken by another program")
+    assert sentence.endswith(f"port={server.port + 1}.")
+
+
+def test_a_server_that_serves_says_so_and_what_is_off(server: ServerProcess) -> None:
+    words = server.output()
+    assert f"on http://127.0.0.1:{server.port}\nUploads and retraining are off" in words
+    assert words.count("Serving ") == 1
+    assert "storage=local turns them on." in words
 
 
 def test_workers_that_cannot_load_end_the_server(bundle_path: Path, tmp_path: Path) -> None:

@@ -65,8 +65,12 @@ def test_four_groups_a_class_are_enough_for_four_splits(size):
 
 def test_three_images_a_class_are_not_enough():
     labels = np.repeat([0, 1], 3)
-    with pytest.raises(DataError, match="no image of 2 of 2 classes"):
+    with pytest.raises(DataError, match=r"no image of 2 of 2 classes \(0, 1\)"):
         split_groups(labels, np.arange(6), FRACTIONS, 0)
+    with pytest.raises(DataError, match=r"no image of 2 of 2 classes \(blight, rust\)"):
+        split_groups(labels, np.arange(6), FRACTIONS, 0, ["blight", "rust"])
+    with pytest.raises(DataError, match=r"7 of 7 classes \(a, b, c, d, e and 2 more\)"):
+        split_groups(np.arange(7), np.arange(7), FRACTIONS, 0, "abcdefg")
     without = {"train": 0.7, "val": 0.15, "calibration": 0.0, "test": 0.15}
     splits = split_groups(labels, np.arange(6), without, 0)
     assert counts(splits) == {"train": 2, "val": 2, "calibration": 0, "test": 2}

@@ -2,21 +2,30 @@
 
 import json
 import logging
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import Run
+import torch
+from conftest import PHANTOMS, REPOSITORY, TINY, Run
 from omegaconf import DictConfig
+from serving import eventually
 
 from lesion.data.manifest import Manifest
 from lesion.errors import ConfigError
 from lesion.model.bundle import Bundle
+from lesion.model.classifier import ImageClassifier
 from lesion.model.predictor import Predictor
 from lesion.training.lineage import git_commit
+from lesion.training.packaging import as_words
 from lesion.training.progress import clock
+from lesion.training.resuming import check_checkpoint
 from lesion.training.run import fit, train
 
 
@@ -60,7 +69,20 @@ def test_bundle_says_what_it_is(run: Run) -> None:
     card = (run.bundle_path / "MODEL_CARD.md").read_text()
     assert "RANDOM INITIAL WEIGHTS" in card
     assert manifest.fingerprint[:12] in card
-    assert all(f"| {name} |" in card for name in manifest.classes)
+    assert all(f"| {as_words(name)} |" in card for name in manifest.classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("glioma", "glioma"),
+        ("a|b\n# c", r"a\|b # c"),
+        ("<img src=x onerror=y> & *[x](y)*", r"&lt;img src=x onerror=y&gt; &amp; \*\[x\](y)\*"),
+        ("no_tumor `x` \\", r"no\_tumor \`x\` \\"),
+    ],
+)
+def test_names_stand_in_the_card_as_they_are(name: str, shown: str) -> None:
+    assert as_words(name) == shown
 
 
 def test_no_patient_stands_on_two_sides(run: Run) -> None:
@@ -81,6 +103,88 @@ def test_missing_checkpoint_is_refused(tiny_config: Callable[..., DictConfig], r
     cfg = tiny_config(tmp_path, f"resume={tmp_path}/none.ckpt")
     with pytest.raises(ConfigError, match=r"none\.ckpt.*does not exist"):
         fit(cfg, run.objects["datamodule"])
+
+
+def not_whole(path: Path, content: bytes) -> None:
+    path.write_bytes(content[: len(content) // 2])
+
+
+def empty(path: Path, content: bytes) -> None:
+    path.write_bytes(b"")
+
+
+def weights_alone(path: Path, content: bytes) -> None:
+    torch.save({"state_dict": torch.load(path, weights_only=True)["state_dict"]}, path)
+
+
+def code(path: Path, content: bytes) -> None:
+    torch.save({"state_dict": print}, path)
+
+
+@pytest.mark.parametrize("change", [not_whole, empty, weights_alone, code])
+def test_what_is_no_whole_checkpoint_is_refused(
+    tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path, change: Callable[[Path, bytes], None]
+) -> None:
+    last = shutil.copy(run.output / "checkpoints" / "last.ckpt", tmp_path / "last.ckpt")
+    change(last, last.read_bytes())
+    with pytest.raises(ConfigError, match=r"last\.ckpt' is not a checkpoint .*, or it is not whole"):
+        fit(tiny_config(tmp_path, f"resume={last}"), run.objects["datamodule"])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("trainer.max_epochs=1", "has 2 epochs behind it, more than trainer.max_epochs=1"),
+        ("model.backbone=resnet18", "its backbone is mobilenetv2_035, this run's is resnet18"),
+        ("model.optimizer=adamw", "its optimizer is sgd, this run's is adamw"),
+        ("model.scheduler=null", "its scheduler is cosine, this run's is None"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path, override: str, words: str
+) -> None:
+    cfg = tiny_config(tmp_path, f"resume={run.output}/checkpoints/last.ckpt", override)
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        fit(cfg, run.objects["datamodule"])
+
+
+def test_a_checkpoint_of_other_classes_is_refused(run: Run) -> None:
+    classes = ["aaa", *run.objects["datamodule"].classes[1:]]
+    other = ImageClassifier(classes, backbone="mobilenetv2_035", weights="none")
+    with pytest.raises(ConfigError, match=r"its classes are glioma, .*, this run's are aaa, "):
+        check_checkpoint(run.output / "checkpoints" / "last.ckpt", other, None)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("explain.methods=[foo]", "no explanation method 'foo'"),
+        ("explain.methods=[]", "explain.methods=[] must be a list of at least one"),
+        ("explain.road_images=-1", "explain.road_images=-1 must be a whole number, 0 or more"),
+        ("evaluation.replicates=0", "evaluation.replicates=0 must be a whole number, 1 or more"),
+        ("seed=-1", "seed=-1 must be a whole number from 0"),
+    ],
+)
+def test_what_would_fail_after_the_training_is_refused_before_it(
+    tiny_config: Callable[..., DictConfig], tmp_path: Path, override: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        train(tiny_config(tmp_path, override))
+    assert not list(tmp_path.iterdir())  # not even the data was read
+
+
+def test_a_training_that_is_stopped_says_how_to_go_on(data_dir: Path, run: Run, tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/train.py", *PHANTOMS, *TINY, f"paths.data={data_dir}"]
+    command += [f"paths.outputs={tmp_path}", "trainer.max_epochs=500"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
+        eventually(lambda: list(tmp_path.glob("*/*/checkpoints/last.ckpt")), seconds=120)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    [last] = tmp_path.glob("*/*/checkpoints/last.ckpt")
+    words = (tmp_path / "log").read_text()
+    assert words.splitlines()[-1] == f"stopped; go on with resume={last}"
+    assert "Traceback" not in words
 
 
 def test_a_run_that_was_moved_goes_on_with_its_best_checkpoint(

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from lesion.checks import check_seed
 from lesion.cores import available_cores
 from lesion.data.cache import PixelCache
 from lesion.data.manifest import Manifest, Policy, build_manifest
 from lesion.data.scan import scan_csv, scan_folders
+from lesion.data.splits import SPLITS
 from lesion.errors import ConfigError
 from lesion.preprocessing import Fit, Interpolation, Preprocessing
 
@@ -119,6 +121,10 @@ class DataModule(LightningDataModule):
         num_workers: Loader processes; None for one a core, at most 8, and none where there are two cores or fewer.
         cache_dir: Where decoded images are kept; None decodes them every epoch.
         seed: Seed of the order and of the augmentation.
+
+    Raises:
+        ConfigError: A setting makes no sense, or leaves a split without images.
+        DataError: The data cannot be used.
     """
 
     def __init__(
@@ -146,6 +152,8 @@ class DataModule(LightningDataModule):
         super().__init__()
         if batch_size < 2:
             raise ConfigError(f"data.batch_size={batch_size}: batch normalisation needs at least 2 images a batch.")
+        for setting, value in (("data.seed", seed), ("data.split_seed", split_seed)):
+            check_seed(setting, value)
         root = Path(root)
         self.preprocessing = Preprocessing(size, fit, interpolation, trim)
         if manifest is not None:
@@ -153,6 +161,7 @@ class DataModule(LightningDataModule):
         else:
             rows = scan_csv(root, **csv, group_pattern=group_pattern) if csv else scan_folders(root, group_pattern)
             self.manifest = build_manifest(name, root, rows, policy=split, fractions=fractions, seed=split_seed)
+        _check_splits(self.manifest)
         self._fractions = dict(fractions)
         self._cache = PixelCache(Path(cache_dir) if cache_dir else None, self.preprocessing)
         self._augmentation = augmentation
@@ -180,6 +189,7 @@ class DataModule(LightningDataModule):
         """Return a module of the same images under another split policy."""
         other = copy.copy(self)
         other.manifest = self.manifest.resplit(policy, self._fractions, self.manifest.seed)
+        _check_splits(other.manifest)
         return other
 
     def class_counts(self) -> NDArray[np.int64]:
@@ -218,6 +228,16 @@ class DataModule(LightningDataModule):
             # The loader draws a seed for its workers: not from the random numbers that dropout and mixup draw from.
             generator=torch.Generator().manual_seed(self._seed),
             **options,
+        )
+
+
+def _check_splits(manifest: Manifest) -> None:
+    """Refuse an empty split now: training, calibration or evaluation would fail on it, perhaps after hours."""
+    empty = [name for name in SPLITS if manifest.split(name).empty]
+    if empty:
+        raise ConfigError(
+            f"There are no images for {' and '.join(empty)}. The best epoch is chosen on val, probabilities are "
+            "calibrated on calibration and scores come from test: give each a share above 0 (data.fractions)."
         )
 
 

@@ -235,7 +235,8 @@ def _split(
 ) -> NDArray[np.str_]:
     labels, group = class_indices(table["label"], classes), table["group"].to_numpy()
     if policy == "grouped":
-        return split_groups(labels, group, fractions, seed)
+        return split_groups(labels, group, fractions, seed, classes)
     if policy == "folder":
-        return split_by_folder(table["source_split"].to_numpy().astype(str), labels, group, fractions, seed)
+        source = table["source_split"].to_numpy().astype(str)
+        return split_by_folder(source, labels, group, fractions, seed, classes)
     raise DataError(f"data.split is '{policy}', which does not exist; choose grouped or folder.")

@@ -1,14 +1,17 @@
 """Find the labelled images of a dataset: class folders, split folders of class folders, or a CSV beside a folder."""
 
-import json
 import logging
+import os
 import re
-from collections.abc import Mapping
+import unicodedata
 from pathlib import Path
 
 import pandas as pd
 
+from lesion.checks import some
+from lesion.data.tables import read_csv, read_names
 from lesion.errors import DataError
+from lesion.hidden import is_hidden
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +36,8 @@ def scan_folders(root: Path, group_pattern: str | None = None) -> pd.DataFrame:
         └── c.jpg                └── glioma/c.jpg
     ```
 
-    Hidden files and folders are skipped; files of other types, and images outside the class folders, with a warning.
+    Splits are told by ``SPLIT_NAMES``, also as in ``train_set`` and ``Test set``. Hidden files and folders and an
+    archiver's ``__MACOSX`` are skipped; files of other types, and images outside the class folders, with a warning.
     Links to files, class folders and split folders are followed, links to folders within a class are not.
 
     Args:
@@ -45,8 +49,8 @@ def scan_folders(root: Path, group_pattern: str | None = None) -> pd.DataFrame:
         ""), patient ("" if unknown).
 
     Raises:
-        DataError: The folder is missing, mixes both layouts, has a class without images or fewer than two classes, or
-            a path is not UTF-8 or not matched by the pattern.
+        DataError: The folder is missing, mixes both layouts or seems to have another one, has a class without images,
+            fewer than two classes or two of nearly one name, or a path is not UTF-8 or not matched by the pattern.
     """
     root = _existing(root)
     class_folders = _class_folders(root)
@@ -55,10 +59,10 @@ def scan_folders(root: Path, group_pattern: str | None = None) -> pd.DataFrame:
     empty = sorted({folder.name for folder, _ in class_folders} - {label for _, label, _ in found})
     if empty:
         raise DataError(
-            f"'{root}' has class folders without a single image: {', '.join(empty[:5])}. Add images of the types "
+            f"'{root}' has class folders without a single image: {some(empty)}. Add images of the types "
             f"{', '.join(sorted(SUFFIXES))}, or take the folders away."
         )
-    above = {root, *(folder.parent for folder, _ in class_folders)}
+    above = [root, *(folder for folder in _folders(root) if _split_of(folder))]
     _warn("files of other types", [file for file, *_ in files if not _is_image(file)])
     _warn("images in no class folder", [file for parent in above for file in _files(parent, "*") if _is_image(file)])
     rows = [(file.relative_to(root).as_posix(), label, split, "") for file, label, split in found]
@@ -98,28 +102,28 @@ def scan_csv(
         As ``scan_folders``.
 
     Raises:
-        DataError: A file is missing or a column is missing or doubled, a row has no path or label, a label has no
-            name, a path leads out of the folder, or two rows of one image disagree.
+        DataError: A file is missing or a column is missing, doubled or named twice, a row has no path or label, a label
+            has no name or nearly that of another, a path leads out of the folder, or two rows of one image disagree.
     """
     root = _existing(root)
     if group_column and group_pattern:
         raise DataError(
             f"Patients are named twice, by the column '{group_column}' and by the pattern '{group_pattern}': give one."
         )
-    table = _read_csv(root / csv, [column for column in (path_column, label_column, group_column) if column])
+    table = read_csv(root / csv, [column for column in (path_column, label_column, group_column) if column])
     for column in (path_column, label_column):
         if (table[column] == "").any():
             row = int((table[column] == "").to_numpy().argmax())
             raise DataError(f"'{csv}' has a row without '{column}': {', '.join(table.iloc[row])}. Fill it in.")
     labels = table[label_column]
     if label_names is not None:
-        names = _read_names(root / label_names)
+        names = read_names(root / label_names)
         unknown = sorted(set(labels) - set(names))
         if unknown:
-            raise DataError(f"'{csv}' has labels without a name in '{label_names}': {', '.join(unknown[:5])}.")
+            raise DataError(f"'{csv}' has labels without a name in '{label_names}': {some(unknown)}.")
         labels = labels.map(names)
     paths = [(Path(images) / name).as_posix() for name in table[path_column]]
-    outside = [path for path in paths if Path(path).is_absolute() or ".." in Path(path).parts]
+    outside = [path[:200] for path in paths if Path(path).is_absolute() or ".." in Path(path).parts]
     if outside:
         raise DataError(
             f"'{csv}' names files outside its folder: {', '.join(outside[:3])}. Give paths relative to the dataset's "
@@ -131,10 +135,10 @@ def scan_csv(
     twice = frame.loc[frame["path"].duplicated(), "path"].unique()
     if len(twice):
         raise DataError(f"'{csv}' gives one image two labels or groups: {', '.join(twice[:3])}.")
-    missing = [path for path in frame["path"] if not (root / path).is_file()]
+    missing = [path for path in frame["path"] if not os.path.isfile(root / path)]  # noqa: PTH113 (Path's raises)
     if missing:
         raise DataError(
-            f"'{csv}' names {len(missing)} files that are not there, the first: {missing[0]}. The column "
+            f"'{csv}' names {len(missing)} files that are not there, the first: {missing[0][:200]}. The column "
             f"'{path_column}' must hold file names with their suffix, relative to '{images}'."
         )
     return _checked(frame, root, group_pattern)
@@ -152,29 +156,51 @@ def _existing(root: Path) -> Path:
 
 def _class_folders(root: Path) -> list[tuple[Path, str]]:
     """The folder of each class, once in each split, and the name of that split or ""."""
-    top = {folder: SPLIT_NAMES.get(folder.name.lower(), "") for folder in _folders(root)}
+    top = {folder: _split_of(folder) for folder in _folders(root)}
     if not any(top.values()):
+        _check_layout(root, list(top))
         return list(top.items())
     other = [folder.name for folder, split in top.items() if not split and any(map(_is_image, _files(folder)))]
     if other:
         raise DataError(
-            f"'{root}' mixes split folders with others ({', '.join(other[:5])}). Lay it out as class/* or "
+            f"'{root}' mixes split folders with others ({some(other)}). Lay it out as class/* or "
             f"split/class/*, where split is one of {', '.join(sorted(SPLIT_NAMES))}."
         )
     return [(folder, split) for parent, split in top.items() if split for folder in _folders(parent)]
 
 
+def _split_of(folder: Path) -> str:
+    """The split that a folder's name tells, or ""; ``Train set``, ``train-set`` and ``trainset`` tell the same."""
+    word = re.sub(r"[\s_-]+", "", folder.name.lower())
+    return SPLIT_NAMES.get(word, "") or SPLIT_NAMES.get(word.removesuffix("set"), "")
+
+
+def _check_layout(root: Path, top: list[Path]) -> None:
+    """Refuse folders that are no classes by all appearances: one around the dataset, or splits under other names."""
+    below = {folder: {inner.name for inner in _folders(folder)} for folder in top}
+    if len(set(map(frozenset, below.values()))) != 1 or len(below[top[0]]) < 2:
+        return
+    if any(_is_image(file) for folder in top for file in _files(folder, "*")):
+        return
+    names, inner = some(folder.name for folder in top), some(sorted(below[top[0]]))
+    if len(top) == 1:
+        raise DataError(
+            f"'{root}' has one folder alone, '{names}', which has several ({inner}): did you mean data.root={top[0]}?"
+        )
+    raise DataError(
+        f"Each folder of '{root}' ({names}) has the same folders ({inner}), so it is not clear which are the classes. "
+        f"If the outer ones are splits, name them train, val and test, or give one of them as data.root={top[0]}. If "
+        "they are the classes, put their images into them directly."
+    )
+
+
 def _folders(parent: Path) -> list[Path]:
-    return sorted(entry for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    return sorted(entry for entry in parent.iterdir() if entry.is_dir() and not is_hidden(Path(entry.name)))
 
 
 def _files(folder: Path, pattern: str = "**/*") -> list[Path]:
     """Files below a folder, without hidden ones and what lies in hidden folders."""
-    return [
-        file
-        for file in folder.glob(pattern)
-        if not any(part.startswith(".") for part in file.relative_to(folder).parts) and not file.is_dir()
-    ]
+    return [file for file in folder.glob(pattern) if not is_hidden(file.relative_to(folder)) and not file.is_dir()]
 
 
 def _is_image(file: Path) -> bool:
@@ -188,6 +214,7 @@ def _warn(what: str, files: list[Path]) -> None:
 
 def _checked(frame: pd.DataFrame, root: Path, group_pattern: str | None) -> pd.DataFrame:
     classes = sorted(frame["label"].unique())
+    _check_names(classes, root)
     if len(classes) < 2:
         raise DataError(
             f"'{root}' has images of {len(classes)} classes ({', '.join(classes)}); at least 2 are needed, laid out as "
@@ -196,6 +223,18 @@ def _checked(frame: pd.DataFrame, root: Path, group_pattern: str | None) -> pd.D
     if group_pattern:
         frame["patient"] = _match_groups(frame["path"], group_pattern)
     return frame.sort_values("path", ignore_index=True)
+
+
+def _check_names(classes: list[str], root: Path) -> None:
+    """Refuse labels that are one to people: a class must not be split in two by a typing habit."""
+    seen: dict[str, str] = {}
+    for name in classes:
+        other = seen.setdefault(unicodedata.normalize("NFC", name).strip().casefold(), name)
+        if other != name:
+            raise DataError(
+                f"'{root}' has the labels {other!r} and {name!r}, which differ only in case, spaces or the encoding of "
+                "accents. If they are one class, give them one name; if not, give them names that differ."
+            )
 
 
 def _match_groups(paths: "pd.Series[str]", pattern: str) -> list[str]:
@@ -213,29 +252,3 @@ def _match_groups(paths: "pd.Series[str]", pattern: str) -> list[str]:
             f"paths, the first: {unmatched[0]}."
         )
     return [match.group(1) for match in matches if match is not None]
-
-
-def _read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    try:
-        # Without a header: pandas would rename doubled columns and take rows that are too long for ones with an index.
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, header=None)
-    except (OSError, ValueError) as error:
-        raise DataError(f"The table '{path.name}' cannot be read as UTF-8 CSV: {error}.") from error
-    header = table.iloc[0].tolist()
-    for column in columns:
-        if header.count(column) != 1:
-            raise DataError(
-                f"'{path.name}' has {header.count(column) or 'no'} columns '{column}', but exactly one is needed; its "
-                f"header: {', '.join(header)}."
-            )
-    return table.iloc[1:].set_axis(header, axis=1).reset_index(drop=True)[columns]
-
-
-def _read_names(path: Path) -> Mapping[str, str]:
-    try:
-        names = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"The label names '{path.name}' cannot be read: {error}.") from error
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise DataError(f"'{path.name}' must be a JSON object that maps each label to its name.")
-    return names

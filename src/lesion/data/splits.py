@@ -1,17 +1,22 @@
 """Split a dataset so that no group of related images stands on both sides."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion.checks import some
 from lesion.errors import DataError
 
 SPLITS = ("train", "val", "calibration", "test")
 
 
 def split_groups(
-    labels: NDArray[np.int64], groups: NDArray[np.int64], fractions: Mapping[str, float], seed: int
+    labels: NDArray[np.int64],
+    groups: NDArray[np.int64],
+    fractions: Mapping[str, float],
+    seed: int,
+    classes: Sequence[str] = (),
 ) -> NDArray[np.str_]:
     """Give every image a split, whole groups at a time, with each class's share as near ``fractions`` as groups allow.
 
@@ -25,6 +30,7 @@ def split_groups(
         groups: (N,) group numbers.
         fractions: The share of each split of ``SPLITS``; they sum to 1. One that is left out has 0.
         seed: Orders groups of equal size.
+        classes: The names that ``labels`` are indices of, for the error; without them it gives the indices.
 
     Returns:
         (N,) names of splits.
@@ -35,14 +41,14 @@ def split_groups(
     names, shares = _shares(fractions)
     if not len(labels):
         raise DataError("There is no image to split: all were refused or excluded.")
-    label = np.unique(labels, return_inverse=True)[1]
+    present, label = np.unique(labels, return_inverse=True)
     group = np.unique(groups, return_inverse=True)[1]
-    classes = int(label.max()) + 1
-    cells, counts = np.unique(group * classes + label, return_counts=True)  # a cell: the images of one class in a group
-    owner, held = np.divmod(cells, classes)
+    kinds = len(present)
+    cells, counts = np.unique(group * kinds + label, return_counts=True)  # a cell: the images of one class in a group
+    owner, held = np.divmod(cells, kinds)
     sizes = np.bincount(group)
     bounds = np.searchsorted(owner, np.arange(len(sizes) + 1))
-    remaining = np.bincount(held, minlength=classes)  # groups not dealt yet that hold a class
+    remaining = np.bincount(held, minlength=kinds)  # groups not dealt yet that hold a class
     wanted = np.outer(shares, np.bincount(label))
     filled = np.zeros_like(wanted)
     chosen = np.zeros(len(sizes), np.int64)
@@ -59,7 +65,7 @@ def split_groups(
         chosen[number] = split
         filled[split, here] += count
         remaining[here] -= 1
-    _check_coverage(filled, names)
+    _check_coverage(filled, names, [classes[index] if classes else str(index) for index in present])
     return np.array(names)[chosen][group]
 
 
@@ -69,6 +75,7 @@ def split_by_folder(
     groups: NDArray[np.int64],
     fractions: Mapping[str, float],
     seed: int,
+    classes: Sequence[str] = (),
 ) -> NDArray[np.str_]:
     """Keep the split that came with the data and take the splits it lacks from its training images, by group.
 
@@ -80,6 +87,7 @@ def split_by_folder(
         groups: (N,) group numbers.
         fractions: As for ``split_groups``; those of train and the lacking splits are scaled to sum to 1.
         seed: Orders groups of equal size.
+        classes: As for ``split_groups``.
 
     Returns:
         (N,) names of splits.
@@ -98,14 +106,14 @@ def split_by_folder(
     absent = np.setdiff1d(labels, labels[train])
     if len(absent):
         raise DataError(
-            f"The data's own training split has no image of {len(absent)} of {len(np.unique(labels))} classes. Add "
-            "some, or use data.split=grouped."
+            f"The data's own training split has no image of {len(absent)} of {len(np.unique(labels))} classes "
+            f"({some(classes[index] if classes else index for index in absent)}). Add some, or use data.split=grouped."
         )
     lacking = {name: fractions.get(name, 0.0) for name in SPLITS if name == "train" or name not in present}
     total = sum(lacking.values())
     result = source.astype("<U16")
     result[train] = split_groups(
-        labels[train], groups[train], {name: share / total for name, share in lacking.items()}, seed
+        labels[train], groups[train], {name: share / total for name, share in lacking.items()}, seed, classes
     )
     return result
 
@@ -123,12 +131,12 @@ def _shares(fractions: Mapping[str, float]) -> tuple[list[str], list[float]]:
     return names, [fractions[name] for name in names]
 
 
-def _check_coverage(filled: NDArray[np.float64], names: list[str]) -> None:
+def _check_coverage(filled: NDArray[np.float64], names: list[str], classes: list[str]) -> None:
     for name, row in zip(names, filled, strict=True):
-        empty = int((row == 0).sum())
+        empty = [label for label, count in zip(classes, row, strict=True) if not count]
         if empty:
             raise DataError(
-                f"The split '{name}' would get no image of {empty} of {len(row)} classes: they have too few separate "
-                "groups of images. Every split needs at least one group of each class: add images, or set that "
-                "split's fraction to 0."
+                f"The split '{name}' would get no image of {len(empty)} of {len(row)} classes ({some(empty)}): they "
+                "have too few separate groups of images. Every split needs at least one group of each class: add "
+                "images of them, or leave these classes out."
             )

@@ -15,6 +15,7 @@ from torch.nn import functional
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
+from lesion.checks import check_seed
 from lesion.errors import ConfigError
 from lesion.model.weights import create_network
 
@@ -82,12 +83,14 @@ class ImageClassifier(LightningModule):
                 f"model.lr={lr} must be above 0, backbone_lr_factor={backbone_lr_factor} 0 or more, "
                 f"label_smoothing={label_smoothing} and drop_rate={drop_rate} from 0 to below 1."
             )
+        check_seed("model.seed", seed)
+        _check_schedule(optimizer, scheduler)
         self.network, self.weights, self.backbone_kwargs = create_network(
             backbone, count, str(weights), drop_rate=drop_rate, pad_type=pad_type
         )
         self.network.to(memory_format=torch.channels_last)
-        given = class_weights if class_weights and class_weights != "balanced" else [1.0] * count
-        self.register_buffer("class_weights", torch.tensor(given, dtype=torch.float32), persistent=False)
+        given = torch.tensor(_given_weights(class_weights, count), dtype=torch.float32)
+        self.register_buffer("class_weights", given, persistent=False)
         self.mixing = _mixing(mixup, cutmix, count)
         metrics = MetricCollection(
             {"acc": MulticlassAccuracy(count, average="micro"), "f1_macro": MulticlassF1Score(count, average="macro")}
@@ -192,6 +195,40 @@ def balanced_weights(counts: Sequence[int]) -> list[float]:
     """Return for each class N / (C · n_c), the weights that make every class count equally; absent classes get 0."""
     total, classes = sum(counts), len(counts)
     return [total / (classes * count) if count else 0.0 for count in counts]
+
+
+def _given_weights(weights: object, count: int) -> list[float]:
+    """Check ``class_weights`` and return those to begin with: balanced ones need the data."""
+    if weights is None or weights == "balanced":
+        return [1.0] * count
+    values = list(weights) if isinstance(weights, list | tuple) else []
+    if len(values) != count or not all(isinstance(value, int | float) and 0 <= value < np.inf for value in values):
+        raise ConfigError(
+            f"model.class_weights={weights} must be balanced, null, or a list of {count} numbers, one a class, each 0 "
+            "or more."
+        )
+    return values
+
+
+def _check_schedule(optimizer: str, scheduler: str | None) -> None:
+    """Try timm's optimiser and schedule on one number: which names there are depends on its version."""
+    try:
+        tried = create_optimizer_v2([nn.Parameter(torch.zeros(1))], opt=optimizer, lr=1e-3)
+    except Exception as error:
+        raise ConfigError(
+            f"model.optimizer={optimizer} cannot be used: {error}. Take one of timm's by name: adamw, sgd, lion …"
+        ) from error
+    if scheduler is None:
+        return
+    try:
+        made = None if "plateau" in scheduler else create_scheduler_v2(tried, sched=scheduler)[0]  # it needs a metric
+    except Exception as error:
+        raise ConfigError(f"model.scheduler={scheduler} cannot be used: {error}.") from error
+    if made is None:
+        raise ConfigError(
+            f"model.scheduler={scheduler} is no schedule of steps. Take one of timm's by name (cosine, tanh, step, "
+            "poly …), or null for a constant rate."
+        )
 
 
 def _pixels(images: Tensor) -> Tensor:

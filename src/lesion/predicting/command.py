@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO
@@ -13,7 +14,7 @@ from lesion.cores import available_cores
 from lesion.errors import ConfigError, DataError, ImageError
 from lesion.images import Limits
 from lesion.model.predictor import Prediction, Predictor
-from lesion.predicting.inputs import STDIN, Item, batches, find, listed, read_all
+from lesion.predicting.inputs import STDIN, Item, batches, find, listed, printable, read_all
 from lesion.predicting.writers import CsvWriter, JsonWriter, Row, TableWriter, Writer
 
 BATCH = 16
@@ -23,7 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command.
 
     Returns:
-        0 when every image was predicted, 1 when one was refused. Wrong usage and a broken bundle exit with 2.
+        0 when every image was predicted, 1 when one was refused. Wrong usage, a broken bundle and a full disk exit with
+        2, after the answers that were had.
     """
     options = _parser().parse_args(arguments)
     _utf8(sys.stdout)
@@ -32,8 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with errors_for_people():
             return predict(options, sys.stdin.buffer, sys.stdout)
     except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go(sys.stdout)
         return 1
+    except SystemExit:
+        try:
+            sys.stdout.flush()
+        except OSError:  # what cannot be written would be tried again at the end, and complained of
+            _let_go(sys.stdout)
+        raise
 
 
 def predict(options: argparse.Namespace, stdin: BinaryIO, out: IO[str]) -> int:
@@ -45,15 +53,19 @@ def predict(options: argparse.Namespace, stdin: BinaryIO, out: IO[str]) -> int:
     classes = predictor.bundle.classes
     if options.overlay_class is not None and options.overlay_class not in classes:
         raise ConfigError(f"The model knows no class {options.overlay_class!r}; it knows {', '.join(classes)}.")
+    if options.overlay is not None:
+        _prepare(options.overlay)
     names = listed(stdin) if options.stdin_list else iter(options.images)
     writer = _writer(options, classes, out)
     images = refused = 0
-    for row in _rows(predictor, read_all(find(names), limits, stdin), options.overlay, options.overlay_class):
-        writer.write(row)
-        images += 1
-        refused += isinstance(row.answer, ImageError)
-    writer.close()
-    out.flush()
+    try:
+        for row in _rows(predictor, read_all(find(names), limits, stdin), options.overlay, options.overlay_class):
+            writer.write(row)
+            images += 1
+            refused += isinstance(row.answer, ImageError)
+    finally:  # whatever ended it: what was answered is shown
+        writer.close()
+        out.flush()
     if images == 0:
         raise DataError(
             "There is no image to predict: the folders hold no image files, or the list is empty.", code="no_images"
@@ -66,18 +78,47 @@ def predict(options: argparse.Namespace, stdin: BinaryIO, out: IO[str]) -> int:
 def _rows(
     predictor: Predictor, items: Iterator[Item], overlays: Path | None, overlay_class: str | None
 ) -> Iterator[Row]:
+    """Answer images batch by batch; when an overlay cannot be written, end after the answers that are there already."""
+    failure: OSError | None = None
     for batch in batches(items, BATCH):
         readable = [item.content for item in batch if isinstance(item.content, bytes)]
         answers = iter(predictor.predict(readable))
         for item in batch:
             answer = item.content if isinstance(item.content, ImageError) else next(answers)
             overlay = ""
-            if overlays is not None and isinstance(answer, Prediction):
+            if overlays is not None and failure is None and isinstance(answer, Prediction):
                 path = overlays / overlay_name(item.name)
-                overlays.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(answer.overlay_png(overlay_class))
-                overlay = str(path)
+                try:
+                    _write_whole(path, answer.overlay_png(overlay_class))
+                    overlay = str(path)
+                except OSError as error:
+                    failure = error
             yield Row(item.name, answer, overlay)
+        if failure is not None:
+            raise failure
+
+
+def _prepare(overlays: Path) -> None:
+    """Make the folder of the overlays, and see that it takes a file, before anything is computed."""
+    try:
+        overlays.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=overlays):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"--overlay {printable(str(overlays))} cannot be written to: {error.strerror}. Give a folder that can."
+        ) from error
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that it is whole or not there."""
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def overlay_name(name: str) -> str:
@@ -99,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="predict.py",
         description="Predict images with a bundle: calibrated probabilities and, on request, Grad-CAM overlays.",
-        epilog="Exit status: 0 all predicted, 1 some images refused, 2 wrong usage or a broken bundle.",
+        epilog="Exit status: 0 all predicted, 1 some images refused, 2 wrong usage, a broken bundle or a full disk.",
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument(
@@ -124,6 +165,11 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
     return number
+
+
+def _let_go(stream: IO[str]) -> None:
+    """Lead what is left in a stream nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _utf8(stream: IO[str]) -> None:

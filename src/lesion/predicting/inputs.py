@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from lesion import images
 from lesion.errors import ImageError
+from lesion.hidden import is_hidden
 from lesion.images import Limits
 
 STDIN = "-"
@@ -84,7 +85,7 @@ def _walk(folder: str) -> Iterator[str]:
         print(f"The folder {printable(folder)} cannot be read: {error.strerror}.", file=sys.stderr)
         return
     for entry in entries:
-        if entry.name.startswith("."):
+        if is_hidden(Path(entry.name)):
             continue
         if entry.is_dir(follow_symlinks=False):  # a link to a folder could lead round in circles
             yield from _walk(entry.path)

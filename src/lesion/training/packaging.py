@@ -1,5 +1,7 @@
 """From a finished run to its bundle: which images prove the export, which facts travel with it, the model card."""
 
+import html
+import re
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -119,6 +121,7 @@ def model_card(facts: Mapping[str, Any], evaluation: Evaluation, weights: str) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["words"] = as_words
     prefix = evaluation.prefix
     support = np.bincount(evaluation.labels, minlength=len(evaluation.classes))
     return environment.get_template("MODEL_CARD.md.j2").render(
@@ -141,6 +144,11 @@ def model_card(facts: Mapping[str, Any], evaluation: Evaluation, weights: str) -
             for index, name in enumerate(evaluation.classes)
         ],
     )
+
+
+def as_words(text: str) -> str:
+    """Return a text as Markdown that shows it as it is, in one line: names come from folders and tables of others."""
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def _number(value: float | None) -> str:

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
+from lesion.checks import check_seed
 from lesion.data.datamodule import DataModule
 from lesion.data.leakage import Leakage, find_leakage
 from lesion.data.manifest import Manifest
@@ -17,15 +18,16 @@ from lesion.errors import ConfigError
 from lesion.evaluation.calibration import softmax
 from lesion.evaluation.evaluation import Evaluation, evaluate, write_metrics
 from lesion.evaluation.metrics import compute_metrics
+from lesion.explanation.methods import check_method
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
 from lesion.model.inference import dataset_logits
 from lesion.training import tracking
 from lesion.training.hardware import tune_allocator
 from lesion.training.lineage import lineage
-from lesion.training.moved import MovedRun
 from lesion.training.packaging import write_bundle
 from lesion.training.reporting import explain_run, leakage_section, print_summary, write_run_report
+from lesion.training.resuming import MovedRun, check_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -55,21 +57,45 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     # Lightning's own use of a deprecated function of torch's, once a worker.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     tune_allocator()
+    check_settings(cfg)
     datamodule: DataModule = instantiate(cfg.data, _convert_="all")
     leakage = record_data(datamodule.manifest, output)
     if cfg.evaluation.folder_split and leakage is None:
         raise ConfigError("evaluation.folder_split=true needs data that came with folders of train and test images.")
+    other = datamodule.resplit("folder") if cfg.evaluation.folder_split else None
     model, trainer = fit(cfg, datamodule)
     objects: dict[str, Any] = {"datamodule": datamodule, "model": model, "trainer": trainer, "output": output}
     if not trainer.is_global_zero:  # of several processes one evaluates and writes
         return {}, objects
     evaluation = evaluate_model(model, datamodule, replicates=cfg.evaluation.replicates, seed=cfg.seed)
     metrics = evaluation.all_metrics() | validation_metrics(model, datamodule, evaluation.temperature)
-    folder = folder_split_evaluation(cfg, datamodule, output) if cfg.evaluation.folder_split else None
+    folder = folder_split_evaluation(cfg, other, output) if other else None
     leaks = leakage_section(datamodule.manifest, leakage, folder, cfg.evaluation.folder_split_epochs)
     bundle = deliver(cfg, datamodule, model, trainer, evaluation, metrics, leaks)
     print_summary(evaluation, model.weights, leaks, output)
     return metrics, objects | {"evaluation": evaluation, "bundle": bundle}
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """Refuse what would fail only after the training.
+
+    Raises:
+        ConfigError: A setting of the seed, the evaluation or the explanations makes no sense.
+    """
+    check_seed("seed", cfg.seed)
+    for setting, least in (
+        ("evaluation.replicates", 1),
+        ("explain.road_images", 0),
+        ("explain.errors", 0),
+        ("explain.examples", 0),
+    ):
+        value = OmegaConf.select(cfg, setting)
+        if not isinstance(value, int) or value < least:
+            raise ConfigError(f"{setting}={value} must be a whole number, {least} or more.")
+    if not OmegaConf.is_list(cfg.explain.methods) or not len(cfg.explain.methods):
+        raise ConfigError(f"explain.methods={cfg.explain.methods} must be a list of at least one: [gradcam].")
+    for method in cfg.explain.methods:
+        check_method(str(method))
 
 
 def record_data(manifest: Manifest, output: Path) -> Leakage | None:
@@ -135,11 +161,11 @@ def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Train
     Raises:
         ConfigError: A setting or the checkpoint to resume from cannot be used.
     """
-    if cfg.resume is not None and not Path(cfg.resume).is_file():
-        raise ConfigError(f"resume='{cfg.resume}' does not exist. Give a run's checkpoint: checkpoints/last.ckpt.")
     seed_everything(cfg.seed, workers=True, verbose=False)
     model: ImageClassifier = instantiate(cfg.model, classes=list(datamodule.classes), _convert_="all")
     model.network.check(datamodule.preprocessing.size)
+    if cfg.resume is not None:
+        check_checkpoint(Path(cfg.resume), model, cfg.trainer.max_epochs)
     logger.info(model.weights.sentence())
     callbacks = [instantiate(section) for section in cfg.callbacks.values() if section]
     trainer: Trainer = instantiate(
@@ -149,9 +175,12 @@ def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Train
         _convert_="all",
     )
     tracking.log_config(trainer.loggers, cfg)
-    trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
+    except SystemExit as ended:
+        if ended.code == 1 and trainer.interrupted:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
+        raise
     best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""  # type: ignore[attr-defined]
     if best:
         model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
@@ -184,16 +213,20 @@ def validation_metrics(model: ImageClassifier, datamodule: DataModule, temperatu
     return compute_metrics(probabilities, dataset.labels, datamodule.classes, "val")
 
 
-def folder_split_evaluation(cfg: DictConfig, datamodule: DataModule, output: Path) -> Evaluation:
+def folder_split_evaluation(cfg: DictConfig, other: DataModule, output: Path) -> Evaluation:
     """Train once more by the same recipe on the split that came with the data, to show how far its score is inflated.
 
     ``evaluation.folder_split_epochs`` may give it fewer epochs.
+
+    Args:
+        cfg: The run's config.
+        other: The run's images under that split.
+        output: The run's folder; this training's is below it.
 
     Returns:
         What was measured on that split's test images.
     """
     logger.info("Training once more on the split that came with the data, for comparison.")
-    other = datamodule.resplit("folder")
     nested = cfg.copy()
     nested.paths.output = str(output / "folder_split")
     nested.logger = {"csv": cfg.logger.csv}
