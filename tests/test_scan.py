@@ -109,6 +109,12 @@ def test_folders_inside_classes_that_differ_are_part_of_them(tmp_path):
     assert scan_folders(tmp_path / "same")["label"].tolist() == ["x", "y"]
 
 
+def test_classes_may_have_the_same_folders(tmp_path, caplog):
+    touch(tmp_path, "benign/40X/1.jpg", "benign/100X/2.jpg", "malignant/40X/3.jpg", "malignant/100X/4.jpg")
+    assert scan_folders(tmp_path)["label"].tolist() == ["benign"] * 2 + ["malignant"] * 2
+    assert "each class folder (benign, malignant) has the same folders (100X, 40X)" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("files", "words"),
     [
@@ -120,7 +126,7 @@ def test_folders_inside_classes_that_differ_are_part_of_them(tmp_path):
         (("train/a/1.jpg", "test/b/2.jpg", "glioma/3.jpg"), "mixes split folders with others (glioma)"),
         (("dataset/a/1.jpg", "dataset/b/2.jpg"), "/dataset?"),
         (("d/train/a/1.jpg", "d/train/b/2.jpg", "d/test/a/3.jpg"), "which has several (test, train): did you mean"),
-        (("x1/a/1.jpg", "x1/b/2.jpg", "x2/a/3.jpg", "x2/b/4.jpg"), "(x1, x2) has the same folders (a, b)"),
+        (("devel/a/1.jpg", "devel/b/2.jpg", "x/a/3.jpg", "x/b/4.jpg"), "(devel, x) has the same folders (a, b)"),
         (("train/Glioma/1.jpg", "test/glioma/2.jpg"), "the labels 'Glioma' and 'glioma', which differ only in case"),
         (("a/1.jpg", "a /2.jpg"), "the labels 'a' and 'a '"),
         (("\u00e9/1.jpg", "e\u0301/2.jpg"), "or the encoding of accents"),

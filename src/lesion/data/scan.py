@@ -24,6 +24,9 @@ SPLIT_NAMES = {
 COLUMNS = ("path", "label", "source_split", "patient")
 
 
+_LIKE_A_SPLIT = re.compile(r"train|test|val|eval|dev|hold", re.IGNORECASE)
+
+
 def scan_folders(root: Path, group_pattern: str | None = None) -> pd.DataFrame:
     """List the images of a folder laid out as ``class/*`` or ``split/class/*``, at any depth below the class.
 
@@ -187,11 +190,13 @@ def _check_layout(root: Path, top: list[Path]) -> None:
         raise DataError(
             f"'{root}' has one folder alone, '{names}', which has several ({inner}): did you mean data.root={top[0]}?"
         )
-    raise DataError(
-        f"Each folder of '{root}' ({names}) has the same folders ({inner}), so it is not clear which are the classes. "
-        f"If the outer ones are splits, name them train, val and test, or give one of them as data.root={top[0]}. If "
-        "they are the classes, put their images into them directly."
-    )
+    if any(_LIKE_A_SPLIT.search(folder.name) for folder in top):
+        raise DataError(
+            f"Each folder of '{root}' ({names}) has the same folders ({inner}), so the outer ones seem to be splits. Name "
+            f"them train, val and test, or give one of them as data.root={top[0]}. If they are the classes, put their "
+            "images into them directly."
+        )
+    logger.warning("each class folder (%s) has the same folders (%s): taken as parts of the class", names, inner)
 
 
 def _folders(parent: Path) -> list[Path]:
