@@ -22,8 +22,6 @@ SPLIT_NAMES = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 COLUMNS = ("path", "label", "source_split", "patient")
-
-
 _LIKE_A_SPLIT = re.compile(r"train|test|val|eval|dev|hold", re.IGNORECASE)
 
 
@@ -192,9 +190,9 @@ def _check_layout(root: Path, top: list[Path]) -> None:
         )
     if any(_LIKE_A_SPLIT.search(folder.name) for folder in top):
         raise DataError(
-            f"Each folder of '{root}' ({names}) has the same folders ({inner}), so the outer ones seem to be splits. Name "
-            f"them train, val and test, or give one of them as data.root={top[0]}. If they are the classes, put their "
-            "images into them directly."
+            f"Each folder of '{root}' ({names}) has the same folders ({inner}), so the outer ones seem to be splits. "
+            f"Name them train, val and test, or give one of them as data.root={top[0]}. If they are the classes, put "
+            "their images into them directly."
         )
     logger.warning("each class folder (%s) has the same folders (%s): taken as parts of the class", names, inner)
 
