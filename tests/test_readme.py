@@ -52,7 +52,7 @@ def test_every_command_is_executed_by_a_test_below() -> None:
 
 @pytest.mark.parametrize("command", of("bash "))
 def test_scripts_are_there(command: str) -> None:
-    """This very run came from test.sh; what demo.sh does is tested in test_demo.py."""
+    """This very run came from test.sh; demo.sh takes minutes, and its parts are tested one by one."""
     assert execute(["bash", "-n", shlex.split(command)[1]]).returncode == 0
 
 
