@@ -273,7 +273,8 @@ def command_line(pid: int) -> str:
 
 
 def test_the_readme_names_the_commands_and_the_environment() -> None:
-    block = re.search(r"```sh\n(.*?)```", (REPOSITORY / "README.md").read_text("utf-8"), re.DOTALL)
+    readme = (REPOSITORY / "README.md").read_text("utf-8")
+    block = re.search(r"### Several machines\n.*?```sh\n(.*?)```", readme, re.DOTALL)
     assert block is not None
     assert re.findall(r"\b([A-Z0-9_]{5,})=", block[1]) == list(NAMES)
     for command in ("python scripts/serve.py storage=cluster", "python scripts/worker.py storage=cluster"):
