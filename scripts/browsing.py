@@ -7,10 +7,10 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, expect, sync_playwright
 
 MISSING = (
     "there is no Chromium. Install Debian's package (apt-get install chromium), or name one: LESION_CHROMIUM=/path"
@@ -19,6 +19,7 @@ PAGES = ("Predict", "Visualizations", "Upload & Retrain", "Model Info", "Admin")
 WIDTHS = {"desktop": 1280, "phone": 390}
 HEIGHT = 900
 PATIENCE_MS = 60_000
+_CLICKS, _CLICK_MS = 5, 3_000
 # What Streamlit shows while numbers, pictures and charts are still on their way.
 _UNDER_WAY = ("stSkeleton", "stSpinner", "stAppSkeleton")
 
@@ -79,8 +80,13 @@ def drop(page: Page, *files: Path) -> None:
 
 def choose(page: Page, label: str, option: str) -> None:
     """Choose one of a list."""
-    page.get_by_role("combobox", name=re.compile(re.escape(label))).click()
-    page.get_by_role("option", name=option, exact=True).click()
+    wanted = page.get_by_role("option", name=option, exact=True)
+    for _ in range(_CLICKS):  # a page that is just being drawn anew may lose one
+        page.get_by_role("combobox", name=re.compile(re.escape(label))).click()
+        with suppress(TimeoutError):
+            wanted.wait_for(timeout=_CLICK_MS)
+            break
+    wanted.click()
     settle(page)
 
 

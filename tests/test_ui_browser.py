@@ -191,15 +191,7 @@ def test_another_class_is_explained_on_demand(phantoms: World, open_window: Open
     says(page, "Red is where most speaks for")
     before = pixels(page)
     other = list(phantoms.server.client.post("/predict", content=scans[0].read_bytes()).json()["probabilities"])[1]
-    option = page.get_by_role("option", name=other, exact=True)
-
-    def unfolded() -> bool:
-        page.get_by_role("combobox", name="What speaks for").click()  # which a page that is just drawn anew may miss
-        page.wait_for_timeout(500)
-        return option.is_visible()
-
-    eventually(unfolded)
-    option.click()
+    choose(page, "What speaks for", other)
     says(page, f"speaks for {other}")
     eventually(lambda: not np.array_equal(pixels(page), before))
 
