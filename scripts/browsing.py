@@ -91,5 +91,13 @@ def choose(page: Page, label: str, option: str) -> None:
 
 
 def press(page: Page, name: str) -> None:
-    """Press a button."""
+    """Press a button, once the page stands still: one that is just being drawn anew may lose the click."""
+    settle(page)
     page.get_by_role("button", name=name, exact=True).click()
+
+
+def fetch(page: Page, name: str) -> Path:
+    """Press a button that gives a file, and return where it came to lie."""
+    with page.expect_download() as caught:
+        press(page, name)
+    return Path(caught.value.path())

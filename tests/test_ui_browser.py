@@ -31,7 +31,7 @@ from lesion.loop.registry import Registry
 from lesion.loop.snapshots import import_manifest
 from lesion.loop.storage import Storage
 from lesion.loop.tables import ApiKey, Image
-from scripts.browsing import MISSING, PAGES, WIDTHS, browser, choose, chromium, drop, go, press, settle, window
+from scripts.browsing import MISSING, PAGES, WIDTHS, browser, choose, chromium, drop, fetch, go, press, settle, window
 
 pytestmark = [
     pytest.mark.slow,
@@ -209,9 +209,7 @@ def test_many_images_become_a_table_and_a_refused_one_says_why(
     drop(page, *scans[:3], broken)
     says(page, "3 images answered")
     says(page, "1 file refused.")
-    with page.expect_download() as caught:
-        press(page, "Download as CSV")
-    table = caught.value.path().read_text("utf-8")
+    table = fetch(page, "Download as CSV").read_text("utf-8")
     assert [name in table for name in (*(scan.name for scan in scans[:3]), "notes.png")] == [True] * 4
     classes = phantoms.server.client.get("/info").json()["classes"]
     columns = table.splitlines()[0].lstrip("\ufeff").split(",")
@@ -278,9 +276,7 @@ def test_a_file_that_is_refused_says_why(lamps: World, open_window: Opening, tmp
     drop(page, broken, photo(tmp_path / "good.png", 2100, base=0))
     press(page, "Upload 2 files")
     says(page, "1 of 2 files accepted, 1 refused.")
-    with page.expect_download() as caught:
-        press(page, "Download the list as CSV")
-    table = caught.value.path().read_text("utf-8").splitlines()
+    table = fetch(page, "Download the list as CSV").read_text("utf-8").splitlines()
     assert "notes.png" in table[1]
     assert "Refused" in table[1]
     assert "not recognised as an image" in table[1]
