@@ -65,9 +65,6 @@ def settle(page: Page) -> None:
 
 def go(page: Page, name: str) -> None:
     """Open one of the five pages by its name in the navigation, as a person does."""
-    unfold = page.get_by_test_id("stExpandSidebarButton")
-    if unfold.is_visible():  # at phone width the navigation is folded away
-        unfold.click()
     page.get_by_role("link", name=name, exact=True).click()
     settle(page)
 

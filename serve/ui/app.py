@@ -54,7 +54,12 @@ def _signed_in(client: Client, who: dict[str, Any]) -> None:
         )
         return
     roles = ROLES[: ROLES.index(who["role"]) + 1]
-    st.navigation(_pages(client, roles), position="top").run()
+    pages = _pages(client, roles)
+    chosen = st.navigation(pages, position="hidden")
+    with st.container(horizontal=True):  # on a phone Streamlit's own unfolds over the page and stays there
+        for page in pages:
+            st.page_link(page)
+    chosen.run()
     if who["keys"]:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(f"Signed in as {plain(who['name'])}, {who['role']}.")
