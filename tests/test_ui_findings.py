@@ -38,6 +38,10 @@ def box(label: str, low: float, q1: float, median: float, q3: float, high: float
             "5 images in 2 classes. a is the most frequent with 5 (100 %), b the rarest with 0 (0 %): no model can "
             "learn a class that it never sees.",
         ),
+        (
+            {"a": 7, "b": 7},
+            "14 images in 2 classes. Every class has 7, so that accuracy can be taken at its word.",
+        ),
         ({"a": 0, "b": 0}, "There is no accepted image yet."),
     ],
 )

@@ -16,6 +16,9 @@ def class_distribution(classes: Sequence[Mapping[str, Any]]) -> str:
     if not images:
         return "There is no accepted image yet."
     most, least = max(classes, key=_images), min(classes, key=_images)
+    if most["images"] == least["images"]:
+        every = f"Every class has {most['images']:,}, so that accuracy can be taken at its word."
+        return f"{count(images, 'image')} in {count(len(classes), 'class')}. {every}"
     text = (
         f"{count(images, 'image')} in {count(len(classes), 'class')}. {most['label']} is the most frequent with "
         f"{most['images']:,} ({percent(most['share'])}), {least['label']} the rarest with {least['images']:,} "
