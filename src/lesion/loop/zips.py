@@ -10,6 +10,7 @@ from typing import IO, NamedTuple
 
 from lesion.data.archives import entry_fault
 from lesion.errors import DataError, LesionError
+from lesion.hidden import is_hidden
 
 _BLOCK = 2**18
 _END, _END_BYTES, _END64_LOCATOR, _LOCATOR_BYTES = b"PK\x05\x06", 22, b"PK\x06\x07", 20
@@ -152,8 +153,7 @@ def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: ZipLimit
 
 
 def _litter(path: PurePosixPath) -> bool:
-    hidden = any(part.startswith(".") for part in path.parts)
-    return hidden or "__MACOSX" in path.parts or path.name in ("Thumbs.db", "desktop.ini")
+    return is_hidden(path) or path.name in ("Thumbs.db", "desktop.ini")
 
 
 def _refusal(entry: zipfile.ZipInfo, why: str, code: str) -> LesionError:
