@@ -65,16 +65,22 @@ def versions(root: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def storage(root: Path, versions: list[Path]) -> Iterator[Storage]:
+    made = two_models(root, versions, 20)
+    yield made
+    made.engine.dispose()
+
+
+def two_models(root: Path, versions: list[Path], pictures: int) -> Storage:
+    """A loop whose first model was followed by another, and that knows a judged retraining."""
     made = new_storage(root / "loop")
-    snapshot = import_manifest(made, lamp_pictures(root / "pictures", 20), progress=False)
+    snapshot = import_manifest(made, lamp_pictures(root / "pictures", pictures), progress=False)
     registry = Registry(made)
     first, second = (registry.register(path, snapshot_id=snapshot) for path in versions)
     registry.deploy_first(first, "ann", "the first")
     registry.promote(second, "bob", "by hand")
     with made.session() as session:
         session.add(judged_job(first, second))
-    yield made
-    made.engine.dispose()
+    return made
 
 
 def judged_job(champion: str, challenger: str) -> Job:

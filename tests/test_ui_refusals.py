@@ -9,18 +9,16 @@ import numpy as np
 import pytest
 import streamlit as st
 from browser import Front
-from lamp_bundles import lamp_pictures
-from loop_images import new_storage, put_picture
+from loop_images import put_picture
 from PIL import Image
 from serving import ServerProcess, free_port
 from streamlit.testing.v1 import AppTest
 from test_ui import buttons, drop, photo, press, select
-from test_ui_pages import evaluated, judged_job, said, tables, version_of
+from test_ui_pages import evaluated, said, tables, two_models, version_of
 
 from lesion.client import Client
 from lesion.errors import LesionError
 from lesion.loop.registry import Registry
-from lesion.loop.snapshots import import_manifest
 from lesion.loop.storage import Storage
 from serve.ui.problems import undone
 from serve.ui.session import ADDRESS
@@ -43,14 +41,7 @@ def versions(root: Path) -> list[Path]:
 
 @pytest.fixture(scope="module")
 def storage(root: Path, versions: list[Path]) -> Iterator[Storage]:
-    made = new_storage(root / "loop")
-    snapshot = import_manifest(made, lamp_pictures(root / "pictures", 12), progress=False)
-    registry = Registry(made)
-    first, second = (registry.register(path, snapshot_id=snapshot) for path in versions)
-    registry.deploy_first(first, "ann", "the first")
-    registry.promote(second, "bob", "by hand")
-    with made.session() as session:
-        session.add(judged_job(first, second))
+    made = two_models(root, versions, 12)
     yield made
     made.engine.dispose()
 
