@@ -46,7 +46,7 @@ stop() {
 }
 trap stop EXIT
 
-image=$(find data/phantom_mri -name '*.png' | sort | head -n 1)
+image=$(find data/phantom_mri -name '*.png' | sort | sed -n 1p) # not head, which may leave sort with nobody to write to
 python scripts/request.py "http://127.0.0.1:$port" "$image" --wait 120 || { tail -n 20 "$run/server.log" >&2; exit 1; }
 python scripts/check_page.py "http://127.0.0.1:$page_port" --wait 60 --process "$page" || { tail -n 20 "$run/page.log" >&2; exit 1; }
 echo "Trained, evaluated and served in $((SECONDS - started)) s after the install. Report: $run/report.html"
