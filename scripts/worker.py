@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from lesion.cli import errors_for_people
+from lesion.logs import announce, configure
 from lesion.loop.tether import tether
 
 
@@ -23,8 +24,9 @@ def main(cfg: DictConfig) -> None:
     for name in ("alembic", "aiobotocore"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with errors_for_people():
+        configure(cfg.log_format)
         worker = WorkerProcess(instantiate(cfg.storage), instantiate(cfg.retrain), instantiate(cfg.gate))
-        print(f"Worker {worker.id} waits for retrainings.", flush=True)
+        announce(f"Worker {worker.id} waits for retrainings.")
         worker.run()
 
 

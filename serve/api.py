@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import parent_process
 from pathlib import Path
@@ -24,14 +24,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from lesion.errors import ConfigError, ImageError
 from lesion.explanation.cam import METHOD
 from lesion.images import Limits
+from lesion.logs import LogFormat, configure
 from lesion.loop.registry import Registry
 from lesion.loop.storage import Storage
 from lesion.loop.store import StoreError
 from lesion.model.engines import Precision
 from lesion.model.predictor import Prediction, Predictor
+from serve import tracing
 from serve.board import Board
 from serve.follow import Follower, Held
 from serve.memory import return_large_blocks
+from serve.metrics import BATCH_SIZE, Stages
+from serve.tracing import Traces
 
 logger = logging.getLogger(__name__)
 IDLE_WAIT_S = 0.1
@@ -49,6 +53,8 @@ class Job:
         class_name: The class to explain; the predicted one when None.
         top_k: How many probabilities to give; all when None.
         opinion: Whether the answer is for the intake of training data, which wants it whole and plain.
+        trace: Of the request, if it is traced; see :func:`serve.tracing.current`.
+        made: When, by the clock that all processes of this machine share.
     """
 
     data: bytes
@@ -57,6 +63,8 @@ class Job:
     class_name: str | None = None
     top_k: int | None = None
     opinion: bool = False
+    trace: str = ""
+    made: float = field(default_factory=time.monotonic)
 
 
 class BatchLoop(BatchedLoop):  # type: ignore[misc]
@@ -101,6 +109,8 @@ class PredictAPI(litserve.LitAPI):  # type: ignore[misc]
         limits: What is refused before it is decoded.
         max_batch_size: The most jobs in one batch.
         batch_timeout: Seconds to wait for a batch to fill.
+        log_format: How a worker logs.
+        traces: Where a worker sends its spans.
     """
 
     board: Board
@@ -116,6 +126,8 @@ class PredictAPI(litserve.LitAPI):  # type: ignore[misc]
         limits: Limits,
         max_batch_size: int,
         batch_timeout: float,
+        log_format: LogFormat = "words",
+        traces: Traces = Traces(),  # noqa: B008 - it is frozen
     ) -> None:
         super().__init__(max_batch_size=max_batch_size, batch_timeout=batch_timeout, loop=BatchLoop())
         self.bundle = bundle
@@ -124,12 +136,16 @@ class PredictAPI(litserve.LitAPI):  # type: ignore[misc]
         self.threads = threads
         self.precision = precision
         self.limits = limits
+        self.log_format = log_format
+        self.traces = traces
 
     def setup(self, device: str) -> None:
         """Load the model in a worker process and report ready."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
         end_with_parent()
         return_large_blocks()
+        configure(self.log_format)
+        tracing.start(self.traces, "inference")
         self.worker = int(os.environ["LITSERVE_WORKER_ID"])
         chosen = device if self.engine_device == "cuda" else self.engine_device
         load = partial(
@@ -178,15 +194,23 @@ class PredictAPI(litserve.LitAPI):  # type: ignore[misc]
     def predict(self, jobs: Sequence[Job]) -> list[dict[str, Any]]:
         """Answer a batch by one version; a refused image is an answer too: an exception would fail the whole batch."""
         self.board.worker_begins(self.worker)
-        predictor = self.current()
+        BATCH_SIZE.observe(len(jobs))
+        began, waited = time.time_ns(), [time.monotonic() - job.made for job in jobs]
+        predictor, batch = self.current(), Stages()
         try:
-            predictions = predictor.predict([job.data for job in jobs])
-            return [_answer(job, prediction) for job, prediction in zip(jobs, predictions, strict=True)]
+            predictions = predictor.predict([job.data for job in jobs], batch)
+            answers = []
+            for job, seconds, prediction in zip(jobs, waited, predictions, strict=True):
+                stages = Stages()
+                stages.add("queue", began - round(1e9 * seconds), seconds)
+                answers.append(_answer(job, prediction, stages))
+                tracing.record(job.trace, (*stages.intervals, *batch.intervals))
+            return answers
         finally:
             self.board.worker_ends(self.worker)
 
 
-def _answer(job: Job, prediction: Prediction | ImageError) -> dict[str, Any]:
+def _answer(job: Job, prediction: Prediction | ImageError, stages: Stages) -> dict[str, Any]:
     """Return what goes back to the API process: ``error`` (message, code, status), or the answer's members."""
     if isinstance(prediction, ImageError):
         return {"error": (prediction.message, prediction.code, prediction.status)}
@@ -205,7 +229,8 @@ def _answer(job: Job, prediction: Prediction | ImageError) -> dict[str, Any]:
         name = job.class_name or prediction.predicted_class
         if name not in prediction.probabilities:
             return {"error": (f"The model knows no class {name!r}.", "class_unknown", 422)}
-        answer["explanation"] = _explanation(prediction, name, job.layers)
+        with stages("explain"):
+            answer["explanation"] = _explanation(prediction, name, job.layers)
     return answer
 
 

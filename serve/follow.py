@@ -13,6 +13,7 @@ from lesion.errors import BundleError, LesionError
 from lesion.loop.ledger import RegistryError
 from lesion.loop.registry import Registry
 from lesion.loop.tables import Deployment
+from serve.metrics import count_swap
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +111,8 @@ class Follower(Generic[T]):
             return
         if self._take(last):
             logger.warning("model %s serves from now on, in place of %s", last.version, held.version)
+            if self._actor is not None:
+                count_swap("swapped", last.created_at)
 
     def attempt(self) -> None:
         """Look at the ledger once; on trouble keep what is held, say so, and wait longer before the next look."""
@@ -152,6 +155,7 @@ class Follower(Generic[T]):
                 raise
             logger.error("model %s is refused: %s", last.version, error.message)
             self._registry.refuse(last.id, self._actor, error.message)
+            count_swap("refused", last.created_at)
             return False
         self._hold(Held(last.id, last.version, value))
         return True

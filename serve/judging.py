@@ -19,6 +19,7 @@ from lesion.loop.tables import ACCEPTED, QUARANTINED
 from lesion.loop.zips import Member
 from serve.api import Job
 from serve.errors import BusyError
+from serve.metrics import UPLOADS
 from serve.schemas import JudgedImage, RejectedFile, UploadAnswer
 
 _AT_ONCE = 8  # files being decoded or looked at in one upload
@@ -155,14 +156,20 @@ async def _take(state: State, answer: UploadAnswer, member: Member, look: Look |
     kept = {ACCEPTED: answer.accepted, QUARANTINED: answer.quarantined}.get(outcome.status)
     name = clean(member.name)
     if kept is None:
-        answer.rejected.append(RejectedFile(name=name, code=outcome.code, reason=outcome.reason))
+        _refuse(answer, name, outcome.code, outcome.reason)
     else:
+        UPLOADS.labels(outcome.status, outcome.code).inc()
         facts = {"sha256": outcome.sha256, "label": outcome.label, "code": outcome.code, "reason": outcome.reason}
         kept.append(JudgedImage(name=name, **facts))
 
 
 def _reject(answer: UploadAnswer, name: str, error: LesionError) -> None:
-    answer.rejected.append(RejectedFile(name=clean(name), code=error.code, reason=error.message))
+    _refuse(answer, clean(name), error.code, error.message)
+
+
+def _refuse(answer: UploadAnswer, name: str, code: str, reason: str) -> None:
+    UPLOADS.labels("rejected", code).inc()
+    answer.rejected.append(RejectedFile(name=name, code=code, reason=reason))
 
 
 def _some(files: Iterator[Member]) -> list[Member]:

@@ -14,6 +14,7 @@ from uvicorn.config import LOG_LEVELS
 
 from lesion.cli import latest_bundle
 from lesion.errors import ConfigError, LesionError
+from lesion.logs import LogFormat, announce, configure
 from lesion.loop.judging import IntakeSettings
 from lesion.loop.keys import any_usable
 from lesion.loop.registry import Registry
@@ -23,7 +24,10 @@ from serve.address import usable_address
 from serve.api import end_with_parent
 from serve.champion import own_connections
 from serve.companion import Companion
-from serve.server import Server, create_server
+from serve.create import create_server
+from serve.middleware import ACCESS_LOG
+from serve.server import Server
+from serve.tracing import Traces
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +44,8 @@ def serve(
     worker_settings: Sequence[str] = (),
     access: dict[str, Any] | None = None,
     intake: IntakeSettings | None = None,
+    log_format: LogFormat = "words",
+    traces: dict[str, Any] | None = None,
 ) -> int:
     """Serve until stopped.
 
@@ -48,18 +54,22 @@ def serve(
         host: Where to listen.
         port: Where to listen.
         log_level: As uvicorn names it.
-        access_log: Whether to log each request.
-        server: Arguments of :func:`serve.server.create_server`.
+        access_log: Whether to log each request: its method, route, status, time and id, and the id of its key.
+        server: Arguments of :func:`serve.create.create_server`.
         storage: The loop's database and files; None to keep no state.
         worker: Whether a worker for retrainings runs beside the server, if the storage is this machine's own.
         worker_settings: Settings of ``configs/worker.yaml`` for it.
         access: Settings of :class:`serve.access.Access`.
         intake: How uploaded images are judged.
+        log_format: ``words`` or ``json``; see :func:`lesion.logs.configure`.
+        traces: Settings of :class:`serve.tracing.Traces`.
 
     Returns:
         The exit status: 0 after SIGTERM or SIGINT, 1 when the server failed, 2 when it was refused to start.
     """
     try:
+        configure(log_format)
+        ACCESS_LOG.setLevel(logging.INFO if access_log else logging.WARNING)
         usable_address(host, port)
         if log_level not in LOG_LEVELS:
             raise ConfigError(f"log_level={log_level} is unknown. Use one of {', '.join(LOG_LEVELS)}.")
@@ -69,9 +79,13 @@ def serve(
             import_first(storage, Path(bundle or latest_bundle()))
         elif storage is None:
             bundle = bundle or str(latest_bundle())
-        made = create_server(bundle, storage, **server, access=access, intake=intake)
+        spans = Traces(**(traces or {}))
+        made = create_server(
+            bundle, storage, **server, access=access, intake=intake, log_format=log_format, traces=spans
+        )
+        uvicorn = {"log_config": None} if log_format == "json" else {}  # else uvicorn brings its own formats
         with Companion(storage, worker_settings) if worker and storage and _is_local(storage) else nullcontext():
-            made.run(host, port, log_level, lambda: _say(made, f"http://{host}:{port}"), access_log=access_log)
+            made.run(host, port, log_level, lambda: _say(made, f"http://{host}:{port}"), **uvicorn)
     except LesionError as error:
         print(f"{error.code}: {error.message}", file=sys.stderr)
         return 2
@@ -85,7 +99,7 @@ def import_first(storage: Storage, bundle: Path) -> None:
         LesionError: The run is refused.
         ConfigError: The libraries are missing, or the process was killed.
     """
-    print(f"The storage is empty: importing the run of '{bundle}' as the first model …", flush=True)
+    announce(f"The storage is empty: importing the run of '{bundle}' as the first model …")
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
             facts = pool.submit(_import, storage, bundle).result()
@@ -97,13 +111,13 @@ def import_first(storage: Storage, bundle: Path) -> None:
             ) from error
         except BrokenProcessPool as error:
             raise ConfigError("The import was killed. Start again; it goes on.", code="import_failed") from error
-    print(f"Imported {facts['images']:,} images; {facts['version']} is the champion.", flush=True)
+    announce(f"Imported {facts['images']:,} images; {facts['version']} is the champion.")
 
 
 def _say(server: Server, address: str) -> None:
-    print(f"Serving {server.bundle.name} {server.bundle.version} on {address}", flush=True)
+    announce(f"Serving {server.bundle.name} {server.bundle.version} on {address}")
     if server.storage is None:
-        print("Uploads and retraining are off: nothing is stored. storage=local turns them on.", flush=True)
+        announce("Uploads and retraining are off: nothing is stored. storage=local turns them on.")
 
 
 def _look(storage: Storage) -> tuple[bool, bool]:

@@ -5,17 +5,21 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lesion import logs
 from lesion.errors import LesionError
+from serve import tracing
 from serve.errors import BusyError, RequestError, problem, problem_of
+from serve.metrics import count_request
 from serve.traffic import Tally
 
 logger = logging.getLogger(__name__)
+ACCESS_LOG = logging.getLogger("serve.access_log")
 
 _SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LINGER_S = (
@@ -28,22 +32,33 @@ _PREDICT = ("POST", "/predict")
 class RequestContext:
     """Gives each request an id, takes a sane one from ``X-Request-ID``, and answers what nobody else answered.
 
-    Each request is counted in the ``tally`` of the application's state, if it has one.
+    Each request is counted for Prometheus and in the ``tally`` of the application's state, if it has one; it is traced
+    and logged where that is asked for.
 
     Args:
         app: The application inside.
+        paths: Those that the application has, so that a request which is refused before it is routed counts as its own.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, paths: Iterable[str] = ()) -> None:
         self.app = app
+        self._paths = frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         scope["request_id"] = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        logs.request_id.set(scope["request_id"])
+        with tracing.request_span(scope["method"], headers) as span:
+            status = await self._answer(scope, receive, send)
+            tracing.describe(span, scope["method"], self._route(scope), status, scope["request_id"])
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Have a request answered and count it; returns the answer's status, 0 if nobody waited for one."""
         answer: Message | None = None
         began = time.perf_counter()
 
@@ -71,7 +86,14 @@ class RequestContext:
             detail = "The server failed on this request. Tell its operator the request_id."
             await problem(scope, 500, "internal_error", detail)(scope, receive, send_with_id)
         finally:
-            _count(scope, answer, time.perf_counter() - began)
+            _count(scope, self._route(scope), answer, time.perf_counter() - began)
+        return answer["status"] if answer else 0
+
+    def _route(self, scope: Scope) -> str | None:
+        """Return the template of a request's path; None where nothing has that path."""
+        if "route" in scope:
+            return str(scope["route"].path)
+        return scope["path"] if scope["path"] in self._paths else None
 
 
 class BodyLimits:
@@ -163,17 +185,24 @@ class BodyLimits:
             await asyncio.sleep(_ROOM_S)
 
 
-def _count(scope: Scope, answer: Message | None, seconds: float) -> None:
+def _count(scope: Scope, route: str | None, answer: Message | None, seconds: float) -> None:
     tally: Tally | None = getattr(scope["app"].state, "tally", None)
-    if tally is None:
-        return
-    if answer is None:  # its sender went away
-        tally.count(0, None)
-        return
-    status = answer["status"]
-    prediction = status == 200 and (scope["method"], scope["path"]) == _PREDICT
-    endless = Headers(raw=answer["headers"]).get("content-type", "").startswith("text/event-stream")
-    tally.count(status, None if endless else seconds, prediction=prediction)
+    method = scope["method"]
+    status = answer["status"] if answer else 0  # 0: its sender went away
+    endless = answer is None or _is_stream(answer)
+    timed = None if endless else seconds
+    count_request(method, route, status, timed)
+    if tally is not None:
+        tally.count(status, timed, prediction=status == 200 and (method, route) == _PREDICT)
+    if ACCESS_LOG.isEnabledFor(logging.INFO):
+        facts = {"method": method, "route": route or "", "status": status, "ms": round(1000 * seconds, 1)}
+        sender = scope.get("state", {}).get("sender")
+        facts |= {"request_id": scope["request_id"], "key": sender.key_id if sender else ""}
+        ACCESS_LOG.info("%s %s %d %.1f ms", method, route or "(no route)", status, 1000 * seconds, extra=facts)
+
+
+def _is_stream(answer: Message) -> bool:
+    return Headers(raw=answer["headers"]).get("content-type", "").startswith("text/event-stream")
 
 
 def _too_large(size: str, bound: int) -> RequestError:

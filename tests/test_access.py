@@ -31,13 +31,13 @@ from serve.routes import ROUTERS
 from serve.schemas import ServerLimits
 from serve.state import fill_state
 
-VIEWER = {("GET", "/"), ("GET", "/info"), ("GET", "/me"), ("POST", "/predict")}
+VIEWER = {("GET", path) for path in ("/", "/info", "/me", "/metrics")} | {("POST", "/predict")}
 VIEWER |= {("GET", f"/dataset/{what}") for what in ("stats", "montage")}
 VIEWER |= {("GET", path) for path in ("/models", "/models/{version}", "/deployments")}
 VIEWER |= {("GET", f"/models/{{version}}/{what}") for what in ("evaluation", "report", "card")}
 CONTRIBUTOR = VIEWER | {("POST", "/upload_training_data"), ("POST", "/feedback")}
 CONTRIBUTOR |= {("GET", "/models/{version}/bundle"), ("GET", "/images/{sha256}/thumbnail")}
-OPEN = {("GET", "/health")}
+OPEN = {("GET", "/health"), ("GET", "/health/live")}
 SAMPLES = {"version": "0" * 12, "sha256": "0" * 64, "job_id": "0" * 32, "key_id": "0" * 16}
 HERE = ("127.0.0.1", 50000)
 

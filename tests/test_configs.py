@@ -72,7 +72,7 @@ def test_mri_is_never_stood_on_its_head(tmp_path: Path) -> None:
 
 
 def test_serve_config_composes() -> None:
-    from serve.server import create_server
+    from serve.create import create_server
 
     settings = OmegaConf.load(CONFIGS / "serve.yaml")
     inspect.signature(create_server).bind("bundle", **settings.server)

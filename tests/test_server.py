@@ -538,10 +538,10 @@ def test_a_server_that_serves_says_so_and_what_is_off(server: ServerProcess) -> 
 
 def test_workers_that_cannot_load_end_the_server(bundle_path: Path, tmp_path: Path) -> None:
     code = (
-        "from serve import server as module; from lesion.model.predictor import Predictor;"
+        "from serve.create import create_server\n"
         "from lesion.errors import BundleError\n"
         "if __name__ == '__main__':\n"
-        f"    made = module.create_server({str(bundle_path)!r}, device='cpu', workers=2)\n"
+        f"    made = create_server({str(bundle_path)!r}, device='cpu', workers=2)\n"
         "    made.lit_api.bundle = made.lit_api.bundle / 'gone'\n"
         "    try:\n"
         f"        made.run(port={free_port()})\n"

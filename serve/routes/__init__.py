@@ -5,6 +5,7 @@ from serve.routes import (
     dataset,
     images,
     keys,
+    metrics,
     models,
     predict,
     quarantine,
@@ -27,4 +28,5 @@ ROUTERS = (
     retrain.router,
     keys.router,
     statistics.router,
+    metrics.router,
 )

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
 from lesion.errors import LesionError
-from serve import access
+from serve import access, tracing
 from serve.access import require
 from serve.api import Job
 from serve.errors import RequestError
+from serve.metrics import Stages, count_prediction
 from serve.schemas import PredictionAnswer
 from serve.uploads import REQUEST_BODY, read_image
 
@@ -51,11 +52,15 @@ async def predict(
     if class_name is not None:
         _check_class(class_name, state.bundle.classes)
     state.dispatcher.check_room()
-    data = await read_image(request)
-    answer = await state.dispatcher.submit(Job(data, explain, layers, class_name, top_k), len(data))
+    stages, trace = Stages(), tracing.current()
+    with stages("receive"):
+        data = await read_image(request)
+    tracing.record(trace, stages.intervals)
+    answer = await state.dispatcher.submit(Job(data, explain, layers, class_name, top_k, trace=trace), len(data))
     if "error" in answer:
         message, code, status = answer["error"]
         raise LesionError(message, code=code, status=status)
+    count_prediction(answer["predicted_class"], answer["confidence"], answer["model_version"], answer["in_domain"])
     return JSONResponse(answer | {"request_id": request.scope["request_id"]})
 
 

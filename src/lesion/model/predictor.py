@@ -2,8 +2,9 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # How far half precision may move a calibrated probability before ``precision=auto`` gives up its speed.
 AUTO_TOLERANCE = 0.02
+
+Stage = Callable[[str], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,18 +151,21 @@ class Predictor:
             bundle.check_golden(engine)
         return cls(bundle, engine, limits, decoders)
 
-    def predict(self, items: Sequence[bytes]) -> list[Prediction | ImageError]:
+    def predict(self, items: Sequence[bytes], stage: Stage = nullcontext) -> list[Prediction | ImageError]:
         """Predict one batch of encoded images.
 
         Args:
             items: The bytes of image files.
+            stage: Entered around ``decode`` and ``infer``, for who measures them.
 
         Returns:
             One entry an item, in order: its prediction, or the error for which it alone was refused.
         """
-        read = list(self._pool.map(self._read, items) if self._pool else map(self._read, items))
+        with stage("decode"):
+            read = list(self._pool.map(self._read, items) if self._pool else map(self._read, items))
         images = [image for image in read if not isinstance(image, ImageError)]
-        predictions = iter(self.predict_images(np.stack(images)) if images else [])
+        with stage("infer") if images else nullcontext():
+            predictions = iter(self.predict_images(np.stack(images)) if images else [])
         return [image if isinstance(image, ImageError) else next(predictions) for image in read]
 
     def _read(self, data: bytes) -> NDArray[np.uint8] | ImageError:
