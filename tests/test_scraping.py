@@ -1,0 +1,140 @@
+"""A real Prometheus that scrapes a server under a real load test sees what Locust sees."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from lamp_bundles import lamp
+from serving import ServerProcess, eventually, free_port
+
+from serve.metrics import REQUEST_SECONDS
+
+LOCUSTFILE = Path(__file__).parents[1] / "serve" / "load" / "locustfile.py"
+USERS = 10
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("prometheus") is None, reason="Prometheus is not installed (apt-get install prometheus)"
+    ),
+]
+
+
+class Prometheus:
+    """A real one, that asks some servers every half a second."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+
+    def __call__(self, query: str) -> dict[str, float]:
+        """The values of a query's series, by their labels as JSON; one without labels is ``{}``."""
+        answer = self.client.get("/api/v1/query", params={"query": query}).json()
+        assert answer["status"] == "success", answer
+        return {json.dumps(one["metric"], sort_keys=True): float(one["value"][1]) for one in answer["data"]["result"]}
+
+    def one(self, query: str) -> float:
+        (value,) = self(query).values()
+        return value
+
+
+@contextmanager
+def prometheus(folder: Path, *servers: ServerProcess) -> Iterator[Prometheus]:
+    folder.mkdir()
+    config = {
+        "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
+        "scrape_configs": [
+            {"job_name": "lesion", "static_configs": [{"targets": [f"127.0.0.1:{server.port}" for server in servers]}]}
+        ],
+    }
+    (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
+    port = free_port()
+    command = [
+        "prometheus",
+        f"--config.file={folder}/prometheus.yml",
+        f"--storage.tsdb.path={folder}/data",
+        f"--web.listen-address=127.0.0.1:{port}",
+    ]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            made = Prometheus(folder, port)
+            eventually(lambda: _is_up(made, len(servers)), 60)
+            yield made
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _is_up(asked: Prometheus, servers: int) -> bool:
+    try:
+        return asked("sum(up)") == {"{}": servers}
+    except (httpx.TransportError, json.JSONDecodeError, AssertionError):
+        return False
+
+
+def load(host: str, *users: str, seconds: int = 10) -> dict[str, dict[str, Any]]:
+    """Run Locust; gives its rows by the names of the requests, as they are after the last answer."""
+    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--json", "--users", str(USERS)]
+    command += ["--spawn-rate", str(USERS), "--run-time", f"{seconds}s", "--stop-timeout", "20", "--host", host]
+    done = subprocess.run([*command, *users], capture_output=True, timeout=180, check=False, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {row["name"]: row for row in json.loads(done.stdout)}
+
+
+def test_prometheus_and_locust_count_alike(tmp_path: Path) -> None:
+    bundle = lamp(tmp_path / "bundle", 0.05)
+    with (
+        ServerProcess(bundle, "server.workers=2", "server.api_processes=2") as server,
+        prometheus(tmp_path / "prometheus", server) as asked,
+    ):
+        version = server.client.get("/info").json()["model_version"]
+        rows = load(server.url, "Visitor")
+        time.sleep(1.5)  # two more scrapes
+        predictions = [row for name, row in rows.items() if name.startswith("/predict")]
+        sent = sum(row["num_requests"] for row in predictions)
+        assert sent > 200
+        assert sum(row["num_failures"] for row in rows.values()) == 0
+
+        within = {"rel": 0.01}
+        answered = 'lesion_requests_total{method="POST",route="/predict",status="200"}'
+        assert asked.one(f"sum({answered})") == pytest.approx(sent, **within)
+        assert asked.one('sum(lesion_requests_total{status!="200"}) or vector(0)') == 0
+        assert asked.one('sum(lesion_request_seconds_count{route="/predict"})') == pytest.approx(sent, **within)
+        assert asked.one('sum(lesion_request_seconds_count{route="/health"})') == pytest.approx(
+            rows["/health"]["num_requests"], abs=5
+        )
+        assert asked("sum by (version) (lesion_predictions_total)") == {
+            json.dumps({"version": version}): pytest.approx(sent, **within)
+        }
+        assert asked.one(f'lesion_workers_serving{{version="{version}"}}') == 2
+        assert asked.one("lesion_batch_size_sum") == pytest.approx(sent, **within)
+
+        # Time at the server is a part of the time at the client, whose own share is its connection and its work.
+        total = sum(row["total_response_time"] for row in predictions)
+        spent = 1000 * asked.one('sum(lesion_request_seconds_sum{route="/predict"})')
+        assert 0.3 * total < spent < 1.01 * total
+        # Little's law: requests under way on average are their rate times their time.
+        assert 0 < asked.one("max_over_time(lesion_queue_depth[1m])") <= USERS
+        assert asked.one("lesion_queue_depth") == 0
+        _quantile_agrees(asked, rows)
+
+
+def _quantile_agrees(asked: Prometheus, rows: dict[str, dict[str, Any]]) -> None:
+    """The median by Prometheus lies within the bucket of Locust's, or the one below: the client takes longer."""
+    median = asked.one('histogram_quantile(0.5, sum by (le) (lesion_request_seconds_bucket{route="/predict"}))')
+    bounds = [0.0, *REQUEST_SECONDS._upper_bounds]
+    times = sorted((float(ms), count) for ms, count in rows["/predict"]["response_times"].items())
+    reached = list(accumulate(count for _, count in times))
+    theirs = times[bisect_left(reached, reached[-1] / 2)][0] / 1000
+    above = next(number for number, bound in enumerate(bounds) if theirs <= bound)
+    assert bounds[max(0, above - 2)] <= median <= bounds[above]
