@@ -241,6 +241,8 @@ class TestWithoutKeys:
         for method, url in (("GET", "/info"), ("POST", "/retrain"), ("POST", "/keys")):
             refusal(client.request(method, url, headers={"Host": host}), 403, "not_local")
         assert client.get("/health", headers={"Host": host}).status_code == 503  # no worker, but an answer
+        alive = client.get("/health/live", headers={"Host": host})
+        assert (alive.status_code, alive.json()) == (200, {"live": True})
 
     @pytest.mark.parametrize(
         "origin", ["https://evil.example", "null", "http://127.0.0.1:3000", "http://localhost:8000", ""]

@@ -1,15 +1,22 @@
-"""``GET /``, ``/health``, ``/info`` and ``/me``: answered by the API process alone, without a model call."""
+"""``GET /``, ``/health``, ``/health/live``, ``/info`` and ``/me``: answered by the API process, without the model."""
 
 from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from lesion.images import FORMATS
 from serve.access import REFUSALS, Sender, require
 from serve.schemas import Health, Info, Me, ServerLimits, Workers
 
 router = APIRouter(tags=["status"])
+
+
+class Live(BaseModel):
+    """That the process answers."""
+
+    live: Literal[True]
 
 
 @router.get("/", summary="What is here", dependencies=[require("viewer")])
@@ -44,6 +51,12 @@ async def health(request: Request) -> JSONResponse:
         ledger=ledger,
     )
     return JSONResponse(answer.model_dump(), 200 if answer.ready else 503)
+
+
+@router.get("/health/live", summary="Whether the process answers")
+async def live() -> Live:
+    """Answer 200 whatever the workers and the storage do: who restarts what does not answer should ask this."""
+    return Live(live=True)
 
 
 @router.get("/info", summary="The model and the limits", dependencies=[require("viewer")])
