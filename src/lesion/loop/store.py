@@ -94,6 +94,17 @@ class ObjectStore:
             except FileNotFoundError as error:
                 raise StoreError(f"The store has no '{key}'.", code="file_gone", status=404) from error
 
+    def names(self, prefix: str = "") -> list[str]:
+        """Return what there is under ``prefix/``, or in all, sorted.
+
+        Raises:
+            StoreError: The store does not answer.
+        """
+        with _answering("The store could not be listed"):
+            found = self._files.find(str(self._root / prefix), detail=True)
+        files = [path for path, facts in found.items() if facts["type"] != "directory"]  # an S3 that is empty names one
+        return sorted(PurePosixPath(path).relative_to(self._root).as_posix() for path in files)
+
     def delete(self, key: str) -> None:
         """Remove what has a name; nothing happens where nothing has it.
 
