@@ -2,66 +2,31 @@
 
     locust -f serve/load/locustfile.py --headless --users 20 --spawn-rate 10 --run-time 30s --host http://127.0.0.1:8000
 
-Locust exits with 1 when any request failed. An answer with wrong content is a failure, whatever its status.
+Without --headless Locust shows its own page, at http://127.0.0.1:8089. Locust exits with 1 when any request failed. An
+answer with wrong content is a failure, whatever its status, and the right refusal of a bad request is none.
+Of 21 users 20 are visitors, who predict, and one sends what must be refused; a class's name at the end of the command
+line (… Visitor) takes that one alone. Experts and the operator need a server with a storage, and change what it holds.
 Environment:
 
-    LESION_LOAD_IMAGES   a folder of images to send (searched recursively, at most 200); by default some are generated
+    LESION_LOAD_IMAGES   a folder of images to send (searched recursively, at most 200); "mixed" for generated ones of
+                         many kinds and sizes, up to 4 MB; by default generated scans, JPEGs of 512 × 512 pixels
     LESION_LOAD_EXPLAIN  the share of predictions that ask for an overlay, 0 to 1 (default 0.1)
+    LESION_LOAD_UPLOADS  1: experts too, one of every 22 users, who upload labelled images
+    LESION_LOAD_RETRAIN  1: an operator too, who retrains once
+    LESION_API_KEY       the key to send, where the server asks for one
 """
 
-import base64
 import os
-import random
 
-from locust import HttpUser, between, task
-from locust.clients import ResponseContextManager
+from serve.load.users import Mistaken, Visitor
 
-from serve.load.samples import load_images
+__all__ = ["Mistaken", "Visitor"]
 
-IMAGES = load_images(os.environ.get("LESION_LOAD_IMAGES"))
-EXPLAIN = float(os.environ.get("LESION_LOAD_EXPLAIN", "0.1"))
+if os.environ.get("LESION_LOAD_UPLOADS") == "1":
+    from serve.load.loop_users import Expert
 
+    __all__ += ["Expert"]
+if os.environ.get("LESION_LOAD_RETRAIN") == "1":
+    from serve.load.loop_users import Operator
 
-class Visitor(HttpUser):
-    """Sends images, and looks at the health now and then."""
-
-    wait_time = between(0.0, 0.1)
-
-    @task(20)
-    def predict(self) -> None:
-        """Send one image and check the answer."""
-        explain = random.random() < EXPLAIN
-        with self.client.post(
-            "/predict",
-            params={"explain": "true"} if explain else {},
-            files={"file": ("image", random.choice(IMAGES))},
-            name="/predict?explain" if explain else "/predict",
-            catch_response=True,
-        ) as response:
-            fault = wrong_prediction(response, explain)
-            if fault:
-                response.failure(fault)
-
-    @task(1)
-    def health(self) -> None:
-        """Ask whether the server is ready."""
-        with self.client.get("/health", catch_response=True) as response:
-            if response.status_code != 200 or not response.json().get("ready"):
-                response.failure(f"not ready: {response.status_code} {response.text[:200]}")
-
-
-def wrong_prediction(response: ResponseContextManager, explain: bool) -> str:
-    """Say what is wrong with an answer; empty when nothing is."""
-    if response.status_code != 200:
-        return f"status {response.status_code}: {response.text[:200]}"
-    answer = response.json()
-    probabilities = answer["probabilities"]
-    if abs(sum(probabilities.values()) - 1.0) > 1e-4:
-        return f"the probabilities sum to {sum(probabilities.values())}"
-    if max(probabilities, key=probabilities.get) != answer["predicted_class"]:
-        return f"{answer['predicted_class']} is not the most probable of {probabilities}"
-    if response.headers.get("X-Request-ID") != answer["request_id"]:
-        return "the request ids differ"
-    if explain and not base64.b64decode(answer["explanation"]["overlay_png_base64"]).startswith(b"\x89PNG"):
-        return "the overlay is not a PNG file"
-    return ""
+    __all__ += ["Operator"]

@@ -4,10 +4,12 @@ import io
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 _MOST = 200
+_SCAN = 512  # pixels a side
 
 
 def load_images(folder: str | None) -> list[bytes]:
@@ -17,20 +19,54 @@ def load_images(folder: str | None) -> list[bytes]:
         SystemExit: The folder holds no images.
     """
     if not folder:
-        return [_generated(seed) for seed in range(16)]
+        return [encode(scan(seed), "JPEG", quality=90) for seed in range(16)]
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in _SUFFIXES)
     if not paths:
         raise SystemExit(f"{folder} holds no images.")
     return [path.read_bytes() for path in paths[:: max(1, len(paths) // _MOST)][:_MOST]]
 
 
-def _generated(seed: int) -> bytes:
-    rows, columns = np.mgrid[-1:1:512j, -1:1:512j]
+def mixture() -> list[bytes]:
+    """Make 43 images as people have them: most are scans of some 10 to 300 KB, a few are photos of up to 4 MB."""
+    made = load_images(None)
+    made += [encode(scan(seed, 256 + 32 * seed), "PNG") for seed in range(10)]
+    made += [encode(scan(seed, 640), "WEBP", quality=85) for seed in range(5)]
+    made += [encode(deep(scan(seed)), "PNG") for seed in range(3)]
+    made += [encode(deep(scan(seed)), "TIFF") for seed in range(2)]
+    made.append(encode(scan(0), "BMP"))
+    made += [encode(photo(800, 600, seed), "JPEG", quality=90) for seed in range(3)]
+    made += [encode(photo(1600, 1200), "JPEG", quality=92), encode(photo(1024, 768), "PNG")]
+    made.append(encode(photo(3000, 2000), "JPEG", quality=95))
+    return made
+
+
+def scan(seed: int, side: int = _SCAN) -> NDArray[np.uint8]:
+    """Draw something like a slice of a head, another one for each seed: grey, uint8 (side, side)."""
+    rows, columns = np.mgrid[-1 : 1 : side * 1j, -1 : 1 : side * 1j]
     random = np.random.default_rng(seed)
     x, y, radius = random.uniform([-0.4, -0.4, 0.1], [0.4, 0.4, 0.3])
-    head = (rows**2 + columns**2 * 1.4 < 0.8) * 90.0
+    head = np.where(rows**2 + columns**2 * 1.4 < 0.8, 90.0, 0.0)
     lesion = 120.0 * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / radius**2)
-    pixels = head + lesion + random.normal(0.0, 6.0, rows.shape)
+    pixels: NDArray[np.float64] = head + lesion + random.normal(0.0, 6.0, rows.shape)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def photo(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Make a colour picture with as much detail as a photo has: uint8 (height, width, 3)."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (height // 25, width // 25, 3), np.uint8)
+    smooth: NDArray[np.float32] = np.asarray(Image.fromarray(coarse).resize((width, height)), np.float32)
+    noisy: NDArray[np.float64] = smooth + random.normal(0.0, 12.0, smooth.shape)
+    return np.clip(noisy, 0, 255).astype(np.uint8)
+
+
+def deep(pixels: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """Give a grey picture 16 bits."""
+    return pixels.astype(np.uint16) * 257
+
+
+def encode(pixels: NDArray[np.uint8] | NDArray[np.uint16], kind: str, **options: int) -> bytes:
+    """Return the picture as a file of one of Pillow's formats."""
     buffer = io.BytesIO()
-    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=90)
+    Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()

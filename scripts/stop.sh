@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Ends what scripts/start.sh started, containers and processes. What is stored stays.
+#   bash scripts/stop.sh
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/deploying.sh"
+if [ $# -gt 0 ]; then usage "stop.sh"; fi
+if [ "$(running)" = containers ]; then
+    echo "Stopping the containers ..."
+    "${compose[@]}" down
+fi
+if [ -f outputs/replicas/replicas.json ]; then
+    setup
+    exec python scripts/replicas.py stop
+fi

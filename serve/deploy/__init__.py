@@ -1,0 +1,1 @@
+"""What runs Lesion on one machine and on many."""
