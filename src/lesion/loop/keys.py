@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Literal, get_args
 
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lesion.errors import LesionError
@@ -21,6 +22,7 @@ ROLES: tuple[Role, ...] = get_args(Role)  # each may do what those before it may
 _FORM = re.compile(r"lesion_([0-9a-f]{16})_([0-9a-f]{64})")
 _NAME = re.compile(r"[\w.@+-](?:[\w .@+-]{0,98}[\w.@+-])?")
 _NO_HASH = "0" * 64  # what an unknown id is compared with; no secret has it
+_LEAST_DIGITS = 8  # different ones in a secret; 64 random ones have fewer less than once in 10**18
 _MOST = 2**31 - 1  # what the table's columns hold
 
 
@@ -84,18 +86,53 @@ def create(
     _check(name, role, per_minute, per_day)
     identity, secret = secrets.token_hex(8), secrets.token_hex(32)
     with storage.session() as session:
-        if role != "admin" and session.scalar(select(ApiKey.id).limit(1)) is None:
-            raise KeyRefusedError(
-                f"The first key cannot be a {role}'s: from the first key on every request needs one, and nobody could "
-                "make others. Make a key with the role admin first.",
-                code="first_key_must_be_admin",
-                status=409,
-            )
         key = ApiKey(id=identity, name=name, role=role, per_minute=per_minute, per_day=per_day)
-        key.secret_sha256 = _hash(secret)
-        session.add(key)
-        record(session, actor, "key.created", identity, name=name, role=role)
+        _add(session, key, secret, actor)
     return f"lesion_{identity}_{secret}"
+
+
+def ensure(storage: Storage, text: str, name: str, role: Role, actor: str) -> ApiKey:
+    """Make sure that a key which the operator made is known; again changes nothing, and a revoked one stays revoked.
+
+    Args:
+        storage: Where keys are kept.
+        text: The key: ``lesion_``, 16 random hex digits, ``_``, 64 random hex digits.
+        name: Whose it is, if it is new.
+        role: What it may do.
+        actor: Who brings it, for the audit log.
+
+    Returns:
+        The key as it is kept.
+
+    Raises:
+        KeyRefusedError: The text is no key (422), a key of that id has another secret or role (409), or the first key
+            is not an admin's (409).
+    """
+    _check(name, role, None, None)
+    match = _FORM.fullmatch(text)
+    if match is None or len(set(match[2])) < _LEAST_DIGITS:
+        raise KeyRefusedError(  # without the text: it may be a key with one digit too many
+            f"The key for {name} is not a key. It must be lesion_, 16 random hex digits, _ and 64 more, in small "
+            'letters. Make one with: echo "lesion_$(openssl rand -hex 8)_$(openssl rand -hex 32)"'
+        )
+    identity, secret = match.groups()
+    try:
+        with storage.session() as session:
+            key = session.get(ApiKey, identity)
+            if key is None:
+                key = ApiKey(id=identity, name=name, role=role)
+                _add(session, key, secret, actor)
+    except IntegrityError:  # another process was first
+        with storage.session() as session:
+            key = session.get_one(ApiKey, identity)
+    if key.role != role or not hmac.compare_digest(key.secret_sha256, _hash(secret)):
+        raise KeyRefusedError(
+            f"The key for {name} has the id {identity}, which belongs to {key.name} with the role {key.role} and "
+            "perhaps another secret. Make a new key.",
+            code="key_differs",
+            status=409,
+        )
+    return key
 
 
 def revoke(storage: Storage, identity: str, actor: str) -> ApiKey:
@@ -160,6 +197,20 @@ def _check(name: str, role: str, per_minute: int | None, per_day: int | None) ->
     for limit, value in {"per_minute": per_minute, "per_day": per_day}.items():
         if value is not None and not 1 <= value <= _MOST:
             raise KeyRefusedError(f"{limit}={value} is out of range. Use 1 to {_MOST}, or leave it out.")
+
+
+def _add(session: Session, key: ApiKey, secret: str, actor: str) -> None:
+    if key.role != "admin" and session.scalar(select(ApiKey.id).limit(1)) is None:
+        raise KeyRefusedError(
+            f"The first key cannot be a {key.role}'s: from the first key on every request needs one, and nobody could "
+            "make others. Make a key with the role admin first.",
+            code="first_key_must_be_admin",
+            status=409,
+        )
+    key.secret_sha256 = _hash(secret)
+    session.add(key)
+    session.flush()
+    record(session, actor, "key.created", key.id, name=key.name, role=key.role)
 
 
 def _hash(secret: str) -> str:
