@@ -26,16 +26,25 @@ ENDS = ("proved better and is in use", "not proved better", "The retraining fail
 
 
 class Film:
-    """Pictures of a page, each with what happens there."""
+    """Pictures of a page, each with what happens there.
 
-    def __init__(self, page: Page) -> None:
+    Args:
+        page: The page.
+        stills: Where the pictures go that are worth a look by themselves; nowhere when None.
+    """
+
+    def __init__(self, page: Page, stills: Path | None) -> None:
         self._page = page
+        self._stills = stills
         self._frames: list[Image.Image] = []
         self._durations: list[int] = []
 
-    def take(self, words: str, milliseconds: int = 1500) -> None:
-        """Add a picture; one that shows nothing new makes the last one last longer."""
+    def take(self, words: str, milliseconds: int = 1500, still: str = "") -> None:
+        """Add a picture, with a name if it is a still; one that shows nothing new makes the last one last longer."""
         picture = Image.open(io.BytesIO(self._page.screenshot())).convert("RGB")
+        if still and self._stills is not None:
+            self._stills.mkdir(parents=True, exist_ok=True)
+            picture.quantize(COLOURS).save(self._stills / f"walkthrough_{still}.png", optimize=True)
         picture = picture.resize((round(WIDTH * SHRINK), round(HEIGHT * SHRINK)), Image.Resampling.LANCZOS)
         frame = Image.new("RGB", (picture.width, picture.height + BAR), "#0b3a4d")
         frame.paste(picture)
@@ -62,6 +71,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--stills", type=Path, help="a folder for single pictures of the way")
     parser.add_argument("--out", type=Path, default=Path("outputs/walkthrough.gif"))
     arguments = parser.parse_args()
     label = min(path.name for path in arguments.folder.iterdir() if path.is_dir())
@@ -70,7 +80,7 @@ def main() -> None:
         page = window(opened, WIDTH, HEIGHT)
         page.goto(arguments.address)
         settle(page)
-        film = Film(page)
+        film = Film(page, arguments.stills)
         predict(page, film, images[0])
         upload(page, film, images, label)
         retrain(page, film, arguments.epochs)
@@ -83,13 +93,13 @@ def predict(page: Page, film: Film, image: Path) -> None:
     drop(page, image)
     page.get_by_test_id("stImage").first.wait_for()
     settle(page)
-    film.take("The answer, how sure it is, and where the model looked", 3000)
+    film.take("The answer, how sure it is, and where the model looked", 3000, "1_predict")
     slider = page.get_by_role("slider", name="Heat map")
     for share in (80, 100, 60, 40, 20, 0, 60):
         while (now := int(slider.input_value())) != share:
             slider.press("PageUp" if share - now >= 10 else "PageDown" if now - share >= 10 else "ArrowRight")
         settle(page)
-        film.take("Explain: the heat map can be mixed in more or less", 500)
+        film.take("Explain: the heat map can be mixed in more or less", 500, "2_explain" if share == 100 else "")
 
 
 def upload(page: Page, film: Film, images: list[Path], label: str) -> None:
@@ -101,7 +111,7 @@ def upload(page: Page, film: Film, images: list[Path], label: str) -> None:
     press(page, f"Upload {len(images)} files" if len(images) > 1 else "Upload 1 file")
     expect(page.get_by_text(f"of {len(images)} files accepted").first).to_be_visible(timeout=4 * PATIENCE_MS)
     settle(page)
-    film.take("What became of each file, and why", 3000)
+    film.take("What became of each file, and why", 3000, "3_upload")
 
 
 def retrain(page: Page, film: Film, epochs: int) -> None:
@@ -111,7 +121,7 @@ def retrain(page: Page, film: Film, epochs: int) -> None:
     settle(page)
     button = page.get_by_role("button", name="Start retraining")
     button.scroll_into_view_if_needed()
-    film.take("Retrain: how long it will take is said before")
+    film.take("Retrain: how long it will take is said before", still="4_retrain")
     button.click()
     page.get_by_text("A retraining is running").scroll_into_view_if_needed()
     for _ in range(MOST_LOOKS):
@@ -119,9 +129,9 @@ def retrain(page: Page, film: Film, epochs: int) -> None:
             break
         film.take("The retraining, as it goes", 600)
         time.sleep(LOOK_S)
-    page.get_by_text("The last retraining").scroll_into_view_if_needed()
+    page.get_by_text("The last retraining", exact=True).scroll_into_view_if_needed()
     settle(page)
-    film.take("The verdict: the new model serves only if it is proved better", 4000)
+    film.take("The verdict: the new model serves only if it is proved better", 4000, "5_verdict")
 
 
 def roll_back(page: Page, film: Film) -> None:
@@ -129,7 +139,7 @@ def roll_back(page: Page, film: Film) -> None:
     film.take("Admin: what ran, what serves, who may what", 2500)
     press(page, "Roll back")
     page.get_by_label("Reason", exact=True).fill("the walk through the page ends as it began")
-    film.take("Roll back: with a reason")
+    film.take("Roll back: with a reason", still="6_roll_back")
     press(page, "Roll back now")
     settle(page)
     film.take("The model before serves again", 4000)

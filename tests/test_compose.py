@@ -100,6 +100,14 @@ def test_an_image_is_pinned(name: str) -> None:
         assert re.match(r"v?\d+[.\d]*", tag), f"{image} is not pinned"
 
 
+def test_the_worker_brings_the_tools_of_the_database_s_version() -> None:
+    server = re.match(r"postgres:(\d+)-", SERVICES["database"]["image"])
+    client = re.search(r"postgresql-client-(\d+)=", (FOLDER / "Dockerfile").read_text("utf-8"))
+    assert server is not None
+    assert client is not None
+    assert int(client[1]) >= int(server[1])
+
+
 def test_the_store_is_the_one_that_the_tests_run() -> None:
     weed = Path(sys.executable).with_name("weed")
     if not weed.is_file():

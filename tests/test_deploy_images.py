@@ -108,7 +108,7 @@ class TestDockerfile:
         assert set(TARGETS) <= set(found)
         outside = {stage.base for stage in found.values()} - set(found)
         assert outside == {"${PYTHON_IMAGE}"}
-        assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11-slim-bookworm$", DOCKERFILE.read_text("utf-8"), re.MULTILINE)
+        assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11-slim-trixie$", DOCKERFILE.read_text("utf-8"), re.MULTILINE)
         installer = " ".join(text for _, text in found["installer"].lines)
         [pinned] = re.findall(r"'(uv==[\d.]+)'", installer)
         assert pinned in (REPOSITORY / "scripts/setup.sh").read_text("utf-8")

@@ -88,8 +88,7 @@ def create(storage: Storage, folder: Path) -> dict[str, Any]:
         deleted = sorted(_deleted(storage) & {one.sha256 for one in wanted})
         present = _complete(copied, {image_key(sha256) for sha256 in deleted})
         names = [f"{FILES}/{key}" for key in present] + [path.relative_to(folder).as_posix() for path in dumps.values()]
-        database = {"kind": kind_of(storage), "server": server}
-        database["files"] = {part: path.relative_to(folder).as_posix() for part, path in dumps.items()}
+        parts = {part: path.relative_to(folder).as_posix() for part, path in dumps.items()}
         manifest = backup_manifest.write(
             folder,
             {
@@ -97,7 +96,7 @@ def create(storage: Storage, folder: Path) -> dict[str, Any]:
                 "revision": revision,
                 "taken_at": taken.isoformat(timespec="seconds"),
                 "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-                "database": database,
+                "database": {"kind": kind_of(storage), "server": server, "files": parts},
                 "deleted": deleted,  # after the database was copied, where they are not deleted yet
                 "files": {name: backup_manifest.facts_of(folder / name) for name in names},
                 **facts,

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, make_url
 
@@ -60,7 +61,8 @@ def run(tool: Path, database: str, *arguments: str) -> None:
     from psycopg.conninfo import make_conninfo  # here, since psycopg is there with the extra "cluster" alone
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
-    _, keywords = PGDialect_psycopg().create_connect_args(make_url(database))
+    dialect: Any = PGDialect_psycopg  # its methods have no types
+    _, keywords = dialect().create_connect_args(make_url(database))
     secrets = {"PGPASSWORD": str(keywords.pop("password"))} if "password" in keywords else {}
     keywords.pop("context", None)
     command = [str(tool), f"--dbname={make_conninfo(**keywords)}", "--no-password", *arguments]
