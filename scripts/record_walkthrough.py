@@ -1,11 +1,11 @@
 """Record a walk through the page as a GIF: predict, explain, upload, retrain, verdict, roll back.
 
 bash scripts/demo.sh
-python scripts/demo_loop.py http://127.0.0.1:8000 data/phantom_low_field   # so that there is a model to roll back to
 python scripts/record_walkthrough.py http://127.0.0.1:8501 FOLDER
 
-FOLDER has class folders of images; 60 of its first class are uploaded, so they should be new to the server. What is
-recorded is a real browser before a real retraining, whatever its verdict.
+FOLDER has class folders of images; 60 of its first class are uploaded, so they should be new to the server. If it is
+missing, phantoms that the demo does not know are made there. What is recorded is a real browser before a real
+retraining, whatever its verdict.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page, expect
 
+from lesion.data.phantom import generate
 from scripts.browsing import PATIENCE_MS, browser, choose, drop, go, press, settle, window
 
 WIDTH, HEIGHT, SHRINK = 1280, 800, 0.6
@@ -71,9 +72,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=23, help="of the phantoms; another one gives others")
     parser.add_argument("--stills", type=Path, help="a folder for single pictures of the way")
     parser.add_argument("--out", type=Path, default=Path("outputs/walkthrough.gif"))
     arguments = parser.parse_args()
+    generate(arguments.folder, patients=80, slices=4, seed=arguments.seed, low_field=True)
     label = min(path.name for path in arguments.folder.iterdir() if path.is_dir())
     images = sorted((arguments.folder / label).glob("*.*"))[: arguments.images]
     with browser() as opened:
@@ -142,7 +145,7 @@ def roll_back(page: Page, film: Film) -> None:
     film.take("Roll back: with a reason", still="6_roll_back")
     press(page, "Roll back now")
     settle(page)
-    film.take("The model before serves again", 4000)
+    film.take("The model that this one replaced serves again", 4000)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ from playwright.sync_api import Page
 
 from scripts.browsing import HEIGHT, PAGES, WIDTHS, browser, drop, go, settle, window
 
-MAX_HEIGHT = {"desktop": 2200, "phone": 3200}
-MAX_BYTES = 150_000
-COLOURS = (128, 64, 32, 16)  # the most with which a picture stays small
+MAX_HEIGHT = {"desktop": 4500, "phone": 9000}
+COLOURS = 128  # fewer would make different things of a chart look alike
 
 
 def main() -> None:
@@ -54,11 +53,8 @@ def take(page: Page, width: int, most: int) -> Image.Image:
 
 
 def save(picture: Image.Image, path: Path) -> int:
-    """Write a picture with as many colours as it may have to stay small."""
-    for colours in COLOURS:
-        picture.quantize(colours, dither=Image.Dither.NONE).save(path, optimize=True)
-        if path.stat().st_size <= MAX_BYTES:
-            break
+    """Write a picture with few colours, so that it stays small."""
+    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
     return path.stat().st_size
 
 

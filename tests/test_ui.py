@@ -332,6 +332,15 @@ class Taking(Client):
         return {"accepted": [{"name": name, "reason": ""} for name, _ in files], "quarantined": [], "rejected": []}
 
 
+def test_two_thousand_files_go_in_forty_requests() -> None:
+    files, upload, client = [Dropped(str(number), 10) for number in range(2000)], Upload(), Taking()
+    told: list[int] = []
+    send(client, upload, Batch(files, "bright", ""), 2**26, lambda: told.append(len(upload.sent)))
+    assert told == [50 * turn for turn in range(1, 41)]
+    assert client.names == [file.name for file in files]
+    assert (len(upload.rows), upload.left) == (2000, 0)
+
+
 def test_an_upload_that_a_click_elsewhere_breaks_off_goes_on_where_it_was() -> None:
     class ClickError(Exception):
         pass

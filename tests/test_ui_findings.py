@@ -26,7 +26,7 @@ def box(label: str, low: float, q1: float, median: float, q3: float, high: float
         (
             {"a": 60, "b": 50},
             "110 images in 2 classes. a is the most frequent with 60 (55 %), b the rarest with 50 (45 %): the classes "
-            "are about equally frequent, so that accuracy can be taken at its word.",
+            "are about equally frequent, so that accuracy can be taken as it is.",
         ),
         (
             {"a": 900, "b": 100},
@@ -40,7 +40,7 @@ def box(label: str, low: float, q1: float, median: float, q3: float, high: float
         ),
         (
             {"a": 7, "b": 7},
-            "14 images in 2 classes. Every class has 7, so that accuracy can be taken at its word.",
+            "14 images in 2 classes. Every class has 7, so that accuracy can be taken as it is.",
         ),
         ({"a": 0, "b": 0}, "There is no accepted image yet."),
     ],
@@ -86,14 +86,14 @@ def test_resolutions_say_how_alike_they_are_and_what_is_enlarged() -> None:
 def test_duplicates_say_how_many_images_are_no_new_evidence() -> None:
     found = {"groups": 3, "images": 10, "largest": 5}
     assert findings.duplicates(found, 40) == (
-        "10 of 40 images (25 %) have near-duplicates or share a patient: 3 groups, the largest of 5. A group stands on "
-        "one side, learned from or judged by, never on both."
+        "10 of 40 images (25 %) have near-duplicates or share a patient or plant: 3 groups, the largest of 5. A group "
+        "stands on one side, learned from or judged by, never on both."
     )
-    assert "(25 %) have near-duplicates or share a patient: one group. A" in findings.duplicates(
+    assert "(25 %) have near-duplicates or share a patient or plant: one group. A" in findings.duplicates(
         found | {"groups": 1}, 40
     )
     assert findings.duplicates({"groups": 0, "images": 0, "largest": 0}, 40) == (
-        "None of the 40 images is a near-duplicate of another or shares a patient with one."
+        "None of the 40 images is a near-duplicate of another or shares a patient or plant with one."
     )
 
 
@@ -127,7 +127,7 @@ def test_uploads_say_what_became_of_them_and_when_most_came() -> None:
 def test_a_montage_says_what_it_is_drawn_from() -> None:
     rows = [box("dark", 5, 20, 30, 40, 90)]
     assert findings.montage("dark", 4, rows) == (
-        "4 of 10 images of dark, drawn by lot. Half of them are darker than 30 of 255, the darkest has 5 and the "
+        "4 of 10 images of dark, chosen at random. Half of them are darker than 30 of 255, the darkest has 5 and the "
         "brightest 90."
     )
     assert findings.montage("dark", 24, rows).startswith("All 10 images of dark")
@@ -249,11 +249,11 @@ def test_retrainings_are_summed_up() -> None:
 def test_what_serves_is_said_with_since_when_and_by_whom() -> None:
     first = {"version": "aaa", "action": "first", "actor": "ann", "created_at": "2026-11-01T10:00:00+00:00"}
     assert admin_findings.deployments([first]) == (
-        "aaa serves since 1 November 2026, 10:00 UTC, by the word of ann. It is the first model here."
+        "aaa serves since 1 November 2026, 10:00 UTC, by ann. It is the first model here."
     )
     back = first | {"action": "rollback", "actor": "bob"}
     assert admin_findings.deployments([first, first | {"action": "promote"}, back]).endswith(
-        "by the word of bob. Of 2 changes of model so far, 1 went back to an earlier one."
+        "by bob. Of 2 changes of model so far, 1 went back to an earlier one."
     )
     assert admin_findings.deployments([]) == "No model was ever deployed."
 

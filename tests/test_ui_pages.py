@@ -176,10 +176,10 @@ def test_visualizations_show_what_the_catalogue_holds(opened: Opening, server: S
 
 def test_a_montage_is_drawn_of_the_class_that_is_chosen(opened: Opening) -> None:
     page = opened("visualizations")
-    assert "images of bright, drawn by lot." in said(page)
+    assert "images of bright, chosen at random." in said(page)
     before = shown(page)
     select(page, "Class to look at", lambda name: name == "dark")
-    assert "images of dark, drawn by lot." in said(page)
+    assert "images of dark, chosen at random." in said(page)
     dark = shown(page)
     select(page, "How many", lambda name: name == "12")
     press(page, "Draw others")
@@ -256,7 +256,7 @@ def test_admin_shows_the_ledger_the_jobs_and_the_traffic(opened: Opening, versio
     page = opened("admin")
     words, (_, second) = said(page), map(version_of, versions)
     assert f"{second} serves since" in words
-    assert "by the word of bob. Of 1 change of model so far, 0 went back to an earlier one." in words
+    assert "by bob. Of 1 change of model so far, 0 went back to an earlier one." in words
     assert [(row["What"], row["By"], row["Why"]) for row in tables(page)[0]] == [
         ("promote", "bob", "by hand"), ("first", "ann", "the first"),
     ]  # fmt: skip

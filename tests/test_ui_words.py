@@ -54,11 +54,13 @@ def test_numbers_of_things() -> None:
 def test_a_sure_answer_says_how_often_such_answers_are_right() -> None:
     assert words.state_of(ANSWER) == "sure"
     assert words.prediction(ANSWER) == (
-        "I am fairly sure that this is glioma. Of 100 answers this sure, about 93 are right."
+        "I am fairly sure that this is glioma. Of 100 answers this sure, about 93 are right "
+        "on images like those it was tested on."
     )
     certain = ANSWER | {"confidence": 0.998}
     assert words.prediction(certain) == (
-        "I am very sure that this is glioma. Of 100 answers this sure, more than 99 are right."
+        "I am very sure that this is glioma. Of 100 answers this sure, more than 99 are right "
+        "on images like those it was tested on."
     )
 
 

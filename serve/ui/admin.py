@@ -39,12 +39,15 @@ def _show_traffic(client: Client) -> None:
     found = client.call("GET", "/statistics")
     totals = found["totals"]
     with st.container(horizontal=True):
-        st.metric("Up for", span(found["uptime_s"]), width=150)
+        st.metric("Up for", span(found["uptime_s"]), width="content")
         for name, words in (("requests", "Requests"), ("predictions", "Predictions"), ("server_errors", "Failed")):
             st.metric(words, f"{totals[name]:,}", width=150)
     figure(model_charts.requests(found["minutes"]), "Requests and errors", admin_findings.traffic(found))
     figure(model_charts.latencies(found["minutes"]), "Latency", admin_findings.pace(found["minutes"]))
-    st.caption(f"Since {moment(found['started_at'])}; the last {len(found['minutes'])} minutes are drawn.")
+    st.caption(
+        f"Since {moment(found['started_at'])}; the last {len(found['minutes'])} minutes are drawn. "
+        "Of the server that answered: where there are several, each counts its own."
+    )
 
 
 def _show_jobs(client: Client) -> None:

@@ -34,7 +34,7 @@ def deployments(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return "No model was ever deployed."
     last = rows[-1]
-    text = f"{last['version']} serves since {moment(last['created_at'])}, by the word of {last['actor']}."
+    text = f"{last['version']} serves since {moment(last['created_at'])}, by {last['actor']}."
     if len(rows) == 1:
         return f"{text} It is the first model here."
     back = sum(row["action"] == "rollback" for row in rows)

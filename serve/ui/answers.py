@@ -13,8 +13,8 @@ from PIL import Image
 from lesion.client import Client
 from lesion.explanation.cam import overlay  # NumPy and Pillow alone, like what draws the server's own
 from serve.ui.problems import attempted, guarded
-from serve.ui.session import keeps_data, may, refresh
-from serve.ui.words import feedback, milliseconds, percent, plain, prediction, state_of
+from serve.ui.session import keeps_data, may, read, refresh
+from serve.ui.words import DISCLAIMER, feedback, milliseconds, percent, plain, prediction, state_of
 
 _FEW, _BARS, _MOST = 3, 5, 30
 _KEPT = 50  # explanations
@@ -41,7 +41,7 @@ def show(client: Client, picture: Picture, answer: dict[str, Any]) -> None:
     """Show an image and its answer side by side, one below the other on a phone."""
     left, right = st.columns([3, 2], gap="large")
     with left:
-        _show_answer(answer)
+        _show_answer(answer, calibrated=bool(read(client, "/info")["calibration"].get("images")))
         if not picture.example and keeps_data(client) and may(client, "contributor"):
             _ask_opinion(client, picture, answer)
     with right:
@@ -60,8 +60,8 @@ def _show_overlay(client: Client, picture: Picture, answer: dict[str, Any]) -> N
     mixed = overlay(seen, heat / 255.0, strength / 100)
     place.image(mixed, width="stretch", output_format="PNG", alt=f"{picture.name} with what speaks for {name}")
     place.caption(
-        f"{plain(picture.name)} as the model sees it. Red is where most speaks for {plain(name)}, blue where little "
-        f"does ({plain(explanation['method'])})."
+        f"{plain(picture.name)} as the model sees it. Red is where most speaks for {plain(name)}, dark blue where "
+        f"little does ({plain(explanation['method'])})."
     )
 
 
@@ -83,10 +83,11 @@ def _pixels(png: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
 
 
-def _show_answer(answer: dict[str, Any]) -> None:
+def _show_answer(answer: dict[str, Any], *, calibrated: bool) -> None:
     st.subheader(plain(answer["predicted_class"]))
     say = st.info if state_of(answer) == "sure" else st.warning
-    say(plain(prediction(answer)))
+    say(plain(prediction(answer, calibrated=calibrated)))
+    st.markdown(f"*{DISCLAIMER}*")
     probabilities = list(answer["probabilities"].items())
     bars, shown = st.container(), len(probabilities)
     if shown > _FEW:

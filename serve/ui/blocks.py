@@ -10,7 +10,6 @@ from serve.ui.session import refresh
 from serve.ui.words import plain
 
 _DONE = "done"  # in the session until it was said
-MAX_REASON = 2000  # characters; the server takes no more
 NO_DATA = "This server keeps no data, so there is nothing to show here."
 START_IT = "Ask whoever runs it to start it with a storage (scripts/serve.py storage=local)."
 
@@ -41,8 +40,9 @@ def show_done() -> None:
 
 def reason(action: str) -> str | None:
     """Ask for a reason in a dialog, and return it once it is given and the action was pressed."""
-    with st.form("reason"):
-        text = st.text_input("Reason", max_chars=MAX_REASON)
+    # Neither a hint nor a counter, which Streamlit writes over the text; the server bounds it and says so.
+    with st.form("reason", enter_to_submit=False):
+        text = st.text_input("Reason")
         st.caption("It is kept with your name, for all who come after.")
         pressed = st.form_submit_button(action, type="primary")
     if pressed and not text.strip():

@@ -10,7 +10,7 @@ import pandas as pd
 # Okabe and Ito's colours, which people of any colour vision tell apart; the report's order.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 GREY = "#808495"  # to be read on white and on black
-SPLITS = {"train": "learned from", "val": "chosen by", "calibration": "calibrated by", "gate": "judged by"}
+SPLITS = {"train": "learned from", "val": "for choosing", "calibration": "for calibrating", "gate": "for judging"}
 SPLITS |= {"excluded": "left out"}
 OUTCOMES = {"accepted": "accepted", "quarantined": "in quarantine", "rejected": "refused"}
 _ROW, _NAME = 30, 130  # pixels of a bar and of the longest name

@@ -59,9 +59,11 @@ def _show_history(ledger: list[dict[str, Any]]) -> None:
 @guarded("roll-back")
 def roll_back(client: Client, expected: int) -> None:
     """Ask why, and make the version before the champion the champion again, unless another deployment has followed."""
-    st.markdown("The model that served before this one serves again within seconds, on every server.")
+    st.markdown(
+        "The model that this one replaced serves again within seconds, on every server. To return, promote this one."
+    )
     if (why := reason("Roll back now")) is not None:
-        act(partial(client.rollback, why, expected), "The model before serves again.")
+        act(partial(client.rollback, why, expected), "The model that this one replaced serves again.")
 
 
 @st.dialog("Promote a model by hand")

@@ -17,7 +17,7 @@ def class_distribution(classes: Sequence[Mapping[str, Any]]) -> str:
         return "There is no accepted image yet."
     most, least = max(classes, key=_images), min(classes, key=_images)
     if most["images"] == least["images"]:
-        every = f"Every class has {most['images']:,}, so that accuracy can be taken at its word."
+        every = f"Every class has {most['images']:,}, so that accuracy can be taken as it is."
         return f"{count(images, 'image')} in {count(len(classes), 'class')}. {every}"
     text = (
         f"{count(images, 'image')} in {count(len(classes), 'class')}. {most['label']} is the most frequent with "
@@ -28,7 +28,7 @@ def class_distribution(classes: Sequence[Mapping[str, Any]]) -> str:
         return f"{text}: no model can learn a class that it never sees."
     ratio = most["images"] / least["images"]
     if ratio <= _BALANCED:
-        return f"{text}: the classes are about equally frequent, so that accuracy can be taken at its word."
+        return f"{text}: the classes are about equally frequent, so that accuracy can be taken as it is."
     return (
         f"{text}, {ratio:.1f} times fewer: always guessing {most['label']} would be right for "
         f"{percent(most['share'])}, so look at macro-F1 rather than at accuracy."
@@ -85,12 +85,14 @@ def resolutions(rows: Sequence[Mapping[str, Any]], others: int, side: int) -> st
 def duplicates(found: Mapping[str, Any], images: int) -> str:
     """Say how many images are no new evidence, from ``duplicates`` of ``/dataset/stats``."""
     if not found["groups"]:
-        return f"None of the {count(images, 'image')} is a near-duplicate of another or shares a patient with one."
+        alone = "is a near-duplicate of another or shares a patient or plant with one"
+        return f"None of the {count(images, 'image')} {alone}."
     groups = "one group" if found["groups"] == 1 else count(found["groups"], "group")
     largest = "" if found["groups"] == 1 else f", the largest of {found['largest']:,}"
     return (
         f"{found['images']:,} of {count(images, 'image')} ({percent(found['images'] / images)}) have near-duplicates "
-        f"or share a patient: {groups}{largest}. A group stands on one side, learned from or judged by, never on both."
+        f"or share a patient or plant: {groups}{largest}. A group stands on one side, learned from or judged by, never "
+        "on both."
     )
 
 
@@ -139,7 +141,7 @@ def montage(label: str, shown: int, rows: Sequence[Mapping[str, Any]]) -> str:
         return f"There is no accepted image of {label} yet."
     sample = "All" if shown >= row["images"] else f"{shown:,} of"
     return (
-        f"{sample} {count(row['images'], 'image')} of {label}, drawn by lot. Half of them are darker than "
+        f"{sample} {count(row['images'], 'image')} of {label}, chosen at random. Half of them are darker than "
         f"{row['median']:.0f} of {_GREY}, the darkest has {row['low']:.0f} and the brightest {row['high']:.0f}."
     )
 

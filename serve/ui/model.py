@@ -19,8 +19,8 @@ _LINEAGE = {
     "parent": "Retrained from", "snapshot_id": "Snapshot of the data", "job_id": "Retraining", "seed": "Seed",
     "lesion": "Lesion", "git": "Commit", "python": "Python", "torch": "PyTorch", "timm": "timm",
 }  # fmt: skip
-_DATA = {"name": "Dataset", "policy": "Split", "groups": "Groups that no split divides", "patients": "Patients named"}
-_DATA |= {"fingerprint": "Fingerprint"}
+_DATA = {"name": "Dataset", "policy": "Split", "groups": "Groups that no split divides"}
+_DATA |= {"patients": "Patients, plants or the like that are named", "fingerprint": "Fingerprint"}
 # Retrainings to look at: a few, since one of them will have come as far as the gate; then all that the server gives.
 _FEW, _ALL = 10, 200
 

@@ -1,7 +1,7 @@
 """Altair charts of a model's scores and of the server's work, from the API's JSON."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import altair as alt
@@ -197,8 +197,10 @@ def _of_kind(minute: Mapping[str, Any], kind: str) -> int:
 
 def _last_hour(minutes: Sequence[Mapping[str, Any]]) -> alt.X:
     """Return an axis that ends with the last minute, so that a server's first minutes do not fill it."""
-    end = max((datetime.fromisoformat(minute["at"]).timestamp() for minute in minutes), default=0.0) + 60
-    scale = alt.Scale(domain=[1000 * (end - 3600), 1000 * end])
+    last = max((datetime.fromisoformat(minute["at"]) for minute in minutes), default=datetime.fromtimestamp(0, UTC))
+    end = last + timedelta(minutes=1)
+    # As text: Streamlit has Vega interpret its expressions, and there a number of milliseconds is taken for a year.
+    scale = alt.Scale(domain=[(end - timedelta(hours=1)).isoformat(), end.isoformat()])
     axis = alt.Axis(format="%H:%M", labelOverlap=True, tickCount=6)
     return alt.X("utcyearmonthdatehoursminutes(at):T", title="Time (UTC)", axis=axis, scale=scale)
 

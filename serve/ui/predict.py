@@ -31,8 +31,12 @@ def show(client: Client) -> None:
     st.title("Predict")
     pictures = _choose()
     # Asked for only now: if the server is away, what was dropped above stays there until it is back.
-    formats = ", ".join(read(client, "/info")["formats"])
-    st.caption(f"{formats}, and DICOM where the server reads it. Images are not kept unless you send feedback.")
+    info = read(client, "/info")
+    most = info["limits"]["max_image_bytes"] // 2**20
+    st.caption(
+        f"{', '.join(info['formats'])}, and DICOM where the server reads it, up to {most} MiB each. Images are not "
+        "kept unless you send feedback."
+    )
     if not pictures:
         return
     found = _ask_all(client, pictures)
@@ -67,7 +71,10 @@ def _camera() -> list[Picture]:
 
 
 def _example() -> list[Picture]:
-    st.caption("Drawings of brain scans, made by a program: no patient is in them.")
+    st.caption(
+        "Drawings of brain scans, made by a program: no patient is in them. A model for other images should say that "
+        "they are unlike what it was trained on."
+    )
     with st.container(horizontal=True):
         for path in sorted(EXAMPLES.glob("*.png")):
             with st.container(width=130):

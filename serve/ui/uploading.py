@@ -42,9 +42,10 @@ def _choose(info: dict[str, Any], most: int) -> tuple[Batch, bool]:
         help="What these images have in common, such as one patient under a pseudonym. They are then kept together: "
         "either all of them are learned from, or all are used to judge models.",
     )
-    entries = info["limits"]["max_archive_entries"]
+    entries, image = info["limits"]["max_archive_entries"], info["limits"]["max_image_bytes"] // _MIB
     files = st.file_uploader(
-        f"Drop images, or a ZIP with a folder for each class ({entries:,} files and folders at most)",
+        f"Drop images, up to {image} MiB each, or a ZIP with a folder for each class ({entries:,} files and folders at "
+        "most)",
         accept_multiple_files=True,
         key=f"upload-files-{st.session_state.setdefault('upload-turn', 0)}",
         max_upload_size=max(1, most // _MIB),

@@ -69,7 +69,7 @@ def _show_classes(stats: dict[str, Any]) -> None:
 @st.fragment
 @guarded("montage")
 def _show_montage(client: Client, stats: dict[str, Any]) -> None:
-    """Show some images of one class, drawn by lot."""
+    """Show some images of one class, chosen at random."""
     st.header("Images")
     labels = [row["label"] for row in stats["classes"]]
     with st.container(horizontal=True, vertical_alignment="bottom"):

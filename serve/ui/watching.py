@@ -92,7 +92,12 @@ def _show_curves(metrics: list[dict[str, Any]]) -> None:
 def _show_end(client: Client, job: dict[str, Any]) -> None:
     st.subheader("The last retraining")
     say = {"promoted": st.success, "failed": st.error}.get(job["state"], st.info)
-    say(f"{outcome(job, in_use(client))}\n\n{plain(job['reason'])}".rstrip())
+    judged = job["state"] in ("promoted", "rejected")  # the reason is then a test's numbers, else words
+    say(
+        outcome(job, in_use(client)) if judged else f"{outcome(job, in_use(client))}\n\n{plain(job['reason'])}".rstrip()
+    )
+    if judged:
+        st.caption(plain(job["reason"]))
     st.caption(
         f"Asked for by {plain(job['requested_by'])} on {moment(job['created_at'])}, ended on "
         f"{moment(job['finished_at'])}."

@@ -95,14 +95,12 @@ def sureness(confidence: float) -> str:
 
 def frequency(confidence: float) -> str:
     """Say what a calibrated probability means."""
-    share = percent(confidence)
-    if share.startswith(("more", "less")):
-        return f"Of 100 answers this sure, {share.split(' %')[0]} are right."
-    return f"Of 100 answers this sure, about {confidence * 100:.0f} are right."
+    number = "more than 99" if confidence > 0.99 else f"about {confidence * 100:.0f}"
+    return f"Of 100 answers this sure, {number} are right on images like those it was tested on."
 
 
-def prediction(answer: Mapping[str, Any]) -> str:
-    """Say what an answer means, in the words of the model."""
+def prediction(answer: Mapping[str, Any], *, calibrated: bool = True) -> str:
+    """Say what an answer means, in the words of the model; only a calibrated one knows how often it is right."""
     label, confidence, state = answer["predicted_class"], answer["confidence"], state_of(answer)
     if state == "foreign":
         return (
@@ -114,7 +112,8 @@ def prediction(answer: Mapping[str, Any]) -> str:
         rival = "".join(f" {name} comes next with {percent(share)}." for name, share in second)
         bound = f"and below {percent(UNSURE)} I call no answer sure"
         return f"I am not sure. {label} is the most probable with {percent(confidence)}, {bound}.{rival} Ask a person."
-    return f"I am {sureness(confidence)} that this is {label}. {frequency(confidence)}"
+    often = frequency(confidence) if calibrated else "How often such answers are right was never measured."
+    return f"I am {sureness(confidence)} that this is {label}. {often}"
 
 
 def summary(answers: Sequence[Mapping[str, Any]]) -> str:
