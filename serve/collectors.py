@@ -1,6 +1,7 @@
 """Prometheus metrics that are read when they are asked for: the board's, and the loop's from its database."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -8,9 +9,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy.exc import SQLAlchemyError
 
-from lesion.loop.pulse import pulse
+from lesion.loop.pulse import Pulse, pulse
 from lesion.loop.storage import Storage
 from serve.board import Board
+
+_PATIENCE_S = 3.0
 
 
 class Looks(Protocol):
@@ -59,18 +62,26 @@ class BoardCollector(Collector):
 class LoopCollector(Collector):
     """What the loop's database says; every server on the same database says the same.
 
+    One for each process: while the database leaves a question unanswered, no second one is asked.
+
     Args:
         storage: The loop's.
+        patience: Seconds that an answer may take; a scrape must not wait for a database that is away.
     """
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, patience: float = _PATIENCE_S) -> None:
         self._storage = storage
+        self._patience = patience
+        self._pool = ThreadPoolExecutor(1, "pulse")
+        self._asked: Future[Pulse] | None = None
 
     def collect(self) -> Iterator[Metric]:
         """Ask the database."""
+        if self._asked is None or self._asked.done():
+            self._asked = self._pool.submit(pulse, self._storage)
         try:
-            found = pulse(self._storage)
-        except SQLAlchemyError:
+            found = self._asked.result(self._patience)
+        except (SQLAlchemyError, TimeoutError):
             yield _gauge("database_up", "1 while the loop's database answers.", False)
             return
         yield _gauge("database_up", "1 while the loop's database answers.", True)

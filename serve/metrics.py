@@ -24,7 +24,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 # As it chooses by itself, if nobody imported it before the folder was made.
 values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 900.0)
 _SWAP_SECONDS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 60.0, 300.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"  # what a stranger can choose freely must not make new series
@@ -39,7 +39,8 @@ REQUEST_SECONDS = Histogram(
 )
 STAGE_SECONDS = Histogram(
     "lesion_stage_seconds",
-    "Parts of a prediction: receive (its body), queue (for a worker), decode and infer (its batch), explain.",
+    "Parts of an answer: receive (its body), queue (for a worker), decode and infer (its batch), explain. The looks at "
+    "uploaded images have queue, decode and infer as well.",
     ["stage"],
     buckets=_SECONDS,
     registry=None,

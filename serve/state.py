@@ -9,11 +9,12 @@ from lesion.loop.judging import IntakeSettings
 from lesion.loop.registry import Registry
 from lesion.loop.storage import Storage
 from lesion.model.bundle import Bundle
+from serve.collectors import LoopCollector
 from serve.follow import Follower, Held
 
 
 def fill_state(state: State, bundle: Bundle, storage: Storage | None, intake: IntakeSettings) -> None:
-    """Set ``bundle``, ``storage``, ``registry``, ``intake`` and ``follower``; ``bundle`` follows a storage's champion.
+    """Set ``bundle``, ``storage``, ``registry``, ``intake``, ``pulse`` and ``follower``; ``bundle`` follows a storage's champion.
 
     Args:
         state: The app's.
@@ -22,10 +23,11 @@ def fill_state(state: State, bundle: Bundle, storage: Storage | None, intake: In
         intake: How uploaded images are judged.
     """
     state.bundle, state.storage = bundle, storage
-    state.registry = state.follower = state.intake = None
+    state.registry = state.follower = state.intake = state.pulse = None
     if storage is None:
         return
     state.registry = Registry(storage)
+    state.pulse = LoopCollector(storage)
     state.intake = Intake(storage, bundle.classes, intake)
 
     def follow(held: Held[Bundle]) -> None:

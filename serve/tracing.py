@@ -1,7 +1,7 @@
 """OpenTelemetry traces, where a collector is named: a span for each request, and one for each stage of it.
 
 A request's stages run in two processes; the worker gets the request's trace with the job. Spans say what was asked and
-how long it took, and nothing of the image.
+how long it took, and nothing of the image. What an inference worker measured in its last second may be lost.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 _SEND_EVERY_MS = 1000
+_SEND_WITHIN_S = 2
 _provider: "TracerProvider | None" = None  # of this process
 
 
@@ -69,7 +70,8 @@ def start(traces: Traces, process: str) -> None:
 
     resource = Resource.create({"service.name": "lesion", "service.version": __version__, "lesion.process": process})
     _provider = TracerProvider(sampler=ParentBasedTraceIdRatio(traces.share), resource=resource)
-    exporter = OTLPSpanExporter(f"{traces.endpoint.rstrip('/')}/v1/traces")
+    # Bounded, or a collector that is away would hold up the end of this process.
+    exporter = OTLPSpanExporter(f"{traces.endpoint.rstrip('/')}/v1/traces", timeout=_SEND_WITHIN_S)
     _provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=_SEND_EVERY_MS))
 
 

@@ -1,6 +1,7 @@
 """GET /metrics: counts that are right over all processes of a server, whichever of them is asked."""
 
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from lesion.loop import keys
 from lesion.loop.registry import Registry
 from lesion.loop.snapshots import import_manifest
 from lesion.loop.storage import Storage
+from serve.collectors import LoopCollector
 from serve.metrics import count_request
 
 
@@ -201,7 +203,7 @@ def test_a_database_that_is_away_is_said_and_the_rest_is_shown(tmp_path: Path) -
     storage = Storage(f"sqlite:///{tmp_path}/none/lesion.db", f"{tmp_path}/files", tmp_path / "cache")
     (tmp_path / "none").mkdir()
     app = make_app(lamp(tmp_path / "lamp", 1.0), None)
-    app.state.storage = storage  # without tables
+    app.state.pulse = LoopCollector(storage)  # of a database without tables
     with client_of(app) as client:
         shown = Scrape(client.get("/metrics").text)
     assert shown("database_up") == 0
@@ -216,3 +218,21 @@ def test_what_nobody_waited_for_is_counted_without_a_time(tmp_path: Path) -> Non
         after = Scrape(client.get("/metrics").text)
     assert after("requests_total", route="/test", status="0") == before("requests_total", route="/test", status="0") + 1
     assert after("request_seconds_count", route="/test") == 0
+
+
+def test_a_database_that_does_not_answer_holds_up_no_scrape(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked, free = [], threading.Event()
+
+    def hang(storage: Storage) -> None:
+        asked.append(storage)
+        free.wait(30)
+
+    monkeypatch.setattr("serve.collectors.pulse", hang)
+    app = make_app(lamp(tmp_path / "lamp", 1.0), None)
+    app.state.pulse = LoopCollector(new_storage(tmp_path / "loop"), patience=0.1)
+    try:
+        with client_of(app) as client:
+            assert [Scrape(client.get("/metrics").text)("database_up") for _ in range(3)] == [0, 0, 0]
+    finally:
+        free.set()
+    assert len(asked) == 1  # the others waited for the first one's answer

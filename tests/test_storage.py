@@ -14,7 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from loop_images import new_storage, row_of
 from pictures import write
-from sqlalchemy import inspect, select, text
+from sqlalchemy import event, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from lesion.errors import ConfigError
@@ -139,6 +139,38 @@ def test_a_writer_waits_for_another(storage):
         thread.join()
     with storage.session() as session:
         assert session.get_one(Worker, "w").pid == 80
+
+
+def test_a_reader_waits_for_no_writer_and_sees_what_is_committed(storage, tmp_path):
+    with storage.session() as session:
+        session.add(Worker(id="first", host="here", pid=1))
+    with storage.session() as writer:
+        writer.add(Worker(id="second", host="here", pid=2))
+        writer.flush()
+        with storage.reading() as reader:  # in this very thread: it would wait for itself
+            assert reader.scalars(select(Worker.id)).all() == ["first"]
+    with storage.reading() as reader:
+        assert sorted(reader.scalars(select(Worker.id))) == ["first", "second"]
+
+
+def test_a_postgresql_host_that_vanishes_is_noticed_unless_the_address_says_otherwise(tmp_path):
+    def parameters(address: str) -> dict[str, object]:
+        engine = Storage(address, str(tmp_path), tmp_path).engine
+        given: dict[str, object] = {}
+
+        @event.listens_for(engine, "do_connect")
+        def note(dialect, record, arguments, keywords):
+            given.update(keywords)
+            raise InterruptedError
+
+        with pytest.raises(InterruptedError):
+            engine.connect()
+        return given
+
+    plain = parameters("postgresql+psycopg://user@db.example.org/lesion")
+    assert (plain["connect_timeout"], plain["tcp_user_timeout"], plain["keepalives_idle"]) == (5, 15_000, 10)
+    own = parameters("postgresql+psycopg://user@db.example.org/lesion?connect_timeout=2")
+    assert (own["connect_timeout"], own["tcp_user_timeout"]) == ("2", 15_000)
 
 
 def test_storage_travels_to_other_processes_without_its_connections(storage):

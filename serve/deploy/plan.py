@@ -17,7 +17,7 @@ class Plan:
 
     Attributes:
         port: Where nginx listens.
-        host: Where nginx and the page listen. The replicas answer this machine alone.
+        host: Where nginx listens. The replicas and the page answer this machine alone, and others through nginx.
         tls_port: Where nginx listens for HTTPS.
         bundle: The bundle to serve; the storage's champion, or the newest below ``outputs/``, when None.
         storage: ``local``, ``cluster`` or ``none``, as in ``configs/storage``.
@@ -42,6 +42,11 @@ class Plan:
     limited: bool = True
     settings: tuple[str, ...] = ()
     worker_settings: tuple[str, ...] = ()
+
+    @property
+    def page_flags(self) -> list[str]:
+        """What the page is told of who may reach it: under other names than this machine's only behind nginx."""
+        return [] if self.host == "127.0.0.1" else ["--any-host"]
 
     @property
     def address(self) -> str:

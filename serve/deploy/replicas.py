@@ -63,7 +63,10 @@ class Replicas:
                 raise
 
     def scale(self, count: int) -> None:
-        """Change the number of replicas, and start again what has died; no request is lost.
+        """Change the number of replicas, and start again what has died.
+
+        No prediction and no read is lost. An upload that takes longer than a replica drains is cut off; it may be sent
+        again.
 
         Raises:
             ConfigError: Nothing was started here.
@@ -125,7 +128,7 @@ class Replicas:
             # The page's path behind nginx; scripts/ui.py passes Streamlit's own variables on.
             page = self._start(
                 _PAGE,
-                [_script("ui.py"), "--api", plan.address, "--host", plan.host, "--port", str(plan.page_port)],
+                [_script("ui.py"), "--api", plan.address, "--port", str(plan.page_port), *plan.page_flags],
                 plan.page_port,
                 {"STREAMLIT_SERVER_BASE_URL_PATH": "ui"},
             )

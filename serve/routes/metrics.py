@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 
 from serve.access import REFUSALS, require
-from serve.collectors import BoardCollector, LoopCollector
+from serve.collectors import BoardCollector
 from serve.metrics import counted
 
 router = APIRouter(tags=["status"], dependencies=[require("viewer")], responses=REFUSALS)
@@ -16,7 +16,7 @@ def metrics(request: Request) -> Response:
     state = request.app.state
     registry = counted()
     registry.register(BoardCollector(state.board, state.limits.queue_size, state.follower))
-    if state.storage is not None:
-        registry.register(LoopCollector(state.storage))
+    if state.pulse is not None:
+        registry.register(state.pulse)
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
     return Response(encode(registry), media_type=media_type)

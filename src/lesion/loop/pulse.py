@@ -39,7 +39,7 @@ def pulse(storage: Storage) -> Pulse:
         SQLAlchemyError: The database does not answer.
     """
     number, moment = func.count(), now()
-    with storage.session() as session:
+    with storage.reading() as session:
         jobs = session.execute(select(Job.state, number).group_by(Job.state)).all()
         images = session.execute(select(Image.status, number).group_by(Image.status)).all()
         deployments = session.execute(select(Deployment.action, number).group_by(Deployment.action)).all()

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,15 @@ from lesion.loop.store import ObjectStore
 
 _BUSY_S = 30  # how long a writer waits for another one's transaction, with SQLite
 _POOL = 5  # connections a process keeps to PostgreSQL
+# Of libpq, unless the address says other: a host that vanished is noticed in seconds, not in a quarter of an hour.
+_TCP = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15_000,
+}
+_READING = "lesion_reading"  # an execution option of connections
 
 
 @dataclass(frozen=True)
@@ -55,9 +64,11 @@ class Storage:
             Path(self.database.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
             engine = create_engine(self.database, connect_args={"timeout": _BUSY_S})
             event.listen(engine, "connect", _prepare_sqlite)
-            event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+            event.listen(engine, "begin", _begin_sqlite)
         else:
-            engine = create_engine(self.database, pool_pre_ping=True, pool_size=_POOL)
+            url = make_url(self.database)
+            patience = {name: value for name, value in _TCP.items() if name not in url.query}
+            engine = create_engine(url, pool_pre_ping=True, pool_size=_POOL, connect_args=patience)
         os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
         return engine
 
@@ -75,6 +86,15 @@ class Storage:
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """One transaction that only reads: with SQLite it waits for nobody who writes."""
+        with (
+            self.engine.connect().execution_options(**{_READING: True}) as connection,
+            Session(connection, expire_on_commit=False) as session,
+        ):
+            yield session
+
     def upgrade(self) -> None:
         """Make the tables, or bring those of an older version up to date.
 
@@ -89,6 +109,11 @@ class Storage:
                 "and that its address, user and password are right.",
                 code="database_unreachable",
             ) from error
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reading = connection.get_execution_options().get(_READING, False)
+    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:  # noqa: ANN401 - sqlite3's own connection

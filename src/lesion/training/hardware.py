@@ -2,9 +2,12 @@
 
 import ctypes
 import logging
+import os
 import sys
 
 import torch
+
+from lesion.cores import available_cores
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +26,17 @@ def best_precision(precision: str = "auto") -> str:
         return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
     fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return "bf16-mixed" if fast else "32-true"
+
+
+def bound_threads() -> int:
+    """Have torch use the cores that there are for this process, and return how many threads it has now.
+
+    torch counts those of the machine, also in a container that may use a few of them. What ``OMP_NUM_THREADS`` says
+    stands.
+    """
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
+    return torch.get_num_threads()
 
 
 def tune_allocator() -> None:

@@ -23,7 +23,7 @@ from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
 from lesion.model.inference import dataset_logits
 from lesion.training import tracking
-from lesion.training.hardware import tune_allocator
+from lesion.training.hardware import bound_threads, tune_allocator
 from lesion.training.lineage import lineage
 from lesion.training.packaging import write_bundle
 from lesion.training.reporting import explain_run, leakage_section, print_summary, write_run_report
@@ -57,6 +57,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     # Lightning's own use of a deprecated function of torch's, once a worker.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     tune_allocator()
+    bound_threads()
     check_settings(cfg)
     datamodule: DataModule = instantiate(cfg.data, _convert_="all")
     leakage = record_data(datamodule.manifest, output)
