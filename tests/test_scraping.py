@@ -20,7 +20,7 @@ from serving import ServerProcess, eventually, free_port
 from serve.metrics import REQUEST_SECONDS
 
 LOCUSTFILE = Path(__file__).parents[1] / "serve" / "load" / "locustfile.py"
-USERS = 10
+USERS, SECONDS, SCRAPE_S = 10, 15, 0.5
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -51,7 +51,7 @@ class Prometheus:
 def prometheus(folder: Path, *servers: ServerProcess) -> Iterator[Prometheus]:
     folder.mkdir()
     config = {
-        "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms"},
+        "global": {"scrape_interval": f"{SCRAPE_S * 1000:.0f}ms", "scrape_timeout": "500ms"},
         "scrape_configs": [
             {"job_name": "lesion", "static_configs": [{"targets": [f"127.0.0.1:{server.port}" for server in servers]}]}
         ],
@@ -82,7 +82,7 @@ def _is_up(asked: Prometheus, servers: int) -> bool:
         return False
 
 
-def load(host: str, *users: str, seconds: int = 10) -> dict[str, dict[str, Any]]:
+def load(host: str, *users: str, seconds: int) -> dict[str, dict[str, Any]]:
     """Run Locust; gives its rows by the names of the requests, as they are after the last answer."""
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--json", "--users", str(USERS)]
     command += ["--spawn-rate", str(USERS), "--run-time", f"{seconds}s", "--stop-timeout", "20", "--host", host]
@@ -98,7 +98,7 @@ def test_prometheus_and_locust_count_alike(tmp_path: Path) -> None:
         prometheus(tmp_path / "prometheus", server) as asked,
     ):
         version = server.client.get("/info").json()["model_version"]
-        rows = load(server.url, "Visitor")
+        rows = load(server.url, "Visitor", seconds=SECONDS)
         time.sleep(1.5)  # two more scrapes
         predictions = [row for name, row in rows.items() if name.startswith("/predict")]
         sent = sum(row["num_requests"] for row in predictions)
@@ -123,10 +123,18 @@ def test_prometheus_and_locust_count_alike(tmp_path: Path) -> None:
         total = sum(row["total_response_time"] for row in predictions)
         spent = 1000 * asked.one('sum(lesion_request_seconds_sum{route="/predict"})')
         assert 0.3 * total < spent < 1.01 * total
-        # Little's law: requests under way on average are their rate times their time.
-        assert 0 < asked.one("max_over_time(lesion_queue_depth[1m])") <= USERS
-        assert asked.one("lesion_queue_depth") == 0
+        _queue_agrees(asked)
         _quantile_agrees(asked, rows)
+
+
+def _queue_agrees(asked: Prometheus) -> None:
+    """By Little's law the images under way on average are their rate times their time, as far as samples can tell."""
+    assert 0 < asked.one("max_over_time(lesion_queue_depth[1m])") <= USERS
+    assert asked.one("lesion_queue_depth") == 0
+    received = asked.one('sum(lesion_stage_seconds_sum{stage="receive"})')
+    spent = asked.one('sum(lesion_request_seconds_sum{route="/predict"})') - received
+    sampled = asked.one("sum_over_time(lesion_queue_depth[1m])") * SCRAPE_S  # image-seconds
+    assert sampled == pytest.approx(spent, rel=0.5)
 
 
 def _quantile_agrees(asked: Prometheus, rows: dict[str, dict[str, Any]]) -> None:
