@@ -25,7 +25,7 @@ from sqlalchemy import create_engine, select, text
 
 from lesion.errors import BundleError, ConfigError
 from lesion.images import bytes_sha256
-from lesion.loop import backup, backup_manifest, keys, restore_targets
+from lesion.loop import backup, backup_commands, backup_manifest, keys, restore_targets
 from lesion.loop.backup import create
 from lesion.loop.backup_manifest import BackupError, verify
 from lesion.loop.catalogue import delete_image
@@ -237,7 +237,7 @@ def test_a_second_backup_copies_what_is_new_and_drops_what_was_deleted(
         ObjectStore, "get", lambda self, key: (read.append(key) if self is storage.store else None, get(self, key))[1]
     )
     second = create(storage, tmp_path / "backup")
-    assert {key for key in read if not key.startswith("reports/")} == {image_key(new)}
+    assert read == [image_key(new)]
     names = {name for name in second["files"] if name.startswith("files/")}
     assert f"files/{image_key(new)}" in names
     assert names ^ {name for name in first["files"] if name.startswith("files/")} == {
@@ -247,7 +247,6 @@ def test_a_second_backup_copies_what_is_new_and_drops_what_was_deleted(
         path.relative_to(tmp_path / "backup").as_posix() for path in (tmp_path / "backup").rglob("*") if path.is_file()
     }
     assert left == {*second["files"], "manifest.json", ".lock"}
-    assert (tmp_path / "backup").stat().st_mode & 0o077 == 0
 
 
 def test_what_is_there_is_kept_unless_wipe_is_said(storage: Storage, place: Any, tmp_path: Path, parts: Any) -> None:
@@ -342,10 +341,10 @@ def test_an_image_that_goes_while_it_is_copied_is_deleted_after_the_restore(
     gone = rows(storage)["images"][3].sha256
     copy = backup._copy
 
-    def late(source: ObjectStore, target: ObjectStore, wanted: backup.Wanted) -> str:
+    def late(source: ObjectStore, folder: Path, wanted: backup.Wanted, before: Any) -> Any:
         if wanted.sha256 == gone:
             delete_image(storage, gone, "ann", "asked for")
-        return copy(source, target, wanted)
+        return copy(source, folder, wanted, before)
 
     monkeypatch.setattr(backup, "_copy", late)
     assert create(storage, tmp_path / "backup")["deleted"] == [gone]
@@ -388,6 +387,227 @@ def test_a_missing_or_damaged_object_is_named_and_the_backup_before_stays(small:
     assert verify(tmp_path / "backup") == first
     path.write_bytes(data)
     assert create(small, tmp_path / "backup")["counts"]["images"] == 2
+
+
+@pytest.mark.parametrize("when", ["before the dump", "after the dump"])
+def test_a_store_that_is_away_costs_nothing_of_the_backup_before(
+    storage: Storage, place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    first = create(storage, tmp_path / "backup")
+    new = put_picture(storage, tmp_path, 900, "bright")
+    submitted = rows(storage)["jobs"][0].id
+    with storage.session() as session:  # a report that the backup has not yet, beside one that it has
+        session.add(Job(id="0" * 32, state="rejected", request={}, requested_by="ann", metrics=[]))
+    storage.store.put(f"reports/{'0' * 32}.html", b"<p>other</p>")
+    get = ObjectStore.get
+
+    def away(self: ObjectStore, key: str) -> bytes:
+        if self is storage.store:
+            raise StoreError("The store does not answer.")
+        return get(self, key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "get", away)
+        if when == "before the dump":
+            patch.setattr(backup, "dumped", lambda *_: away(storage.store, ""))
+        with pytest.raises(StoreError, match="does not answer"):
+            create(storage, tmp_path / "backup")
+    assert verify(tmp_path / "backup") == first
+    assert len(list((tmp_path / "backup" / "database").iterdir())) == len(first["database"]["files"])  # no dump is left
+    restore(place("other"), tmp_path / "backup", "ann")
+    assert {f"files/{image_key(new)}", f"files/reports/{'0' * 32}.html"} < set(
+        create(storage, tmp_path / "backup")["files"]
+    )
+    assert (tmp_path / "backup" / "files" / "reports" / f"{submitted}.html").read_bytes() == b"<p>report</p>"
+
+
+def test_a_report_that_was_altered_in_the_backup_is_there_until_the_right_one_is(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(storage, tmp_path / "backup")
+    report = next((tmp_path / "backup" / "files" / "reports").iterdir())
+    report.write_bytes(b"altered")
+    get = ObjectStore.get
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectStore, "get", lambda self, key: interrupt() if self is storage.store else get(self, key))
+        with pytest.raises(KeyboardInterrupt):
+            create(storage, tmp_path / "backup")
+    assert report.read_bytes() == b"altered"
+    create(storage, tmp_path / "backup")
+    assert report.read_bytes() == b"<p>report</p>"
+
+
+def everything(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): bytes_sha256(path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_new_installation_does_not_take_the_old_one_s_backup(storage: Storage, place: Any, tmp_path: Path) -> None:
+    """The database's volume is lost, a new database is made ready, and cron backs it up."""
+    first, before = create(storage, tmp_path / "backup"), everything(tmp_path / "backup")
+    empty = place("empty", upgrade=True)
+    with pytest.raises(BackupError, match="This database has nothing in its audit log") as caught:
+        create(empty, tmp_path / "backup")
+    assert caught.value.code == "backup_other"
+    keys.create(empty, "ward", "admin", "ann")
+    with pytest.raises(BackupError, match=r"This database began at .* with key\.created .* by ann.* restore") as caught:
+        create(empty, tmp_path / "backup")
+    assert (caught.value.code, first["began"]["at"] in caught.value.message) == ("backup_other", True)
+    assert (verify(tmp_path / "backup"), everything(tmp_path / "backup")) == (first, before)
+    second = create(empty, tmp_path / "backup", replace=True)
+    assert second["counts"]["keys"] == 1
+    assert everything(tmp_path / "backup").keys() == {*second["files"], "manifest.json", ".lock"}
+
+
+def test_the_same_data_in_another_installation_is_another_one(
+    storage: Storage, place: Any, parts: Any, tmp_path: Path
+) -> None:
+    create(storage, tmp_path / "backup")
+    with pytest.raises(BackupError) as caught:
+        create(filled(place("other", upgrade=True), *parts), tmp_path / "backup")
+    assert caught.value.code == "backup_other"
+
+
+def test_a_restored_installation_is_the_same(storage: Storage, place: Any, tmp_path: Path) -> None:
+    first = create(storage, tmp_path / "backup")
+    restored = place("other")
+    restore(restored, tmp_path / "backup", "ann")
+    late = put_picture(restored, tmp_path, 900, "bright")
+    second = create(restored, tmp_path / "backup")
+    assert second["began"] == first["began"]
+    assert f"files/{image_key(late)}" in second["files"]
+
+
+def test_what_had_no_content_is_no_other_installation(tmp_path: Path) -> None:
+    place = Folders(tmp_path)
+    assert create(place("first", upgrade=True), tmp_path / "backup")["began"] is None
+    other = place("other", upgrade=True)
+    put_picture(other, tmp_path, 1)
+    assert create(other, tmp_path / "backup")["counts"]["images"] == 1
+
+
+def test_a_manifest_that_cannot_be_read_is_not_taken_for_one_s_own(small: Storage, tmp_path: Path) -> None:
+    create(small, tmp_path / "backup")
+    path = tmp_path / "backup" / "manifest.json"
+    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    before = everything(tmp_path / "backup")
+    with pytest.raises(BackupError, match="--replace") as caught:
+        create(small, tmp_path / "backup")
+    assert (caught.value.code, everything(tmp_path / "backup")) == ("backup_newer", before)
+    create(small, tmp_path / "backup", replace=True)
+    verify(tmp_path / "backup")
+
+
+def test_replace_is_said_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, folder = Folders(tmp_path), tmp_path / "backup"
+    put_picture(place("first", upgrade=True), tmp_path, 1)
+    put_picture(place("other", upgrade=True), tmp_path, 2)
+    monkeypatch.setattr(backup_commands, "_storage", lambda configs, settings: place(settings[0].partition("=")[2]))
+
+    def command(*arguments: str) -> int:
+        return backup_commands.main(REPOSITORY / "configs", ["create", str(folder), *arguments])
+
+    assert command("storage=first") == 0
+    with pytest.raises(SystemExit) as caught:
+        command("storage=other")
+    assert (caught.value.code, "backup_other" in capsys.readouterr().err) == (2, True)
+    assert command("storage=other", "--replace") == 0
+    with pytest.raises(SystemExit):
+        command("storage=first")
+
+
+def test_nothing_is_pruned_before_the_manifest_is_there(
+    small: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = create(small, tmp_path / "backup")
+    delete_image(small, rows(small)["images"][0].sha256, "ann", "asked for")
+    with monkeypatch.context() as patch:
+        patch.setattr("lesion.loop.backup_manifest.json.loads", lambda _: {})  # a disk that forgets
+        with pytest.raises(BackupError) as caught:
+            backup_manifest.write(tmp_path / "backup", {**first, "champion": "other"})
+    assert caught.value.code == "backup_disk"
+    assert verify(tmp_path / "backup") == first
+    with monkeypatch.context() as patch:
+        patch.setattr(backup_manifest, "write", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            create(small, tmp_path / "backup")
+    assert verify(tmp_path / "backup") == first
+
+
+def test_a_disk_that_keeps_other_bytes_is_noticed(
+    small: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = backup_manifest.write_private
+    monkeypatch.setattr(backup_manifest, "write_private", lambda path, data: write(path, data[:-1] + b"?"))
+    with pytest.raises(BackupError, match="Check the disk") as caught:
+        create(small, tmp_path / "backup")
+    assert caught.value.code == "backup_disk"
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+def test_a_backup_is_its_owner_s_alone(storage: Storage, tmp_path: Path, umask: int) -> None:
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    folder.chmod(0o755)
+    before = os.umask(umask)
+    try:
+        create(storage, folder)
+    finally:
+        os.umask(before)
+    assert modes(folder) == {"folder": {0o700}, "file": {0o600}}
+
+
+def modes(folder: Path) -> dict[str, set[int]]:
+    paths = [folder, *folder.rglob("*")]
+    return {
+        "folder": {path.stat().st_mode & 0o777 for path in paths if path.is_dir()},
+        "file": {path.stat().st_mode & 0o777 for path in paths if path.is_file()},
+    }
+
+
+def test_an_open_backup_is_closed_by_the_next(small: Storage, tmp_path: Path) -> None:
+    create(small, tmp_path / "backup")
+    for path in (tmp_path / "backup", *(tmp_path / "backup").rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    (tmp_path / "backup" / ".lock").chmod(0o600)
+    create(small, tmp_path / "backup")
+    assert modes(tmp_path / "backup") == {"folder": {0o700}, "file": {0o600}}
+
+
+def test_a_folder_that_cannot_be_closed_is_refused(
+    small: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's folder, and a file system without rights, as ``chmod`` shows them."""
+    folder = tmp_path / "backup"
+    folder.mkdir()
+    folder.chmod(0o777)
+
+    def refuse(self: Path, mode: int) -> None:
+        raise PermissionError(1, "Operation not permitted", str(self))
+
+    for chmod in (refuse, lambda self, mode: None):
+        monkeypatch.setattr(Path, "chmod", chmod)
+        with pytest.raises(BackupError, match=rf"'{folder}'.*belongs to the user who makes it") as caught:
+            create(small, folder)
+        assert caught.value.code == "backup_folder"
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_the_storage_s_own_folder_and_a_stranger_s_are_refused(small: Storage, tmp_path: Path) -> None:
+    """What a manifest does not list is removed from ``files`` and ``database``."""
+    (tmp_path / "strange" / "database").mkdir(parents=True)
+    (tmp_path / "strange" / "database" / "mine.txt").write_text("mine")
+    before = everything(tmp_path)
+    for folder in (tmp_path, tmp_path / "files" / "backup", tmp_path / "strange"):
+        with pytest.raises(BackupError, match="Name another folder") as caught:
+            create(small, folder)
+        assert caught.value.code == "backup_folder"
+    assert everything(tmp_path) == before
 
 
 @pytest.mark.parametrize("which", ["files", "database"])
@@ -478,8 +698,7 @@ def test_a_full_disk_names_the_file(small: Storage, tmp_path: Path, monkeypatch:
 
 
 def test_two_backups_at_once_into_one_folder_are_refused(small: Storage, tmp_path: Path) -> None:
-    (tmp_path / "backup").mkdir()
-    with backup._alone(tmp_path / "backup"), pytest.raises(BackupError) as caught:
+    with backup_manifest.alone(tmp_path / "backup"), pytest.raises(BackupError) as caught:
         create(small, tmp_path / "backup")
     assert caught.value.code == "backup_running"
 

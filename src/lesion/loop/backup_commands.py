@@ -40,7 +40,7 @@ def main(configs: Path, arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args([argument for argument in given if argument not in settings])
     with errors_for_people():
         if options.verb == "create":
-            manifest = create(_storage(configs, settings), options.folder)
+            manifest = create(_storage(configs, settings), options.folder, replace=options.replace)
         elif options.verb == "verify":
             manifest = verify(options.folder)
         else:
@@ -89,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     made = verbs.add_parser("create", help="make a backup, or bring the one in the folder up to date")
+    made.add_argument(
+        "--replace", action="store_true", help="though the backup in the folder is of another installation"
+    )
     checked = verbs.add_parser("verify", help="read every file and compare it with its hash")
     back = verbs.add_parser("restore", help="bring a backup back into an empty database and store")
     back.add_argument("--wipe", action="store_true", help="remove what the database and the store have now")

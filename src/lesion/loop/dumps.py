@@ -1,19 +1,23 @@
 """One consistent copy of the loop's database, DBOS's tables with it, and a connection that reads exactly that copy."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, create_engine, make_url
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from lesion.errors import ConfigError
-from lesion.loop import postgres_tools
-from lesion.loop.backup_manifest import BackupError
+from lesion.loop import migrations, postgres_tools
+from lesion.loop.backup_manifest import BackupError, private_file, private_folder
 from lesion.loop.storage import Storage
+from lesion.loop.tables import AuditEntry
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 CATALOGUE, WORKFLOWS = "catalogue", "workflows"  # of SQLite's two files
@@ -33,6 +37,66 @@ def sqlite_files(storage: Storage) -> dict[str, Path]:
     return {CATALOGUE: catalogue, WORKFLOWS: catalogue.with_name("workflows.db")}
 
 
+def first_entry(connection: Connection, number: int | None = None) -> dict[str, Any] | None:
+    """Return the entry of the audit log that an installation began with, or the one of that number.
+
+    It tells installations apart: every change writes an entry in its own transaction, entries are never changed or
+    removed, a restore brings them back, and no two installations make the same first change in the same microsecond.
+    """
+    statement = select(AuditEntry.id, AuditEntry.at, AuditEntry.actor, AuditEntry.action, AuditEntry.subject)
+    if number is not None:
+        statement = statement.where(AuditEntry.id == number)
+    row = connection.execute(statement.order_by(AuditEntry.id).limit(1)).mappings().first()
+    return None if row is None else dict(row) | {"at": row["at"].astimezone(UTC).isoformat(timespec="microseconds")}
+
+
+def check_same(connection: Connection, folder: Path, before: Mapping[str, Any]) -> None:
+    """Refuse to go on with another installation's backup: nothing of it would be left.
+
+    Raises:
+        BackupError: The backup has content, and this database did not begin as the one in it (``backup_other``).
+    """
+    there = before.get("began")
+    same = not any(before["counts"].values()) if there is None else first_entry(connection, there["id"]) == there
+    if not same:
+        raise BackupError(
+            f"'{folder}' holds a backup of {before['taken_at']}, of an installation that {_story(there)}. "
+            f"This database {_story(first_entry(connection))}. If it should be the one of the backup, restore that "
+            "before you make a new one; else name another folder. --replace gives that backup up for good. "
+            "It was not touched.",
+            code="backup_other",
+        )
+
+
+def _story(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return "has nothing in its audit log"
+    return f"began at {entry['at']} with {entry['action']} '{entry['subject']}' by {entry['actor']}"
+
+
+def known_revisions() -> set[str]:
+    """Return the revisions of the database that this version of Lesion can bring up to date."""
+    folder = str(Path(migrations.__file__).parent)
+    return {revision.revision for revision in ScriptDirectory(folder).walk_revisions()}
+
+
+def revision_of(connection: Connection) -> str:
+    """Return a database's revision.
+
+    Raises:
+        BackupError: This version of Lesion does not know it (``database_newer``), or there are no tables
+            (``database_empty``).
+    """
+    heads = MigrationContext.configure(connection).get_current_heads()
+    if len(heads) != 1 or heads[0] not in known_revisions():
+        raise BackupError(
+            f"The database has revision {', '.join(heads) or 'none'}, which this version of Lesion does not know. "
+            "Use the version of Lesion that made it, and check storage.database.",
+            code="database_newer" if heads else "database_empty",
+        )
+    return heads[0]
+
+
 @contextmanager
 def dumped(storage: Storage, folder: Path) -> Iterator[tuple[dict[str, Path], Connection]]:
     """Write a copy of the database into a folder, under a name of its own.
@@ -44,7 +108,7 @@ def dumped(storage: Storage, folder: Path) -> Iterator[tuple[dict[str, Path], Co
         BackupError: It failed; the disk may be full.
         ConfigError: The database cannot be reached, or PostgreSQL's tools are missing or too old.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    private_folder(folder)
     stem = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     with (
         _of_sqlite(storage, folder, stem) if kind_of(storage) == SQLITE else _of_postgres(storage, folder, stem) as made
@@ -60,7 +124,7 @@ def _of_sqlite(storage: Storage, folder: Path, stem: str) -> Iterator[tuple[dict
     for part in (WORKFLOWS, CATALOGUE):
         source = sqlite_files(storage)[part]
         if source.is_file():
-            files[part] = folder / f"{stem}-{part}.db"
+            files[part] = private_file(folder / f"{stem}-{part}.db")
             copy_sqlite(source, files[part])
     if CATALOGUE not in files:
         raise ConfigError(f"There is no database '{sqlite_files(storage)[CATALOGUE]}'.", code="database_unreachable")
@@ -91,9 +155,9 @@ def copy_sqlite(source: Path, target: Path) -> None:
 
 @contextmanager
 def _of_postgres(storage: Storage, folder: Path, stem: str) -> Iterator[tuple[dict[str, Path], Connection]]:
-    target = folder / f"{stem}.dump"
     with reached(storage) as connection:
         tool = postgres_tools.tool("pg_dump", postgres_tools.server_version(connection))
+        target = private_file(folder / f"{stem}.dump")
         # pg_dump joins this transaction's view, so that the rows that are read here are the rows of the dump.
         shared = connection.exec_driver_sql("SELECT pg_export_snapshot()").scalar_one()
         others = connection.exec_driver_sql(

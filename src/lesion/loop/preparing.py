@@ -28,13 +28,13 @@ class FirstTraining:
 
     Attributes:
         script: ``scripts/train.py``.
-        experiment: The experiment of its configs.
+        experiment: The experiment of its configs; none is trained when None.
         folder: Where it keeps data and the run; one that was stopped goes on there.
         settings: Further settings.
     """
 
     script: Path
-    experiment: str
+    experiment: str | None
     folder: Path
     settings: tuple[str, ...] = ()
 
@@ -42,8 +42,16 @@ class FirstTraining:
         """Train, unless it is done already, and return the run's folder.
 
         Raises:
-            ConfigError: The training failed; its own output says why (``training_failed``).
+            ConfigError: There is no experiment (``no_first_model``), or the training failed, and its own output says
+                why (``training_failed``).
         """
+        if self.experiment is None:
+            raise ConfigError(
+                "This database has no model yet, and none was given. Is it the right database (LESION_DATABASE)? Then "
+                "give one: bundle=outputs/NAME/TIME here, or scripts/models.py import from a machine that has it. To "
+                "try Lesion with a model of generated images: first_experiment=phantom_mri.",
+                code="no_first_model",
+            )
         run = (self.folder / "run").resolve()
         if (run / "bundle" / FACTS_FILE).is_file():
             return run
@@ -82,7 +90,7 @@ def prepare(
         environment: What brings the keys that :data:`KEYS` names.
 
     Raises:
-        ConfigError: The database cannot be used, or the training failed.
+        ConfigError: The database cannot be used, there is no model and none is to be trained, or the training failed.
         KeyRefusedError: A key of the environment is no key, or contradicts one that there is.
         LesionError: What :func:`lesion.loop.commands.import_run` refuses.
     """
@@ -109,14 +117,19 @@ def _ensure_model(storage: Storage, training: FirstTraining, bundle: Path | None
         _say(f"The champion is {champion.version}.{given}")
         return
     if bundle is None:
-        _say(
-            f"THERE IS NO MODEL YET AND NONE WAS GIVEN: training one now, experiment={training.experiment}, which "
-            "takes minutes. A model of generated images (phantoms) is good for trying Lesion and for nothing else. To "
-            "begin with your own, stop this and give bundle=outputs/NAME/TIME."
-        )
+        if training.experiment is not None:
+            _announce(training.experiment)
         bundle = training.run()
     facts = import_run(storage, bundle, ACTOR, "the first model")
     _say(f"Imported {facts['images']:,} images; {facts['version']} is the champion.")
+
+
+def _announce(experiment: str) -> None:
+    _say(
+        f"THERE IS NO MODEL YET AND NONE WAS GIVEN: training one now, first_experiment={experiment}, which takes "
+        "minutes. A model of generated images (phantoms) is good for trying Lesion and for nothing else. To begin with "
+        "your own, stop this and give bundle=outputs/NAME/TIME."
+    )
 
 
 def _quoted(value: str) -> str:

@@ -9,10 +9,9 @@ from sqlalchemy import select
 
 from lesion.images import bytes_sha256
 from lesion.loop import audit
-from lesion.loop.backup import known_revisions
 from lesion.loop.backup_manifest import FILES, BackupError, some, verify
 from lesion.loop.catalogue import delete_image
-from lesion.loop.dumps import kind_of
+from lesion.loop.dumps import kind_of, known_revisions
 from lesion.loop.registry import Registry
 from lesion.loop.restore_targets import target_of
 from lesion.loop.snapshot_store import THREADS
