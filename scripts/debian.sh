@@ -8,16 +8,15 @@ lacking() {
 }
 
 install_packages() {
-    local package policy=/usr/sbin/policy-rc.d made=false
+    local package policy=/usr/sbin/policy-rc.d
     if [ ! -e $policy ]; then # no service of theirs is to start
+        trap "rm -f $policy" EXIT # of the subshell below, Ctrl-C included
         printf '#!/bin/sh\nexit 101\n' >$policy
         chmod +x $policy
-        made=true
     fi
     export DEBIAN_FRONTEND=noninteractive
     apt-get update
     for package in "$@"; do apt-get install -y --no-install-recommends "$package"; done
-    if $made; then rm -f $policy; fi
 }
 
 packages=$(lacking)

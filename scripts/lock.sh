@@ -19,6 +19,10 @@ image api-gpu serve cluster dicom traces gpu
 image worker train cluster dicom
 image ui ui
 
+# uv itself, which installs the rest: the one version that setup.sh names.
+sed -n "s/.*'\(uv==[0-9.]*\)'.*/\1/p" scripts/setup.sh | "${compile[@]}" - --no-annotate \
+    --output-file serve/deploy/requirements/uv.txt
+
 # What builds the package's wheel, and those of the packages that come as source.
 printf 'hatchling\nsetuptools\n' | "${compile[@]}" - --constraints requirements.lock --no-annotate \
     --output-file serve/deploy/requirements/build.txt

@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
 
     with errors_for_people():
         script = Path(__file__).with_name("train.py")
-        training = FirstTraining(script, cfg.experiment, Path(cfg.folder), tuple(cfg.settings))
+        training = FirstTraining(script, cfg.first_experiment, Path(cfg.folder), tuple(cfg.settings))
         prepare(instantiate(cfg.storage), training, cfg.bundle and Path(cfg.bundle))
 
 

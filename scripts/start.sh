@@ -20,7 +20,7 @@ if [ -z "$how" ]; then how=$(choose); fi
 if [ "$how" = containers ]; then
     make_secrets
     echo "Starting $count API replicas and what belongs to them in containers ..."
-    exec "${compose[@]}" up -d --wait --scale "api=$count"
+    exec "${compose[@]}" up -d --build --wait --scale "api=$count"
 fi
 setup
 exec python scripts/replicas.py start "$count" --port "${PORT:-8080}" --page-port "${PAGE_PORT:-8501}"

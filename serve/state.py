@@ -14,7 +14,9 @@ from serve.follow import Follower, Held
 
 
 def fill_state(state: State, bundle: Bundle, storage: Storage | None, intake: IntakeSettings) -> None:
-    """Set ``bundle``, ``storage``, ``registry``, ``intake``, ``pulse`` and ``follower``; ``bundle`` follows a storage's champion.
+    """Set ``bundle``, ``storage``, ``registry``, ``intake``, ``pulse`` and ``follower``.
+
+    With a storage ``bundle`` follows its champion.
 
     Args:
         state: The app's.

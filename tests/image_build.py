@@ -179,7 +179,7 @@ class Image:
                 folder.mkdir(parents=True)
             elif instruction == "COPY":
                 _copy(text, folder, root)
-            elif instruction == "RUN" and " pip install" in f" {text}" and "'uv==" in text:
+            elif instruction == "RUN" and text.endswith("-r /requirements/uv.txt"):
                 continue  # uv is here
             elif instruction == "RUN":
                 line = self._placed(re.sub(r"--mount=\S+\s+", "", text), root)
@@ -209,3 +209,4 @@ def _copy(text: str, folder: Path, root: Path) -> None:
             shutil.copytree(origin, place, dirs_exist_ok=True, ignore=left_out)
         else:
             shutil.copy(origin, place)
+        subprocess.run(["chmod", "-R", "go-rwx", place], check=True)  # as in a checkout with umask 077

@@ -173,6 +173,12 @@ def test_the_image_has_this_version(container: Manifest) -> None:
     assert container["image"] == f"REGION-docker.pkg.dev/PROJECT/lesion/api:{__version__}"
 
 
+def test_the_job_trains_no_model_unasked(tmp_path: Path) -> None:
+    [arguments] = re.findall(r"--args=(python,scripts/prepare\.py\S*)", PAGE)
+    assert check_command(arguments.split(","), tmp_path)["first_experiment"] == "null"
+    assert PAGE.index("models.py import") < PAGE.index("jobs execute lesion-prepare")
+
+
 def test_every_command_of_the_page_is_there() -> None:
     commands = re.findall(r"scripts/(\w+\.py)", PAGE)
     assert {"prepare.py", "worker.py", "retrain.py"} <= set(commands)

@@ -22,6 +22,8 @@ SECRETS = {
     "LESION_METRICS_KEY",
 }  # fmt: skip
 UNWATCHED = {"worker": "listens nowhere", "prepare": "ends"}
+BYTES = {"k": 2**10, "m": 2**20, "g": 2**30}
+NGINX_CONF = (FOLDER / "nginx" / "nginx.conf").read_text("utf-8")
 
 every = pytest.mark.parametrize("name", sorted(SERVICES))
 
@@ -29,6 +31,26 @@ every = pytest.mark.parametrize("name", sorted(SERVICES))
 def variables(text: str) -> dict[str, str]:
     """What is asked of the environment, and what follows its name: ``:?…`` or ``:-…``."""
     return dict(re.findall(r"\$\{([A-Z_]+)([^}]*)\}", text))
+
+
+def size(text: str) -> int:
+    """A number of bytes as compose writes it, the default of a variable included."""
+    number, unit = re.fullmatch(r"(?:\$\{[A-Z_]+:-)?(\d+)([kmg])b?\}?", text).groups()  # type: ignore[union-attr]
+    return int(number) * BYTES[unit]
+
+
+def in_memory(service: dict[str, Any]) -> int:
+    """What its files may take of a container's memory; of two at one place the last counts."""
+    sizes = {mount.partition(":")[0]: re.search(r"size=(\w+)", mount)[1] for mount in service.get("tmpfs", [])}  # type: ignore[index]
+    return sum(map(size, [*sizes.values(), service.get("shm_size", "0m")]))
+
+
+def merged(name: str) -> dict[str, Any]:
+    """A service with compose.gpu.yaml, as far as its memory goes: mappings are merged, lists appended."""
+    service, changed = SERVICES[name], yaml.safe_load(GPU.read_text("utf-8"))["services"][name]
+    limits = service["deploy"]["resources"]["limits"] | changed["deploy"]["resources"].get("limits", {})
+    tmpfs = [*service["tmpfs"], *changed.get("tmpfs", [])]
+    return {**service, **changed, "tmpfs": tmpfs, "deploy": {"resources": {"limits": limits}}}
 
 
 @pytest.mark.parametrize("file", [COMPOSE, GPU], ids=lambda path: path.name)
@@ -63,8 +85,23 @@ def test_a_service_is_limited(name: str) -> None:
     assert set(service["logging"]["options"]) == {"max-size", "max-file"}
     assert re.fullmatch(r"\d+s", service["stop_grace_period"])
     assert service["restart"] == ("no" if name == "prepare" else "unless-stopped")
-    for mount in service.get("tmpfs", []):
-        assert "size=" in mount, f"{mount} may fill the machine's memory"
+    assert all("size=" in mount for mount in service.get("tmpfs", [])), "it may fill the machine's memory"
+
+
+@every
+def test_files_in_memory_fill_up_before_the_memory_does(name: str) -> None:
+    """A tmpfs counts as memory: a container that takes all of it is killed, one whose tmpfs is full says so."""
+    assert in_memory(SERVICES[name]) <= size(SERVICES[name]["deploy"]["resources"]["limits"]["memory"]) / 2
+
+
+def test_nginx_takes_as_many_processes_as_it_has_processors() -> None:
+    [processes] = re.findall(r"^worker_processes (\S+);", NGINX_CONF, re.MULTILINE)
+    assert int(processes) <= 2 * float(SERVICES["nginx"]["deploy"]["resources"]["limits"]["cpus"])
+
+
+def test_nginx_has_the_time_that_it_gives_its_connections() -> None:
+    [seconds] = re.findall(r"^worker_shutdown_timeout (\d+)s;", NGINX_CONF, re.MULTILINE)
+    assert int(SERVICES["nginx"]["stop_grace_period"].removesuffix("s")) > int(seconds)
 
 
 @every
@@ -140,7 +177,11 @@ def test_the_store_takes_the_environment_s_key_and_no_other(tmp_path: Path) -> N
             each.laddr for each in psutil.Process(process.pid).net_connections("tcp") if each.status == "LISTEN"
         ]
         outside = {port for address, port in listening if address != "127.0.0.1"}
+        # The second asks for no key and cannot be bound elsewhere: its network has those alone who hold the key.
         assert outside == {ports["s3"], ports["s3.grpc"]}
+        holders = {name for name, each in SERVICES.items() if "AWS_SECRET_ACCESS_KEY" in each.get("environment", {})}
+        [network] = service["networks"]
+        assert {name for name, each in SERVICES.items() if network in each["networks"]} == holders
         options = {"endpoint_url": f"http://127.0.0.1:{ports['s3']}", "skip_instance_cache": True}
         mine = {"key": keys["AWS_ACCESS_KEY_ID"], "secret": keys["AWS_SECRET_ACCESS_KEY"]}
         store = ObjectStore("s3://lesion/loop", options | mine)  # the bucket is made by the first file
@@ -158,7 +199,10 @@ def test_the_store_takes_the_environment_s_key_and_no_other(tmp_path: Path) -> N
 def test_only_nginx_is_reached_from_elsewhere() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
     assert set(published) == {"nginx", "prometheus", "grafana"}
-    assert all(port.startswith("${LESION_BIND:-127.0.0.1}:") for port in published.pop("nginx"))
+    assert published.pop("nginx") == [
+        "${LESION_BIND:-127.0.0.1}:${LESION_PORT:-8080}:8080",  # HTTPS can be opened without it
+        "${LESION_TLS_BIND:-127.0.0.1}:${LESION_TLS_PORT:-8443}:8443",
+    ]
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
@@ -168,13 +212,8 @@ def test_networks_part_what_need_not_meet() -> None:
     meets = {name: set(service["networks"]) for name, service in SERVICES.items()}
     assert set().union(*meets.values()) == set(networks)
     for keeper in ("database", "store"):
-        assert {name for name in meets if meets[name] & meets[keeper]} == {
-            "api",
-            "worker",
-            "prepare",
-            "database",
-            "store",
-        }
+        others = {name for name in meets if meets[name] & meets[keeper]} - {keeper}
+        assert others == {"api", "worker", "prepare"}
     assert {name for name in meets if "edge" in meets[name]} == {"nginx", "prometheus", "grafana"}
     assert meets["nginx"] & meets["api"]
     assert meets["nginx"] & meets["ui"]
@@ -184,7 +223,7 @@ def test_networks_part_what_need_not_meet() -> None:
 
 def test_secrets_come_from_the_environment_alone() -> None:
     asked: dict[str, str] = {}
-    for name, given in re.findall(r"\$\{([A-Z_]+)([^}]*)\}", COMPOSE.read_text("utf-8")):
+    for name, given in re.findall(r"\$\{([A-Z_]+)([^}]*)\}", COMPOSE.read_text("utf-8") + GPU.read_text("utf-8")):
         assert given.startswith((":?", ":-")), name
         asked.setdefault(name, given)
         assert asked[name][:2] == given[:2], f"{name} is asked for in two ways"
@@ -204,11 +243,9 @@ def test_the_example_names_all_and_holds_none() -> None:
     assert set(given) == SECRETS
     assert set(given.values()) == {""}
     shown = dict(re.findall(r"^#([A-Z_]+)=(.*)$", text, re.MULTILINE))
-    asked = variables(COMPOSE.read_text("utf-8"))
+    asked = variables(COMPOSE.read_text("utf-8") + GPU.read_text("utf-8"))
     assert set(shown) | {"LESION_VERSION"} == set(asked) - SECRETS
-    assert {name: value for name, value in shown.items() if name != "LESION_BIND"} == {
-        name: asked[name].removeprefix(":-") for name in shown if name != "LESION_BIND"
-    }
+    assert shown == {name: asked[name].removeprefix(":-") for name in shown}
 
 
 def test_the_example_s_lines_make_a_file_that_is_taken(tmp_path: Path) -> None:
@@ -285,3 +322,8 @@ def test_the_gpu_variant_changes_api_and_worker_alone() -> None:
         assert service["image"].startswith(f"lesion-{name}-gpu:")
         [device] = service["deploy"]["resources"]["reservations"]["devices"]
         assert device["capabilities"] == ["gpu"]
+        assert in_memory(merged(name)) <= size(merged(name)["deploy"]["resources"]["limits"]["memory"]) / 2
+    limits, before = (merged("api")["deploy"]["resources"]["limits"], SERVICES["api"]["deploy"]["resources"]["limits"])
+    assert all("${LESION_GPU_API_" in limits[what] for what in ("cpus", "memory"))
+    assert size(limits["memory"]) > size(before["memory"])
+    assert in_memory(merged("api")) > in_memory(SERVICES["api"])

@@ -27,6 +27,7 @@ from lesion.loop.storage import Storage
 
 TARGETS = ("api", "api-gpu", "worker", "worker-gpu", "ui")
 LISTS = {"api", "api-gpu", "worker", "ui", "build"}
+INSTALLER = "uv"  # not of the lock: it installs the lock
 TORCH = {"torch", "torchvision", "timm", "lightning", "triton", "pandas", "matplotlib", "scikit-learn"}
 STATE = "/var/lib/lesion"
 # What python:3.11-slim has, and what optional plugins of OpenVINO and CUDA ask for and are not loaded without.
@@ -63,10 +64,11 @@ class TestLists:
 
     def test_every_list_is_used(self) -> None:
         there = {path.stem for path in (DOCKERFILE.parent / "requirements").glob("*.txt")}
-        assert there == LISTS == {requirements(target).stem for target in TARGETS} | {"build"}
+        assert there - {INSTALLER} == LISTS == {requirements(target).stem for target in TARGETS} | {"build"}
+        assert INSTALLER in there
 
     def test_lists_name_no_index(self) -> None:
-        for name in LISTS:
+        for name in (*LISTS, INSTALLER):
             text = (DOCKERFILE.parent / "requirements" / f"{name}.txt").read_text("utf-8")
             assert not re.search(r"https?:|--index|--find-links", text)
 
@@ -109,9 +111,27 @@ class TestDockerfile:
         outside = {stage.base for stage in found.values()} - set(found)
         assert outside == {"${PYTHON_IMAGE}"}
         assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11-slim-trixie$", DOCKERFILE.read_text("utf-8"), re.MULTILINE)
-        installer = " ".join(text for _, text in found["installer"].lines)
-        [pinned] = re.findall(r"'(uv==[\d.]+)'", installer)
-        assert pinned in (REPOSITORY / "scripts/setup.sh").read_text("utf-8")
+
+    def test_everything_is_installed_with_its_hash(self) -> None:
+        runs = [text for stage in stages().values() for instruction, text in stage.lines if instruction == "RUN"]
+        installs = [text for text in runs if "pip install" in text and "--no-deps --target /app /dist" not in text]
+        assert len(installs) == 6
+        assert all("--require-hashes" in text and "-r /requirements/" in text for text in installs)
+        [((name, version), hashes)] = locked(DOCKERFILE.parent / "requirements" / f"{INSTALLER}.txt").items()
+        assert hashes
+        assert f"'{name}=={version}'" in (REPOSITORY / "scripts/setup.sh").read_text("utf-8")
+
+    def test_its_files_can_be_read_whatever_the_checkout_s_modes_are(self) -> None:
+        """The slow tests below run them as the image's user, after a checkout with umask 077: see image_build."""
+        lines = stages()["app"].lines
+        copies = [
+            number
+            for number, (instruction, text) in enumerate(lines)
+            if (instruction, "/app/" in text) == ("COPY", True)
+        ]
+        opened = lines.index(("RUN", "chmod -R u=rwX,go=rX /app"))
+        assert len(copies) == 2
+        assert opened > max(copies)
 
     @pytest.mark.parametrize("target", TARGETS)
     def test_an_image_is_as_it_should_be(self, target: str) -> None:
@@ -155,7 +175,7 @@ class TestDockerfile:
         ]["command"]
         with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
             config = compose(Path(script).stem, settings)
-        assert (config.folder, config.bundle, config.experiment) == (f"{STATE}/first", None, "phantom_mri")
+        assert (config.folder, config.bundle, config.first_experiment) == (f"{STATE}/first", None, "phantom_mri")
 
     def test_what_is_sent_to_the_builder_is_only_what_it_copies(self) -> None:
         lines = (REPOSITORY / ".dockerignore").read_text("utf-8").splitlines()

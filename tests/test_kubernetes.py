@@ -286,6 +286,8 @@ def test_the_autoscaler_has_what_it_needs(manifests: list[Manifest]) -> None:
     deployment = named(manifests, target["kind"], target["name"])
     assert "replicas" not in deployment["spec"]  # an apply would undo what the autoscaler did
     assert scaler["minReplicas"] < scaler["maxReplicas"]
+    update = deployment["spec"]["strategy"]["rollingUpdate"]
+    assert scaler["minReplicas"] > update["maxUnavailable"], "nobody would answer during an update"
     queue, cpu = scaler["metrics"]
     assert cpu["resource"]["name"] == "cpu"
     (rule,) = yaml.safe_load((KUBERNETES / "prometheus-adapter.yaml").read_text())["rules"]["custom"]
@@ -315,6 +317,16 @@ def test_commands_and_settings_are_there(manifests: list[Manifest], tmp_path: Pa
             assert {"name": "tmp", "mountPath": "/tmp"} in container["volumeMounts"]
     settings = check_command(pods(manifests)["api"]["spec"]["containers"][0]["args"], tmp_path)
     assert (settings["host"], settings["port"]) == ("0.0.0.0", "8000")
+
+
+def test_a_first_model_is_trained_only_where_it_is_asked_for(
+    manifests: list[Manifest], overlay: str, tmp_path: Path
+) -> None:
+    def experiment(found: list[Manifest]) -> str:
+        return check_command(pods(found)["prepare"]["spec"]["containers"][0]["args"], tmp_path)["first_experiment"]
+
+    assert experiment(manifests) == "null"
+    assert experiment(render_with(tmp_path, overlay, "components/phantoms")) == "phantom_mri"
 
 
 def test_the_page_and_the_schedule_are_started_with_arguments_they_take(manifests: list[Manifest]) -> None:
@@ -363,7 +375,7 @@ def test_a_server_waits_for_the_first_model(manifests: list[Manifest], tmp_path:
     waiting = subprocess.Popen(
         ["sh", "-c", script], cwd=REPOSITORY, env=os.environ | variables, stdout=subprocess.PIPE, text=True
     )
-    assert waiting.stdout.readline() == "The Job prepare has not ended yet.\n"
+    assert waiting.stdout.readline() == "There is no model yet; see the log of the Job prepare.\n"
     assert waiting.poll() is None
     registry = Registry(storage)
     registry.deploy_first(registry.register(sealed(tmp_path / "bundle")), "ann", "the first")
@@ -399,6 +411,14 @@ def test_the_ingress_lets_through_what_the_api_takes(manifests: list[Manifest]) 
         ("/metrics", "Prefix"),
         "0.0.0.0/0,::/0",
     )
+    limits = (KUBERNETES.parent / "nginx" / "limits.conf").read_text("utf-8")
+    (rate,), (burst,), (connections,) = (
+        re.findall(pattern, limits) for pattern in (r"rate=(\d+)r/s", r"burst=(\d+)", r"limit_conn \w+ (\d+)")
+    )
+    for name in ("api", "api-predict", "api-uploads", "ui"):
+        found = rules(name)
+        assert (found["limit-rps"], found["limit-connections"]) == (rate, connections), name
+        assert int(found["limit-rps"]) * int(found["limit-burst-multiplier"]) == int(burst), name
     assert rules("ui")["affinity"] == "cookie"
     assert rules("ui")["session-cookie-secure"] == "true"
 
@@ -484,12 +504,46 @@ def test_the_pod_monitor_asks_every_replica_with_its_key(overlay: str, tmp_path:
     found = pods(manifests)
     assert [name for name in found if matches(spec["selector"], found[name]["metadata"]["labels"])] == ["api"]
     (endpoint,) = spec["podMetricsEndpoints"]
-    assert set(endpoint) == {"port", "path", "interval", "scrapeTimeout", "authorization"}
+    assert set(endpoint) == {"port", "path", "interval", "scrapeTimeout", "authorization", "relabelings"}
     assert (endpoint["port"], endpoint["path"]) == ("http", "/metrics")
     credentials = endpoint["authorization"]["credentials"]
     prepared = {pair for one in containers(found["prepare"]) for pair in secret_keys(one)}
     assert (credentials["name"], credentials["key"]) in prepared
     assert endpoint["authorization"]["type"] == "Bearer"
+
+
+def test_prometheus_of_another_namespace_gets_the_viewer_s_key_alone() -> None:
+    (key_file,) = re.findall(r"credentials_file: ([^}]+)}", PAGE)
+    secret, key = Path(key_file).parts[-2:]
+    (command,) = re.findall(r"^ *(kubectl .*?\n.*create secret generic lesion-metrics .*)$", PAGE, re.MULTILINE)
+    assert secret == "lesion-metrics"
+    assert "-n monitoring create secret" in command
+    assert re.findall(r"--from-\S+", command) == [f"--from-file={key}=/dev/stdin"]
+    assert re.findall(r"LESION_\w+_KEY", command) == ["LESION_METRICS_KEY"]
+
+
+def test_the_page_s_headers_are_nginx_s(overlay: str, tmp_path: Path) -> None:
+    manifests = render_with(tmp_path, overlay, "components/page-headers")
+    headers = named(manifests, "ConfigMap", "page-headers")
+    validate(headers)
+    place = f"{headers['metadata']['namespace']}/{headers['metadata']['name']}"
+    asking = [
+        one["metadata"]["name"]
+        for one in manifests
+        if one["kind"] == "Ingress" and one["metadata"]["annotations"].get(f"{NGINX}custom-headers") == place
+    ]
+    assert asking == ["ui"]
+    folder = KUBERNETES.parent / "nginx"
+    added = dict(re.findall(r"add_header (\S+) (\S+) always;", (folder / "nginx.conf").read_text("utf-8")))
+    (policy,) = re.findall(r'"~\^/ui/" "(default-src[^"]+)"', (folder / "variables.conf").read_text("utf-8"))
+    assert headers["data"] == {
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": added["X-Frame-Options"],
+        "Referrer-Policy": added["Referrer-Policy"],
+        "Content-Security-Policy": policy,
+    }
+    (allowed,) = re.findall(r"global-allowed-response-headers: ([\w,-]+)`", PAGE)
+    assert set(allowed.split(",")) == set(headers["data"])
 
 
 @pytest.fixture

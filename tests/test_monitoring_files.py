@@ -31,6 +31,9 @@ ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
 RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 TESTS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "alerts_test.yml").read_text("utf-8"))["tests"]
 CONFIG: dict[str, Any] = yaml.safe_load((FOLDER / "prometheus.yml").read_text("utf-8"))
+DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
+POD_MONITOR = FOLDER.parent / "kubernetes" / "components" / "pod-monitor"
+JOB = re.compile(r'\bjob="([^"]+)"')
 METRIC = re.compile(r"\blesion_[a-z0-9_]+")
 GRAFANA_INTERVALS = {"$__rate_interval": "5m", "$__range": "1h", "$instance": ".*"}
 KINDS = {"counter": (), "gauge": (), "histogram": ("_bucket", "_sum", "_count")}
@@ -94,6 +97,38 @@ def test_prometheus_finds_each_replica_by_itself_and_shows_its_key() -> None:
     assert CONFIG["rule_files"] == ["alerts.yml"]
 
 
+def test_every_way_to_find_replicas_calls_them_what_the_alerts_do() -> None:
+    asked = {name for text in (*dashboard_queries(), *(rule["expr"] for rule in RULES)) for name in JOB.findall(text)}
+    assert asked == {"lesion-api"}
+    monitor = yaml.safe_load((POD_MONITOR / "pod-monitor.yaml").read_text("utf-8"))
+    given = [
+        rule["replacement"]
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]
+        for rule in endpoint["relabelings"]
+        if rule == {"targetLabel": "job", "replacement": rule["replacement"]}
+    ]
+    assert given == ["lesion-api"]
+    jobs = {"prometheus.yml": [job["job_name"] for job in CONFIG["scrape_configs"] if job["job_name"] != "prometheus"]}
+    for page in DOCS:
+        blocks = re.findall(r"```ya?ml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+        jobs[page.name] = [job for block in blocks for job in re.findall(r"job_name: *(\S+)", block)]
+    assert {name: found for name, found in jobs.items() if found} == {
+        "prometheus.yml": ["lesion-api"],
+        "kubernetes.md": ["lesion-api"],
+    }
+
+
+def test_the_guide_s_command_makes_a_rule_of_the_operator_s_with_the_same_alerts() -> None:
+    text = (REPOSITORY / "docs" / "kubernetes.md").read_text("utf-8")
+    [command] = re.findall(r"^\{ printf .*?\| kubectl apply -f -$", text, re.MULTILINE | re.DOTALL)
+    shown = command.replace("kubectl apply -f -", "cat")
+    done = subprocess.run(["sh", "-euc", shown], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    rule = yaml.safe_load(done.stdout)
+    assert (rule["apiVersion"], rule["kind"]) == ("monitoring.coreos.com/v1", "PrometheusRule")
+    assert rule["metadata"] == {"name": "lesion", "namespace": "lesion"}
+    assert rule["spec"] == {"groups": GROUPS}
+
+
 def test_the_rules_are_valid() -> None:
     assert f"SUCCESS: {len(RULES)} rules found" in promtool("check", "rules", "alerts.yml")
 
@@ -125,9 +160,15 @@ def test_each_alert_tells_a_person_what_to_do(alert: str) -> None:
 
 def test_the_guide_has_no_alert_that_is_gone() -> None:
     assert set(re.findall(r"^### (Lesion\w+)$", GUIDE, re.MULTILINE)) == set(ALERTS)
-    assert set(re.findall(r"`(Lesion[A-Z]\w+)`", GUIDE)) <= set(ALERTS)
     for panel in panels():
         assert set(re.findall(r"\bLesion[A-Z]\w+", panel.get("description", ""))) <= set(ALERTS)
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_alerts_that_a_page_names_are_there(page: Path) -> None:
+    text = page.read_text("utf-8")
+    named = set(re.findall(r"`(Lesion[A-Z]\w+)`", text)) | set(re.findall(r"\balerts? `(\w+)`", text))
+    assert named - set(ALERTS) == set()
 
 
 def test_alerts_and_dashboard_use_metrics_that_the_guide_explains() -> None:

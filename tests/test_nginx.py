@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import shutil
 import socket
@@ -31,6 +32,7 @@ try:
 except ConfigError:
     pytest.skip("nginx is not installed (apt-get install nginx)", allow_module_level=True)
 
+NEEDED = 1, 27, 4  # keepalive_min_timeout; resolve came with 1.27.3, http2 on with 1.25.1
 OVERLOADED = {"code": "queue_full", "status": 503, "detail": "256 requests wait already."}
 JOB = "0" * 32
 
@@ -167,30 +169,56 @@ def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
 # The files
 
 
+def version(program: str) -> tuple[int, ...]:
+    said = subprocess.run([program, "-v"], capture_output=True, text=True, check=True).stderr
+    return tuple(int(part) for part in re.search(r"/(\d+)\.(\d+)\.(\d+)", said).groups())  # type: ignore[union-attr]
+
+
+def container_files(folder: Path) -> Path:
+    """Copy the container's files; its two ports are others here, which may be taken."""
+    conf = folder / "conf"
+    shutil.copytree(SOURCE, conf)
+    ports = (conf / "listen.conf").read_text()
+    ports = ports.replace("listen 8080", f"listen {free_port()}").replace("listen 8443", f"listen {free_port()}")
+    (conf / "listen.conf").write_text(ports)
+    return conf
+
+
+def accepted(program: str, folder: Path) -> None:
+    """Check that an nginx takes a folder's files without a warning, and keeps all that it writes below its prefix."""
+    command = [program, "-t", "-p", f"{folder}/", "-c", str(folder / "conf" / "nginx.conf"), "-e", "stderr"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "[warn]" not in done.stderr.replace('[warn] the "user" directive', "")
+    assert {path.name for path in folder.iterdir()} >= {"conf", "body", "proxy", "nginx.pid"}
+
+
+def test_the_container_s_files_as_they_are_shipped(tmp_path: Path) -> None:
+    program = os.environ.get("LESION_NGINX", NGINX)
+    if version(program) < NEEDED:
+        pytest.skip(
+            f"nginx {'.'.join(map(str, NEEDED))} or newer, as in the container, is not installed (LESION_NGINX=PATH "
+            "names one): serve/deploy/nginx is only checked without 'resolve', 'http2 on' and 'keepalive_min_timeout'"
+        )
+    container_files(tmp_path)
+    accepted(program, tmp_path)
+
+
 def test_nginx_takes_the_container_s_files(tmp_path: Path) -> None:
     """With an nginx that is too old for what the container's has, that is taken out, and nothing else."""
-    conf = tmp_path / "conf"
-    shutil.copytree(SOURCE, conf)
-    said = subprocess.run([NGINX, "-v"], capture_output=True, text=True, check=True).stderr
-    version = tuple(int(part) for part in re.search(r"/(\d+)\.(\d+)\.(\d+)", said).groups())  # type: ignore[union-attr]
+    conf = container_files(tmp_path)
     newer = {
         "upstreams.conf": {"api:8000 resolve": "127.0.0.1:8000", "ui:8501 resolve": "127.0.0.1:8501"},
         "listen.conf": {"http2 on;": "", "keepalive_min_timeout 5s;": ""},
     }
-    if version < (1, 27, 4):
+    if version(NGINX) < NEEDED:
         for name, changes in newer.items():
             text = (conf / name).read_text()
             for old, new in changes.items():
                 assert old in text
                 text = text.replace(old, new)
             (conf / name).write_text(text)
-    ports = (conf / "listen.conf").read_text()
-    (conf / "listen.conf").write_text(ports.replace("8080", str(free_port())).replace("8443", str(free_port())))
-    command = [NGINX, "-t", "-p", f"{tmp_path}/", "-c", str(conf / "nginx.conf"), "-e", "stderr"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "[warn]" not in done.stderr.replace('[warn] the "user" directive', "")
-    assert {path.name for path in tmp_path.iterdir()} >= {"conf", "body", "proxy", "nginx.pid"}  # all below the prefix
+    accepted(NGINX, tmp_path)
 
 
 def test_one_machine_s_upstreams_are_the_container_s() -> None:
@@ -455,6 +483,16 @@ def certificate(folder: Path) -> Path:
     command += ["-subj", "/CN=lesion.test", "-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run(command, check=True, capture_output=True)
     return folder / "tls.crt"
+
+
+def test_the_redirect_of_the_listening_file_leads_to_the_published_port(idle: Front) -> None:
+    [redirect] = re.findall(r"^# (if .*)$", (SOURCE / "listen.conf").read_text(), re.MULTILINE)
+    front = idle.start({"access_log": f"{redirect} access_log"}, "listen.conf")
+    sent = front.client.get("/models?x=1", headers={"Host": f"lesion.test:{front.port}"})
+    service = yaml.safe_load((SOURCE.parent / "compose.yaml").read_text("utf-8"))["services"]["nginx"]
+    [port] = re.findall(r"LESION_TLS_PORT:-(\d+)", str(service["ports"]))
+    assert (sent.status_code, sent.headers["location"]) == (308, f"https://lesion.test:{port}/models?x=1")
+    assert front.counts == [0, 0]
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from conftest import REPOSITORY, Run
+from conftest import REPOSITORY, Run, compose_config
 from loop_images import new_storage
 from serving import eventually
 from sqlalchemy import select
@@ -49,11 +49,13 @@ def storage(tmp_path: Path) -> Storage:
     return new_storage(tmp_path)
 
 
-def training(folder: Path, run: Path | str = "", status: int = 0, seconds: float = 0) -> FirstTraining:
+def training(
+    folder: Path, run: Path | str = "", status: int = 0, seconds: float = 0, experiment: str | None = "phantom_mri"
+) -> FirstTraining:
     script = folder / "train.py"
     text = TRAINING.replace("CALLS", str(folder / "calls")).replace("RUN", str(run))
     script.write_text(text.replace("STATUS", str(status)).replace("SECONDS", str(seconds)))
-    return FirstTraining(script, "phantom_mri", folder / "it's a first", ("trainer.max_epochs=2",))
+    return FirstTraining(script, experiment, folder / "it's a first", ("trainer.max_epochs=2",))
 
 
 def calls(folder: Path) -> list[dict[str, object]]:
@@ -192,6 +194,26 @@ class TestTraining:
         assert "resume" not in first
         assert second["resume"] == f"'{quoted}/run/checkpoints/last.ckpt'"
         assert capsys.readouterr().out.count("THERE IS NO MODEL YET") == 2
+
+    def test_where_none_is_wanted_an_empty_database_is_refused(
+        self, storage: Storage, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(ConfigError) as caught:
+            prepare(storage, training(tmp_path, experiment=None), environment=ENVIRONMENT)
+        assert caught.value.code == "no_first_model"
+        assert all(
+            way in caught.value.message for way in ("LESION_DATABASE", "bundle=", "first_experiment=phantom_mri")
+        )
+        assert calls(tmp_path) == []
+        assert len(rows(storage)) == 2  # tables and keys are there
+        assert "training one now" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize("wanted", [None, "phantom_mri", "cassava"])
+    def test_which_one_is_a_setting_of_the_command_line(self, wanted: str | None, tmp_path: Path) -> None:
+        """Hydra takes no value for a name that is a folder of configs, such as experiment."""
+        config = compose_config(tmp_path, f"first_experiment={wanted or 'null'}", config_name="prepare")
+        assert config.first_experiment == wanted
+        assert compose_config(tmp_path, config_name="prepare").first_experiment == "phantom_mri"
 
     def test_it_ends_with_its_parent(self, tmp_path: Path) -> None:
         made = training(tmp_path, seconds=600)

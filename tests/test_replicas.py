@@ -328,7 +328,7 @@ def test_containers_where_a_docker_engine_answers(tmp_path: Path, engine: bool) 
     said = call("scripts/start.sh", "3") + call("scripts/scale.sh", "5") + call("scripts/stop.sh")
     asked = [line for line in (tmp_path / "asked").read_text().splitlines() if re.search(" (up|down)", line)]
     common = "compose --env-file serve/deploy/.env -f serve/deploy/compose.yaml"
-    ups = [f"{common} up -d --wait --scale api=3", f"{common} up -d --wait --no-recreate --scale api=5"]
+    ups = [f"{common} up -d --build --wait --scale api=3", f"{common} up -d --wait --no-recreate --scale api=5"]
     assert asked == ([*ups, f"{common} down"] if engine else [])
     assert ("containers" in said) == engine
     assert ("python scripts/replicas.py start 3 --port 8080 --page-port 8501" in said) != engine
