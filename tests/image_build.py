@@ -172,6 +172,7 @@ class Image:
         self._execute(stage.base, root)
         values = {key: self._placed(value, root) for key, value in environment(name).items()}
         values |= {"UV_LINK_MODE": "hardlink"} | ({} if self._compiled else {"UV_COMPILE_BYTECODE": "0"})
+        values.pop("UV_CACHE_DIR")  # a mount of the builder's; here it is the machine's own
         folder = root
         for instruction, text in stage.lines:
             if instruction == "WORKDIR":
