@@ -257,7 +257,8 @@ def test_admin_shows_the_ledger_the_jobs_and_the_traffic(opened: Opening, versio
     words, (_, second) = said(page), map(version_of, versions)
     assert f"{second} serves since" in words
     assert "by bob. Of 1 change of model so far, 0 went back to an earlier one." in words
-    assert [(row["What"], row["By"], row["Why"]) for row in tables(page)[0]] == [
+    history = page.dataframe[0].value
+    assert [*zip(history["What"], history["By"], history["Why"], strict=True)] == [
         ("promote", "bob", "by hand"), ("first", "ann", "the first"),
     ]  # fmt: skip
     assert "1 retraining: 1 promoted." in words
@@ -265,7 +266,7 @@ def test_admin_shows_the_ledger_the_jobs_and_the_traffic(opened: Opening, versio
     assert charts(page) == 2
     select(page, "Retraining to look at", lambda name: name.endswith("promoted"))
     assert "It is better." in said(page)
-    assert tables(page)[1] == [{"Holds": "yes", "Condition": "The calibration error is not above what is allowed."}]
+    assert tables(page)[0] == [{"Holds": "yes", "Condition": "The calibration error is not above what is allowed."}]
 
 
 def test_going_back_and_promoting_need_a_reason(

@@ -13,8 +13,6 @@ from serve.ui.problems import guarded
 from serve.ui.session import read
 from serve.ui.words import moment, plain, spreadsheet
 
-_SHOWN = 8
-
 
 def show(client: Client) -> None:
     """Show what serves, and let people change it."""
@@ -46,10 +44,8 @@ def _show_history(ledger: list[dict[str, Any]]) -> None:
         }
         for row in reversed(ledger)
     ]
-    table = [{name: plain(text) for name, text in row.items()} for row in rows[:_SHOWN]]
-    st.table(pd.DataFrame(table).set_index("When"), alt="The last changes of champion")
-    if len(rows) > _SHOWN:
-        st.caption(f"The last {_SHOWN} of {len(rows):,} changes.")
+    # No table that wraps: on a phone a gate's reason would be a column of single words.
+    st.dataframe(pd.DataFrame(rows), hide_index=True, alt="The changes of champion, the last one first")
     st.download_button(
         "Download the history as CSV", spreadsheet(rows), "deployments.csv", "text/csv", on_click="ignore"
     )
