@@ -121,6 +121,7 @@ def retrain(page: Page, film: Film, epochs: int) -> None:
     number = page.get_by_role("spinbutton", name="Epochs")
     number.fill(str(epochs))
     number.press("Enter")
+    page.get_by_text(f"{epochs} epochs over").wait_for()  # the estimate is that of the choice
     settle(page)
     button = page.get_by_role("button", name="Start retraining")
     button.scroll_into_view_if_needed()
