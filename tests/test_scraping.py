@@ -82,13 +82,22 @@ def _is_up(asked: Prometheus, servers: int) -> bool:
         return False
 
 
-def load(host: str, *users: str, seconds: int) -> dict[str, dict[str, Any]]:
-    """Run Locust; gives its rows by the names of the requests, as they are after the last answer."""
+@contextmanager
+def load(host: str, seconds: int) -> Iterator[dict[str, dict[str, Any]]]:
+    """Run Locust's visitors beside a block; at its end gives rows by the names of the requests, of all answers."""
+    rows: dict[str, dict[str, Any]] = {}
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--json", "--users", str(USERS)]
     command += ["--spawn-rate", str(USERS), "--run-time", f"{seconds}s", "--stop-timeout", "20", "--host", host]
-    done = subprocess.run([*command, *users], capture_output=True, timeout=180, check=False, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return {row["name"]: row for row in json.loads(done.stdout)}
+    process = subprocess.Popen([*command, "Visitor"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        yield rows
+        out, errors = process.communicate(timeout=180)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, errors[-3000:]
+    rows |= {row["name"]: row for row in json.loads(out)}
+    time.sleep(3 * SCRAPE_S)
 
 
 def test_prometheus_and_locust_count_alike(tmp_path: Path) -> None:
@@ -98,8 +107,8 @@ def test_prometheus_and_locust_count_alike(tmp_path: Path) -> None:
         prometheus(tmp_path / "prometheus", server) as asked,
     ):
         version = server.client.get("/info").json()["model_version"]
-        rows = load(server.url, "Visitor", seconds=SECONDS)
-        time.sleep(1.5)  # two more scrapes
+        with load(server.url, SECONDS) as rows:
+            pass
         predictions = [row for name, row in rows.items() if name.startswith("/predict")]
         sent = sum(row["num_requests"] for row in predictions)
         assert sent > 200
@@ -125,6 +134,30 @@ def test_prometheus_and_locust_count_alike(tmp_path: Path) -> None:
         assert 0.3 * total < spent < 1.01 * total
         _queue_agrees(asked)
         _quantile_agrees(asked, rows)
+
+
+def test_users_who_wait_are_the_queue_and_wait_as_long_as_it_says(tmp_path: Path) -> None:
+    """The workers stand still, so that each of Locust's users has one request under way, all of its time there."""
+    with (
+        ServerProcess(lamp(tmp_path / "bundle", 0.05), "server.workers=2", "server.api_processes=2") as server,
+        prometheus(tmp_path / "prometheus", server) as asked,
+    ):
+        workers = server.workers()
+        assert len(workers) == 2
+        for worker in workers:
+            worker.suspend()
+        with load(server.url, 3) as rows:
+            eventually(lambda: asked.one("lesion_queue_depth") == USERS)
+            time.sleep(4)  # past the run, so that nobody asks a second time
+            for worker in workers:
+                worker.resume()
+        predictions = [row for name, row in rows.items() if name.startswith("/predict")]
+        assert sum(row["num_requests"] for row in predictions) == USERS
+        assert asked.one('sum(lesion_requests_total{route="/predict",status="200"})') == USERS
+        theirs = sum(row["total_response_time"] for row in predictions) / 1000
+        assert theirs > 4 * USERS
+        assert asked.one('sum(lesion_request_seconds_sum{route="/predict"})') == pytest.approx(theirs, rel=0.01)
+        assert asked.one("lesion_queue_depth") == 0
 
 
 def _queue_agrees(asked: Prometheus) -> None:
