@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -12,16 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from lesion.loop.pulse import Pulse, pulse
 from lesion.loop.storage import Storage
 from serve.board import Board
+from serve.follow import Follower
 
 _PATIENCE_S = 3.0
-
-
-class Looks(Protocol):
-    """What follows the ledger."""
-
-    @property
-    def well(self) -> bool:
-        """Whether the last look succeeded."""
 
 
 class BoardCollector(Collector):
@@ -33,7 +26,7 @@ class BoardCollector(Collector):
         follower: Of its API process; None without a storage.
     """
 
-    def __init__(self, board: Board, queue_size: int, follower: Looks | None) -> None:
+    def __init__(self, board: Board, queue_size: int, follower: Follower[Any] | None) -> None:
         self._board = board
         self._queue_size = queue_size
         self._follower = follower

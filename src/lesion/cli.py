@@ -1,4 +1,4 @@
-"""What every command does alike: errors for people, and finding bundles."""
+"""What every command does alike: errors for people, finding bundles, and settings for other commands."""
 
 import os
 import re
@@ -115,3 +115,9 @@ def _refused_setting(error: BaseException) -> LesionError | None:
         said = " ".join(text.partition("Config search path")[0].split()).rstrip(".")
         return ConfigError(f"The settings cannot be used: {said}.")
     return None
+
+
+def quoted(value: str) -> str:
+    """Quote a setting's value for Hydra's command line, such as a path, whatever it is made of."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lesion.cli import errors_for_people
-from lesion.errors import ConfigError
 from lesion.loop.backup import create
 from lesion.loop.backup_manifest import verify
-from lesion.loop.commands import print_rows
+from lesion.loop.commands import named_storage, print_rows
 from lesion.loop.restore import restore
-from lesion.loop.storage import Storage
 
 _SETTING = re.compile(r"(storage|storage_root|paths)(\.\w+)*=")
 _EXAMPLES = """\
@@ -40,11 +38,11 @@ def main(configs: Path, arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args([argument for argument in given if argument not in settings])
     with errors_for_people():
         if options.verb == "create":
-            manifest = create(_storage(configs, settings), options.folder, replace=options.replace)
+            manifest = create(named_storage(configs, settings), options.folder, replace=options.replace)
         elif options.verb == "verify":
             manifest = verify(options.folder)
         else:
-            storage = _storage(configs, settings)
+            storage = named_storage(configs, settings)
             manifest = restore(storage, options.folder, f"cli:{getpass.getuser()}", wipe=options.wipe)
         print_rows([_summary(manifest)])
         print(
@@ -54,19 +52,6 @@ def main(configs: Path, arguments: Sequence[str] | None = None) -> int:
 
 
 _RESTORED = "Restored; the champion gives its golden answers. Start the servers and workers again."
-
-
-def _storage(configs: Path, settings: Sequence[str]) -> Storage:
-    """Return the storage of the settings as it is: its tables are neither made nor upgraded."""
-    from hydra import compose, initialize_config_dir
-    from hydra.utils import instantiate
-
-    with initialize_config_dir(str(configs.resolve()), version_base="1.3"):
-        config = compose("loop", list(settings))
-    if not config.storage:
-        raise ConfigError("There must be a storage. Give storage=local or storage=cluster.")
-    storage: Storage = instantiate(config.storage)
-    return storage
 
 
 def _summary(manifest: Mapping[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,17 @@ def open_storage(configs: Path, settings: Sequence[str]) -> Storage:
     Raises:
         ConfigError: It cannot be used, or there is none.
     """
+    storage = named_storage(configs, settings)
+    storage.upgrade()
+    return storage
+
+
+def named_storage(configs: Path, settings: Sequence[str]) -> Storage:
+    """Return the storage of ``configs/loop.yaml`` with overrides as it is: its tables are neither made nor upgraded.
+
+    Raises:
+        ConfigError: There is none.
+    """
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 
@@ -64,7 +75,6 @@ def open_storage(configs: Path, settings: Sequence[str]) -> Storage:
     if not config.storage:
         raise ConfigError("These commands need a storage. Give storage=local or storage=cluster.")
     storage: Storage = instantiate(config.storage)
-    storage.upgrade()
     return storage
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from lesion.cli import quoted
 from lesion.errors import ConfigError
 from lesion.loop import keys
 from lesion.loop.commands import import_run
@@ -64,7 +65,7 @@ class FirstTraining:
         checkpoint = run / "checkpoints" / "last.ckpt"
         if checkpoint.is_file():
             settings["resume"] = checkpoint
-        given = [f"{name}={_quoted(str(value))}" for name, value in settings.items()]
+        given = [f"{name}={quoted(str(value))}" for name, value in settings.items()]
         tether = [sys.executable, "-m", "lesion.loop.tether", str(os.getpid())]  # it ends with this process
         status = subprocess.run(
             [*tether, sys.executable, str(self.script), *given, *self.settings], check=False
@@ -130,12 +131,6 @@ def _announce(experiment: str) -> None:
         "minutes. A model of generated images (phantoms) is good for trying Lesion and for nothing else. To begin with "
         "your own, stop this and give bundle=outputs/NAME/TIME."
     )
-
-
-def _quoted(value: str) -> str:
-    """Quote a path for Hydra, whatever it is made of."""
-    quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{quoted}'"
 
 
 def _say(words: str) -> None:
