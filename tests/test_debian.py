@@ -29,6 +29,8 @@ def test_services_may_start_again_after_it_was_stopped(tmp_path: Path, stopped: 
         env=os.environ | {"PATH": f"{tools}:{os.environ['PATH']}"},
         stdout=subprocess.DEVNULL,
         start_new_session=True,
+        # A shell's job in the background starts with Ctrl-C ignored, and so would all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     eventually(asked.is_file)
     assert policy.stat().st_mode & 0o111
