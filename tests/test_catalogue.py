@@ -1,6 +1,7 @@
 """The catalogue: rows that go in once, decisions about what waits, deletion that leaves a tombstone, lineage."""
 
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from pictures import write
 from lesion.errors import LesionError
 from lesion.loop import audit, catalogue
 from lesion.loop.catalogue import CatalogueError
+from lesion.loop.due import retraining_due
 from lesion.loop.storage import Storage
 from lesion.loop.store import StoreError, image_key
-from lesion.loop.tables import Generation, ModelVersion, Snapshot, SnapshotImage, now
+from lesion.loop.tables import Generation, Job, ModelVersion, Snapshot, SnapshotImage, now
 
 
 @pytest.fixture
@@ -128,13 +130,37 @@ class TestListing:
         with storage.session() as session:
             assert catalogue.new_since(session)["images"] == 3
         snapshot(storage, "s1", {old: "train"})
+        with storage.session() as session:
+            assert catalogue.new_since(session)["images"] == 3  # a retraining was cancelled: nothing has learned of it
+        version(storage, "v1", "s1")
         expected = {"images": 2, "held_out": 1, "splits": {"gate": {"a": 1}, "train": {"b": 1}, "val": {"a": 1}}}
         with storage.session() as session:
             assert catalogue.new_since(session) == expected
             assert catalogue.new_since(session, "s1") == expected
         snapshot(storage, "s2", {old: "train", new: "train"})
+        version(storage, "v2", "s2")
         with storage.session() as session:
             assert catalogue.new_since(session)["images"] == 1
+
+    def test_a_retraining_is_due_when_enough_wait_and_none_has_just_failed(self, storage, put):
+        put(1), put(2)
+        with storage.session() as session:
+            assert not retraining_due(session, 2)  # there is no first model's data
+        snapshot(storage, "s1", {})
+        with storage.session() as session:
+            assert retraining_due(session, 2)
+            assert not retraining_due(session, 3)
+        for state, finished, due in (
+            ("rejected", now(), True),
+            ("cancelled", now(), False),
+            ("failed", now(), False),
+            ("failed", now() - timedelta(hours=2), True),
+        ):
+            with storage.session() as session:
+                session.add(Job(id="j", state=state, metrics=[], request={}, requested_by="ann", finished_at=finished))
+            with storage.session() as session:
+                assert retraining_due(session, 2) == due, state
+                session.delete(session.get_one(Job, "j"))
 
 
 class TestQuarantine:
@@ -154,6 +180,12 @@ class TestQuarantine:
             assert catalogue.release(session, sha, "eve", label="b").label == "b"
             entry = audit.entries(session, subject=sha)[-1]
             assert (entry.detail["was"], entry.detail["label"]) == ("a", "b")
+        with storage.session() as session:
+            assert catalogue.release(session, sha, "ann", label="b").label == "b"
+        with pytest.raises(CatalogueError, match="accepted as b already") as caught, storage.session() as session:
+            catalogue.release(session, sha, "ann", label="a")
+        assert (caught.value.code, caught.value.status) == ("accepted_otherwise", 409)
+        assert [actor for actor, action in actions(storage, sha) if action == "image.released"] == ["eve"]
 
     def test_a_released_image_of_the_gate_enters_the_generation_that_is_open_now(self, storage, put):
         sha = put(1, status="quarantined", split="gate")

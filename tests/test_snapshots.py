@@ -185,7 +185,7 @@ class TestTake:
         with imported.session() as session:
             assert session.get_one(SnapshotImage, ("job1", train)).split == "train"
             assert session.get(SnapshotImage, ("job1", held)) is None
-            assert catalogue.new_since(session) == {"images": 0, "held_out": 1, "splits": {"gate": {"a": 1}}}
+            assert catalogue.new_since(session, "job1") == {"images": 0, "held_out": 1, "splits": {"gate": {"a": 1}}}
 
     def test_enough_held_out_images_renew_the_gate(self, put, imported, tmp_path):
         held = [put(100 + number, "ab"[number % 2], split="gate") for number in range(4)]

@@ -14,9 +14,12 @@ from lesion.loop.tables import (
     TRAINING,
     Generation,
     Image,
+    ModelVersion,
     Snapshot,
     SnapshotImage,
 )
+
+_NEWEST = (Snapshot.created_at.desc(),)
 
 
 def counts(session: Session) -> dict[str, Any]:
@@ -37,15 +40,17 @@ def counts(session: Session) -> dict[str, Any]:
 
 
 def new_since(session: Session, snapshot_id: str | None = None) -> dict[str, Any]:
-    """Count what the next retraining would add to a snapshot, the last one by default.
+    """Count what the next retraining would add to a snapshot, by default to the last one that made a model.
+
+    What a cancelled or failed retraining had collected is as new as before: nothing has learned from it.
 
     Returns:
         ``images``: how many accepted images of train, val and calibration the snapshot lacks; ``held_out``: how many
         wait in the open gate generation; ``splits``: both by split and label.
     """
     if snapshot_id is None:
-        last = last_snapshot(session)
-        snapshot_id = last.id if last else ""
+        made_models = Snapshot.id.in_(select(ModelVersion.snapshot_id))
+        snapshot_id = session.scalar(select(Snapshot.id).where(made_models).order_by(*_NEWEST).limit(1)) or ""
     known = select(SnapshotImage.sha256).where(SnapshotImage.snapshot_id == snapshot_id)
     fresh = select(Image.split, Image.label, func.count()).where(
         Image.status == ACCEPTED, Image.split.in_((*TRAINING, GATE)), Image.sha256.not_in(known)
@@ -61,7 +66,7 @@ def new_since(session: Session, snapshot_id: str | None = None) -> dict[str, Any
 
 def last_snapshot(session: Session) -> Snapshot | None:
     """Return the newest snapshot."""
-    return session.scalar(select(Snapshot).order_by(Snapshot.created_at.desc()).limit(1))
+    return session.scalar(select(Snapshot).order_by(*_NEWEST).limit(1))
 
 
 def _nested(rows: Iterable[tuple[Any, str, int]]) -> dict[Any, dict[str, int]]:

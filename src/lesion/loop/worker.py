@@ -6,29 +6,27 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from queue import SimpleQueue
 from types import FrameType
 
-from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from lesion.errors import ConfigError, LesionError
-from lesion.loop.catalogue import new_since, purge_deleted
+from lesion.loop.catalogue import purge_deleted
+from lesion.loop.due import retraining_due
 from lesion.loop.gate import GateSettings
 from lesion.loop.jobs import JobError, active_job, submit
 from lesion.loop.ownership import EXECUTION, Identity, JobTaken, Roll, finish, take_over
 from lesion.loop.retrain import Workflows
 from lesion.loop.stages import RetrainSettings, Stages
 from lesion.loop.storage import Storage
-from lesion.loop.tables import Job, Snapshot, now
+from lesion.loop.tables import Job
 from lesion.loop.training_process import DEATHS
 
 logger = logging.getLogger(__name__)
 
 _BEAT_S, _LOOK_S = 2.0, 1.0
 _END_S = 20.0  # how long a training may take to end with its worker
-_RETRY_FAILED = timedelta(hours=1)  # before a schedule tries again what failed
 
 
 class WorkerProcess:
@@ -133,13 +131,7 @@ class WorkerProcess:
     def _schedule(self) -> None:
         schedule = self._settings.schedule
         with self._storage.session() as session:
-            if (
-                session.scalar(select(Snapshot.id).limit(1)) is None
-                or new_since(session)["images"] < schedule.new_images
-            ):
-                return
-            recent = select(Job.id).where(Job.requested_by == "schedule", Job.state == "failed")
-            if session.scalar(recent.where(Job.finished_at > now() - _RETRY_FAILED).limit(1)) is not None:
+            if not retraining_due(session, schedule.new_images):
                 return
         with suppress(JobError):  # somebody else was first, or nothing is deployed
             job, _ = submit(self._storage, schedule.request, "schedule")
