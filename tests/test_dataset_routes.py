@@ -30,6 +30,7 @@ from lesion.loop.storage import Storage
 from lesion.loop.store import image_key
 from lesion.loop.tables import AuditEntry, Generation
 from lesion.loop.zips import Member
+from lesion.preprocessing import Fit, Preprocessing
 from serve.judging import Origin, judge_files
 
 CLASSES = ("glioma", "notumor", "Läsion")  # of the bundle that test_bundle makes
@@ -104,6 +105,7 @@ class TestStats:
             "brightness": [],
             "resolutions": [],
             "other_resolutions": 0,
+            "enlarged": 0,
             "duplicates": {"groups": 0, "images": 0, "largest": 0, "classes": {}},
             "leakage": LEAKAGE,
             "leakage_known": True,
@@ -153,6 +155,16 @@ class TestStats:
         assert found["resolutions"][0] == {"width": 9, "height": 9, "images": 2}
         assert found["other_resolutions"] == 3
 
+    @pytest.mark.parametrize(("fit", "enlarged"), [("pad", 1), ("crop", 2), ("stretch", 2)])
+    def test_what_is_smaller_than_the_model_sees(
+        self, put: Box, storage: Storage, fit: Fit, enlarged: int, client: TestClient
+    ) -> None:
+        for width, height in ((64, 64), (300, 63), (63, 63), (300, 300)):
+            put("glioma", width=width, height=height)
+        put("glioma", width=1, height=1, status="quarantined")
+        with storage.session() as session:
+            assert dataset_stats(session, CLASSES, Preprocessing(size=64, fit=fit)).enlarged == enlarged
+
     def test_groups_of_more_than_one(self, client: TestClient, put: Box) -> None:
         for label, group in (("glioma", "g"), ("glioma", "g"), ("Läsion", "g"), ("glioma", "h"), ("glioma", "h")):
             put(label, group_key=group * 64)
@@ -185,7 +197,7 @@ class TestStats:
             [entry] = [each for each in entries(session) if each.action == UPLOAD_REJECTED]
             assert (entry.actor, entry.subject) == ("ann", "upload")
             assert entry.detail == {"codes": {"label_unknown": 2, "image_not_recognised": 1}}
-            [day] = dataset_stats(session, CLASSES).uploads
+            [day] = dataset_stats(session, CLASSES, Preprocessing()).uploads
             assert (day.accepted, day.quarantined, day.rejected) == (0, 0, 3)
 
     def test_leakage_is_the_first_models_also_when_another_serves(

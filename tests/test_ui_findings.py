@@ -14,7 +14,7 @@ def classes(**images: int) -> list[dict[str, Any]]:
 
 
 def box(label: str, low: float, q1: float, median: float, q3: float, high: float) -> dict[str, Any]:
-    return {"label": label, "images": 10, "low": low, "q1": q1, "median": median, "q3": q3, "high": high}
+    return {"label": label, "images": 20, "low": low, "q1": q1, "median": median, "q3": q3, "high": high}
 
 
 # Of the data
@@ -57,7 +57,7 @@ def test_brightness_says_whether_it_gives_a_class_away() -> None:
         "brightness instead of what matters."
     )
     alike = box("grey", 0, 25, 35, 160, 200)
-    assert "brightness alone gives no class away" in findings.brightness([dark, alike])
+    assert "would be wrong for a quarter of one of them or more" in findings.brightness([dark, alike])
     brighter = box("white", 200, 210, 220, 230, 240)
     assert "3 pairs of classes do not overlap (such as dark and white)" in findings.brightness([dark, bright, brighter])
     near, wide = box("near", 40, 41, 42, 150, 160), box("wide", 0, 5, 161, 210, 255)
@@ -66,21 +66,31 @@ def test_brightness_says_whether_it_gives_a_class_away() -> None:
     )
     assert findings.brightness([dark]) == "Half of the images of dark are darker than 30 of 255."
     assert findings.brightness([]) == "No brightness was measured yet."
+    lonely = box("lonely", 200, 200, 200, 200, 200) | {"images": 1}
+    assert findings.brightness([dark, alike, lonely]) == (
+        f"{findings.brightness([dark, alike])} Left out: 1 class of fewer than 20 images."
+    )
+    assert findings.brightness([lonely]) == "No class has 20 images yet, too few to compare how bright they are."
 
 
 def test_resolutions_say_how_alike_they_are_and_what_is_enlarged() -> None:
     large, small = {"width": 512, "height": 400, "images": 30}, {"width": 100, "height": 90, "images": 10}
-    assert findings.resolutions([large], 0, 224) == (
-        "All 30 images are 512 × 400 pixels. None of these is smaller than the 224 pixels that the model sees."
+
+    def said(*rows: dict[str, int], others: int = 0, enlarged: int = 0, trim: bool = False) -> str:
+        stats = {"resolutions": rows, "other_resolutions": others, "enlarged": enlarged}
+        return findings.resolutions(stats, {"size": 224, "trim": trim})
+
+    assert said(large) == "All 30 images are 512 × 400 pixels. None is smaller than the 224 pixels that the model sees."
+    assert said(large, small, enlarged=10) == (
+        "There are 2 sizes; the most frequent, 512 × 400 pixels, has 75 % of the images. 10 of 40 (25 %) are smaller "
+        "than the 224 pixels that the model sees, and enlarged."
     )
-    assert findings.resolutions([large, small], 0, 224) == (
-        "There are 2 sizes; the most frequent, 512 × 400 pixels, has 75 % of the images. 25 % are smaller than the 224 "
-        "pixels that the model sees, and enlarged."
+    assert said(large, small, others=60, enlarged=1, trim=True) == (
+        "There are more than 2 sizes; the most frequent, 512 × 400 pixels, has 30 % of the images. 1 of 100 (1 %) is "
+        "smaller than the 224 pixels that the model sees, before dark margins are cut off, and enlarged."
     )
-    assert findings.resolutions([large, small], 60, 64).startswith(
-        "There are more than 2 sizes; the most frequent, 512 × 400 pixels, has 30 % of the images."
-    )
-    assert findings.resolutions([], 0, 224) == "There is no image whose size could be told."
+    assert said(small, enlarged=10).endswith("All are smaller than the 224 pixels that the model sees, and enlarged.")
+    assert said() == "There is no image whose size could be told."
 
 
 def test_duplicates_say_how_many_images_are_no_new_evidence() -> None:
@@ -127,11 +137,14 @@ def test_uploads_say_what_became_of_them_and_when_most_came() -> None:
 def test_a_montage_says_what_it_is_drawn_from() -> None:
     rows = [box("dark", 5, 20, 30, 40, 90)]
     assert findings.montage("dark", 4, rows) == (
-        "4 of 10 images of dark, chosen at random. Half of them are darker than 30 of 255, the darkest has 5 and the "
+        "4 of 20 images of dark, chosen at random. Half of them are darker than 30 of 255, the darkest has 5 and the "
         "brightest 90."
     )
-    assert findings.montage("dark", 24, rows).startswith("All 10 images of dark")
+    assert findings.montage("dark", 24, rows).startswith("All 20 images of dark")
     assert findings.montage("bright", 4, rows) == "There is no accepted image of bright yet."
+    assert findings.montage("dark", 4, [rows[0] | {"images": 1}]) == (
+        "The only image of dark. Its mean brightness is 30 of 255."
+    )
 
 
 # Of a model

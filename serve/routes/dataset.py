@@ -36,7 +36,8 @@ def stats(request: Request) -> DatasetStats:
     registry = registry_of(request)
     leakage, known = _leakage(registry)
     with registry.storage.session() as session:
-        return dataset_stats(session, request.app.state.bundle.classes, leakage, leakage_known=known)
+        bundle = request.app.state.bundle
+        return dataset_stats(session, bundle.classes, bundle.preprocessing, leakage, leakage_known=known)
 
 
 # Whoever may look at the data may see what a class looks like. The picture of one image, which somebody names and which

@@ -8,6 +8,7 @@ from serve.ui.words import count, percent
 
 _BALANCED = 1.5  # a class up to so many times as large as another is about as large
 _GREY = 255
+_FEW = 20  # images: the quartiles of fewer say little of their class
 
 
 def class_distribution(classes: Sequence[Mapping[str, Any]]) -> str:
@@ -37,9 +38,19 @@ def class_distribution(classes: Sequence[Mapping[str, Any]]) -> str:
 
 def brightness(rows: Sequence[Mapping[str, Any]]) -> str:
     """Say whether brightness alone tells classes apart, from ``brightness`` of ``/dataset/stats``."""
-    seen = sorted((row for row in rows if row["images"]), key=lambda row: row["median"])
-    if not seen:
+    there = [row for row in rows if row["images"]]
+    if not there:
         return "No brightness was measured yet."
+    seen = sorted((row for row in there if row["images"] >= _FEW), key=lambda row: row["median"])
+    if not seen:
+        return f"No class has {_FEW} images yet, too few to compare how bright they are."
+    if fewer := len(there) - len(seen):
+        return f"{_brightness(seen)} Left out: {count(fewer, 'class')} of fewer than {_FEW} images."
+    return _brightness(seen)
+
+
+def _brightness(seen: Sequence[Mapping[str, Any]]) -> str:
+    """Compare classes, the darkest first."""
     dark, bright = seen[0], seen[-1]
     if len(seen) == 1:
         return f"Half of the images of {dark['label']} are darker than {dark['median']:.0f} of {_GREY}."
@@ -54,7 +65,10 @@ def brightness(rows: Sequence[Mapping[str, Any]]) -> str:
         if one["q3"] < other["q1"]
     ]
     if not apart:
-        return f"{text} The middle halves of all classes overlap: brightness alone gives no class away."
+        return (
+            f"{text} The middle halves of all classes overlap: whoever told two of them apart by brightness alone "
+            "would be wrong for a quarter of one of them or more."
+        )
     pairs = "one pair of classes" if len(apart) == 1 else f"{len(apart):,} pairs of classes"
     such = "" if len(apart) == 1 else "such as "
     _, one, other = max(apart)
@@ -64,22 +78,24 @@ def brightness(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def resolutions(rows: Sequence[Mapping[str, Any]], others: int, side: int) -> str:
-    """Say how alike the images' sizes are, from ``/dataset/stats``; the model sees ``side`` pixels."""
-    listed = sum(row["images"] for row in rows)
-    if not listed:
+def resolutions(stats: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> str:
+    """Say how alike the images' sizes are, from ``/dataset/stats`` and ``preprocessing`` of ``/info``."""
+    rows, others = stats["resolutions"], stats["other_resolutions"]
+    if not rows:
         return "There is no image whose size could be told."
-    first, images = rows[0], listed + others
+    first, images = rows[0], sum(row["images"] for row in rows) + others
     size = f"{first['width']} × {first['height']} pixels"
     if len(rows) == 1 and not others:
         text = f"All {count(images, 'image')} {'is' if images == 1 else 'are'} {size}."
     else:
         sizes = f"more than {count(len(rows), 'size')}" if others else count(len(rows), "size")
         text = f"There are {sizes}; the most frequent, {size}, has {percent(first['images'] / images)} of the images."
-    small = sum(row["images"] for row in rows if max(row["width"], row["height"]) < side)
-    if small:
-        return f"{text} {percent(small / listed)} are smaller than the {side} pixels that the model sees, and enlarged."
-    return f"{text} None of these is smaller than the {side} pixels that the model sees."
+    seen = f"smaller than the {preprocessing['size']} pixels that the model sees"
+    trimmed = ", before dark margins are cut off" if preprocessing.get("trim") else ""
+    if small := stats["enlarged"]:
+        share = "All" if small == images else f"{small:,} of {images:,} ({percent(small / images)})"
+        return f"{text} {share} {'is' if small == 1 else 'are'} {seen}{trimmed}, and enlarged."
+    return f"{text} None is {seen}{trimmed}."
 
 
 def duplicates(found: Mapping[str, Any], images: int) -> str:
@@ -139,6 +155,8 @@ def montage(label: str, shown: int, rows: Sequence[Mapping[str, Any]]) -> str:
     row = next((row for row in rows if row["label"] == label), None)
     if row is None or not row["images"]:
         return f"There is no accepted image of {label} yet."
+    if row["images"] == 1:
+        return f"The only image of {label}. Its mean brightness is {row['median']:.0f} of {_GREY}."
     sample = "All" if shown >= row["images"] else f"{shown:,} of"
     return (
         f"{sample} {count(row['images'], 'image')} of {label}, chosen at random. Half of them are darker than "

@@ -93,8 +93,8 @@ def _show_brightness(rows: list[dict[str, Any]]) -> None:
 
 def _show_resolutions(client: Client, stats: dict[str, Any]) -> None:
     sizes, others = stats["resolutions"], stats["other_resolutions"]
-    side = read(client, "/info")["preprocessing"]["size"]
-    figure(charts.resolution_bars(sizes, others), "Resolutions", findings.resolutions(sizes, others, side))
+    sentence = findings.resolutions(stats, read(client, "/info")["preprocessing"])
+    figure(charts.resolution_bars(sizes, others), "Resolutions", sentence)
 
 
 def _show_sameness(stats: dict[str, Any]) -> None:

@@ -7,13 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from lesion.loop.audit import UPLOAD_REJECTED
 from lesion.loop.census import counts
 from lesion.loop.judging import REJECTED
 from lesion.loop.tables import ACCEPTED, DELETED, EXCLUDED, GATE, QUARANTINED, TRAINING, AuditEntry, Image
+from lesion.preprocessing import Preprocessing
 
 RESOLUTIONS = 50
 SOURCES = ("upload", "feedback")
@@ -80,8 +81,9 @@ class UploadDay:
 class DatasetStats:
     """What the catalogue holds; everything but ``statuses`` and ``uploads`` is of accepted images alone.
 
-    ``leakage`` says how many test images of the split that came with the first model's data have a near-duplicate among
-    its training images; null if no split came with it, or if it is not known (then ``leakage_known`` is false).
+    ``enlarged`` counts those smaller than what the model sees, before any dark margins are cut off. ``leakage`` says
+    how many test images of the split that came with the first model's data have a near-duplicate among its training
+    images; null if no split came with it, or if it is not known (then ``leakage_known`` is false).
     """
 
     images: int
@@ -90,6 +92,7 @@ class DatasetStats:
     brightness: list[Brightness]
     resolutions: list[Resolution]
     other_resolutions: int
+    enlarged: int
     duplicates: Duplicates
     leakage: dict[str, Any] | None
     leakage_known: bool
@@ -100,6 +103,7 @@ class DatasetStats:
 def dataset_stats(
     session: Session,
     classes: Sequence[str],
+    preprocessing: Preprocessing,
     leakage: Mapping[str, Any] | None = None,
     *,
     leakage_known: bool = False,
@@ -109,6 +113,7 @@ def dataset_stats(
     Args:
         session: The caller's transaction.
         classes: The champion's, in their order.
+        preprocessing: The champion's.
         leakage: What is known of the split that came with the first model's data; None if none came with it.
         leakage_known: Whether that is known at all.
     """
@@ -122,6 +127,7 @@ def dataset_stats(
         brightness=_brightness(session, classes),
         resolutions=resolutions,
         other_resolutions=images - sum(row.images for row in resolutions),
+        enlarged=_enlarged(session, preprocessing),
         duplicates=_duplicates(session),
         leakage=dict(leakage) if leakage else None,
         leakage_known=leakage_known,
@@ -155,6 +161,13 @@ def _resolutions(session: Session) -> list[Resolution]:
     rows = select(*size, func.count()).where(_accepted()).group_by(*size)
     found = session.execute(rows.order_by(func.count().desc(), *size).limit(RESOLUTIONS))
     return [Resolution(*row) for row in found]
+
+
+def _enlarged(session: Session, preprocessing: Preprocessing) -> int:
+    narrow, low = Image.width < preprocessing.size, Image.height < preprocessing.size
+    # Only padding goes by the longer side; cropping by the shorter one, and stretching by each for itself.
+    smaller = and_(narrow, low) if preprocessing.fit == "pad" else or_(narrow, low)
+    return session.scalar(select(func.count()).select_from(Image).where(_accepted(), smaller)) or 0
 
 
 def _duplicates(session: Session) -> Duplicates:
