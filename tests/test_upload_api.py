@@ -358,7 +358,10 @@ def test_a_released_image_is_learnt_from_under_the_right_label(server, waiting):
     after = server.client.get("/training_data").json()["status"]
     assert after["accepted"] - before["accepted"] == before["quarantined"] - after["quarantined"] == 1
     assert sha256 not in {each["sha256"] for each in quarantine(server)}
-    assert server.client.post(f"/quarantine/{sha256}/release").json()["status"] == "accepted"  # once is enough
+    for again in ({}, {"label": label}):  # once is enough
+        assert server.client.post(f"/quarantine/{sha256}/release", json=again).json()["label"] == label
+    other = {"label": other_class(server, label)}
+    refusal(server.client.post(f"/quarantine/{sha256}/release", json=other), 409, "accepted_otherwise")
 
 
 def test_a_dropped_image_is_gone_for_good(server, storage, waiting):

@@ -18,7 +18,7 @@ from serve.state import check_label, storage_of
 
 _REFUSALS: dict[int | str, dict[str, Any]] = access.REFUSALS | {
     404: {"model": ProblemDetails, "description": "There is no such image, or this server has no storage."},
-    409: {"model": ProblemDetails, "description": "The image is not quarantined."},
+    409: {"model": ProblemDetails, "description": "The image is not quarantined, or accepted under another label."},
     422: {"model": ProblemDetails, "description": "A parameter is not valid."},
     503: {"model": ProblemDetails, "description": "The store does not answer."},
 }

@@ -101,7 +101,7 @@ def add_image(session: Session, row: Image) -> bool:
 
 
 def release(session: Session, sha256: str, actor: str, label: str | None = None) -> Image:
-    """Accept a quarantined image; one that is accepted already stays as it is.
+    """Accept a quarantined image; again under the same label changes nothing.
 
     Args:
         session: The transaction.
@@ -110,10 +110,17 @@ def release(session: Session, sha256: str, actor: str, label: str | None = None)
         label: The right label, where the uploaded one was wrong; the caller checks that it is a class.
 
     Raises:
-        CatalogueError: There is no such image, or it is deleted (``not_quarantined``).
+        CatalogueError: There is no such image, it is deleted (``not_quarantined``), or somebody else accepted it under
+            another label (``accepted_otherwise``).
     """
     row = existing(session, sha256, lock=True)
     if row.status == ACCEPTED:
+        if label not in (None, row.label):  # else who decides second would believe that it is theirs that counts
+            raise CatalogueError(
+                f"The image '{sha256}' is accepted as {row.label} already, so it cannot become {label}.",
+                code="accepted_otherwise",
+                status=409,
+            )
         return row
     _require_quarantined(row)
     group = select(Image.split).where(Image.group_key == row.group_key, Image.status == ACCEPTED)
