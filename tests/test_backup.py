@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from dbos import DBOSClient, DBOSPortableJSONSerializer, run_dbos_database_migrations
@@ -193,7 +194,7 @@ def wiped(storage: Storage) -> None:
         connection.execute(text("DROP SCHEMA public CASCADE"))
         connection.execute(text("CREATE SCHEMA public"))
         connection.execute(text("DROP SCHEMA dbos CASCADE"))
-    storage.store.delete_folder("")
+    fsspec.filesystem("s3", **storage.options).rm(BUCKET, recursive=True)  # the first file makes it anew
     shutil.rmtree(storage.cache)
     storage.engine.dispose()
 

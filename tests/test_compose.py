@@ -186,6 +186,7 @@ def test_the_store_takes_the_environment_s_key_and_no_other(tmp_path: Path) -> N
         mine = {"key": keys["AWS_ACCESS_KEY_ID"], "secret": keys["AWS_SECRET_ACCESS_KEY"]}
         store = ObjectStore("s3://lesion/loop", options | mine)  # the bucket is made by the first file
         assert not store.has("a")
+        assert store.names() == []
         store.put("a", b"data")
         assert store.get("a") == b"data"
         for other in (mine | {"secret": "guessed"}, {"anon": True}):

@@ -101,7 +101,10 @@ class ObjectStore:
             StoreError: The store does not answer.
         """
         with _answering("The store could not be listed"):
-            found = self._files.find(str(self._root / prefix), detail=True)
+            try:
+                found = self._files.find(str(self._root / prefix), detail=True)
+            except FileNotFoundError:  # an S3 bucket that the first file makes, as in a store that was lost
+                found = {}
         files = [path for path, facts in found.items() if facts["type"] != "directory"]  # an S3 that is empty names one
         return sorted(PurePosixPath(path).relative_to(self._root).as_posix() for path in files)
 
