@@ -31,6 +31,13 @@ running() {
     fi
 }
 
+# What every later 'up' starts, an upgrade's as well.
+remember_replicas() {
+    (umask 077 && { grep -v '^LESION_API_REPLICAS=' "$secrets" || true; } >"$secrets.new")
+    echo "LESION_API_REPLICAS=$1" >>"$secrets.new"
+    mv "$secrets.new" "$secrets"
+}
+
 random_hex() { od -An -N "$1" -tx1 /dev/urandom | tr -d ' \n'; }
 
 # What .env.example leaves empty is made once, by chance, for this machine alone: nothing has a default password.

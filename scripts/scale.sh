@@ -5,8 +5,16 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/deploying.sh"
 case "${1:-}" in *[!0-9]* | '') usage "scale.sh N" ;; esac
 if [ "$(running)" = containers ]; then
+    if [ "$1" = 0 ]; then usage "scale.sh N (scripts/stop.sh ends everything)"; fi
     echo "Scaling the containers to $1 API replicas ..."
-    exec "${compose[@]}" up -d --wait --no-recreate --scale "api=$1"
+    count=$("${compose[@]}" ps --quiet api | wc -l)
+    # One at a time: nginx learns of a container before it listens, and gives a request up after three that refuse it.
+    while [ "$count" != "$1" ]; do
+        count=$((count < $1 ? count + 1 : count - 1))
+        "${compose[@]}" up -d --wait --no-recreate --scale "api=$count"
+    done
+    remember_replicas "$1"
+    exit
 fi
 setup
 exec python scripts/replicas.py scale "$1"

@@ -39,6 +39,7 @@ from omegaconf import OmegaConf
 from registry_bundles import sealed
 
 from lesion import __version__
+from lesion.loop import keys
 from lesion.loop.registry import Registry
 from lesion.loop.worker import _END_S
 from serve.routes.retrain import _SILENCE_S
@@ -360,7 +361,7 @@ def test_the_environment_is_complete(manifests: list[Manifest]) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_waits_for_the_first_model(manifests: list[Manifest], tmp_path: Path) -> None:
+def test_a_server_waits_for_the_first_model_and_key(manifests: list[Manifest], tmp_path: Path) -> None:
     scripts = {
         one["args"][2]
         for template in pods(manifests).values()
@@ -375,10 +376,15 @@ def test_a_server_waits_for_the_first_model(manifests: list[Manifest], tmp_path:
     waiting = subprocess.Popen(
         ["sh", "-c", script], cwd=REPOSITORY, env=os.environ | variables, stdout=subprocess.PIPE, text=True
     )
-    assert waiting.stdout.readline() == "There is no model yet; see the log of the Job prepare.\n"
-    assert waiting.poll() is None
-    registry = Registry(storage)
-    registry.deploy_first(registry.register(sealed(tmp_path / "bundle")), "ann", "the first")
+    registry, words = Registry(storage), "There is no model or no key yet; see the log of the Job prepare.\n"
+    for step in (
+        lambda: None,
+        lambda: registry.deploy_first(registry.register(sealed(tmp_path / "bundle")), "ann", "the first"),
+    ):
+        step()
+        assert [waiting.stdout.readline() for _ in range(3)] == [words] * 3  # also when the model is imported before
+        assert waiting.poll() is None
+    keys.create(storage, "first", "admin", "ann")
     began = time.monotonic()
     waiting.communicate(timeout=60)
     assert waiting.returncode == 0

@@ -315,7 +315,7 @@ def test_containers_where_a_docker_engine_answers(tmp_path: Path, engine: bool) 
     (tmp_path / "scripts/setup.sh").write_text('python() { echo python "$@"; exit; }; exec() { "$@"; }')
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()
-    ending = "echo an-id" if engine else "exit 1"
+    ending = "echo an-id" if engine else "exit 1"  # one replica of everything, whatever was asked for
     docker.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n{ending}\n')
     docker.chmod(0o755)
 
@@ -328,8 +328,15 @@ def test_containers_where_a_docker_engine_answers(tmp_path: Path, engine: bool) 
     said = call("scripts/start.sh", "3") + call("scripts/scale.sh", "5") + call("scripts/stop.sh")
     asked = [line for line in (tmp_path / "asked").read_text().splitlines() if re.search(" (up|down)", line)]
     common = "compose --env-file serve/deploy/.env -f serve/deploy/compose.yaml"
-    ups = [f"{common} up -d --build --wait --scale api=3", f"{common} up -d --wait --no-recreate --scale api=5"]
-    assert asked == ([*ups, f"{common} down"] if engine else [])
+    scaling = [f"{common} up -d --wait --no-recreate --scale api={count}" for count in (2, 3, 4, 5)]  # one at a time
+    assert asked == ([f"{common} up -d --build --wait", *scaling, f"{common} down"] if engine else [])
     assert ("containers" in said) == engine
+    if engine:
+        secrets = tmp_path / "serve/deploy/.env"
+        assert secrets.stat().st_mode & 0o777 == 0o600
+        lines = secrets.read_text().splitlines()
+        assert [line for line in lines if "REPLICAS" in line] == ["LESION_API_REPLICAS=5"]
+        assert {line.split("=")[0] for line in lines} >= {"LESION_ADMIN_KEY", "LESION_DATABASE_PASSWORD"}
+        assert "LESION_API_REPLICAS=5" in call("scripts/start.sh")  # as it was before it was stopped
     assert ("python scripts/replicas.py start 3 --port 8080 --page-port 8501" in said) != engine
     assert ("python scripts/replicas.py scale 5" in said) != engine
