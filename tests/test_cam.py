@@ -40,8 +40,13 @@ def test_it_equals_pytorch_grad_cam_in_every_sign() -> None:
         np.testing.assert_allclose(gradcam(cam, (64, 64)), theirs, atol=2e-5)
 
 
-def test_colours_run_from_blue_over_green_to_red() -> None:
-    np.testing.assert_array_equal(colour(np.array([[0.0, 0.5, 1.0]])), [[[0, 0, 128], [128, 255, 128], [128, 0, 0]]])
+def test_colours_are_those_of_plasma_and_grow_lighter_all_the_way() -> None:
+    found = colour(np.linspace(0.0, 1.0, 256)[None])[0].astype(float)
+    matplotlib = pytest.importorskip("matplotlib", reason="needs the extra train")
+    np.testing.assert_allclose(found, matplotlib.colormaps["plasma"](range(256))[:, :3] * 255, atol=6)
+    luminance = (found / 255) ** 2.2 @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(luminance[::8]) > 0).all()
+    np.testing.assert_array_equal(colour(np.array([[-1.0, 2.0]]))[0], found[[0, -1]])
 
 
 def test_an_overlay_leaves_the_image_where_there_is_no_heat() -> None:
@@ -49,7 +54,7 @@ def test_an_overlay_leaves_the_image_where_there_is_no_heat() -> None:
     heat = np.zeros((4, 4), np.float32)
     heat[0, 0] = 1.0
     mixed = overlay(image, heat, opacity=1.0)
-    np.testing.assert_array_equal(mixed[0, 0], [128, 0, 0])
+    np.testing.assert_array_equal(mixed[0, 0], [240, 249, 33])
     mixed[0, 0] = image[0, 0]
     np.testing.assert_array_equal(mixed, image)
 

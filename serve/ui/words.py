@@ -116,6 +116,16 @@ def prediction(answer: Mapping[str, Any], *, calibrated: bool = True) -> str:
     return f"I am {sureness(confidence)} that this is {label}. {often}"
 
 
+def evidence(label: str, method: str, *, any_heat: bool) -> str:
+    """Say what a heat map shows; each is scaled to its own strongest place, and an even one shows nothing."""
+    if not any_heat:
+        return f"No place in it speaks more for {label} than any other ({method})."
+    return (
+        f"Yellow is where most speaks for {label}, violet where little does ({method}). The scale is this map's own: "
+        f"how probable {label} is, the bars say."
+    )
+
+
 def summary(answers: Sequence[Mapping[str, Any]]) -> str:
     """Say how sure the answers for many images are."""
     states = [state_of(answer) for answer in answers]
