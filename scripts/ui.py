@@ -24,6 +24,7 @@ def main() -> None:
     parser.add_argument("--api", default="http://127.0.0.1:8000", help="the server's address")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 to answer other machines")
     parser.add_argument("--port", type=int, default=8501)
+    parser.add_argument("--max-upload", type=int, default=64, help="MiB a file, as the API's server.max_upload_bytes")
     parser.add_argument("--any-host", action="store_true", help="answer under any name: a proxy here is in front of it")
     parser.add_argument("--parent", type=int, help="the process that starts this one, to end with it")
     arguments = parser.parse_args()
@@ -31,7 +32,11 @@ def main() -> None:
         from lesion.loop.tether import tether
 
         tether(arguments.parent)
-    settings = SETTINGS | {"server.address": arguments.host, "server.port": str(arguments.port)}
+    settings = SETTINGS | {
+        "server.address": arguments.host,
+        "server.maxUploadSize": str(arguments.max_upload),  # the page holds in memory whatever is dropped on it
+        "server.port": str(arguments.port),
+    }
     flags = [f"--{name}={value}" for name, value in settings.items()]
     if arguments.host in LOOPBACK and not arguments.any_host:  # or a page of another site could pass for this one
         flags += [f"--server.allowedHosts={name}" for name in LOOPBACK]

@@ -177,10 +177,21 @@ def test_going_back_is_tied_to_what_was_seen(client: TestClient, storage: Storag
     assert (late.status_code, late.json()["code"]) == (409, "champion_changed")
     assert f"Deployment {seen + 1} ({versions['bare']}) came after {seen}." in late.json()["detail"]
     assert [row.action for row in registry.history()] == ["first", "promote", "promote"]
+    assert told(client) == versions["old"]
     gone = client.post("/rollback", json={"reason": "worse", "expected": seen + 1})
     assert (gone.status_code, gone.json()["version"], gone.json()["action"]) == (200, versions["old"], "rollback")
+    assert told(client) == versions["new"]
     unseen = client.post("/rollback", json={"reason": "and further"})
     assert (unseen.status_code, unseen.json()["version"]) == (200, versions["new"])
+    assert told(client) is None
+    assert client.post("/rollback", json={"reason": "no"}).json()["code"] == "nothing_before"
+
+
+def told(client: TestClient) -> str | None:
+    """Which version the ledger says that a rollback would bring back; its last row alone says so."""
+    *earlier, last = client.get("/deployments").json()
+    assert not any("rollback_to" in row for row in earlier)
+    return last["rollback_to"]
 
 
 def test_an_archive_is_never_whole_in_memory(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 import streamlit as st
+import yaml
 from lamp_bundles import CLASSES, lamp, lamp_pictures
 from loop_images import new_storage
 from pictures import picture
@@ -31,12 +32,14 @@ from lesion.client import Client
 from lesion.errors import LesionError
 from lesion.images import bytes_sha256
 from lesion.loop import keys
-from lesion.loop.catalogue import existing
+from lesion.loop.catalogue import existing, image
 from lesion.loop.jobs import cancel, jobs
 from lesion.loop.ownership import claim, finish, report
 from lesion.loop.registry import Registry
 from lesion.loop.snapshots import import_manifest
 from lesion.loop.storage import Storage
+from scripts import ui
+from serve.ui.predict import labels
 from serve.ui.problems import advice
 from serve.ui.sending import Batch, Upload, chunks, send
 from serve.ui.session import ADDRESS
@@ -235,9 +238,9 @@ def test_an_image_is_answered_in_words_and_bars(page: Opening, server: ServerPro
     assert f"by model version {expected['model_version']}" in words
     bars = [each.proto.text for each in opened.get("progress")]
     assert [bar.split(":")[0] for bar in bars] == ["bright", "dark"]
-    assert "Red is where most speaks for bright" in words
+    assert "No place in it speaks more for bright than any other (grad-cam)" in words  # as for all that this model sees
     select(opened, "What speaks for", "dark")
-    assert "Red is where most speaks for dark" in said(opened)
+    assert "speaks more for dark than any other" in said(opened)
 
 
 def test_unsure_and_unfamiliar_images_are_called_so(page: Opening, server: ServerProcess) -> None:
@@ -265,6 +268,44 @@ def test_many_images_become_a_table_where_a_broken_one_has_its_reason(page: Open
     assert looked.options == [*(name for name, _ in files), "notes.txt"]
     looked.select_index(6).run()
     assert "not recognised as an image" in opened.error[0].value
+
+
+def test_images_of_one_name_are_told_apart(page: Opening, storage: Storage) -> None:
+    assert labels(["a", "b"]) == ["a", "b"]
+    assert labels(["a", "a", "1. a"]) == ["1. a", "2. a", "3. 1. a"]
+    first, second = photo(30), photo(31, 0)
+    opened = drop(page("predict"), ("scan.png", first), ("scan.png", second))
+    assert list(opened.dataframe[0].value["Image"]) == ["1. scan.png", "2. scan.png"]
+    assert opened.subheader[0].value == "bright"
+    select(opened, "Image to look at", "2. scan.png")
+    assert opened.subheader[0].value == "dark"
+    press(opened, "Agree")
+    with storage.session() as session:
+        assert existing(session, bytes_sha256(second)).label == "dark"
+        assert image(session, bytes_sha256(first)) is None
+
+
+def test_the_table_stays_without_its_images(page: Opening) -> None:
+    opened = drop(page("predict"), ("1.png", photo(32)), ("2.png", photo(33, 0)))
+    table = opened.dataframe[0].value
+    for way in ("Examples", "Files"):  # as after a look at another page, the images are gone
+        opened.button_group[0].set_value(way).run()
+    assert "2 images answered." in said(opened)
+    assert "The images themselves are not kept here." in said(opened)
+    assert opened.dataframe[0].value.equals(table)
+    assert [each.proto.label for each in opened.get("download_button")] == ["Download as CSV"]
+    press(opened, "Clear")
+    assert not opened.dataframe
+    assert "Clear" not in buttons(opened)
+
+
+def test_what_was_chosen_for_one_image_is_not_for_the_next(page: Opening) -> None:
+    opened = select(drop(page("predict"), ("1.png", photo(34))), "Right class", "dark")
+    assert buttons(opened)["Correct"]
+    before = {button.key for button in opened.button if button.label in ("Agree", "Correct")}
+    drop(opened, ("2.png", photo(35)))
+    assert not buttons(opened)["Correct"]
+    assert not before & {button.key for button in opened.button}  # a late click is for no image
 
 
 def test_examples_are_there_for_who_has_no_image(page: Opening) -> None:
@@ -304,9 +345,6 @@ class Dropped:
 
     def getvalue(self) -> bytes:
         return self._start
-
-    def getbuffer(self) -> memoryview:
-        return memoryview(self._start)
 
 
 def test_files_are_sent_in_chunks_that_a_request_may_carry() -> None:
@@ -436,6 +474,17 @@ def test_a_retraining_of_somebody_else_is_seen_too(page: Opening, server: Server
 
 
 # The scripts
+
+
+def test_the_page_takes_files_as_large_as_the_api_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execve", lambda path, command, environment: started.append(command))
+    for given in ([], ["--max-upload", "30"]):
+        monkeypatch.setattr(sys, "argv", ["ui.py", *given])
+        ui.main()
+    limit = yaml.safe_load((REPOSITORY / "configs" / "serve.yaml").read_text("utf-8"))["server"]["max_upload_bytes"]
+    assert f"--server.maxUploadSize={limit // 2**20}" in started[0]
+    assert "--server.maxUploadSize=30" in started[1]
 
 
 def test_the_demo_takes_no_older_page_for_its_own() -> None:

@@ -32,7 +32,7 @@ from lesion.loop.snapshots import import_manifest
 from lesion.loop.storage import Storage
 from lesion.loop.tables import ApiKey, Image
 from scripts.browsing import MISSING, PAGES, WIDTHS, browser, choose, chromium, drop, fetch, go, press, settle, window
-from serve.ui.words import DISCLAIMER
+from serve.ui.words import DISCLAIMER, percent
 
 pytestmark = [
     pytest.mark.slow,
@@ -187,10 +187,35 @@ def test_an_image_is_answered_and_its_overlay_follows_the_slider(
     assert np.abs(shown.astype(int) - seen).mean() > np.abs(first.astype(int) - seen).mean() > 1
 
 
+def test_a_photo_is_answered(phantoms: World, open_window: Opening) -> None:
+    page = open_window(phantoms.page)
+    page.get_by_text("Camera", exact=True).click()
+    press(page, "Take Photo")
+    says(page, f"by model version {phantoms.server.client.get('/info').json()['model_version']}.")
+    says(page, "camera as the model sees it.")
+
+
+def test_a_dicom_file_is_answered_as_its_pixels_are(
+    phantoms: World, open_window: Opening, scans: list[Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("pydicom", reason="the extra lesion[dicom] is optional")
+    from test_dicom import dicom_file
+
+    answer = phantoms.server.client.post("/predict", content=scans[0].read_bytes()).json()
+    scan = tmp_path / "scan.dcm"
+    scan.write_bytes(dicom_file(np.asarray(Picture.open(scans[0]).convert("L"))))
+    page = open_window(phantoms.page)
+    drop(page, scan)
+    expect(page.get_by_role("heading", name=answer["predicted_class"])).to_be_visible()
+    for name, share in answer["probabilities"].items():
+        says(page, f"{name}: {percent(share)}")
+    says(page, "scan.dcm as the model sees it.")
+
+
 def test_another_class_is_explained_on_demand(phantoms: World, open_window: Opening, scans: list[Path]) -> None:
     page = open_window(phantoms.page)
     drop(page, scans[0])
-    says(page, "Red is where most speaks for")
+    says(page, "Yellow is where most speaks for")
     before = pixels(page)
     other = list(phantoms.server.client.post("/predict", content=scans[0].read_bytes()).json()["probabilities"])[1]
     choose(page, "What speaks for", other)
@@ -427,7 +452,7 @@ def test_pages_say_that_the_server_is_away_and_come_back_by_themselves(
             for name, page in windows.items():
                 expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible(timeout=SOON_MS)
                 expect(page.get_by_text(AWAY)).to_have_count(0)
-            says(dropped, "Red is where most speaks for")  # the answer to what was dropped meanwhile
+            says(dropped, "Yellow is where most speaks for")  # the answer to what was dropped meanwhile
 
 
 # Who may see what

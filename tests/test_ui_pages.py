@@ -169,7 +169,7 @@ def test_visualizations_show_what_the_catalogue_holds(opened: Opening, server: S
     assert [row["Images"] for row in tables(page)[0]] == [f"{row['images']:,}" for row in stats["classes"]]
     assert "The middle halves of one pair of classes do not overlap (dark and bright)" in words
     assert "4 of the 10 images (40 %) of the data's own test split have a near-duplicate" in words
-    assert "None of these is smaller than the 32 pixels that the model sees." in words
+    assert "None is smaller than the 32 pixels that the model sees." in words
     assert charts(page) == 6 + bool(stats["uploads"])
     assert {metric.label: metric.value for metric in page.metric}["Accepted"] == f"{stats['images']:,}"
 
@@ -264,7 +264,7 @@ def test_admin_shows_the_ledger_the_jobs_and_the_traffic(opened: Opening, versio
     assert "1 retraining: 1 promoted." in words
     assert "Up for" in words
     assert charts(page) == 2
-    select(page, "Retraining to look at", lambda name: name.endswith("promoted"))
+    select(page, "Retraining to look at", lambda name: name.endswith("promoted, 11111111"))
     assert "It is better." in said(page)
     assert tables(page)[0] == [{"Holds": "yes", "Condition": "The calibration error is not above what is allowed."}]
 
@@ -273,7 +273,8 @@ def test_going_back_and_promoting_need_a_reason(
     opened: Opening, storage: Storage, server: ServerProcess, versions: list[Path]
 ) -> None:
     registry, (first, second) = Registry(storage), map(version_of, versions)
-    page = opened("deploying", f"roll_back(connect(), {registry.history()[-1].id})")
+    assert f"{first}, which was last put to use on" in said(press(opened("deploying"), "Roll back"))
+    page = opened("deploying", going_back(server))
     press(page, "Roll back now")
     assert page.warning[0].value == "A reason is needed."
     assert registry.history()[-1].action == "promote"
@@ -281,6 +282,9 @@ def test_going_back_and_promoting_need_a_reason(
     press(page, "Roll back now")
     row = registry.history()[-1]
     assert (row.version, row.action, row.reason) == (first, "rollback", "it takes shadows for lamps")
+    page = opened("deploying")
+    assert next(button for button in page.button if button.label == "Roll back").disabled
+    assert "There is no version before this one to roll back to." in said(page)
     stale = opened("deploying", f"promote(connect(), '{second}', {row.id - 1})")
     stale.text_input[0].set_value("better")
     press(stale, "Promote now")
@@ -292,6 +296,13 @@ def test_going_back_and_promoting_need_a_reason(
     eventually(
         lambda: httpx.get(f"{page.session_state['client']._http.base_url}/health").json()["model_version"] == second
     )
+
+
+def going_back(server: ServerProcess) -> str:
+    """The call that asks for the reason to roll back, as a click on the button would."""
+    ledger = server.client.get("/deployments").json()
+    back = next(row for row in ledger if row["version"] == ledger[-1]["rollback_to"])
+    return f"roll_back(connect(), {ledger[-1]}, {back})"
 
 
 def test_quarantined_images_are_released_or_dropped_page_by_page(

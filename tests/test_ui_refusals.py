@@ -14,7 +14,7 @@ from PIL import Image
 from serving import ServerProcess, free_port
 from streamlit.testing.v1 import AppTest
 from test_ui import buttons, drop, photo, press, select
-from test_ui_pages import evaluated, said, tables, two_models, version_of
+from test_ui_pages import evaluated, going_back, said, tables, two_models, version_of
 
 from lesion.client import Client
 from lesion.errors import LesionError
@@ -224,10 +224,11 @@ def click(front: Front, page: AppTest, label: str, asked: str, refusal: tuple[in
 
 @pytest.mark.parametrize("refusal", [BUSY, SPENT])
 def test_changes_that_are_refused_are_not_done_later(
-    opened: Opening, front: Front, storage: Storage, waiting: str, versions: list[Path], refusal: tuple[int, str]
-) -> None:
+    opened: Opening, front: Front, server: ServerProcess, storage: Storage, waiting: str, versions: list[Path],
+    refusal: tuple[int, str],
+) -> None:  # fmt: skip
     ledger, first = Registry(storage).history(), version_of(versions[0])
-    page = fill(opened("deploying", f"roll_back(connect(), {ledger[-1].id})"), "why not")
+    page = fill(opened("deploying", going_back(server)), "why not")
     click(front, page, "Roll back now", "POST /rollback", refusal)
     page = fill(opened("deploying", f"promote(connect(), '{first}', {ledger[-1].id})"), "why not")
     click(front, page, "Promote now", f"POST /models/{first}/promote", refusal)
@@ -255,13 +256,38 @@ def test_a_retraining_that_cannot_be_cancelled_says_so_until_somebody_clicks(
 
 
 def test_a_rollback_of_another_champion_than_was_shown_is_refused(
-    opened: Opening, storage: Storage, front: Front
+    opened: Opening, storage: Storage, server: ServerProcess
 ) -> None:
     ledger = Registry(storage).history()
-    page = press(fill(opened("deploying", f"roll_back(connect(), {ledger[0].id})"), "too slow"), "Roll back now")
+    stale = going_back(server).replace(f"'id': {ledger[-1].id}", f"'id': {ledger[0].id}")
+    page = press(fill(opened("deploying", stale), "too slow"), "Roll back now")
     assert titles(page) == ["This cannot be done now"]
     assert page.error[0].value.endswith("This was not done.")
     assert len(Registry(storage).history()) == len(ledger)
+
+
+def test_an_image_that_somebody_else_released_under_another_class_stays_as_it_is(
+    opened: Opening, storage: Storage, server: ServerProcess, root: Path
+) -> None:
+    sha256 = put_picture(storage, root, 7001, "dark", status="quarantined", reason_code="disputed", reason="Odd.")
+    page = opened("quarantine")
+    server.client.post(f"/quarantine/{sha256}/release", json={"label": "bright"}).raise_for_status()
+    page.button(key=f"release-{sha256}").click().run()
+    assert titles(page) == ["This cannot be done now"]
+    assert "is accepted as bright already" in page.error[0].value
+    assert not page.toast
+
+
+def test_of_retrainings_of_the_same_minute_the_chosen_one_is_shown(
+    opened: Opening, front: Front, server: ServerProcess
+) -> None:
+    job = next(job for job in server.client.get("/retrain_jobs").json() if job["state"] == "promoted")
+    twins = [job | {"job_id": f"{place}" * 32, "reason": f"Reason {place}."} for place in range(2)]
+    front.answer("/retrain_jobs", 200, twins)
+    page = opened("admin")
+    for place in range(2):
+        next(box for box in page.selectbox if box.label == "Retraining to look at").select_index(place).run()
+        assert f"Reason {place}." in said(page)
 
 
 def test_a_bundle_is_fetched_in_sight_of_the_page(opened: Opening, front: Front, versions: list[Path]) -> None:
@@ -313,6 +339,25 @@ def test_an_upload_whose_files_are_gone_asks_for_them_again(opened: Opening, fro
     assert not page.warning
     press(select(drop(page, ("new.png", photo(461))), "Class of these images", "bright"), "Upload 1 file")
     assert [success.value for success in page.success] == ["1 of 1 file accepted."]
+
+
+def test_the_group_of_an_upload_stays_until_it_is_whole(opened: Opening, front: Front) -> None:
+    files = [(f"{seed}.png", photo(seed)) for seed in range(600, 660)]
+    page = opened("training", "show(connect()) if not training.st.session_state.get('away') else None")
+    select(drop(page, *files), "Class of these images", "bright")
+    page.text_input[0].set_value("patient a").run()
+    front.refuse(*BUSY, "/upload_training_data", after=1)
+    press(page, "Upload 60 files")
+    assert page.text_input[0].value == "patient a"
+    front.pass_on()
+    for away in (True, False):  # a look at another page
+        page.session_state["away"] = away
+        page.run()
+    assert page.text_input[0].value == "patient a"
+    press(select(drop(page, *files), "Class of these images", "bright"), "Upload 60 files")
+    assert [success.value for success in page.success] == ["60 of 60 files accepted."]
+    assert page.text_input[0].value == ""  # what follows is perhaps of another patient
+    assert next(box for box in page.selectbox if box.label == "Class of these images").value == "bright"
 
 
 def test_of_files_that_are_too_large_together_only_the_one_that_is_by_itself_is_refused(
@@ -376,7 +421,7 @@ def test_a_model_that_was_followed_by_another_is_not_called_in_use(
         return [sentence for sentence in sentences if "proved better" in sentence]
 
     assert told() == ["The new model was proved better and is in use."] * 2
-    front.answer("/deployments", 200, [*ledger, ledger[0] | {"action": "rollback"}])
+    front.answer("/deployments", 200, [*ledger, ledger[0] | {"action": "rollback", "rollback_to": None}])
     assert told() == ["The new model was proved better and was put to use."] * 2
 
 
@@ -397,6 +442,19 @@ def test_retrainings_are_looked_through_for_a_challenger(
     assert words in said(opened("model"))
     these = "9 retrainings: 9 failed." if number < 50 else f"The last 50 retrainings: {number} failed."
     assert these in said(opened("admin"))
+
+
+def test_a_model_that_was_not_calibrated_is_not_called_so(
+    opened: Opening, front: Front, server: ServerProcess, versions: list[Path]
+) -> None:
+    assert "Calibrated with temperature 1.00, fitted on 10 images." in said(opened("model"))
+    path = f"/models/{version_of(versions[1])}"
+    front.answer(f"{path}/evaluation", 404, {"detail": "None.", "code": "artefact_missing"})
+    front.answer(path, 200, server.client.get(path).json() | {"calibration": {"temperature": 1.0}})
+    st.cache_data.clear()
+    words = said(opened("model"))
+    assert "Not calibrated." in words
+    assert "Calibrated with" not in words
 
 
 def test_names_of_strangers_are_shown_as_they_are(

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from lesion.loop import catalogue
-from lesion.loop.ledger import MAX_REASON
+from lesion.loop.ledger import MAX_REASON, line
 from lesion.loop.views import deployment_view, model_summary, model_view
 from serve import access
 from serve.access import require
@@ -84,5 +84,12 @@ def rollback(request: Request, change: Change) -> dict[str, Any]:
 
 @router.get("/deployments", summary="The champion ledger", dependencies=[require("viewer")])
 def deployments(request: Request) -> list[dict[str, Any]]:
-    """List every change of champion, the oldest first: which version, by whom, why and when."""
-    return [deployment_view(row) for row in registry_of(request).history()]
+    """List every change of champion, the oldest first: which version, by whom, why and when.
+
+    The last one also says which version a rollback would bring back, as `rollback_to`; null if there is none.
+    """
+    history = registry_of(request).history()
+    views = [deployment_view(row) for row in history]
+    if views:
+        views[-1]["rollback_to"] = next(iter(line(history)[-2:-1]), None)
+    return views

@@ -62,7 +62,7 @@ def _show_jobs(client: Client) -> None:
         "Retraining to look at",
         jobs,
         index=None,
-        format_func=lambda job: f"{moment(job['created_at'])}, {job['state']}",
+        format_func=lambda job: f"{moment(job['created_at'])}, {job['state']}, {job['job_id'][:8]}",
         placeholder="Choose one",
     )
     if chosen is not None:

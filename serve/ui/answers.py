@@ -14,7 +14,7 @@ from lesion.client import Client
 from lesion.explanation.cam import overlay  # NumPy and Pillow alone, like what draws the server's own
 from serve.ui.problems import attempted, guarded
 from serve.ui.session import keeps_data, may, read, refresh
-from serve.ui.words import DISCLAIMER, feedback, milliseconds, percent, plain, prediction, state_of
+from serve.ui.words import DISCLAIMER, evidence, feedback, milliseconds, percent, plain, prediction, state_of
 
 _FEW, _BARS, _MOST = 3, 5, 30
 _KEPT = 50  # explanations
@@ -59,10 +59,8 @@ def _show_overlay(client: Client, picture: Picture, answer: dict[str, Any]) -> N
     seen, heat = (_pixels(explanation[f"{layer}_png_base64"]) for layer in ("image", "heatmap"))
     mixed = overlay(seen, heat / 255.0, strength / 100)
     place.image(mixed, width="stretch", output_format="PNG", alt=f"{picture.name} with what speaks for {name}")
-    place.caption(
-        f"{plain(picture.name)} as the model sees it. Red is where most speaks for {plain(name)}, dark blue where "
-        f"little does ({plain(explanation['method'])})."
-    )
+    words = evidence(name, explanation["method"], any_heat=bool(heat.any()))
+    place.caption(plain(f"{picture.name} as the model sees it. {words}"))
 
 
 def _explanation(client: Client, picture: Picture, answer: dict[str, Any], name: str) -> dict[str, Any]:
@@ -108,12 +106,15 @@ def _ask_opinion(client: Client, picture: Picture, answer: dict[str, Any]) -> No
     st.caption("The image goes to the server with your answer, and later models may learn from it.")
     label = answer["predicted_class"]
     right: str | None = None
-    if st.button("Agree", help=f"It shows {plain(label)}.", icon=":material/thumb_up:"):
+    # Each of these is of this image alone, or a late click or the choice before would count for the next image.
+    key = f"agree-{picture.id}-{label}"
+    if st.button("Agree", key=key, help=f"It shows {plain(label)}.", icon=":material/thumb_up:"):
         right = label
     others = [name for name in answer["probabilities"] if name != label]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        other = st.selectbox("Right class", others, index=None, placeholder="Choose the right class")
-        if st.button("Correct", disabled=other is None, icon=":material/edit:"):
+        key = f"right-{picture.id}"
+        other = st.selectbox("Right class", others, index=None, key=key, placeholder="Choose the right class")
+        if st.button("Correct", key=f"correct-{picture.id}", disabled=other is None, icon=":material/edit:"):
             right = other
     if right is not None:
         with attempted():

@@ -21,15 +21,23 @@ def show(client: Client) -> None:
     st.markdown(plain(admin_findings.deployments(ledger)))
     if not ledger:
         return
-    serving = ledger[-1]["version"]
+    serving, back = ledger[-1]["version"], _before(ledger)
     others = [row["version"] for row in reversed(read(client, "/models")) if row["version"] != serving]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        if st.button("Roll back", disabled=len(ledger) < 2):
-            roll_back(client, ledger[-1]["id"])
+        if st.button("Roll back", disabled=back is None) and back is not None:
+            roll_back(client, ledger[-1], back)
         chosen = st.selectbox("Version to promote", others, index=None, placeholder="Choose one", width=240)
         if st.button("Promote", disabled=chosen is None) and chosen is not None:
             promote(client, chosen, ledger[-1]["id"])
+    if back is None:
+        st.caption("There is no version before this one to roll back to.")
     _show_history(ledger)
+
+
+def _before(ledger: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the last deployment of the version that a rollback would bring back; None if there is none."""
+    target = ledger[-1]["rollback_to"]
+    return next((row for row in reversed(ledger) if row["version"] == target), None)
 
 
 def _show_history(ledger: list[dict[str, Any]]) -> None:
@@ -53,13 +61,14 @@ def _show_history(ledger: list[dict[str, Any]]) -> None:
 
 @st.dialog("Bring back the model before")
 @guarded("roll-back")
-def roll_back(client: Client, expected: int) -> None:
-    """Ask why, and make the version before the champion the champion again, unless another deployment has followed."""
+def roll_back(client: Client, serving: dict[str, Any], back: dict[str, Any]) -> None:
+    """Ask why, and go back from one deployment to the version of another, unless a third has followed."""
     st.markdown(
-        "The model that this one replaced serves again within seconds, on every server. To return, promote this one."
+        f"{back['version']}, which was last put to use on {moment(back['created_at'])}, serves again within seconds, "
+        f"on every server. To return, promote {serving['version']}."
     )
     if (why := reason("Roll back now")) is not None:
-        act(partial(client.rollback, why, expected), "The model that this one replaced serves again.")
+        act(partial(client.rollback, why, serving["id"]), f"{back['version']} serves again.")
 
 
 @st.dialog("Promote a model by hand")

@@ -93,9 +93,9 @@ def _show_identity(facts: dict[str, Any], created: str | None, *, served: bool) 
             st.metric(name, plain(value), width="content")
     made = f"Made on {moment(created)}. " if created else ""
     state = f"In use, by {facts['engine']}. " if served and facts.get("engine") else "In use. " if served else ""
-    images = calibrated.get("images")
-    fitted = f", fitted on {images:,} images" if images else ""
-    kind = f"Calibrated with temperature {calibrated['temperature']:.2f}{fitted}."
+    kind = "Not calibrated."  # such a model has a temperature too, of 1
+    if images := calibrated.get("images"):
+        kind = f"Calibrated with temperature {calibrated['temperature']:.2f}, fitted on {images:,} images."
     st.caption(plain(f"{state}{made}{kind}"))
 
 

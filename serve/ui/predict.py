@@ -1,5 +1,6 @@
 """The Predict page: one image or many, what they show, how sure that is, and where the model looked."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,10 @@ _NOTES = {
     "foreign": "Unlike what the model was trained on",
 }
 
+_TABLE = "predict-table"  # the last one, in the session
+
 Answer = dict[str, Any] | LesionError
+Table = tuple[str, pd.DataFrame, bytes]
 
 
 def show(client: Client) -> None:
@@ -38,13 +42,16 @@ def show(client: Client) -> None:
         "kept unless you send feedback."
     )
     if not pictures:
+        _show_kept()
         return
     found = _ask_all(client, pictures)
     picture = pictures[0]
     if len(pictures) > 1:
-        _show_table(pictures, found)
-        chosen = st.selectbox("Image to look at", range(len(pictures)), format_func=lambda place: pictures[place].name)
-        picture = pictures[chosen]
+        names = labels([each.name for each in pictures])
+        table = _table(names, [found[each.id] for each in pictures])
+        st.session_state[_TABLE] = table
+        _show_table(*table)
+        picture = pictures[st.selectbox("Image to look at", range(len(names)), format_func=names.__getitem__)]
     answer = found[picture.id]
     if isinstance(answer, LesionError):
         st.subheader(plain(picture.name))
@@ -120,12 +127,36 @@ def _ask(client: Client, picture: Picture, explain: bool) -> Answer:
         raise
 
 
-def _show_table(pictures: list[Picture], found: dict[str, Answer]) -> None:
-    """Show all answers at once, and give them as a file."""
-    answered = [answer for answer in found.values() if not isinstance(answer, LesionError)]
+def labels(names: Sequence[str]) -> list[str]:
+    """Return what to call images so that no two are called alike: by their names, and by numbers too if they must."""
+    if len(set(names)) == len(names):
+        return list(names)
+    return [f"{number}. {name}" for number, name in enumerate(names, 1)]
+
+
+def _show_kept() -> None:
+    """Show the last table while nothing is chosen: a look at another page takes the images away, but not that."""
+    if (kept := st.session_state.get(_TABLE)) is None:
+        return
+    st.subheader("The last answers")
+    st.caption("The images themselves are not kept here. Drop them again to see their heat maps.")
+    _show_table(*kept)
+    st.button("Clear", on_click=st.session_state.pop, args=(_TABLE, None))
+
+
+def _table(names: list[str], found: list[Answer]) -> Table:
+    """Return how sure the answers for many images are: in a sentence, as a table, and as a file with all classes."""
+    answered = [answer for answer in found if not isinstance(answer, LesionError)]
     refused = len(found) - len(answered)
-    st.markdown(summary(answered) + (f" {count(refused, 'file')} refused." if refused else ""))
-    table = pd.DataFrame([_row(picture, found[picture.id]) for picture in pictures])
+    sentence = summary(answered) + (f" {count(refused, 'file')} refused." if refused else "")
+    rows = [_row(name, answer) for name, answer in zip(names, found, strict=True)]
+    file = spreadsheet([row | _probabilities(answer) for row, answer in zip(rows, found, strict=True)])
+    return sentence, pd.DataFrame(rows), file
+
+
+def _show_table(sentence: str, table: pd.DataFrame, file: bytes) -> None:
+    """Show all answers at once, and give them away."""
+    st.markdown(sentence)
     st.dataframe(
         table,
         hide_index=True,
@@ -136,15 +167,14 @@ def _show_table(pictures: list[Picture], found: dict[str, Answer]) -> None:
         placeholder="–",
         alt="The answers for all images",
     )
-    rows = [_row(picture, found[picture.id]) | _probabilities(found[picture.id]) for picture in pictures]
-    st.download_button("Download as CSV", spreadsheet(rows), "predictions.csv", "text/csv", on_click="ignore")
+    st.download_button("Download as CSV", file, "predictions.csv", "text/csv", on_click="ignore")
 
 
-def _row(picture: Picture, answer: Answer) -> dict[str, Any]:
+def _row(name: str, answer: Answer) -> dict[str, Any]:
     if isinstance(answer, LesionError):
-        return {"Image": picture.name, "Class": None, "Confidence": None, "Note": answer.message, "Time in ms": None}
+        return {"Image": name, "Class": None, "Confidence": None, "Note": answer.message, "Time in ms": None}
     return {
-        "Image": picture.name,
+        "Image": name,
         "Class": answer["predicted_class"],
         "Confidence": answer["confidence"],
         "Note": _NOTES[state_of(answer)],

@@ -25,10 +25,7 @@ class File(Protocol):
     size: int
 
     def getvalue(self) -> bytes:
-        """Return its content."""
-
-    def getbuffer(self) -> memoryview:
-        """Return its content without a copy."""
+        """Return its content; a BytesIO that was never written to shares it, where a view of it would make a copy."""
 
 
 AnyFile = TypeVar("AnyFile", bound=File)
@@ -114,7 +111,7 @@ def chunks(files: Sequence[AnyFile], most: int) -> Iterator[list[AnyFile]]:
 
 def is_zip(file: File) -> bool:
     """Say whether a file begins as ZIP archives do."""
-    return bytes(file.getbuffer()[:4]) in _ZIP
+    return file.getvalue()[:4] in _ZIP
 
 
 def _send_chunk(client: Client, chunk: Sequence[File], batch: Batch) -> list[Row] | None:

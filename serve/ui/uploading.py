@@ -21,8 +21,8 @@ def show(client: Client) -> None:
     st.header("Upload")
     info = read(client, "/info")
     most = info["limits"]["max_upload_bytes"] - _ROOM
-    batch, fits = _choose(info, most)
     upload: Upload = st.session_state.setdefault("upload", Upload())
+    batch, fits = _choose(info, most, upload)
     name = f"Upload {count(len(batch.files), 'file')}"
     if batch.files and st.button(name, key="send", type="primary", disabled=not fits):
         with attempted(""):  # how far it came is said below, now and later
@@ -33,12 +33,17 @@ def show(client: Client) -> None:
     _show_rows(upload.rows, whole=not upload.left)
 
 
-def _choose(info: dict[str, Any], most: int) -> tuple[Batch, bool]:
+def _choose(info: dict[str, Any], most: int, upload: Upload) -> tuple[Batch, bool]:
     """Let people choose files, their class and their group; say whether these go together."""
     left, right = st.columns(2)
+    turn = st.session_state.setdefault("upload-turn", 0)
     label = left.selectbox("Class of these images", [*info["classes"], BY_FOLDER], index=None, placeholder="Choose one")
+    # Empty after a whole upload, or the next patient's images would join this one's; after a look at another page it
+    # is that of the upload which stopped halfway, or the rest of it would join none.
     group = right.text_input(
         "Patient or group (optional)",
+        next((group for _, _, group in upload.wanted - upload.sent), ""),
+        key=f"upload-group-{turn}",
         help="What these images have in common, such as one patient under a pseudonym. They are then kept together: "
         "either all of them are learned from, or all are used to judge models.",
     )
@@ -47,7 +52,7 @@ def _choose(info: dict[str, Any], most: int) -> tuple[Batch, bool]:
         f"Drop images, up to {image} MiB each, or a ZIP with a folder for each class ({entries:,} files and folders at "
         "most)",
         accept_multiple_files=True,
-        key=f"upload-files-{st.session_state.setdefault('upload-turn', 0)}",
+        key=f"upload-files-{turn}",
         max_upload_size=max(1, most // _MIB),
     )
     loose = label == BY_FOLDER and any(not is_zip(file) for file in files)
@@ -69,7 +74,7 @@ def _send(client: Client, upload: Upload, batch: Batch, most: int) -> None:
         send(client, upload, batch, most, tell)
     finally:
         refresh()
-    st.session_state["upload-turn"] += 1  # a new, empty place to drop files on
+    st.session_state["upload-turn"] += 1  # a new, empty place to drop files on, and to name their patient
     st.rerun()
 
 
