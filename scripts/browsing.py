@@ -3,6 +3,7 @@
 It is Debian's Chromium, steered by Playwright, which brings no browser here: LESION_CHROMIUM names another one.
 """
 
+import io
 import os
 import re
 import shutil
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
 from playwright.sync_api import Browser, Page, TimeoutError, expect, sync_playwright
 
 MISSING = (
@@ -20,6 +23,7 @@ WIDTHS = {"desktop": 1280, "phone": 390}
 HEIGHT = 900
 PATIENCE_MS = 60_000
 _CLICKS, _CLICK_MS = 5, 3_000
+_SOME, _NEAR = 30, 12  # pixels of a colour that somebody sees; by how much it may change, of 255
 # What Streamlit shows while numbers, pictures and charts are still on their way.
 _UNDER_WAY = ("stSkeleton", "stSpinner", "stAppSkeleton")
 
@@ -36,7 +40,9 @@ def browser() -> Iterator[Browser]:
     path = chromium()
     if path is None:
         raise SystemExit(f"No picture can be taken: {MISSING}.")
-    arguments = ["--disable-dev-shm-usage", "--font-render-hinting=none"]
+    # Chromium's own moving picture stands in for a camera, and nobody is asked whether it may be used.
+    camera = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    arguments = ["--disable-dev-shm-usage", "--font-render-hinting=none", *camera]
     with sync_playwright() as playwright:
         # Chromium refuses its sandbox to root.
         made = playwright.chromium.launch(
@@ -98,3 +104,23 @@ def fetch(page: Page, name: str) -> Path:
     with page.expect_download() as caught:
         press(page, name)
     return Path(caught.value.path())
+
+
+def screenshot(page: Page) -> Image.Image:
+    """Take a picture of what the window shows, as RGB."""
+    return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+
+
+def save(picture: Image.Image, path: Path) -> int:
+    """Write a PNG of 256 colours, or of all where these would change one that is seen; return its size in bytes.
+
+    Fewer bytes must not make two lines of a chart look alike.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    few = picture.quantize(256, kmeans=1, dither=Image.Dither.NONE)
+    before, after = (np.asarray(one.convert("RGB"), np.int64).reshape(-1, 3) for one in (picture, few))
+    _, first, counts = np.unique(before @ (1 << 16, 1 << 8, 1), return_index=True, return_counts=True)
+    seen = first[counts >= _SOME]
+    faithful = bool(np.abs(before[seen] - after[seen]).max(initial=0) <= _NEAR)
+    (few if faithful else picture).save(path, optimize=True)
+    return path.stat().st_size

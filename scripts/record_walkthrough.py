@@ -9,7 +9,6 @@ retraining, whatever its verdict.
 """
 
 import argparse
-import io
 import time
 from pathlib import Path
 
@@ -17,11 +16,10 @@ from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page, expect
 
 from lesion.data.phantom import generate
-from scripts.browsing import PATIENCE_MS, browser, choose, drop, go, press, settle, window
+from scripts.browsing import PATIENCE_MS, browser, choose, drop, go, press, save, screenshot, settle, window
 
 WIDTH, HEIGHT, SHRINK = 1280, 800, 0.6
 BAR = 34  # pixels for the words below each picture
-COLOURS = 64
 LOOK_S, MOST_LOOKS = 3.0, 400
 ENDS = ("proved better and is in use", "not proved better", "The retraining failed", "was cancelled")
 
@@ -42,15 +40,14 @@ class Film:
 
     def take(self, words: str, milliseconds: int = 1500, still: str = "") -> None:
         """Add a picture, with a name if it is a still; one that shows nothing new makes the last one last longer."""
-        picture = Image.open(io.BytesIO(self._page.screenshot())).convert("RGB")
+        picture = screenshot(self._page)
         if still and self._stills is not None:
-            self._stills.mkdir(parents=True, exist_ok=True)
-            picture.quantize(COLOURS).save(self._stills / f"walkthrough_{still}.png", optimize=True)
+            save(picture, self._stills / f"walkthrough_{still}.png")
         picture = picture.resize((round(WIDTH * SHRINK), round(HEIGHT * SHRINK)), Image.Resampling.LANCZOS)
         frame = Image.new("RGB", (picture.width, picture.height + BAR), "#0b3a4d")
         frame.paste(picture)
         ImageDraw.Draw(frame).text((12, picture.height + 8), words, "white", ImageFont.load_default(16))
-        frame = frame.quantize(COLOURS, dither=Image.Dither.NONE)
+        frame = frame.quantize(dither=Image.Dither.NONE)
         if self._frames and frame.tobytes() == self._frames[-1].tobytes():
             self._durations[-1] += milliseconds // 2
             return

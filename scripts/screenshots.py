@@ -5,17 +5,15 @@ python scripts/screenshots.py http://127.0.0.1:8501 data/phantom_mri/glioma/pati
 """
 
 import argparse
-import io
 import re
 from pathlib import Path
 
 from PIL import Image
 from playwright.sync_api import Page
 
-from scripts.browsing import HEIGHT, PAGES, WIDTHS, browser, drop, go, settle, window
+from scripts.browsing import HEIGHT, PAGES, WIDTHS, browser, drop, go, save, screenshot, settle, window
 
 MAX_HEIGHT = {"desktop": 4500, "phone": 9000}
-COLOURS = 128  # fewer would make different things of a chart look alike
 
 
 def main() -> None:
@@ -49,13 +47,7 @@ def take(page: Page, width: int, most: int) -> Image.Image:
         height = page.get_by_test_id("stMain").evaluate("main => main.scrollHeight")
         page.set_viewport_size({"width": width, "height": max(HEIGHT, min(int(height), most))})
         page.wait_for_timeout(700)
-    return Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-
-
-def save(picture: Image.Image, path: Path) -> int:
-    """Write a picture with few colours, so that it stays small."""
-    picture.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
-    return path.stat().st_size
+    return screenshot(page)
 
 
 if __name__ == "__main__":
