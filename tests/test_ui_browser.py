@@ -190,6 +190,7 @@ def test_an_image_is_answered_and_its_overlay_follows_the_slider(
 def test_a_photo_is_answered(phantoms: World, open_window: Opening) -> None:
     page = open_window(phantoms.page)
     page.get_by_text("Camera", exact=True).click()
+    page.wait_for_function("document.querySelector('video')?.readyState === 4")  # the camera runs
     press(page, "Take Photo")
     says(page, f"by model version {phantoms.server.client.get('/info').json()['model_version']}.")
     says(page, "camera as the model sees it.")
