@@ -8,9 +8,9 @@ from PIL import Image
 
 METHOD = "grad-cam"
 _EPSILON = 1e-7
-# Matplotlib's "plasma" at every eighth. It grows lighter from end to end, so that people who do not tell red from green
-# see where it is strongest, and it holds no green, which leaves are full of.
-_PLASMA = np.array(
+# Matplotlib's "plasma" at every eighth, from which the 256 colours are drawn. It grows lighter from end to end, so that
+# people who do not tell red from green see where it is strongest, and it holds no green, which leaves are full of.
+_EIGHTHS = np.array(
     [
         (13, 8, 135),
         (76, 2, 161),
@@ -21,9 +21,9 @@ _PLASMA = np.array(
         (248, 149, 64),
         (253, 197, 39),
         (240, 249, 33),
-    ],
-    dtype=np.float32,
+    ]
 )
+_PLASMA = np.rint([np.interp(np.linspace(0, 8, 256), range(9), channel) for channel in _EIGHTHS.T]).T.astype(np.uint8)
 
 
 def gradcam(cam: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -48,9 +48,7 @@ def gradcam(cam: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float
 
 def colour(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Colour a (H, W) map in [0, 1] from dark blue over violet and orange to yellow, (H, W, 3)."""
-    value, places = np.asarray(heat, dtype=np.float32), np.linspace(0.0, 1.0, len(_PLASMA))
-    coloured = np.stack([np.interp(value, places, channel) for channel in _PLASMA.T], axis=-1)
-    return np.asarray(coloured + 0.5, dtype=np.uint8)
+    return np.asarray(_PLASMA[grey(heat)])
 
 
 def grey(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
