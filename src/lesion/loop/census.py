@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from lesion.loop.tables import (
@@ -18,8 +18,6 @@ from lesion.loop.tables import (
     Snapshot,
     SnapshotImage,
 )
-
-_NEWEST = (Snapshot.created_at.desc(),)
 
 
 def counts(session: Session) -> dict[str, Any]:
@@ -49,8 +47,8 @@ def new_since(session: Session, snapshot_id: str | None = None) -> dict[str, Any
         wait in the open gate generation; ``splits``: both by split and label.
     """
     if snapshot_id is None:
-        made_models = Snapshot.id.in_(select(ModelVersion.snapshot_id))
-        snapshot_id = session.scalar(select(Snapshot.id).where(made_models).order_by(*_NEWEST).limit(1)) or ""
+        last = last_snapshot(session, Snapshot.id.in_(select(ModelVersion.snapshot_id)))
+        snapshot_id = last.id if last else ""
     known = select(SnapshotImage.sha256).where(SnapshotImage.snapshot_id == snapshot_id)
     fresh = select(Image.split, Image.label, func.count()).where(
         Image.status == ACCEPTED, Image.split.in_((*TRAINING, GATE)), Image.sha256.not_in(known)
@@ -64,9 +62,9 @@ def new_since(session: Session, snapshot_id: str | None = None) -> dict[str, Any
     }
 
 
-def last_snapshot(session: Session) -> Snapshot | None:
-    """Return the newest snapshot."""
-    return session.scalar(select(Snapshot).order_by(*_NEWEST).limit(1))
+def last_snapshot(session: Session, *conditions: ColumnElement[bool]) -> Snapshot | None:
+    """Return the newest snapshot, of those that meet the conditions."""
+    return session.scalar(select(Snapshot).where(*conditions).order_by(Snapshot.created_at.desc()).limit(1))
 
 
 def _nested(rows: Iterable[tuple[Any, str, int]]) -> dict[Any, dict[str, int]]:
