@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from lesion.loop import catalogue
-from lesion.loop.ledger import MAX_REASON, line
+from lesion.loop.ledger import MAX_REASON, previous
 from lesion.loop.views import deployment_view, model_summary, model_view
 from serve import access
 from serve.access import require
@@ -91,5 +91,5 @@ def deployments(request: Request) -> list[dict[str, Any]]:
     history = registry_of(request).history()
     views = [deployment_view(row) for row in history]
     if views:
-        views[-1]["rollback_to"] = next(iter(line(history)[-2:-1]), None)
+        views[-1]["rollback_to"] = previous(history)
     return views

@@ -149,6 +149,16 @@ def line(history: Sequence[Deployment]) -> list[str]:
     return versions
 
 
+def previous(history: Sequence[Deployment]) -> str | None:
+    """Return the version that a rollback brings back; None when there is none.
+
+    Args:
+        history: The whole ledger, the oldest row first.
+    """
+    versions = line(history)
+    return versions[-2] if len(versions) > 1 else None
+
+
 def fallback(history: Sequence[Deployment]) -> str | None:
     """Return the version to serve when the champion's bundle does not load; None when there is none.
 

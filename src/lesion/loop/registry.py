@@ -146,10 +146,10 @@ class Registry:
         """
         with self._ledger() as session:
             last = ledger.champion_row(session, expected)
-            versions = ledger.line(ledger.all_rows(session, last))
-            if len(versions) < 2:
+            version = ledger.previous(ledger.all_rows(session, last))
+            if version is None:
                 raise RegistryError(f"There is no version before {last.version} to go back to.", code="nothing_before")
-            return ledger.append(session, last, versions[-2], ledger.ROLLBACK, actor, reason)
+            return ledger.append(session, last, version, ledger.ROLLBACK, actor, reason)
 
     def refuse(self, deployment_id: int, actor: str, reason: str) -> Deployment | None:
         """Go back from a champion whose bundle does not load, if it still is the champion.
