@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from lesion.loop.backup_commands import main
+from lesion.cli.backup import main
 
 if __name__ == "__main__":
     sys.exit(main(Path(__file__).parents[1] / "configs"))

@@ -23,12 +23,12 @@ for taken in "$port" "$page_port"; do
         exit 1
     fi
 done
-source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
 started=$SECONDS
 
 run=outputs/demo/$(date +%Y-%m-%d_%H-%M-%S)
 python scripts/train.py experiment=phantom_mri "hydra.run.dir=$run"
-python scripts/check_metric.py "$run/metrics.json" test/acc 0.90
+python scripts/dev/check_metric.py "$run/metrics.json" test/acc 0.90
 
 free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 if $check; then port=$(free_port) page_port=$(free_port); fi
@@ -47,13 +47,13 @@ stop() {
 trap stop EXIT
 
 image=$(find data/phantom_mri -name '*.png' | sort | sed -n 1p) # not head, which may leave sort with nobody to write to
-python scripts/request.py "http://127.0.0.1:$port" "$image" --wait 120 || { tail -n 20 "$run/server.log" >&2; exit 1; }
-python scripts/check_page.py "http://127.0.0.1:$page_port" --wait 60 --process "$page" || { tail -n 20 "$run/page.log" >&2; exit 1; }
+python scripts/dev/request.py "http://127.0.0.1:$port" "$image" --wait 120 || { tail -n 20 "$run/server.log" >&2; exit 1; }
+python scripts/dev/check_page.py "http://127.0.0.1:$page_port" --wait 60 --process "$page" || { tail -n 20 "$run/page.log" >&2; exit 1; }
 echo "Trained, evaluated and served in $((SECONDS - started)) s after the install. Report: $run/report.html"
 
 once_round() {
     local began=$SECONDS
-    python scripts/demo_loop.py "http://127.0.0.1:$port" data/phantom_low_field || { tail -n 40 "$run/server.log" >&2; exit 1; }
+    python scripts/dev/demo_loop.py "http://127.0.0.1:$port" data/phantom_low_field || { tail -n 40 "$run/server.log" >&2; exit 1; }
     echo "Once round the loop in $((SECONDS - began)) s."
 }
 

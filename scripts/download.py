@@ -4,9 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from lesion.data.download import download
-from lesion.data.sources import RECIPES
-from lesion.errors import LesionError
+from lesion.core.errors import LesionError
+from lesion.download.reference_datasets import download
+from lesion.download.sources import RECIPES
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ cat scan.png | python scripts/predict.py - --json --overlay overlays/
 
 import sys
 
-from lesion.predicting.command import main
+from lesion.cli.predict.command import main
 
 if __name__ == "__main__":
     sys.exit(main())

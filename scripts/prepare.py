@@ -10,15 +10,15 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from lesion.cli import errors_for_people, run_with_hydra
+from lesion.core.cli_errors import cli_errors, run_with_hydra
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="prepare")
 def main(cfg: DictConfig) -> None:
     """Prepare it and end."""
-    from lesion.loop.preparing import FirstTraining, prepare
+    from lesion.cli.prepare import FirstTraining, prepare
 
-    with errors_for_people():
+    with cli_errors():
         script = Path(__file__).with_name("train.py")
         training = FirstTraining(script, cfg.first_experiment, Path(cfg.folder), tuple(cfg.settings))
         prepare(instantiate(cfg.storage), training, cfg.bundle and Path(cfg.bundle))

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from lesion.cli import errors_for_people
 from lesion.client import ENDED, Client
-from lesion.errors import LesionError
+from lesion.core.cli_errors import cli_errors
+from lesion.core.errors import LesionError
 
 AWAY = (502, 503, 504)  # what the client, or a proxy before the server, says of one that does not answer now
 DAY_S, PAUSE_S = 86_400.0, 2.0
@@ -24,7 +24,7 @@ GOOD = ("promoted", "rejected")
 
 def main() -> int:
     options = _parser().parse_args()
-    with errors_for_people(), Client(options.address, os.environ.get("LESION_API_KEY")) as client:
+    with cli_errors(), Client(options.address, os.environ.get("LESION_API_KEY")) as client:
         job = _active(client) or _ask(client, options)
         if job is None or options.wait is None:
             return 0

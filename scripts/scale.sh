@@ -2,7 +2,7 @@
 # Changes the number of API replicas that scripts/start.sh started; no request is lost. What died is started again.
 #   bash scripts/scale.sh N
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/deploying.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/lib/deploying.sh"
 case "${1:-}" in *[!0-9]* | '') usage "scale.sh N" ;; esac
 if [ "$(running)" = containers ]; then
     if [ "$1" = 0 ]; then usage "scale.sh N (scripts/stop.sh ends everything)"; fi
@@ -17,4 +17,4 @@ if [ "$(running)" = containers ]; then
     exit
 fi
 setup
-exec python scripts/replicas.py scale "$1"
+exec python scripts/lib/replicas.py scale "$1"

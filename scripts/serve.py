@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf  # noqa: E402
 @hydra.main(version_base="1.3", config_path="../configs", config_name="serve")
 def main(config: DictConfig) -> None:
     """Start the server and wait for its end."""
-    from lesion.cli import errors_for_people
-    from serve.main import serve
+    from lesion.core.cli_errors import cli_errors
+    from serve.launch import serve
 
-    with errors_for_people():
+    with cli_errors():
         settings = OmegaConf.to_container(config, resolve=True)
         for name in ("paths", "storage_root"):
             settings.pop(name, None)

@@ -6,7 +6,7 @@
 # number of replicas, scripts/stop.sh ends everything; both keep what is stored.
 # PORT and PAGE_PORT say where nginx and the page listen when they are processes (8080 and 8501).
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/deploying.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/lib/deploying.sh"
 how='' count=''
 for argument in "$@"; do
     case "$argument" in
@@ -24,4 +24,4 @@ if [ "$how" = containers ]; then
     exec "${compose[@]}" up -d --build --wait
 fi
 setup
-exec python scripts/replicas.py start "${count:-2}" --port "${PORT:-8080}" --page-port "${PAGE_PORT:-8501}"
+exec python scripts/lib/replicas.py start "${count:-2}" --port "${PORT:-8080}" --page-port "${PAGE_PORT:-8501}"

@@ -2,7 +2,7 @@
 # Ends what scripts/start.sh started, containers and processes. What is stored stays.
 #   bash scripts/stop.sh
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/deploying.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/lib/deploying.sh"
 if [ $# -gt 0 ]; then usage "stop.sh"; fi
 if [ "$(running)" = containers ]; then
     echo "Stopping the containers ..."
@@ -10,5 +10,5 @@ if [ "$(running)" = containers ]; then
 fi
 if [ -f outputs/replicas/replicas.json ]; then
     setup
-    exec python scripts/replicas.py stop
+    exec python scripts/lib/replicas.py stop
 fi

@@ -11,14 +11,14 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages for torch on a
 import hydra
 from omegaconf import DictConfig
 
-from lesion.cli import errors_for_people, run_with_hydra
+from lesion.core.cli_errors import cli_errors, run_with_hydra
 from lesion.training.run import train
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
 def main(cfg: DictConfig) -> float | None:
     """Run one training and return what a sweep ranks by."""
-    with errors_for_people(Path(cfg.paths.output) / "checkpoints" / "last.ckpt"):
+    with cli_errors(Path(cfg.paths.output) / "checkpoints" / "last.ckpt"):
         metrics, _ = train(cfg)
         return metrics.get(cfg.optimized_metric)
 

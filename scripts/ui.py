@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--parent", type=int, help="the process that starts this one, to end with it")
     arguments = parser.parse_args()
     if arguments.parent is not None:
-        from lesion.loop.tether import tether
+        from lesion.core.parent_death import tether
 
         tether(arguments.parent)
     settings = SETTINGS | {

@@ -9,9 +9,9 @@ import hydra
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from lesion.cli import errors_for_people
-from lesion.logs import announce, configure
-from lesion.loop.tether import tether
+from lesion.core.cli_errors import cli_errors
+from lesion.core.logs import announce, configure
+from lesion.core.parent_death import tether
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="worker")
@@ -19,11 +19,11 @@ def main(cfg: DictConfig) -> None:
     """Work until SIGTERM or SIGINT."""
     if cfg.parent is not None:
         tether(cfg.parent)
-    from lesion.loop.worker import WorkerProcess
+    from lesion.retraining.worker import WorkerProcess
 
     for name in ("alembic", "aiobotocore"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    with errors_for_people():
+    with cli_errors():
         configure(cfg.log_format)
         worker = WorkerProcess(instantiate(cfg.storage), instantiate(cfg.retrain), instantiate(cfg.gate))
         announce(f"Worker {worker.id} waits for retrainings.")

@@ -18,24 +18,24 @@ from fastapi import FastAPI
 from litserve.transport.factory import create_transport_from_config
 from litserve.utils import WorkerSetupStatus
 
-from lesion import __version__
-from lesion.errors import BundleError, ConfigError
-from lesion.loop.judging import IntakeSettings
-from lesion.loop.storage import Storage
+from lesion.core.errors import BundleError, ConfigError
+from lesion.core.version import __version__
+from lesion.database.storage import Storage
+from lesion.intake.rules import IntakeSettings
 from lesion.model.bundle import Bundle
-from serve import tracing
-from serve.access import Access
-from serve.address import usable_address
-from serve.api import PredictAPI, end_with_parent
-from serve.board import Board
-from serve.dispatch import Dispatcher
-from serve.errors import add_error_handlers
-from serve.memory import return_large_blocks
-from serve.middleware import BodyLimits, RequestContext
-from serve.openapi import describe
+from serve.bind import usable_address
+from serve.http.auth import Access
+from serve.http.dependencies import fill_state
+from serve.http.middleware import BodyLimits, RequestContext
+from serve.http.openapi import describe
+from serve.http.problems import add_error_handlers
+from serve.http.schemas import ServerLimits
+from serve.inference.dispatcher import Dispatcher
+from serve.inference.inference_worker import PredictAPI, end_with_parent
+from serve.inference.shared_state import SharedState
+from serve.malloc import return_large_blocks
+from serve.observability import tracing
 from serve.routes import ROUTERS
-from serve.schemas import ServerLimits
-from serve.state import fill_state
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ UPLOAD_PATH = "/upload_training_data"
 
 
 class Server(litserve.LitServer):  # type: ignore[misc]
-    """LitServe's processes and queues under our own routes. Use :func:`serve.create.create_server`.
+    """LitServe's processes and queues under our own routes. Use :func:`serve.factory.create_server`.
 
     The parent starts a manager process (the queues), inference workers (spawned) and API processes (forked). It stops
     them all on SIGTERM or SIGINT, after the requests at hand are answered; starts a dead worker again; and gives up,
@@ -62,7 +62,7 @@ class Server(litserve.LitServer):  # type: ignore[misc]
         api_processes: HTTP processes; one for every four workers when None.
         max_held_bytes: The most bytes of bodies held at once.
         start_timeout: Seconds in which every worker must have loaded.
-        access: Settings of :class:`serve.access.Access`.
+        access: Settings of :class:`serve.http.auth.Access`.
         intake: How uploaded images are judged.
     """
 
@@ -102,7 +102,7 @@ class Server(litserve.LitServer):  # type: ignore[misc]
         self.uvicorn_graceful_timeout = _DRAIN_S
         total = len(self.devices) * workers
         self.api_processes = api_processes or max(1, total // 4)
-        self.board = api.board = Board(total, self.api_processes)
+        self.board = api.board = SharedState(total, self.api_processes)
 
     # What follows overrides parts of LitServer that 0.2.19 has; pyproject.toml bounds its version.
 

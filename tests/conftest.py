@@ -2,17 +2,12 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-REPOSITORY = Path(__file__).parents[1]
-SHARED = os.environ.get("LESION_SHARED", "")
+from tests.support.training_runs import PHANTOMS, SHARED, TINY, Run, compose_config
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
@@ -35,48 +30,6 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def real_weights(shared: Path) -> Path:
     return shared / "weights" / "mobilenetv2_100.tf2ptq_in1k_dequant.safetensors"
-
-
-def compose_config(output: Path, *overrides: str, config_name: str = "train") -> DictConfig:
-    """Compose a config as the command line would, with the run's folder set to ``output``."""
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
-        return compose(config_name, [f"paths.output={output}", *overrides])
-
-
-TINY = (
-    "data.size=64",
-    "data.batch_size=8",
-    "model.backbone=mobilenetv2_035",
-    "trainer.max_epochs=2",
-    "trainer.precision=32-true",
-    "trainer.accelerator=cpu",
-    "evaluation.replicates=50",
-    "explain.road_images=2",
-    "explain.methods=[gradcam,eigencam]",
-    "logger=csv",
-    "trainer.log_every_n_steps=1",
-)
-
-
-PHANTOMS = ("experiment=phantom_mri", "data.root.patients=48", "data.root.slices=2", "data.root.size=64")
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training run: its config, metrics and objects."""
-
-    cfg: DictConfig
-    metrics: dict[str, float]
-    objects: dict[str, Any]
-
-    @property
-    def output(self) -> Path:
-        return self.objects["output"]
-
-    @property
-    def bundle_path(self) -> Path:
-        return self.output / "bundle"
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from lesion.client import Client
-from lesion.errors import LesionError
+from lesion.core.errors import LesionError
 
 SLOW_S, SHORT_S = 0.6, 0.2
 

@@ -9,8 +9,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from lesion.errors import ConfigError, LesionError
-from serve.deploy.processes import Member, await_or_explain, start
+from lesion.core.errors import ConfigError, LesionError
+from serve.deploy.processes import ProcessRecord, await_or_explain, start
 
 SOURCE = Path(__file__).parent / "nginx"
 _KEPT = ("nginx.conf", "variables.conf", "problems.conf", "limits.conf")  # the same in the container
@@ -97,11 +97,11 @@ class Balancer:
         if checked.returncode:
             raise LesionError(f"nginx refuses its settings: {checked.stderr.strip()}", code="nginx_refused", status=500)
 
-    def start(self) -> Member:
+    def start(self) -> ProcessRecord:
         """Start nginx with what was written last."""
         return start("nginx", self.command, self.log, folder=self.folder, port=self._port)
 
-    def reload(self, member: Member, seconds: float = 5.0) -> None:
+    def reload(self, member: ProcessRecord, seconds: float = 5.0) -> None:
         """Have nginx take up what was written last, and wait until no request goes by what held before.
 
         Args:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from serve.deploy.processes import Member
+from serve.deploy.processes import ProcessRecord
 
 _FILE = "replicas.json"
 _LISTS = ("settings", "worker_settings")
@@ -54,17 +54,17 @@ class Plan:
         return f"http://127.0.0.1:{self.port}"
 
 
-def read_state(folder: Path) -> tuple[Plan, list[Member]]:
+def read_state(folder: Path) -> tuple[Plan, list[ProcessRecord]]:
     """Return what was written last: the plan, and the processes, whether they still run or not."""
     file = folder / _FILE
     if not file.is_file():
         return Plan(), []
     kept = json.loads(file.read_text("utf-8"))
     plan = kept["plan"] | {name: tuple(kept["plan"][name]) for name in _LISTS}
-    return Plan(**plan), [Member(**member) for member in kept["members"]]
+    return Plan(**plan), [ProcessRecord(**member) for member in kept["members"]]
 
 
-def write_state(folder: Path, plan: Plan, members: Sequence[Member]) -> None:
+def write_state(folder: Path, plan: Plan, members: Sequence[ProcessRecord]) -> None:
     """Write it, whole or not at all."""
     kept = {"plan": asdict(plan), "members": [asdict(member) for member in members]}
     new = folder / f"{_FILE}.new"

@@ -3,7 +3,7 @@
 import socket
 
 from lesion.client import Client
-from lesion.errors import LesionError
+from lesion.core.errors import LesionError
 
 
 def free_port() -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from lesion.errors import LesionError
+from lesion.core.errors import LesionError
 
 _SAME_S = 0.05  # start times of one process, asked for twice, differ by less
 _SHOWN = 4000  # bytes of a log that an error shows
@@ -19,7 +19,7 @@ _held: list[subprocess.Popen[bytes]] = []  # one that is thrown away warns that 
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ProcessRecord:
     """A process of the fleet.
 
     Attributes:
@@ -64,7 +64,7 @@ def start(
     folder: Path,
     port: int | None = None,
     environment: Mapping[str, str] | None = None,
-) -> Member:
+) -> ProcessRecord:
     """Start a process in a session of its own.
 
     Args:
@@ -87,10 +87,10 @@ def start(
             start_new_session=True,
         )
     _held.append(process)
-    return Member(name, process.pid, psutil.Process(process.pid).create_time(), port)
+    return ProcessRecord(name, process.pid, psutil.Process(process.pid).create_time(), port)
 
 
-def end(members: Sequence[Member], seconds: float = 40.0) -> None:
+def end(members: Sequence[ProcessRecord], seconds: float = 40.0) -> None:
     """Ask members to end, all at once, and wait; what is left of their process groups after that is killed.
 
     Args:
@@ -110,7 +110,7 @@ def end(members: Sequence[Member], seconds: float = 40.0) -> None:
     psutil.wait_procs(running, timeout=5)
 
 
-def await_or_explain(member: Member, ready: Callable[[], bool], log: Path, seconds: float) -> None:
+def await_or_explain(member: ProcessRecord, ready: Callable[[], bool], log: Path, seconds: float) -> None:
     """Wait until something holds.
 
     Args:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lesion.errors import ConfigError, LesionError
+from lesion.core.errors import ConfigError, LesionError
 from serve.deploy.balancer import Balancer
 from serve.deploy.plan import Plan, read_state, write_state
 from serve.deploy.ports import answers, free_port, served_version
-from serve.deploy.processes import Member, await_or_explain, end, start
+from serve.deploy.processes import ProcessRecord, await_or_explain, end, start
 
 REPOSITORY = Path(__file__).parents[2]
 _READY_S = 300.0  # the first replica may have to import the first model
@@ -34,7 +34,7 @@ class Replicas:
         self.plan, self.members = read_state(self.state)
 
     @property
-    def apis(self) -> list[Member]:
+    def apis(self) -> list[ProcessRecord]:
         """The replicas that run, the oldest first."""
         return [member for member in self.members if member.name.startswith(_API) and member.alive]
 
@@ -134,12 +134,12 @@ class Replicas:
             )
             await_or_explain(page, lambda: answers(plan.page_port), self._log(_PAGE), _PAGE_S)
 
-    def _retire(self, leaving: Sequence[Member]) -> None:
+    def _retire(self, leaving: Sequence[ProcessRecord]) -> None:
         """Take replicas out of nginx, then end them."""
         self._balance(leaving)
         self._end(leaving)
 
-    def _balance(self, without: Sequence[Member] = ()) -> None:
+    def _balance(self, without: Sequence[ProcessRecord] = ()) -> None:
         """Have nginx spread requests over the replicas that run."""
         plan = self.plan
         balancer = Balancer(self.state / "nginx", plan.host, plan.port, plan.tls_port, limited=plan.limited)
@@ -153,7 +153,7 @@ class Replicas:
         self._add(member)
         await_or_explain(member, lambda: answers(plan.port), balancer.log, 30)
 
-    def _start_api(self) -> Member:
+    def _start_api(self) -> ProcessRecord:
         plan = self.plan
         taken = [int(member.name.removeprefix(_API)) for member in self.members if member.name.startswith(_API)]
         port = free_port()
@@ -162,7 +162,7 @@ class Replicas:
         name = f"{_API}{max(taken, default=0) + 1}"
         return self._start(name, [_script("serve.py"), *settings, *plan.settings], port)
 
-    def _await_api(self, member: Member) -> None:
+    def _await_api(self, member: ProcessRecord) -> None:
         try:
             await_or_explain(member, lambda: answers(member.port, "/health"), self._log(member.name), _READY_S)
         except LesionError:
@@ -175,7 +175,7 @@ class Replicas:
 
     def _start(
         self, name: str, command: list[str], port: int | None = None, environment: dict[str, str] | None = None
-    ) -> Member:
+    ) -> ProcessRecord:
         line = [sys.executable, *command]
         member = start(name, line, self._log(name), folder=REPOSITORY, port=port, environment=environment)
         self._add(member)
@@ -184,11 +184,11 @@ class Replicas:
     def _log(self, name: str) -> Path:
         return self.state / "logs" / f"{name}.log"
 
-    def _add(self, member: Member) -> None:
+    def _add(self, member: ProcessRecord) -> None:
         self.members.append(member)
         self._save()
 
-    def _end(self, members: Sequence[Member]) -> None:
+    def _end(self, members: Sequence[ProcessRecord]) -> None:
         end(members)
         self._forget_dead()
 

@@ -5,9 +5,9 @@ from serve.routes import (
     dataset,
     images,
     keys,
-    metrics,
     models,
     predict,
+    prometheus,
     quarantine,
     retrain,
     statistics,
@@ -28,5 +28,5 @@ ROUTERS = (
     retrain.router,
     keys.router,
     statistics.router,
-    metrics.router,
+    prometheus.router,
 )

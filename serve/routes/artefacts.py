@@ -9,13 +9,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
 
-from lesion.errors import LesionError
-from lesion.loop.registry import Registry
-from serve import access
-from serve.access import require
-from serve.packing import packed
+from lesion.core.errors import LesionError
+from lesion.registry.registry import Registry
+from serve.http import auth
+from serve.http.auth import require
+from serve.http.dependencies import registry_of
+from serve.http.zip_stream import packed
 from serve.routes.models import Version
-from serve.state import registry_of
 
 PAGE_POLICY = {"Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"}
 _METRICS, _REPORT, _CARD = "report/metrics.json", "report/report.html", "MODEL_CARD.md"
@@ -37,7 +37,7 @@ _REFUSALS = {
     503: "The store does not answer, or the bundle in it is damaged.",
 }
 
-router = APIRouter(prefix="/models/{version}", tags=["models"], responses=access.refusals(_REFUSALS))
+router = APIRouter(prefix="/models/{version}", tags=["models"], responses=auth.refusals(_REFUSALS))
 
 
 def artefact(registry: Registry, version: str, name: str) -> Path:

@@ -5,16 +5,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from lesion.errors import LesionError
-from lesion.loop.dataset_stats import DatasetStats, dataset_stats
-from lesion.loop.pictures import contact_sheet, sample
-from lesion.loop.registry import Registry
-from serve import access
-from serve.access import require
-from serve.judging import image_limits
+from lesion.catalogue.dataset_stats import DatasetStats, dataset_stats
+from lesion.catalogue.thumbnails import contact_sheet, sample
+from lesion.core.errors import LesionError
+from lesion.registry.registry import Registry
+from serve.http import auth
+from serve.http.auth import require
+from serve.http.dependencies import check_label, registry_of, storage_of
+from serve.ingest import image_limits
 from serve.routes.artefacts import evaluation_of
 from serve.routes.images import PNG, png_response
-from serve.state import check_label, registry_of, storage_of
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _REFUSALS = {
 }
 
 router = APIRouter(
-    prefix="/dataset", tags=["training data"], dependencies=[require("viewer")], responses=access.refusals(_REFUSALS)
+    prefix="/dataset", tags=["training data"], dependencies=[require("viewer")], responses=auth.refusals(_REFUSALS)
 )
 
 

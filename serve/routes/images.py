@@ -4,16 +4,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 
-from lesion.errors import LesionError
-from lesion.explanation.cam import png
-from lesion.loop import catalogue, pictures
-from lesion.loop.tables import DELETED
-from lesion.loop.views import image_view
-from serve import access
-from serve.access import require
-from serve.judging import image_limits
+from lesion.catalogue import images, thumbnails
+from lesion.core.errors import LesionError
+from lesion.database.tables import DELETED
+from lesion.imaging.heatmap import png
+from lesion.registry.version_views import image_view
+from serve.http import auth
+from serve.http.auth import require
+from serve.http.dependencies import storage_of
+from serve.ingest import image_limits
 from serve.routes.models import Reason
-from serve.state import storage_of
 
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "A PNG file."}}
 _THUMBNAIL = 256  # pixels
@@ -25,7 +25,7 @@ _REFUSALS = {
 
 Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="The SHA-256 of an image file.")]
 
-router = APIRouter(prefix="/images/{sha256}", tags=["training data"], responses=access.refusals(_REFUSALS))
+router = APIRouter(prefix="/images/{sha256}", tags=["training data"], responses=auth.refusals(_REFUSALS))
 
 
 def png_response(data: bytes) -> Response:
@@ -37,8 +37,8 @@ def png_response(data: bytes) -> Response:
 def image(request: Request, sha256: Sha256) -> dict[str, Any]:
     """Say what is known of an image, and which versions had seen it."""
     with storage_of(request).session() as session:
-        row = catalogue.existing(session, sha256)
-        return image_view(row) | {"versions": catalogue.lineage_of_image(session, sha256)}
+        row = images.existing(session, sha256)
+        return image_view(row) | {"versions": images.lineage_of_image(session, sha256)}
 
 
 @router.get(
@@ -52,14 +52,14 @@ def thumbnail(request: Request, sha256: Sha256) -> Response:
     """Give the stored picture as PNG, decoded by the one decoder and at most 256 pixels wide and high."""
     storage = storage_of(request)
     with storage.session() as session:
-        row = catalogue.existing(session, sha256)
+        row = images.existing(session, sha256)
     if row.status == DELETED:
         raise LesionError(f"The pixels of the image '{sha256}' were deleted.", code="image_deleted", status=404)
-    return png_response(png(pictures.thumbnail(storage.store, sha256, _THUMBNAIL, image_limits(request.app.state))))
+    return png_response(png(thumbnails.thumbnail(storage.store, sha256, _THUMBNAIL, image_limits(request.app.state))))
 
 
 @router.delete("", summary="Delete an image's pixels", dependencies=[require("admin")])
 def delete_image(request: Request, sha256: Sha256, reason: Reason) -> dict[str, Any]:
     """Remove an image's pixels for good and list the versions that had seen it; from now on it is refused."""
-    versions = catalogue.delete_image(storage_of(request), sha256, request.state.actor, reason.reason)
+    versions = images.delete_image(storage_of(request), sha256, request.state.actor, reason.reason)
     return {"sha256": sha256, "status": DELETED, "versions": versions}

@@ -6,15 +6,15 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from lesion.loop import keys
-from lesion.loop.keys import Role, key_view
-from serve import access
-from serve.access import Access, require
-from serve.limits import usage_today
-from serve.schemas import ProblemDetails
-from serve.state import storage_of
+from lesion.auth import api_keys
+from lesion.auth.api_keys import Role, key_view
+from serve.http import auth
+from serve.http.auth import Access, require
+from serve.http.dependencies import storage_of
+from serve.http.rate_limits import usage_today
+from serve.http.schemas import ProblemDetails
 
-_REFUSALS: dict[int | str, dict[str, Any]] = access.REFUSALS | {
+_REFUSALS: dict[int | str, dict[str, Any]] = auth.REFUSALS | {
     404: {"model": ProblemDetails, "description": "There is no such key, or this server has no storage."},
     409: {"model": ProblemDetails, "description": "The first key must be an admin's, and the last admin's key stays."},
     422: {"model": ProblemDetails, "description": "A value is not valid."},
@@ -61,7 +61,7 @@ def all_keys(request: Request) -> list[KeyView]:
     """List every key that was made, revoked ones as well."""
     with storage_of(request).session() as session:
         used = usage_today(session)
-        return [KeyView(**key_view(key), requests_today=used.get(key.id, 0)) for key in keys.all_keys(session)]
+        return [KeyView(**key_view(key), requests_today=used.get(key.id, 0)) for key in api_keys.all_keys(session)]
 
 
 @router.post("/keys", status_code=201, summary="Make a key")
@@ -69,7 +69,7 @@ async def create(request: Request, response: Response, new: NewKey) -> KeyMade:
     """Make a key. From the first one on, every request but `GET /health` needs one."""
     storage, actor = storage_of(request), request.state.actor
     limits = {"per_minute": new.per_minute, "per_day": new.per_day}
-    text = await asyncio.to_thread(keys.create, storage, new.name, new.role, actor, **limits)
+    text = await asyncio.to_thread(api_keys.create, storage, new.name, new.role, actor, **limits)
     await _sync(request)
     response.headers["Cache-Control"] = "no-store"
     return KeyMade(id=text.split("_")[1], name=new.name, role=new.role, key=text)
@@ -80,7 +80,7 @@ async def revoke(
     request: Request, key_id: Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="The key's id.")]
 ) -> dict[str, Any]:
     """Revoke a key for good; every server refuses it within a second or two."""
-    key = await asyncio.to_thread(keys.revoke, storage_of(request), key_id, request.state.actor)
+    key = await asyncio.to_thread(api_keys.revoke, storage_of(request), key_id, request.state.actor)
     await _sync(request)
     return key_view(key)
 

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from lesion.loop import catalogue
-from lesion.loop.ledger import MAX_REASON, previous
-from lesion.loop.views import deployment_view, model_summary, model_view
-from serve import access
-from serve.access import require
-from serve.state import registry_of, storage_of
+from lesion.catalogue import images
+from lesion.registry.deployments import MAX_REASON, previous
+from lesion.registry.version_views import deployment_view, model_summary, model_view
+from serve.http import auth
+from serve.http.auth import require
+from serve.http.dependencies import registry_of, storage_of
 
 _REFUSALS = {
     404: "There is no such version, or this server has no storage.",
@@ -18,7 +18,7 @@ _REFUSALS = {
     422: "A parameter is not valid, or the reason is missing.",
     503: "The store does not answer.",
 }
-REFUSALS = access.refusals(_REFUSALS)
+REFUSALS = auth.refusals(_REFUSALS)
 
 router = APIRouter(tags=["models"], responses=REFUSALS)
 
@@ -65,7 +65,7 @@ def model_images(
 ) -> dict[str, Any]:
     """Say what a version was made from: counts, and one page of images."""
     with storage_of(request).session() as session:
-        return catalogue.lineage_of_version(session, version, after=after, limit=limit)
+        return images.lineage_of_version(session, version, after=after, limit=limit)
 
 
 @router.post("/models/{version}/promote", summary="Make a version the champion", dependencies=[require("admin")])

@@ -5,14 +5,15 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 
-from lesion.errors import LesionError
-from serve import access, tracing
-from serve.access import require
-from serve.api import Job
-from serve.errors import RequestError
-from serve.metrics import Stages, count_prediction
-from serve.schemas import PredictionAnswer
-from serve.uploads import REQUEST_BODY, read_image
+from lesion.core.errors import LesionError
+from serve.http import auth
+from serve.http.auth import require
+from serve.http.image_body import REQUEST_BODY, read_image
+from serve.http.problems import RequestError
+from serve.http.schemas import PredictionAnswer
+from serve.inference.inference_worker import InferenceRequest
+from serve.observability import tracing
+from serve.observability.prometheus import StageTimer, count_prediction
 
 _REFUSALS = {
     400: "There is no file, it is empty, or the multipart body is malformed.",
@@ -23,7 +24,7 @@ _REFUSALS = {
     500: "The server failed.",
     503: "Too many requests wait, no worker is ready, or the answer took too long. Retry-After says when to try again.",
 }
-REFUSALS = access.refusals(_REFUSALS)
+REFUSALS = auth.refusals(_REFUSALS)
 
 router = APIRouter(tags=["prediction"], dependencies=[require("viewer")])
 
@@ -52,11 +53,13 @@ async def predict(
     if class_name is not None:
         _check_class(class_name, state.bundle.classes)
     state.dispatcher.check_room()
-    stages, trace = Stages(), tracing.current()
+    stages, trace = StageTimer(), tracing.current()
     with stages("receive"):
         data = await read_image(request)
     tracing.record(trace, stages.intervals)
-    answer = await state.dispatcher.submit(Job(data, explain, layers, class_name, top_k, trace=trace), len(data))
+    answer = await state.dispatcher.submit(
+        InferenceRequest(data, explain, layers, class_name, top_k, trace=trace), len(data)
+    )
     if "error" in answer:
         message, code, status = answer["error"]
         raise LesionError(message, code=code, status=status)

@@ -5,18 +5,18 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from lesion.loop import catalogue
-from lesion.loop.tables import DELETED, QUARANTINED
-from lesion.loop.views import image_view
-from serve import access
-from serve.access import require
-from serve.routes import images
-from serve.routes.images import Sha256
+from lesion.catalogue import images
+from lesion.database.tables import DELETED, QUARANTINED
+from lesion.registry.version_views import image_view
+from serve.http import auth
+from serve.http.auth import require
+from serve.http.dependencies import check_label, storage_of
+from serve.http.schemas import ProblemDetails
+from serve.routes.images import PNG, Sha256
+from serve.routes.images import thumbnail as image_thumbnail
 from serve.routes.models import Reason
-from serve.schemas import ProblemDetails
-from serve.state import check_label, storage_of
 
-_REFUSALS: dict[int | str, dict[str, Any]] = access.REFUSALS | {
+_REFUSALS: dict[int | str, dict[str, Any]] = auth.REFUSALS | {
     404: {"model": ProblemDetails, "description": "There is no such image, or this server has no storage."},
     409: {"model": ProblemDetails, "description": "The image is not quarantined, or accepted under another label."},
     422: {"model": ProblemDetails, "description": "A parameter is not valid."},
@@ -42,7 +42,7 @@ def quarantine(
 ) -> dict[str, Any]:
     """List one page of quarantined images in the order they came, each with the reason why it waits."""
     with storage_of(request).session() as session:
-        rows = catalogue.images(session, status=QUARANTINED, after=after, limit=limit)
+        rows = images.images(session, status=QUARANTINED, after=after, limit=limit)
         return {"images": [{"id": row.id, **image_view(row)} for row in rows]}
 
 
@@ -50,11 +50,11 @@ def quarantine(
     "/quarantine/{sha256}/thumbnail",
     summary="A small picture of an image",
     response_class=Response,
-    responses=images.PNG,
+    responses=PNG,
 )
 def thumbnail(request: Request, sha256: Sha256) -> Response:
     """Give the picture that `GET /images/{sha256}/thumbnail` gives."""
-    return images.thumbnail(request, sha256)
+    return image_thumbnail(request, sha256)
 
 
 @router.post("/quarantine/{sha256}/release", summary="Accept a quarantined image")
@@ -64,13 +64,13 @@ def release(request: Request, sha256: Sha256, how: Release | None = None) -> dic
     if label is not None:
         check_label(request, label)
     with storage_of(request).session() as session:
-        return image_view(catalogue.release(session, sha256, request.state.actor, label))
+        return image_view(images.release(session, sha256, request.state.actor, label))
 
 
 @router.post("/quarantine/{sha256}/drop", summary="Refuse a quarantined image")
 def drop(request: Request, sha256: Sha256, reason: Reason) -> dict[str, str]:
     """Refuse an image for good: its pixels go, and it is not taken again."""
-    catalogue.drop(storage_of(request), sha256, request.state.actor, reason.reason)
+    images.drop(storage_of(request), sha256, request.state.actor, reason.reason)
     return {"sha256": sha256, "status": DELETED}
 
 
@@ -78,4 +78,4 @@ def drop(request: Request, sha256: Sha256, reason: Reason) -> dict[str, str]:
 def training_data(request: Request) -> dict[str, Any]:
     """Count the images by status, label, split and gate generation, and those that the next retraining would add."""
     with storage_of(request).session() as session:
-        return catalogue.counts(session) | {"next_retrain": catalogue.new_since(session)}
+        return images.counts(session) | {"next_retrain": images.new_since(session)}

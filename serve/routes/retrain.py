@@ -11,18 +11,18 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 
-from lesion.errors import LesionError
-from lesion.loop import jobs
-from lesion.loop.estimate import estimate
-from lesion.loop.jobs import BATCH_SIZE, EPOCHS, LEARNING_RATE, JobRunningError, RetrainRequest
-from lesion.loop.recipe import own_settings
-from lesion.loop.reports import report_of
-from lesion.loop.storage import Storage
-from serve.access import REFUSALS, require
-from serve.errors import BusyError, problem
+from lesion.core.errors import LesionError
+from lesion.database.storage import Storage
+from lesion.retraining import jobs
+from lesion.retraining.estimate import estimate
+from lesion.retraining.jobs import BATCH_SIZE, EPOCHS, LEARNING_RATE, JobRunningError, RetrainRequest
+from lesion.retraining.recipe import own_settings
+from lesion.retraining.stored_reports import report_of
+from serve.http.auth import REFUSALS, require
+from serve.http.dependencies import storage_of
+from serve.http.problems import BusyError, problem
+from serve.http.schemas import ProblemDetails
 from serve.routes.artefacts import PAGE_POLICY
-from serve.schemas import ProblemDetails
-from serve.state import storage_of
 
 _LOOK_S = 1.0  # how often an event stream looks for news
 _SILENCE_S = 15.0  # after which it sends a comment, for proxies that close what is silent

@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
-from serve.access import REFUSALS, require
-from serve.traffic import Counts, Traffic
+from serve.http.auth import REFUSALS, require
+from serve.observability.request_stats import Counts, RequestStats
 
 router = APIRouter(tags=["status"], dependencies=[require("admin")], responses=REFUSALS)
 
@@ -43,7 +43,7 @@ class Statistics(BaseModel):
 @router.get("/statistics", summary="Requests and latencies")
 async def statistics(request: Request) -> Statistics:
     """Count requests, errors and predictions and give the quantiles of the latency, by minute and since the start."""
-    traffic: Traffic = request.app.state.board.traffic
+    traffic: RequestStats = request.app.state.board.traffic
     return Statistics(
         started_at=traffic.started_at.isoformat(timespec="seconds"),
         uptime_s=round(traffic.uptime_s, 1),

@@ -6,9 +6,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from lesion.images import FORMATS
-from serve.access import REFUSALS, Sender, require
-from serve.schemas import Health, Info, Me, ServerLimits, Workers
+from lesion.imaging.decode import FORMATS
+from serve.http.auth import REFUSALS, Principal, require
+from serve.http.schemas import Health, Info, Me, ServerLimits, Workers
 
 router = APIRouter(tags=["status"])
 
@@ -85,7 +85,7 @@ async def info(request: Request) -> Info:
 @router.get("/me", summary="Whose key this is", dependencies=[require("viewer")], responses=REFUSALS)
 async def me(request: Request) -> Me:
     """Say to whom the key of this request belongs, and what they may do."""
-    sender: Sender = request.state.sender
+    sender: Principal = request.state.sender
     return Me(name=sender.name, role=sender.role, keys=bool(sender.key_id))
 
 

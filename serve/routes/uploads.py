@@ -6,14 +6,14 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.datastructures import FormData, UploadFile
 
-from lesion.errors import LesionError
-from lesion.loop.zips import Member, ZipLimits, members
-from serve import access
-from serve.access import require
-from serve.errors import RequestError
-from serve.judging import Origin, clean, judge_files
-from serve.schemas import UploadAnswer
-from serve.state import storage_of
+from lesion.core.errors import LesionError
+from lesion.intake.zip_reader import Member, ZipLimits, members
+from serve.http import auth
+from serve.http.auth import require
+from serve.http.dependencies import storage_of
+from serve.http.problems import RequestError
+from serve.http.schemas import UploadAnswer
+from serve.ingest import Origin, clean, judge_files
 
 MAX_FILES = 1000
 MAX_LABEL = 200
@@ -28,7 +28,7 @@ _REFUSALS = {
     422: "The label is missing, or the archive is refused as a whole.",
     503: "No worker is ready, or the store or the database does not answer. Send the same again: nothing comes twice.",
 }
-REFUSALS = access.refusals(_REFUSALS)
+REFUSALS = auth.refusals(_REFUSALS)
 _TEXT = {"type": "string", "maxLength": MAX_LABEL}
 _FILE = {"type": "string", "format": "binary"}
 

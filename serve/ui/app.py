@@ -8,18 +8,19 @@ from typing import Any
 import streamlit as st
 
 from lesion.client import Client
-from lesion.errors import LesionError
-from serve.ui import admin, model, predict, training, visualizations
-from serve.ui.problems import guarded, tell
+from lesion.core.errors import LesionError
+from serve.ui.error_messages import guarded, tell
+from serve.ui.screens import admin, data, model, retrain
+from serve.ui.screens.predict import page
 from serve.ui.session import ROLES, connect, me, sign_in, sign_out
-from serve.ui.words import DISCLAIMER, plain
+from serve.ui.text.sentences import DISCLAIMER, plain
 
 ICON = Path(__file__).parent / "icon.png"  # Streamlit would fetch one of its own from the net
 # Title, address, least role, icon, and what shows it; the first is the one that opens.
 PAGES: tuple[tuple[str, str, str, str, Callable[[Client], None]], ...] = (
-    ("Predict", "predict", "viewer", ":material/search:", predict.show),
-    ("Visualizations", "visualizations", "viewer", ":material/bar_chart:", visualizations.show),
-    ("Upload & Retrain", "training", "contributor", ":material/upload:", training.show),
+    ("Predict", "predict", "viewer", ":material/search:", page.show),
+    ("Visualizations", "visualizations", "viewer", ":material/bar_chart:", data.show),
+    ("Upload & Retrain", "training", "contributor", ":material/upload:", retrain.show),
     ("Model Info", "model", "viewer", ":material/info:", model.show),
     ("Admin", "admin", "admin", ":material/settings:", admin.show),
 )

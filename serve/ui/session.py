@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import streamlit as st
 
 from lesion.client import Client
-from lesion.errors import LesionError
+from lesion.core.errors import LesionError
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 ADDRESS = "LESION_API"  # the environment variable with the server's address

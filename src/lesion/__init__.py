@@ -1,3 +1,5 @@
 """Lesion: from a folder of labelled images to an explained, calibrated and served diagnosis model."""
 
-__version__ = "0.1.0"
+from lesion.core.version import __version__
+
+__all__ = ["__version__"]

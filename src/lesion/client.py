@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from lesion.errors import LesionError
+from lesion.core.errors import LesionError
 
 ENDED = frozenset({"promoted", "rejected", "failed", "cancelled"})
 _POLL_S = 1.0

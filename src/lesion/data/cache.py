@@ -9,9 +9,9 @@ from tempfile import NamedTemporaryFile
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.errors import DataError
-from lesion.images import bytes_sha256, read
-from lesion.preprocessing import Preprocessing
+from lesion.core.errors import DataError
+from lesion.imaging.decode import bytes_sha256, read
+from lesion.imaging.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 

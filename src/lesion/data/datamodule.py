@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from lesion.checks import check_seed
-from lesion.cores import available_cores
+from lesion.core.cpu import available_cores
+from lesion.core.errors import ConfigError
+from lesion.core.validation import check_seed
 from lesion.data.cache import PixelCache
 from lesion.data.manifest import Manifest, Policy, build_manifest
 from lesion.data.scan import scan_csv, scan_folders
 from lesion.data.splits import SPLITS
-from lesion.errors import ConfigError
-from lesion.preprocessing import Fit, Interpolation, Preprocessing
+from lesion.imaging.preprocessing import Fit, Interpolation, Preprocessing
 
 FRACTIONS = {"train": 0.70, "val": 0.075, "calibration": 0.075, "test": 0.15}
 Augmentation = Callable[[Tensor], Tensor]

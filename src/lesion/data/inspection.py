@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from rich.progress import track
 
-from lesion.data.duplicates import Descriptor, describe
-from lesion.errors import ImageError
-from lesion.images import (
+from lesion.core.errors import ImageError
+from lesion.deduplication.duplicates import Descriptor, describe
+from lesion.imaging.decode import (
     DEFAULT_LIMITS,
     Limits,
     bytes_sha256,
@@ -23,7 +23,7 @@ from lesion.images import (
 
 
 @dataclass(frozen=True, slots=True)
-class Inspected:
+class ImageRecord:
     """What one image is.
 
     Attributes:
@@ -59,7 +59,7 @@ class Refused:
     reason: str
 
 
-def inspect(path: Path) -> Inspected | Refused:
+def inspect(path: Path) -> ImageRecord | Refused:
     """Decode one image and note its facts, or why it was refused."""
     try:
         return examine(read(path))
@@ -67,15 +67,15 @@ def inspect(path: Path) -> Inspected | Refused:
         return Refused(error.code, error.message)
 
 
-def examine(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Inspected:
+def examine(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageRecord:
     """Decode the bytes of an image file once and note its facts.
 
     Raises:
-        ImageError: As `lesion.images.decode` does.
+        ImageError: As `lesion.imaging.decode.decode` does.
     """
     facts = probe(data, limits)
     image = decode(data, limits)
-    return Inspected(
+    return ImageRecord(
         sha256=bytes_sha256(data),
         pixel_sha256=pixels_sha256(image),
         phash=f"{perceptual_hash(image):016x}",
@@ -89,7 +89,7 @@ def examine(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Inspected:
     )
 
 
-def inspect_all(paths: Sequence[Path], progress: bool = True) -> list[Inspected | Refused]:
+def inspect_all(paths: Sequence[Path], progress: bool = True) -> list[ImageRecord | Refused]:
     """Inspect images on every core, in their order, with a progress bar on a terminal."""
     # Threads, not processes: decoding and hashing leave the interpreter's lock, and starting takes no seconds.
     with ThreadPoolExecutor() as pool:

@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lesion.data.manifest import Manifest
-from lesion.data.montage import montage
-from lesion.images import decode, read
+from lesion.imaging.decode import decode, read
+from lesion.imaging.montage import montage
 
 
 @dataclass(frozen=True, eq=False)

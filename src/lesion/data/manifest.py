@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from lesion.data.duplicates import Descriptors, groups, merge_groups, near_duplicate_pairs
-from lesion.data.inspection import Inspected, Refused, inspect_all
+from lesion.core.errors import DataError
+from lesion.data.inspection import ImageRecord, Refused, inspect_all
 from lesion.data.splits import SPLITS, split_by_folder, split_groups
-from lesion.errors import DataError
+from lesion.deduplication.duplicates import Descriptors, groups, merge_groups, near_duplicate_pairs
 
 EXCLUDED = "excluded"
 Policy = Literal["grouped", "folder"]
@@ -197,12 +197,12 @@ def build_manifest(
         for path, result in zip(rows["path"], results, strict=True)
         if isinstance(result, Refused)
     )
-    good = [result for result in results if isinstance(result, Inspected)]
+    good = [result for result in results if isinstance(result, ImageRecord)]
     if not good:
         raise DataError(f"None of the {len(rows)} images in '{root}' can be read; the first: {refused[0]['reason']}")
-    kept = rows[[isinstance(result, Inspected) for result in results]].reset_index(drop=True)
+    kept = rows[[isinstance(result, ImageRecord) for result in results]].reset_index(drop=True)
     facts = pd.DataFrame(
-        [{key: getattr(one, key) for key in Inspected.__slots__ if key != "descriptor"} for one in good]
+        [{key: getattr(one, key) for key in ImageRecord.__slots__ if key != "descriptor"} for one in good]
     )
     table = pd.concat([kept, facts], axis=1)
     pairs = near_duplicate_pairs(Descriptors.stack([one.descriptor for one in good]))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lesion.checks import some
-from lesion.data.tables import read_csv, read_names
-from lesion.errors import DataError
-from lesion.hidden import is_hidden
+from lesion.core.errors import DataError
+from lesion.core.paths import is_hidden
+from lesion.core.validation import some
+from lesion.data.label_tables import read_csv, read_names
 
 logger = logging.getLogger(__name__)
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.checks import some
-from lesion.errors import DataError
+from lesion.core.errors import DataError
+from lesion.core.validation import some
 
 SPLITS = ("train", "val", "calibration", "test")
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.errors import DataError
+from lesion.core.errors import DataError
 from lesion.evaluation.calibration import BINS, confidence_bins
 from lesion.evaluation.metrics import brier_per_image, nll_per_image
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lesion.errors import DataError
+from lesion.core.errors import DataError
 
 TEMPERATURE_RANGE = (0.05, 20.0)
 BINS = 15

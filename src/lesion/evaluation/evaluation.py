@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.errors import DataError
+from lesion.core.errors import DataError
 from lesion.evaluation.bootstrap import bootstrap_intervals
 from lesion.evaluation.calibration import TEMPERATURE_RANGE, fit_temperature, is_separated, softmax
 from lesion.evaluation.curves import curves_json

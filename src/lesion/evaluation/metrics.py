@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.functional import classification
 
-from lesion.errors import DataError
+from lesion.core.errors import DataError
 from lesion.evaluation.calibration import reliability
 
 HEADLINE = (

@@ -13,7 +13,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lesion.errors import ConfigError
+from lesion.core.errors import ConfigError
 from lesion.explanation.methods import borrowed, check_method, class_activation_maps
 
 RANDOM = "random"

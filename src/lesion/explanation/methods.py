@@ -23,7 +23,7 @@ from pytorch_grad_cam import (
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
-from lesion.errors import ConfigError
+from lesion.core.errors import ConfigError
 
 _CLASSES: dict[str, Any] = {
     "gradcam": GradCAM,

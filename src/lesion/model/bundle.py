@@ -14,11 +14,11 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.errors import BundleError
+from lesion.core.errors import BundleError
 from lesion.evaluation.calibration import softmax
+from lesion.imaging.preprocessing import Preprocessing
 from lesion.model.bundle_files import check_content, check_names, read_golden
 from lesion.model.domain import Domain
-from lesion.preprocessing import Preprocessing
 
 FORMAT = 2  # 2 came with domain.npz
 FACTS_FILE = "bundle.json"

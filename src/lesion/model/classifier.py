@@ -15,8 +15,8 @@ from torch.nn import functional
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
-from lesion.checks import check_seed
-from lesion.errors import ConfigError
+from lesion.core.errors import ConfigError
+from lesion.core.validation import check_seed
 from lesion.model.weights import create_network
 
 Stage = Literal["train", "val", "test"]

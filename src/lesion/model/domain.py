@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.errors import BundleError
+from lesion.core.errors import BundleError
 from lesion.model.bundle_files import read_arrays
 
 QUANTILE = 0.995  # of the calibration images' distances: the border of the domain

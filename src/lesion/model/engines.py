@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.errors import BundleError, ConfigError
+from lesion.core.errors import BundleError, ConfigError
 from lesion.model.bundle import Bundle
 
 if TYPE_CHECKING:

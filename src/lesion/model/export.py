@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from lesion.errors import BundleError
+from lesion.core.errors import BundleError
 from lesion.evaluation.calibration import softmax
 from lesion.model.bundle import Bundle, seal
 from lesion.model.engines import OpenVINOEngine

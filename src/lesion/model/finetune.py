@@ -4,7 +4,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lesion.errors import ConfigError
+from lesion.core.errors import ConfigError
 from lesion.model.network import Network
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesion.errors import ConfigError
+from lesion.core.errors import ConfigError
 
 
 class NetworkOutputs(NamedTuple):

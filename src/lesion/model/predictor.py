@@ -12,9 +12,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.errors import BundleError, ImageError
-from lesion.explanation import cam
-from lesion.images import Limits
+from lesion.core.errors import BundleError, ImageError
+from lesion.imaging import heatmap
+from lesion.imaging.decode import Limits
 from lesion.model.bundle import Bundle
 from lesion.model.engines import Engine, Precision, load_engine
 
@@ -65,7 +65,7 @@ class Prediction:
         """
         name = self.predicted_class if class_name is None else class_name
         index = {known: position for position, known in enumerate(self.probabilities)}[name]
-        return cam.gradcam(self.cams[index], (self.image.shape[0], self.image.shape[1]))
+        return heatmap.gradcam(self.cams[index], (self.image.shape[0], self.image.shape[1]))
 
     def overlay_png(self, class_name: str | None = None) -> bytes:
         """Return the Grad-CAM of a class over what the network saw, as a PNG file.
@@ -73,11 +73,11 @@ class Prediction:
         Raises:
             KeyError: The class is unknown.
         """
-        return cam.png(cam.overlay(self.image, self.gradcam(class_name)))
+        return heatmap.png(heatmap.overlay(self.image, self.gradcam(class_name)))
 
     def image_png(self) -> bytes:
         """Return what the network saw as a PNG file."""
-        return cam.png(self.image)
+        return heatmap.png(self.image)
 
     def heatmap_png(self, class_name: str | None = None) -> bytes:
         """Return the Grad-CAM of a class alone, as a grey PNG file of the image's size.
@@ -85,7 +85,7 @@ class Prediction:
         Raises:
             KeyError: The class is unknown.
         """
-        return cam.png(cam.grey(self.gradcam(class_name)))
+        return heatmap.png(heatmap.grey(self.gradcam(class_name)))
 
 
 class Predictor:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lesion.errors import ConfigError
+from lesion.core.errors import ConfigError
 from lesion.model.network import Network
 
 HEAD = ("classifier.weight", "classifier.bias")

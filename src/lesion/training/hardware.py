@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from lesion.cores import available_cores
+from lesion.core.cpu import available_cores
 
 logger = logging.getLogger(__name__)
 

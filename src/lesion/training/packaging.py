@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
-from lesion.cores import available_cores
+from lesion.core.cpu import available_cores
 from lesion.data.datamodule import DataModule
 from lesion.evaluation.evaluation import Evaluation, finite
 from lesion.evaluation.report import TITLES

@@ -17,9 +17,9 @@ from lesion.data.manifest import Manifest
 from lesion.evaluation.evaluation import Evaluation, finite, right_examples, worst_errors
 from lesion.evaluation.findings import leakage_finding
 from lesion.evaluation.report import TITLES, Example, write_report
-from lesion.explanation.cam import overlay
 from lesion.explanation.faithfulness import Faithfulness, faithfulness
 from lesion.explanation.methods import class_activation_maps
+from lesion.imaging.heatmap import overlay
 from lesion.model.network import Network, PixelClassifier
 from lesion.model.weights import WeightsRecord
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lesion.checks import some
-from lesion.errors import ConfigError
+from lesion.core.errors import ConfigError
+from lesion.core.validation import some
 from lesion.model.classifier import ImageClassifier
 
 _PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")

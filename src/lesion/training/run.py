@@ -10,11 +10,11 @@ from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from lesion.checks import check_seed
+from lesion.core.errors import ConfigError
+from lesion.core.validation import check_seed
 from lesion.data.datamodule import DataModule
 from lesion.data.leakage import Leakage, find_leakage
 from lesion.data.manifest import Manifest
-from lesion.errors import ConfigError
 from lesion.evaluation.calibration import softmax
 from lesion.evaluation.evaluation import Evaluation, evaluate, write_metrics
 from lesion.evaluation.metrics import compute_metrics
@@ -24,8 +24,8 @@ from lesion.model.classifier import ImageClassifier
 from lesion.model.inference import dataset_logits
 from lesion.training import tracking
 from lesion.training.hardware import bound_threads, tune_allocator
-from lesion.training.lineage import lineage
 from lesion.training.packaging import write_bundle
+from lesion.training.provenance import lineage
 from lesion.training.reporting import explain_run, leakage_section, print_summary, write_run_report
 from lesion.training.resuming import MovedRun, check_checkpoint
 

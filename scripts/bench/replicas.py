@@ -1,0 +1,210 @@
+"""Measure 1, 2, 4 and 8 API replicas behind a real nginx, as a load test of the same kind was published elsewhere.
+
+python scripts/bench/replicas.py                       # 100 users, 10 more a second, 1 minute for each row
+python scripts/bench/replicas.py --replicas 1 2 --run-time 10 --images mixed
+
+Everything runs on this machine, the users too: what they take of its cores is said in a column of its own.
+Writes table.csv, report.html and plot.png. With --require it exits with 1 unless every row has 100 % success and more
+than 97.5 requests/s, which is what the published table has for 8 replicas (on other, unnamed hardware).
+"""
+
+import argparse
+import base64
+import csv
+import html
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from lesion.core.cli_errors import cli_errors, latest_bundle
+from lesion.core.cpu import available_cores
+from serve.deploy.plan import Plan
+from serve.deploy.ports import free_port
+from serve.deploy.processes import Member
+from serve.deploy.replicas import Replicas
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LOCUSTFILE = REPOSITORY / "serve" / "load" / "locustfile.py"
+PUBLISHED_RPS = 97.5
+_WARM_UP_S = 2
+COLUMNS = {
+    "replicas": "Replicas",
+    "requests": "Requests",
+    "average_ms": "Average (ms)",
+    "maximum_ms": "Maximum (ms)",
+    "p50_ms": "p50 (ms)",
+    "p95_ms": "p95 (ms)",
+    "p99_ms": "p99 (ms)",
+    "requests_per_s": "Requests/s",
+    "success_percent": "Success (%)",
+    "api_cpu_ms": "CPU of the API a request (ms)",
+    "nginx_cpu_ms": "CPU of nginx a request (ms)",
+    "users_cpu_percent": "The users' share of the cores (%)",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4, 8])
+    made.add_argument("--users", type=int, default=100)
+    made.add_argument("--spawn-rate", type=float, default=10)
+    made.add_argument("--run-time", type=int, default=60, help="seconds")
+    made.add_argument("--images", help="as LESION_LOAD_IMAGES: a folder or 'mixed'; scans of 512 pixels when left out")
+    made.add_argument("--bundle", type=Path, help="the newest below outputs/ when left out")
+    made.add_argument("--out", type=Path, default=REPOSITORY / "outputs" / "bench_replicas")
+    made.add_argument("--require", action="store_true")
+    return made
+
+
+def main() -> int:
+    options = parser().parse_args()
+    with cli_errors():
+        bundle = (options.bundle or latest_bundle(REPOSITORY / "outputs")).resolve()
+        options.out.mkdir(parents=True, exist_ok=True)
+        facts = (
+            f"{options.users} users, {options.spawn_rate:g} more a second, {options.run_time} s, images: "
+            f"{options.images or 'scans, JPEG, 512 pixels'}; {available_cores()} cores with a load of "
+            f"{os.getloadavg()[0]:.1f} before the start; one inference worker a replica; bundle {bundle.parent.name}"
+        )
+        print(facts, flush=True)
+        rows = [measured(count, bundle, options) for count in options.replicas]
+    write(options.out, facts, rows)
+    failed = [row for row in rows if row["success_percent"] < 100 or row["requests_per_s"] <= PUBLISHED_RPS]
+    if options.require and failed:
+        print(f"Less than 100 % success, or not above {PUBLISHED_RPS} requests/s: {failed}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def measured(count: int, bundle: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Start replicas, run the users, and return a row of the table."""
+    with tempfile.TemporaryDirectory(prefix="lesion-bench-") as folder:
+        replicas = Replicas(Path(folder))
+        # Without nginx's bound for one address: all users come from one here.
+        plan = Plan(port=free_port(), bundle=str(bundle), storage="none", page_port=None, limited=False)
+        replicas.start(count, plan)
+        try:
+            run_locust(plan.address, options, _WARM_UP_S)
+            before, began = usage(replicas), time.monotonic()
+            stats, users = run_locust(plan.address, options, options.run_time)
+            seconds, after = time.monotonic() - began, usage(replicas)
+        finally:
+            replicas.stop()
+        row = {"replicas": count} | figures(stats)
+    for name in ("api", "nginx"):
+        row[f"{name}_cpu_ms"] = round(1000 * (after[name] - before[name]) / max(row["requests"], 1), 2)
+    row["users_cpu_percent"] = round(100 * users / seconds / available_cores(), 1)
+    print("  ".join(f"{name}={value:g}" for name, value in row.items()), flush=True)
+    return row
+
+
+def run_locust(address: str, options: argparse.Namespace, seconds: int) -> tuple[list[dict[str, Any]], float]:
+    """Run the users; return what Locust counted, and the CPU seconds that it took."""
+    command = [
+        sys.executable, "-P", "-m", "locust", "-f", str(LOCUSTFILE), "Visitor", "--headless", "--host", address,
+        "--users", str(options.users), "--spawn-rate", f"{options.spawn_rate:g}", "--run-time", f"{seconds}s", "--json",
+    ]  # fmt: skip
+    environment = os.environ | ({"LESION_LOAD_IMAGES": options.images} if options.images else {})
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        print(done.stderr[-3000:], file=sys.stderr)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return json.loads(done.stdout[done.stdout.index("[") :]), cpu
+
+
+def usage(replicas: Replicas) -> dict[str, float]:
+    """CPU seconds that the replicas and nginx have taken since they started."""
+    nginx = [member for member in replicas.members if member.name == "nginx"]
+    return {"api": cpu_seconds(replicas.apis), "nginx": cpu_seconds(nginx)}
+
+
+def cpu_seconds(members: list[Member]) -> float:
+    parents = [psutil.Process(member.pid) for member in members]
+    family = [process for parent in parents for process in (parent, *parent.children(recursive=True))]
+    return sum(sum(process.cpu_times()[:2]) for process in family)
+
+
+def figures(stats: list[dict[str, Any]]) -> dict[str, float]:
+    """The figures of all requests together, of what Locust counted for each kind of request."""
+    times = Counter[float]()
+    for kind in stats:
+        times.update({float(ms): count for ms, count in kind["response_times"].items()})
+    requests, failures = (sum(kind[name] for kind in stats) for name in ("num_requests", "num_failures"))
+    seconds = max(kind["last_request_timestamp"] for kind in stats) - min(kind["start_time"] for kind in stats)
+    quantiles = dict(zip(("p50_ms", "p95_ms", "p99_ms"), percentiles(times, (0.5, 0.95, 0.99)), strict=True))
+    return {
+        "requests": requests,
+        "average_ms": round(sum(kind["total_response_time"] for kind in stats) / requests, 1),
+        "maximum_ms": round(max(kind["max_response_time"] for kind in stats)),
+        **quantiles,
+        "requests_per_s": round(requests / seconds, 1),
+        # Rounded down: 100 means that not one request failed.
+        "success_percent": int(1e4 * (requests - failures) / requests) / 100,
+    }
+
+
+def percentiles(times: Counter[float], shares: Sequence[float]) -> list[float]:
+    """The times that these shares of the requests kept to; Locust rounds each to two digits."""
+    values = sorted(times)
+    reached = list(accumulate(times[value] for value in values))
+    return [values[bisect_left(reached, share * reached[-1])] for share in shares]
+
+
+def write(folder: Path, facts: str, rows: list[dict[str, Any]]) -> None:
+    """Write the table as CSV, the plot, and a page with both; print the table."""
+    with (folder / "table.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(COLUMNS))
+        writer.writeheader()
+        writer.writerows(rows)
+    plot(folder / "plot.png", rows)
+    lines = [list(COLUMNS.values()), *([f"{row[name]:,.10g}" for name in COLUMNS] for row in rows)]
+    cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in lines]
+    table = "".join(f"<tr>{line}</tr>" for line in cells)
+    picture = base64.b64encode((folder / "plot.png").read_bytes()).decode()
+    (folder / "report.html").write_text(
+        "<!DOCTYPE html><html lang=en><meta charset=utf-8><title>Replicas behind nginx</title>"
+        "<style>body{font:15px sans-serif;margin:2rem}table{border-collapse:collapse}"
+        "td{border:1px solid #bbb;padding:.3rem .6rem;text-align:right}</style>"
+        f"<h1>Replicas behind nginx</h1><p>{html.escape(facts)}</p><table>{table}</table>"
+        f"<img alt='Requests a second and response times by replicas' src='data:image/png;base64,{picture}'></html>\n"
+    )
+    print("\n".join("| " + " | ".join(line) + " |" for line in (lines[0], ["---:"] * len(COLUMNS), *lines[1:])))
+    print(f"Written to {folder}: table.csv, report.html, plot.png")
+
+
+def plot(path: Path, rows: list[dict[str, Any]]) -> None:
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    places, labels = range(len(rows)), [f"{row['replicas']}" for row in rows]
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    left.bar(places, [row["requests_per_s"] for row in rows], color="#0f6a8b")
+    left.axhline(PUBLISHED_RPS, color="#888", linestyle="--", label="published for 8 replicas, other hardware")
+    left.set(xticks=places, xticklabels=labels, xlabel="replicas", ylabel="requests/s")
+    left.legend(loc="lower center")
+    for name, label in (("p50_ms", "p50"), ("p95_ms", "p95"), ("p99_ms", "p99")):
+        right.plot(places, [row[name] for row in rows], marker="o", label=label)
+    right.set(xticks=places, xticklabels=labels, xlabel="replicas", ylabel="response time (ms)", ylim=(0, None))
+    right.legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

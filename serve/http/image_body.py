@@ -1,0 +1,73 @@
+"""Takes the one image out of a request: multipart field ``file``, or the raw body."""
+
+from typing import Any
+
+from fastapi import Request
+from starlette.datastructures import UploadFile
+
+from lesion.core.errors import ImageError
+from serve.http.problems import RequestError
+
+FIELD = "file"
+_MAX_FIELDS = 16
+_RAW = frozenset({"application/octet-stream", "application/dicom", ""})
+_BINARY = {"schema": {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}}
+
+REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "One image: as the multipart field `file`, or alone as the body.",
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "properties": {FIELD: {"type": "string", "format": "binary", "description": "The image file."}},
+            },
+            "encoding": {FIELD: {"contentType": "image/*, application/octet-stream, application/dicom"}},
+        },
+        "image/*": _BINARY,
+        "application/octet-stream": _BINARY,
+        "application/dicom": _BINARY,
+    },
+}
+
+
+async def read_image(request: Request) -> bytes:
+    """Return the bytes of the image in a request.
+
+    Raises:
+        RequestError: There is no file (``file_missing``, 400), or the body is of another kind
+            (``media_type_not_supported``, 415).
+        ImageError: The file is empty (``image_empty``, 400).
+        HTTPException: The multipart body is malformed (400).
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        data = await _read_form(request)
+    elif media_type in _RAW or media_type.startswith("image/"):
+        data = await request.body()
+    else:
+        raise RequestError(
+            f"A body of type {media_type[:80]!r} is not taken. Send the image as the multipart field '{FIELD}', or "
+            "alone as the body with a content type such as image/png or application/octet-stream.",
+            code="media_type_not_supported",
+            status=415,
+        )
+    if not data:
+        raise ImageError(
+            "The image is empty: 0 bytes arrived. Send the file's content.", code="image_empty", status=400
+        )
+    return data
+
+
+async def _read_form(request: Request) -> bytes:
+    async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
+        file = form.get(FIELD)
+        if not isinstance(file, UploadFile):
+            fields = ", ".join(sorted({name[:40] for name in form})) or "none"
+            raise RequestError(
+                f"There is no file in the multipart field '{FIELD}' (fields: {fields}). "
+                f"Send the image there, for example with curl -F {FIELD}=@image.png.",
+                code="file_missing",
+            )
+        return await file.read()

@@ -1,0 +1,109 @@
+"""How often a key may ask: a moving window a minute, and a quota a day that all servers share."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from math import ceil
+
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session
+
+from lesion.database.tables import ApiKey, Usage
+from serve.http.problems import AccessError
+
+
+class UsageMeter:
+    """Counts the requests of one API process.
+
+    The minute's limit is shared out evenly over the API processes, which know nothing of each other; the day's is
+    counted in the database, a second late at most.
+
+    Args:
+        per_minute: Requests a minute of a key without a limit of its own; no limit when None.
+        per_day: Requests a day (UTC) of such a key; no limit when None.
+        processes: API processes of this server.
+    """
+
+    def __init__(self, per_minute: int | None, per_day: int | None, processes: int) -> None:
+        self.per_minute = per_minute
+        self.per_day = per_day
+        self._processes = processes
+        self._window = MovingWindowRateLimiter(MemoryStorage())
+        self._unsaved: Counter[tuple[str, str]] = Counter()  # by key and day
+        self._saved: dict[tuple[str, str], int] = {}
+
+    def count(self, key: ApiKey) -> None:
+        """Count a request.
+
+        Raises:
+            AccessError: It is one too many (429).
+        """
+        today = _today()
+        day = (key.id, today)
+        quota = key.per_day or self.per_day
+        if quota is not None and self._saved.get(day, 0) + self._unsaved[day] >= quota:
+            raise _too_many("quota_spent", f"The {quota:,} requests of this key for today are spent", _until_midnight())
+        limit = key.per_minute or self.per_minute
+        if limit is not None:
+            item = RateLimitItemPerMinute(max(1, limit // self._processes))
+            if not self._window.hit(item, key.id):
+                left = self._window.get_window_stats(item, key.id).reset_time - time.time()
+                raise _too_many("rate_limited", f"This key may send {limit:,} requests a minute", left)
+        self._unsaved[day] += 1
+
+    def take_unsaved(self) -> Counter[tuple[str, str]]:
+        """Return what was counted since the last call; the caller saves it or gives it back."""
+        taken, self._unsaved = self._unsaved, Counter()
+        # Until they are saved they must count all the same.
+        for day, requests in taken.items():
+            self._saved[day] = self._saved.get(day, 0) + requests
+        return taken
+
+    def give_back(self, taken: Counter[tuple[str, str]]) -> None:
+        """Count again what could not be saved."""
+        for day, requests in taken.items():
+            self._saved[day] -= requests
+        self._unsaved += taken
+
+    def set_saved(self, saved: Mapping[str, int]) -> None:
+        """Note today's requests of each key over all servers."""
+        today = _today()
+        self._saved = {(key, today): requests for key, requests in saved.items()}
+
+
+def save_usage(session: Session, counted: Counter[tuple[str, str]]) -> None:
+    """Add counted requests to the table; fails whole if another server adds the first of a key and day meanwhile."""
+    for (key, day), requests in sorted(counted.items()):  # in one order, so that two servers cannot lock each other out
+        row = update(Usage).where(Usage.key_id == key, Usage.day == day).values(requests=Usage.requests + requests)
+        if session.execute(row).rowcount == 0:  # type: ignore[attr-defined]
+            session.add(Usage(key_id=key, day=day, requests=requests))
+            session.flush()
+
+
+def usage_today(session: Session) -> dict[str, int]:
+    """Return today's requests by key."""
+    rows = session.execute(select(Usage.key_id, Usage.requests).where(Usage.day == _today()))
+    return {key: requests for key, requests in rows}  # noqa: C416 - rows are no pairs to mypy
+
+
+def _today() -> str:
+    return datetime.now(UTC).date().isoformat()
+
+
+def _until_midnight() -> float:
+    now = datetime.now(UTC)
+    return ((now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0) - now).total_seconds()
+
+
+def _too_many(code: str, what: str, seconds: float) -> AccessError:
+    wait = max(1, ceil(seconds))
+    return AccessError(
+        f"{what}. Try again in {wait} seconds, or ask the operator for a higher limit.",
+        code=code,
+        status=429,
+        headers={"Retry-After": str(wait)},
+    )

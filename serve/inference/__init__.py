@@ -1,0 +1,1 @@
+"""The inference workers and how requests reach them."""

@@ -1,0 +1,1 @@
+"""Backup, verification and restore of the database and the object store."""

@@ -1,0 +1,1 @@
+"""The images that the loop keeps: rows, snapshots, statistics and lineage."""

@@ -1,0 +1,185 @@
+"""Writes answers as they come: a table for people, JSON lines and CSV for programs."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, Any, Protocol
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lesion.cli.predict.inputs import printable
+from lesion.core.errors import ImageError
+from lesion.model.predictor import Prediction
+
+_PAGE = 200  # rows of one table: the widths of its columns need them all at once
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One answer.
+
+    Attributes:
+        name: The image's path.
+        answer: Its prediction, or why it was refused.
+        overlay: Where its overlay was written; empty for nowhere.
+    """
+
+    name: str
+    answer: Prediction | ImageError
+    overlay: str = ""
+
+
+class Writer(Protocol):
+    """Takes rows as they come."""
+
+    def write(self, row: Row) -> None:
+        """Take one row."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
+class JsonWriter:
+    """One JSON object a line, ASCII, so that any name survives.
+
+    Args:
+        out: Where to.
+        top_k: How many probabilities; all when None.
+    """
+
+    def __init__(self, out: IO[str], top_k: int | None) -> None:
+        self._out = out
+        self._top_k = top_k
+
+    def write(self, row: Row) -> None:
+        """Write one line."""
+        value: dict[str, Any] = {"file": row.name}
+        if isinstance(row.answer, ImageError):
+            value |= {"code": row.answer.code, "error": row.answer.message}
+        else:
+            value |= {
+                "predicted_class": row.answer.predicted_class,
+                "confidence": row.answer.confidence,
+                "probabilities": row.answer.top(self._top_k),
+                "inference_time_ms": round(row.answer.inference_time_ms, 3),
+                "model_version": row.answer.model_version,
+                "domain_distance": row.answer.domain_distance,
+                "in_domain": row.answer.in_domain,
+            }
+            if row.overlay:
+                value["overlay"] = row.overlay
+        self._out.write(json.dumps(value) + "\n")
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+
+class CsvWriter:
+    """CSV for spreadsheets: texts that a spreadsheet would run as a formula get an apostrophe in front.
+
+    Args:
+        out: Where to.
+        classes: Column per class, unless ``top_k`` is given: then the k most probable classes and their probabilities.
+        top_k: How many.
+    """
+
+    def __init__(self, out: IO[str], classes: Sequence[str], top_k: int | None) -> None:
+        self._csv = csv.writer(out, lineterminator="\n")
+        self._classes = classes
+        self._top_k = None if top_k is None else min(top_k, len(classes))
+        middle = [f"probability_{name}" for name in classes]
+        if self._top_k is not None:
+            middle = [f"{part}_{rank + 1}" for rank in range(self._top_k) for part in ("class", "probability")]
+        self._width = len(middle)
+        self._put(
+            [
+                "file",
+                "predicted_class",
+                "confidence",
+                *middle,
+                "inference_time_ms",
+                "model_version",
+                "domain_distance",
+                "in_domain",
+                "overlay",
+                "code",
+                "error",
+            ]
+        )
+
+    def write(self, row: Row) -> None:
+        """Write one line."""
+        if isinstance(row.answer, ImageError):
+            self._put([row.name, "", "", *[""] * self._width, *[""] * 5, row.answer.code, row.answer.message])
+            return
+        answer = row.answer
+        middle: list[str] = [f"{answer.probabilities[name]:.6f}" for name in self._classes]
+        if self._top_k is not None:
+            middle = [part for name, value in answer.top(self._top_k).items() for part in (name, f"{value:.6f}")]
+        self._put(
+            [
+                row.name,
+                answer.predicted_class,
+                f"{answer.confidence:.6f}",
+                *middle,
+                f"{answer.inference_time_ms:.3f}",
+                answer.model_version,
+                f"{answer.domain_distance:.4f}",
+                str(answer.in_domain).lower(),
+                row.overlay,
+                "",
+                "",
+            ]
+        )
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+    def _put(self, cells: Sequence[str]) -> None:
+        self._csv.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
+
+
+class TableWriter:
+    """Tables of at most 200 rows each.
+
+    Args:
+        out: Where to.
+        top_k: How many classes to name for each image.
+    """
+
+    def __init__(self, out: IO[str], top_k: int | None) -> None:
+        self._console = Console(file=out, highlight=False, soft_wrap=False)
+        self._top_k = top_k or 1
+        self._rows: list[Row] = []
+
+    def write(self, row: Row) -> None:
+        """Keep the row until a table is full."""
+        self._rows.append(row)
+        if len(self._rows) >= _PAGE:
+            self._flush()
+
+    def close(self) -> None:
+        """Write the last table."""
+        if self._rows:
+            self._flush()
+
+    def _flush(self) -> None:
+        table = Table()
+        table.add_column("file", overflow="fold", ratio=2)
+        table.add_column("prediction", overflow="fold", ratio=3)
+        table.add_column("ms", justify="right")
+        for row in self._rows:
+            name = Text(printable(row.name))
+            if isinstance(row.answer, ImageError):
+                table.add_row(name, Text(f"{row.answer.code}: {printable(row.answer.message)}", style="red"), "")
+            else:
+                ranked = row.answer.top(self._top_k).items()
+                words = ", ".join(f"{label} {100 * value:.1f} %" for label, value in ranked)
+                words += "" if row.answer.in_domain else " (unlike the training images)"
+                table.add_row(name, Text(words), f"{row.answer.inference_time_ms:.1f}")
+        self._console.print(table)
+        self._rows.clear()

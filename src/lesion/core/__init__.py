@@ -1,0 +1,1 @@
+"""What every package needs: errors, validation, paths, logs and processes."""

@@ -1,0 +1,1 @@
+"""The tables, their migrations, the sessions, the object store and the audit log."""

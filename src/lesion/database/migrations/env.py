@@ -1,0 +1,9 @@
+"""Run the migrations over the connection, and in the transaction, of the caller."""
+
+from alembic import context
+
+from lesion.database.tables import Base
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,1 +1,0 @@
-"""The parts of `lesion.images`: refusals, headers read by hand, and pixels of any mode turned into RGB."""

@@ -1,0 +1,1 @@
+"""The search for near-duplicate images: registration, pairs and groups."""

@@ -1,0 +1,1 @@
+"""Downloading the reference data sets: sources, transfers, archives and their layout."""

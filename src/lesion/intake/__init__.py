@@ -1,0 +1,1 @@
+"""How uploaded images are accepted, quarantined or rejected."""

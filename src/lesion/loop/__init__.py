@@ -1,1 +1,0 @@
-"""The closed loop: uploads are taken in, models retrained, proved better, promoted and rolled back."""

@@ -1,0 +1,145 @@
+"""Writes phantoms as a plain image folder, one sub-folder a class."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lesion.core.cpu import available_cores
+from lesion.core.errors import ConfigError, DataError
+from lesion.phantom.lesions import CLASSES
+from lesion.phantom.patient import MAX_SIZE, MAX_SLICES, MIN_SIZE, Patient
+
+PARAMETERS_FILE = ".phantom.json"
+VERSION = 1  # raise it when the same parameters give other pixels: older folders are then not reused
+MAX_PATIENTS = 9999
+
+
+def generate(
+    root: Path,
+    *,
+    patients: int = 240,
+    slices: int = 4,
+    size: int = 224,
+    seed: int = 0,
+    low_field: bool = False,
+    workers: int | None = None,
+) -> Path:
+    """Writes phantoms to ``root/<class>/patient0007_slice02.png``, or finds them there already.
+
+    The pictures depend on ``seed``, the patient's number and the slice alone: more patients leave the first ones as
+    they were, and neither ``workers`` nor the order changes a byte. The folder appears under its name only when it is
+    complete.
+
+    Args:
+        root: The folder to make; one made before with the same parameters is used as it is.
+        patients: How many patients; the four classes take turns.
+        slices: How many slices of each patient.
+        size: Side of the images in pixels.
+        seed: What the patients are drawn from.
+        low_field: Examine them with another scanner, on which a model that knows the usual one does worse.
+        workers: Processes to work with; as many as there are processor cores by default.
+
+    Returns:
+        ``root``.
+
+    Raises:
+        ConfigError: A number is out of range.
+        DataError: ``root`` holds something else.
+    """
+    parameters = {"version": VERSION, "patients": patients, "slices": slices, "size": size, "seed": seed}
+    parameters |= {"low_field": True} if low_field else {}
+    _check(patients, slices, size, seed, workers)
+    root = Path(root)
+    if _is_made(root, parameters):
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    partial_root = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        for name in CLASSES:
+            (partial_root / name).mkdir()
+        _write_all(partial_root, patients, slices, size, seed, low_field, workers or available_cores())
+        (partial_root / PARAMETERS_FILE).write_text(json.dumps(parameters) + "\n", encoding="utf-8")
+        partial_root.chmod(0o755)  # mkdtemp keeps others out
+        _move_into_place(partial_root, root, parameters)
+    finally:
+        shutil.rmtree(partial_root, ignore_errors=True)
+    return root
+
+
+def _check(patients: int, slices: int, size: int, seed: int, workers: int | None) -> None:
+    for name, value, low, high in (
+        ("patients", patients, len(CLASSES), MAX_PATIENTS),
+        ("slices", slices, 1, MAX_SLICES),
+        ("size", size, MIN_SIZE, MAX_SIZE),
+        ("seed", seed, 0, 2**63 - 1),
+        ("workers", 1 if workers is None else workers, 1, 256),
+    ):
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise ConfigError(
+                f"Phantoms cannot be made with {name}={value!r}: choose a whole number from {low} to {high}."
+            )
+
+
+def _is_made(root: Path, parameters: dict[str, Any]) -> bool:
+    """Whether ``root`` holds these very phantoms; refuses to touch a folder with anything else in it."""
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    try:
+        made = json.loads((root / PARAMETERS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(f"{root} exists and holds something other than phantoms: choose another folder.") from None
+    if made != parameters:
+        raise DataError(
+            f"{root} holds phantoms made with {made}, but {parameters} are asked for: "
+            "choose another folder, or delete it."
+        )
+    return True
+
+
+def _move_into_place(partial_root: Path, root: Path, parameters: dict[str, Any]) -> None:
+    try:
+        partial_root.rename(root)
+    except OSError:  # another process was faster; take its folder if it is the same
+        if not _is_made(root, parameters):
+            raise
+
+
+def _write_all(root: Path, patients: int, slices: int, size: int, seed: int, low_field: bool, workers: int) -> None:
+    write = partial(_write_patient, root, slices, size, seed, low_field)
+    if workers == 1:
+        _keep_freed_memory()
+        _exhaust(map(write, range(patients)))
+        return
+    # spawn: the caller may hold threads (torch, OpenVINO) that a fork would copy in an unusable state
+    with ProcessPoolExecutor(min(workers, patients), get_context("spawn"), _keep_freed_memory) as pool:
+        _exhaust(pool.map(write, range(patients), chunksize=4))
+
+
+def _keep_freed_memory() -> None:
+    """Halves the time: without it every temporary array is fresh from the kernel, which clears it page by page.
+
+    glibc takes the largest block freed so far as its measure of what to keep (M_MMAP_THRESHOLD in mallopt(3)).
+    """
+    np.empty(2**24, dtype=np.uint8)
+
+
+def _exhaust(results: Iterable[None]) -> None:
+    for _ in results:
+        pass
+
+
+def _write_patient(root: Path, slices: int, size: int, seed: int, low_field: bool, number: int) -> None:
+    patient = Patient.sample(seed, number, low_field)
+    for index in range(slices):
+        image, _ = patient.slice(index, slices=slices, size=size)
+        path = root / patient.label / f"patient{number:04d}_slice{index:02d}.png"
+        Image.fromarray(image).save(path, compress_level=1)

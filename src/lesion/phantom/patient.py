@@ -1,0 +1,80 @@
+"""A phantom patient: one head, one examination, one diagnosis and the slices through it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion.core.errors import ConfigError
+from lesion.phantom.anatomy import Anatomy, Section
+from lesion.phantom.lesions import CLASSES, Lesion, displace, paint_lesion
+from lesion.phantom.scanner import Scanner
+from lesion.phantom.tissue import render
+
+MIN_SIZE, MAX_SIZE, MAX_SLICES = 32, 1024, 99
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """Everything about one phantom patient that its slices share."""
+
+    seed: int
+    number: int
+    head: Anatomy
+    lesion: Lesion
+    scanner: Scanner
+
+    @classmethod
+    def sample(cls, seed: int, number: int, low_field: bool = False) -> "Patient":
+        """Draws patient ``number``; the diagnoses take turns, so that any consecutive numbers are balanced."""
+        if seed < 0 or number < 0:
+            raise ConfigError(f"A phantom needs a seed and a patient number of at least 0; got {seed} and {number}.")
+        # Stream [seed, patient, 0] for the patient and [seed, patient, slice + 1] for each slice: NumPy pads short
+        # seeds with zeros, so that [seed, patient] would be the stream of slice 0 as well.
+        rng = np.random.default_rng([seed, number, 0])
+        head = Anatomy.sample(rng)
+        lesion = Lesion.sample(CLASSES[number % len(CLASSES)], head, rng)
+        return cls(seed, number, head, lesion, Scanner.sample(rng, low_field))
+
+    @property
+    def label(self) -> str:
+        """The diagnosis."""
+        return self.lesion.kind
+
+    def slice(
+        self, index: int, *, slices: int = 4, size: int = 224, healthy: bool = False
+    ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Images one slice; the stack of ``slices`` passes through the lesion from below to above.
+
+        Args:
+            index: Which slice of the stack, from 0.
+            slices: Slices in the stack.
+            size: Side of the image in pixels.
+            healthy: Leave the lesion out: the same head as it would be without it.
+
+        Returns:
+            The picture, uint8 (size, size), and where the tumour is, bool (size, size).
+
+        Raises:
+            ConfigError: A number is out of range.
+        """
+        if not 0 <= index < slices <= MAX_SLICES:
+            raise ConfigError(f"Slice {index} of {slices} does not exist: choose 0 ≤ slice < slices ≤ {MAX_SLICES}.")
+        if not MIN_SIZE <= size <= MAX_SIZE:
+            raise ConfigError(f"A phantom cannot be {size} pixels wide: choose {MIN_SIZE} to {MAX_SIZE}.")
+        place = (index + 0.5) / slices * 2 - 1
+        z = self.lesion.z + 0.7 * self.lesion.radius * place
+        x, y = self.scanner.grid(size)
+        section = Section.cut(self.head, x, y, z)
+        ill = self.label != "notumor" and not healthy
+        brain = displace(self.lesion, self.head, section) if ill else section
+        image = render(self.head, section, brain)
+        mask = paint_lesion(image, self.lesion, self.head, section) > 0.5 if ill else np.zeros(image.shape, dtype=bool)
+        return self.scanner.acquire(image, np.random.default_rng([self.seed, self.number, index + 1])), mask
+
+
+def phantom_slice(
+    patient: int, index: int, *, seed: int = 0, slices: int = 4, size: int = 224, healthy: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """The picture and the tumour mask of one slice that `generate` writes; see `Patient.slice`."""
+    return Patient.sample(seed, patient).slice(index, slices=slices, size=size, healthy=healthy)

@@ -1,1 +1,0 @@
-"""The command ``scripts/predict.py``: image files in; a table, JSON lines or CSV out."""

@@ -1,0 +1,1 @@
+"""Model versions and deployments: which version is the champion, and which were."""

@@ -1,0 +1,1 @@
+"""Durable retraining jobs: the workflow, its stages and the worker that runs them."""

@@ -1,0 +1,189 @@
+"""Training as a process of its own, of the same ``scripts/train.py`` that people use; it brings torch, we do not."""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from omegaconf import OmegaConf
+
+from lesion.model.bundle import FACTS_FILE
+from lesion.retraining.jobs import JobError
+
+logger = logging.getLogger(__name__)
+
+DEATHS = 3  # that often in a row, without an epoch in between, and it is not tried again
+_POLL_S = 1.0
+_LOCK_S = 60.0
+_TAIL_LINES, _TAIL_CHARACTERS = 15, 1500
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\S\n]+$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a training is.
+
+    Attributes:
+        phase: ``train``, then ``evaluate``.
+        epoch: Epochs that are done.
+        share: Of the training, 0 to 1.
+        seconds_left: Of the training, where that is known.
+        metrics: One object an epoch.
+    """
+
+    phase: str = "train"
+    epoch: int = 0
+    share: float = 0.0
+    seconds_left: float | None = None
+    metrics: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class TrainingProcess:
+    """One training in a folder, begun or taken up again where it was.
+
+    Attributes:
+        folder: Its config, log and, in ``run``, what ``scripts/train.py`` leaves.
+        config: What :func:`lesion.retraining.recipe.recipe` returned.
+        script: ``scripts/train.py``.
+        nice: By how much it stands back behind other processes.
+        threads: CPU threads; torch's own choice when None.
+        grace_s: How long it may take to end when it is told to.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    script: Path
+    nice: int = 10
+    threads: int | None = None
+    grace_s: float = 10.0
+
+    @property
+    def output(self) -> Path:
+        """The run's folder."""
+        return self.folder / "run"
+
+    def run(self, report_progress: Callable[[Progress], None]) -> Path:
+        """Train, unless it is done already, and return the bundle's folder.
+
+        A process that was killed is started again from its last checkpoint.
+
+        Args:
+            report_progress: Told about once a second how far it is; what it raises ends the training.
+
+        Raises:
+            JobError: The training failed (``training_failed``), was killed again and again (``training_killed``), or
+                another one is still at work in the folder (``training_busy``).
+        """
+        self.output.mkdir(parents=True, exist_ok=True)
+        deaths, reached = 0, -1
+        while not (self.output / "bundle" / FACTS_FILE).is_file():
+            with self._lock(report_progress) as lock:
+                status = self._attempt(lock, report_progress)
+            if status >= 0 and not (status == 0 and (self.output / "bundle" / FACTS_FILE).is_file()):
+                raise JobError(f"The training failed (exit status {status}). {self._tail()}", code="training_failed")
+            epoch = self.progress().epoch
+            deaths, reached = (deaths + 1 if epoch == reached else 1), epoch
+            if status < 0:
+                logger.error("the training was ended by signal %d after %d epochs", -status, epoch)
+            if deaths >= DEATHS:
+                raise JobError(
+                    f"The training was killed {deaths} times in a row by signal {-status}, after {epoch} epochs. "
+                    "Signal 9 mostly means that memory ran out: try a smaller batch_size.",
+                    code="training_killed",
+                )
+        return self.output / "bundle"
+
+    def progress(self) -> Progress:
+        """Read how far the training is."""
+        try:
+            content = json.loads((self.output / "progress.json").read_text("utf-8"))
+            return Progress(
+                content["phase"],
+                int(content["epoch"]),
+                float(content["share"]),
+                content["seconds_left"],
+                tuple(content["metrics"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return Progress()
+
+    def _attempt(self, lock: IO[bytes], report_progress: Callable[[Progress], None]) -> int:
+        checkpoint = self.output / "checkpoints" / "last.ckpt"
+        content = {**_HYDRA, **self.config, "resume": str(checkpoint) if checkpoint.is_file() else None}
+        content["hydra"] = content["hydra"] | {"run": {"dir": str(self.output)}}
+        OmegaConf.save(OmegaConf.create(content), self.folder / "train.yaml")
+        command = [sys.executable, str(self.script), "--config-path", str(self.folder), "--config-name", "train"]
+        if self.nice:
+            command = ["nice", "-n", str(self.nice), *command]
+        environment = dict(os.environ)
+        if self.threads:
+            environment["OMP_NUM_THREADS"] = str(self.threads)
+        with (self.folder / "train.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "lesion.core.parent_death", str(os.getpid()), *command],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                pass_fds=(lock.fileno(),),  # the lock is free when the last process of the training has ended
+            )
+        try:
+            while True:
+                with suppress(subprocess.TimeoutExpired):
+                    return process.wait(_POLL_S)
+                report_progress(self.progress())
+        finally:
+            self._end(process)
+
+    def _end(self, process: "subprocess.Popen[bytes]") -> None:
+        for number, seconds in ((signal.SIGTERM, self.grace_s), (signal.SIGKILL, None)):
+            if process.poll() is not None:
+                break
+            with suppress(subprocess.TimeoutExpired, ProcessLookupError):
+                os.killpg(process.pid, number)
+                process.wait(seconds)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # what it had started itself
+
+    @contextmanager
+    def _lock(self, report_progress: Callable[[Progress], None]) -> Iterator[IO[bytes]]:
+        """See that no other training writes into the folder: one that a dead worker left ends within moments."""
+        deadline = time.monotonic() + _LOCK_S
+        with (self.folder / "train.lock").open("wb") as lock:
+            while True:
+                with suppress(BlockingIOError):
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                if time.monotonic() > deadline:
+                    raise JobError("Another training is at work in the same folder.", code="training_busy")
+                report_progress(self.progress())
+                time.sleep(_POLL_S)
+            yield lock
+
+    def _tail(self) -> str:
+        """Return the last lines that it printed, for the person who asked for the training."""
+        with (self.folder / "train.log").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - 20_000))
+            text = log.read().decode(errors="replace")
+        lines = [line for line in _ESCAPES.sub("", text).splitlines() if line and "HYDRA_FULL_ERROR" not in line]
+        if lines and lines[-1].startswith("error ("):  # a sentence for people
+            return lines[-1][-_TAIL_CHARACTERS:]
+        return "Its last words: " + "\n".join(lines[-_TAIL_LINES:])[-_TAIL_CHARACTERS:]
+
+
+_HYDRA: dict[str, Any] = {
+    "defaults": ["_self_", {"override hydra/job_logging": "stdout"}],
+    "hydra": {"output_subdir": None, "job": {"chdir": False}},
+}

@@ -1,0 +1,46 @@
+"""Where a result comes from: the code, the libraries and the settings that made it."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lesion.core.version import __version__
+
+
+def lineage(seed: int, parent: str | None = None) -> dict[str, Any]:
+    """Return what a later reader needs to make a run again, JSON-ready.
+
+    Args:
+        seed: The run's seed.
+        parent: The version of the model that this one started from, if it started from one.
+    """
+    return {
+        "parent": parent,
+        "lesion": __version__,
+        "git": git_commit(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "timm": version("timm"),
+        "seed": seed,
+    }
+
+
+def git_commit(folder: Path = Path(__file__).parents[1]) -> str:
+    """Return the commit that the code was checked out at, with ``+changes`` if it was edited since.
+
+    Returns:
+        An empty string where the code is not in a git checkout.
+    """
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", ".")
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return f"{commit}+changes" if changed else commit
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

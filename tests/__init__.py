@@ -1,0 +1,1 @@
+"""Tests; each folder has the name of the package that it tests."""

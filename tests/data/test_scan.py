@@ -1,0 +1,309 @@
+"""Finding the labelled images of a dataset on disk."""
+
+import json
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from lesion.core.errors import DataError
+from lesion.data.scan import COLUMNS, scan_csv, scan_folders
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Empty files: scanning does not open images."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def rows(frame) -> list[tuple[str, ...]]:
+    assert tuple(frame.columns) == COLUMNS
+    return list(frame.itertuples(index=False, name=None))
+
+
+def test_class_folders(tmp_path):
+    touch(tmp_path, "b/2.PNG", "b/1.jpg", "a/deeper/still/3.TIFF", "a-c/4.jpeg")
+    assert rows(scan_folders(tmp_path)) == [
+        ("a-c/4.jpeg", "a-c", "", ""),
+        ("a/deeper/still/3.TIFF", "a", "", ""),
+        ("b/1.jpg", "b", "", ""),
+        ("b/2.PNG", "b", "", ""),
+    ]
+
+
+def test_split_folders_and_a_class_of_one_split_alone(tmp_path):
+    touch(tmp_path, "Training/glioma/1.jpg", "Testing/glioma/1.jpg", "Testing/rare/2.jpg", "VAL/glioma/3.jpg")
+    assert rows(scan_folders(tmp_path)) == [
+        ("Testing/glioma/1.jpg", "glioma", "test", ""),
+        ("Testing/rare/2.jpg", "rare", "test", ""),
+        ("Training/glioma/1.jpg", "glioma", "train", ""),
+        ("VAL/glioma/3.jpg", "glioma", "val", ""),
+    ]
+
+
+def test_hidden_files_and_folders_are_skipped_silently(tmp_path, caplog):
+    touch(tmp_path, "a/1.jpg", "b/2.jpg", "a/._1.jpg", "a/.cache/3.jpg", ".git/c/4.jpg", ".DS_Store")
+    assert [row[0] for row in rows(scan_folders(tmp_path))] == ["a/1.jpg", "b/2.jpg"]
+    assert not caplog.records
+
+
+def test_what_is_left_out_is_said(tmp_path, caplog):
+    touch(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "train/b/notes.txt", "train/b/3.gif", "train/loose.png", "x.jpg")
+    assert len(scan_folders(tmp_path)) == 2
+    others, stray = sorted(record.getMessage() for record in caplog.records)
+    assert others.startswith("left out: 2 files of other types")
+    assert others.endswith("b/3.gif")
+    assert stray.startswith("left out: 2 images in no class folder")
+
+
+def test_links_and_folders_named_like_images(tmp_path):
+    other = touch(tmp_path / "elsewhere", "7.jpg", "deep/8.jpg")
+    root = touch(tmp_path / "root", "a/1.jpg", "b/folder.jpg/2.jpg")
+    (root / "a" / "link.jpg").symlink_to(other / "7.jpg")
+    (root / "linked").symlink_to(other, target_is_directory=True)
+    (root / "a" / "loop").symlink_to(root, target_is_directory=True)
+    assert [row[0] for row in rows(scan_folders(root))] == [
+        "a/1.jpg",
+        "a/link.jpg",
+        "b/folder.jpg/2.jpg",
+        "linked/7.jpg",
+        "linked/deep/8.jpg",
+    ]
+
+
+def test_a_folder_without_images_beside_the_splits_is_ignored(tmp_path):
+    touch(tmp_path, "train/a/1.jpg", "test/b/2.jpg", "docs/readme.txt", "__MACOSX/train/a/._1.jpg")
+    assert len(scan_folders(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("train_set", "train"), ("training_set", "train"), ("Train ", "train"), ("Test set", "test"),
+     ("testing_set", "test"), ("validation_set", "val"), ("val-set", "val"), ("devset", "val")],
+)  # fmt: skip
+def test_split_folders_go_by_many_names(tmp_path, name, split):
+    touch(tmp_path, f"{name}/a/1.jpg", f"{name}/b/2.jpg")
+    assert [row[1:3] for row in rows(scan_folders(tmp_path))] == [("a", split), ("b", split)]
+
+
+def test_images_of_a_split_without_class_folders_are_named(tmp_path, caplog):
+    touch(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "test/3.jpg")
+    assert len(scan_folders(tmp_path)) == 2
+    [record] = caplog.records
+    assert record.getMessage() == f"left out: 1 images in no class folder, such as {tmp_path}/test/3.jpg"
+
+
+def test_an_archivers_folder_is_skipped_at_any_depth(tmp_path, caplog):
+    touch(tmp_path, "a/1.jpg", "b/2.jpg", "a/__MACOSX/3.jpg", "__MACOSX/a/4.jpg", "__MACOSX/c/5.jpg")
+    assert [row[0] for row in rows(scan_folders(tmp_path))] == ["a/1.jpg", "b/2.jpg"]
+    assert not caplog.records
+
+
+def test_folders_inside_classes_that_differ_are_part_of_them(tmp_path):
+    touch(tmp_path, "a/p1/1.jpg", "a/p2/2.jpg", "b/p3/3.jpg", "b/p4/4.jpg", "c/one/5.jpg")
+    assert scan_folders(tmp_path)["label"].tolist() == ["a", "a", "b", "b", "c"]
+    touch(tmp_path / "same", "x/images/1.jpg", "y/images/2.jpg")
+    assert scan_folders(tmp_path / "same")["label"].tolist() == ["x", "y"]
+
+
+def test_classes_may_have_the_same_folders(tmp_path, caplog):
+    touch(tmp_path, "benign/40X/1.jpg", "benign/100X/2.jpg", "malignant/40X/3.jpg", "malignant/100X/4.jpg")
+    assert scan_folders(tmp_path)["label"].tolist() == ["benign"] * 2 + ["malignant"] * 2
+    assert "each class folder (benign, malignant) has the same folders (100X, 40X)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ((), "0 classes"),
+        (("only/1.jpg",), "1 classes (only)"),
+        (("1.jpg", "2.jpg"), "0 classes"),
+        (("a/1.jpg", "b/2.jpg", "empty/readme.txt"), "without a single image: empty"),
+        (("train/a/1.jpg", "train/b/2.jpg", "test/c/x.txt"), "without a single image: c"),
+        (("train/a/1.jpg", "test/b/2.jpg", "glioma/3.jpg"), "mixes split folders with others (glioma)"),
+        (("dataset/a/1.jpg", "dataset/b/2.jpg"), "/dataset?"),
+        (("d/train/a/1.jpg", "d/train/b/2.jpg", "d/test/a/3.jpg"), "which has several (test, train): did you mean"),
+        (("devel/a/1.jpg", "devel/b/2.jpg", "x/a/3.jpg", "x/b/4.jpg"), "(devel, x) has the same folders (a, b)"),
+        (("train/Glioma/1.jpg", "test/glioma/2.jpg"), "the labels 'Glioma' and 'glioma', which differ only in case"),
+        (("a/1.jpg", "a /2.jpg"), "the labels 'a' and 'a '"),
+        (("\u00e9/1.jpg", "e\u0301/2.jpg"), "or the encoding of accents"),
+    ],
+)
+def test_unusable_folders_are_refused(tmp_path, files, words):
+    with pytest.raises(DataError) as error:
+        scan_folders(touch(tmp_path, *files))
+    assert words in error.value.message
+
+
+def test_a_class_that_is_empty_in_one_split_alone_is_fine(tmp_path):
+    touch(tmp_path, "train/a/1.jpg", "train/b/2.jpg", "test/a/3.jpg")
+    (tmp_path / "test" / "b").mkdir()
+    assert len(scan_folders(tmp_path)) == 3
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        scan_folders(tmp_path / "nowhere")
+
+
+def test_names_that_are_not_utf8_are_refused(tmp_path):
+    touch(tmp_path, "a/1.jpg", "b/2.jpg")
+    try:
+        (tmp_path / "b" / os.fsdecode(b"\xff.jpg")).touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    with pytest.raises(DataError, match=r"1 file names that are not UTF-8.*udcff"):
+        scan_folders(tmp_path)
+
+
+def test_group_pattern_names_the_patient(tmp_path):
+    touch(tmp_path, "a/patient1_s1.jpg", "a/patient1_s2.jpg", "b/patient22_s1.jpg")
+    frame = scan_folders(tmp_path, r"(patient\d+)_")
+    assert frame["patient"].tolist() == ["patient1", "patient1", "patient22"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("(patient", "not a regular expression"),
+        (r"patient\d+", "exactly one group"),
+        (r"(p)(\d)", "exactly one group"),
+        (r"(patient\d+)", "does not match 1 of 2 paths, the first: b/other.jpg"),
+        (r"(patient\d+)?", "does not match 2 of 2 paths"),  # a group that is optional, and here left out
+        (r"a/|b/(.*)", "does not match 1 of 2 paths"),
+    ],
+)
+def test_patterns_that_name_no_patient_are_refused(tmp_path, pattern, words):
+    touch(tmp_path, "a/patient1.jpg", "b/other.jpg")
+    with pytest.raises(DataError) as error:
+        scan_folders(tmp_path, pattern)
+    assert words in error.value.message
+
+
+@pytest.fixture
+def leaves(tmp_path) -> Path:
+    """Cassava's layout."""
+    touch(tmp_path, "img/1.jpg", "img/2.jpg", "img/3.jpg")
+    (tmp_path / "names.json").write_text(json.dumps({"0": "blight", "4": "healthy"}))
+    return tmp_path
+
+
+def write_csv(root: Path, text: str, encoding: str = "utf-8") -> str:
+    (root / "t.csv").write_text(text, encoding)
+    return "t.csv"
+
+
+def test_csv_with_label_names_and_plants(leaves):
+    csv = write_csv(leaves, "image_id,plant,label\n2.jpg,p1,4\n1.jpg,,0\n3.jpg,p1,0\n3.jpg,p1,0\n", "utf-8-sig")
+    assert rows(scan_csv(leaves, csv, images="img", label_names="names.json", group_column="plant")) == [
+        ("img/1.jpg", "blight", "", ""),
+        ("img/2.jpg", "healthy", "", "p1"),
+        ("img/3.jpg", "blight", "", "p1"),
+    ]
+
+
+def test_csv_keeps_labels_as_they_are_written(leaves):
+    csv = write_csv(leaves, "image_id,label\nimg/1.jpg,007\n./img/2.jpg,NA\n")
+    assert [row[:2] for row in rows(scan_csv(leaves, csv))] == [("img/1.jpg", "007"), ("img/2.jpg", "NA")]
+
+
+def test_csv_with_a_group_pattern(leaves):
+    csv = write_csv(leaves, "image_id,label\n1.jpg,a\n2.jpg,b\n")
+    assert scan_csv(leaves, csv, images="img", group_pattern=r"(\d)\.jpg")["patient"].tolist() == ["1", "2"]
+    with pytest.raises(DataError, match="named twice"):
+        scan_csv(leaves, csv, images="img", group_pattern=r"(\d)", group_column="label")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "cannot be read"),
+        ("image_id,label\n", "0 classes"),
+        ("image_id,label\n1.jpg,0\n2.jpg,0\n", "1 classes"),
+        ("name,label\n1.jpg,0\n", "has no columns 'image_id'"),
+        ("image_id;label\n1.jpg;0\n", "has no columns 'image_id'"),
+        ("image_id,label,label\n1.jpg,0,4\n", "has 2 columns 'label'"),
+        ("image_id,label\n1.jpg,0,\n", "cannot be read"),  # pandas alone would shift the columns
+        ("image_id,label\n1.jpg,0\n2.jpg\n", "row without 'label': 2.jpg"),
+        ("image_id,label\n,0\n2.jpg,4\n", "row without 'image_id'"),
+        ("image_id,label\n1.jpg,0\n9.jpg,4\n8.jpg,4\n", "2 files that are not there, the first: img/9.jpg"),
+        ("image_id,label\n1.jpg,0\n/etc/passwd,4\n", "outside its folder: /etc/passwd"),
+        ("image_id,label\n1.jpg,0\n../names.json,4\n", "outside its folder: img/../names.json"),
+        ("image_id,label\n1.jpg,0\n1.jpg,4\n1.jpg,4\n", "one image two labels or groups: img/1.jpg."),
+        ("image_id,label\n1.jpg,0\n2.jpg,  \n", "row without 'label': 2.jpg"),
+        (f"image_id,label\n1.jpg,0\n{'x' * 5000}.jpg,4\n", "1 files that are not there, the first: img/xxx"),
+        ("image_id,label\n1.jpg,0\n2.jpg,3\n", "labels without a name in 'names.json': 3"),
+    ],
+)
+def test_unusable_tables_are_refused(leaves, text, words):
+    with pytest.raises(DataError) as error:
+        scan_csv(leaves, write_csv(leaves, text), images="img", label_names="names.json")
+    assert words in error.value.message
+
+
+def test_cells_of_a_table_are_stripped(leaves):
+    csv = write_csv(leaves, "image_id , label\n1.jpg , a\n 2.jpg,a \n3.jpg,b\n")
+    assert scan_csv(leaves, csv, images="img")["label"].tolist() == ["a", "a", "b"]
+
+
+@pytest.mark.parametrize("columns", [{"group_column": "label"}, {"label_column": "image_id"}])
+def test_a_column_that_shall_be_two_things_is_refused(leaves, columns):
+    csv = write_csv(leaves, "image_id,label\n1.jpg,0\n2.jpg,4\n")
+    with pytest.raises(DataError, match="cannot be two things"):
+        scan_csv(leaves, csv, images="img", **columns)
+
+
+def test_labels_of_nearly_one_name_are_refused(leaves):
+    csv = write_csv(leaves, "image_id,label\n1.jpg,Blight\n2.jpg,blight\n3.jpg,x\n")
+    with pytest.raises(DataError, match="the labels 'Blight' and 'blight'"):
+        scan_csv(leaves, csv, images="img")
+
+
+@pytest.mark.parametrize("names", ["", "[1]", '{"0": 1}', "{"])
+def test_unusable_label_names_are_refused(leaves, names):
+    (leaves / "names.json").write_text(names)
+    with pytest.raises(DataError, match=r"names\.json"):
+        scan_csv(leaves, write_csv(leaves, "image_id,label\n1.jpg,0\n"), images="img", label_names="names.json")
+
+
+def test_a_table_that_is_missing_or_not_utf8_is_refused(leaves):
+    with pytest.raises(DataError, match="cannot be read"):
+        scan_csv(leaves, "missing.csv")
+    with pytest.raises(DataError, match="cannot be read as UTF-8"):
+        scan_csv(leaves, write_csv(leaves, "image_id,label\nü.jpg,0\n", "latin-1"))
+
+
+@pytest.mark.real
+def test_brain_tumor_mri(shared):
+    frame = scan_folders(shared / "data" / "brain_tumor_mri")
+    assert Counter(zip(frame["source_split"], frame["label"], strict=True)) == {
+        ("train", "glioma"): 1170,
+        ("train", "meningioma"): 1193,
+        ("train", "notumor"): 1444,
+        ("train", "pituitary"): 1310,
+        ("test", "glioma"): 271,
+        ("test", "meningioma"): 272,
+        ("test", "notumor"): 372,
+        ("test", "pituitary"): 267,
+    }
+
+
+@pytest.mark.real
+def test_cassava(shared):
+    frame = scan_csv(
+        shared / "data" / "cassava",
+        "train.csv",
+        images="train_images",
+        label_names="label_num_to_disease_map.json",
+    )
+    assert len(frame) == 253
+    assert sorted(frame["label"].unique()) == [
+        "Cassava Bacterial Blight (CBB)",
+        "Cassava Brown Streak Disease (CBSD)",
+        "Cassava Green Mottle (CGM)",
+        "Cassava Mosaic Disease (CMD)",
+        "Healthy",
+    ]

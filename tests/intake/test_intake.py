@@ -1,0 +1,341 @@
+"""Intake: each verdict with its reason, groups that stay on one side, and nothing that is kept twice or lost."""
+
+import json
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from PIL import Image as Pillow
+from sqlalchemy import func, select, update
+
+from lesion.catalogue.images import CatalogueError, delete_image, release
+from lesion.core.errors import ConfigError, ImageError, LesionError
+from lesion.data.inspection import ImageRecord, examine
+from lesion.database.audit import entries
+from lesion.database.object_store import StoreError, image_key
+from lesion.database.storage import Storage
+from lesion.database.tables import Generation, Image
+from lesion.imaging.decode import Limits, read
+from lesion.intake.intake import Intake, Outcome
+from lesion.intake.rules import Decision, ExistingImage, IntakeSettings, ModelOpinion, decide
+from lesion.model.predictor import Prediction, Predictor
+from tests.support.hostile import encode, gradient
+from tests.support.loop_images import new_storage, put_picture
+from tests.support.paths import REPOSITORY
+from tests.support.pictures import picture
+from tests.support.training_runs import Run
+
+CLASSES = ("a", "b", "c")
+SETTINGS = IntakeSettings()
+SURE_OF_A = ModelOpinion({"a": 0.95, "b": 0.04, "c": 0.01}, True, 0.5, "v1")
+
+
+def examined(seed: int = 0, **changes: Any) -> ImageRecord:
+    return replace(examine(encode(picture(seed))), **changes)
+
+
+def known(**changes: Any) -> ExistingImage:
+    fields: dict[str, Any] = {
+        "sha256": "f" * 64, "pixel_sha256": "p" * 64, "label": "a", "status": "accepted", "split": "train",
+        "frozen": False, "group_key": "g" * 64, "uploader": "ann", "near": True,
+    }  # fmt: skip
+    return ExistingImage(**(fields | changes))
+
+
+def verdict(
+    label: str = "a", opinion: ModelOpinion | None = SURE_OF_A, *others: ExistingImage, image: ImageRecord | None = None
+) -> Decision:
+    return decide(image or examined(), label, opinion, others, SETTINGS, classes=CLASSES, uploader="ann")
+
+
+# Judging
+
+
+def test_an_image_without_doubt_is_accepted_into_a_group_of_its_own() -> None:
+    made = verdict()
+    assert (made.status, made.code, made.reason) == ("accepted", "", "")
+    assert made.group_key == examined().sha256
+    assert made.split in ("train", "val", "calibration", "gate")
+    assert verdict(opinion=None) == made == verdict()
+
+
+def test_new_groups_are_dealt_by_the_shares() -> None:
+    base = examined()
+    splits = Counter(verdict(image=replace(base, sha256=f"{number:064x}")).split for number in range(4000))
+    for split, share in {"gate": 0.2, "val": 0.08, "calibration": 0.08, "train": 0.64}.items():
+        assert splits[split] / 4000 == pytest.approx(share, abs=0.025), split
+
+
+@pytest.mark.parametrize("label", ["d", "", "A", "../../etc/passwd", "a/"])
+def test_an_unknown_label_is_rejected_and_the_classes_are_named(label: str) -> None:
+    made = verdict(label)
+    assert (made.status, made.code) == ("rejected", "label_unknown")
+    assert "a, b, c" in made.reason
+
+
+REJECTIONS = [
+    ("too_small", "a", [], {"width": 31}),
+    ("duplicate", "a", [known(pixel_sha256="same")], {"pixel_sha256": "same"}),
+    ("duplicate", "a", [known(sha256="same", uploader="bob")], {"sha256": "same"}),
+    ("label_conflict", "a", [known(sha256="same", label="b")], {"sha256": "same"}),
+    ("label_conflict", "a", [known(pixel_sha256="same", label="b", status="quarantined")], {"pixel_sha256": "same"}),
+    ("label_conflict", "a", [known(label="b")], {}),
+    ("gate_contamination", "a", [known(split="gate", frozen=True)], {}),
+    ("gate_contamination", "a", [known(split="gate", frozen=True, label="b")], {}),
+    ("gate_contamination", "a", [known(split="gate", frozen=True, near=False)], {}),
+    ("near_duplicate_across_splits", "a", [known(), known(split="val")], {}),
+    ("near_duplicate_across_splits", "a", [known(), known(split="gate", near=False)], {}),
+    ("deleted_before", "a", [known(sha256="same", status="deleted")], {"sha256": "same"}),
+    ("deleted_before", "b", [known(pixel_sha256="same", status="deleted")], {"pixel_sha256": "same"}),
+]
+
+
+@pytest.mark.parametrize(("code", "label", "others", "changes"), REJECTIONS)
+def test_rejections(code: str, label: str, others: list[ExistingImage], changes: dict[str, Any]) -> None:
+    made = verdict(label, SURE_OF_A, *others, image=examined(**changes))
+    assert (made.status, made.code, made.split, made.group_key) == ("rejected", code, "", "")
+    assert len(made.reason) > 40
+
+
+def test_ones_own_file_again_is_answered_as_before() -> None:
+    for status in ("accepted", "quarantined"):
+        made = verdict("a", None, known(sha256="same", status=status), image=examined(sha256="same"))
+        assert (made.status, made.code, made.split) == (status, "already_known", "")
+
+
+def test_relatives_decide_the_side_and_the_group() -> None:
+    for split in ("train", "val", "calibration", "gate", "excluded"):
+        made = verdict("a", SURE_OF_A, known(split=split))
+        assert (made.status, made.split, made.group_key) == ("accepted", split, "g" * 64)
+    made = verdict("a", SURE_OF_A, known(split="excluded"), known(split="val", group_key="v" * 64))
+    assert (made.split, made.group_key) == ("val", "v" * 64)
+    patient = verdict("a", SURE_OF_A, known(label="b", near=False))  # one patient may have several diagnoses
+    assert (patient.status, patient.split) == ("accepted", "train")
+    assert verdict("a", SURE_OF_A, known(label="b", status="deleted", split="gate", frozen=True)) == verdict()
+
+
+@pytest.mark.parametrize(
+    ("label", "probabilities", "in_domain", "code"),
+    [
+        ("b", {"a": 0.95, "b": 0.04, "c": 0.01}, True, "label_disputed"),
+        ("b", {"a": 0.60, "b": 0.10, "c": 0.30}, True, "label_disputed"),
+        ("b", {"a": 0.85, "b": 0.14, "c": 0.01}, True, ""),
+        ("b", {"a": 0.50, "b": 0.05, "c": 0.45}, True, ""),
+        ("a", {"a": 0.95, "b": 0.04, "c": 0.01}, True, ""),
+        ("a", {"a": 0.95, "b": 0.04, "c": 0.01}, False, "out_of_domain"),
+        ("b", {"a": 0.95, "b": 0.04, "c": 0.01}, False, "out_of_domain"),
+    ],
+)
+def test_doubts_send_to_quarantine(label: str, probabilities: dict[str, float], in_domain: bool, code: str) -> None:
+    answer = {"probabilities": probabilities, "in_domain": in_domain, "domain_distance": 1.5, "model_version": "v1"}
+    made = verdict(label, ModelOpinion.from_answer(answer))
+    assert (made.status, made.code) == ("quarantined" if code else "accepted", code)
+    assert (len(made.reason) > 30) == bool(code)
+    assert made.group_key == examined().sha256
+
+
+def test_a_relative_in_quarantine_under_another_label_is_a_doubt() -> None:
+    made = verdict("a", SURE_OF_A, known(label="b", status="quarantined"))
+    assert (made.status, made.code) == ("quarantined", "label_disputed")
+
+
+def test_settings_that_leave_nothing_to_train_on_are_refused() -> None:
+    with pytest.raises(ConfigError, match="train"):
+        IntakeSettings(holdout=0.9, val=0.1)
+    assert instantiate(OmegaConf.load(REPOSITORY / "configs" / "intake" / "default.yaml")) == IntakeSettings()
+
+
+def test_a_bad_image_is_refused_by_the_decoder() -> None:
+    with pytest.raises(ImageError) as caught:
+        examine(encode(picture(0)), Limits(max_bytes=100))
+    assert caught.value.code == "image_too_many_bytes"
+
+
+# Taking in
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """One frozen generation of the gate and one open."""
+    made = new_storage(tmp_path)
+    with made.session() as session:
+        session.add_all([Generation(number=1, status="frozen"), Generation(number=2, status="open")])
+    return made
+
+
+@pytest.fixture
+def intake(storage: Storage) -> Intake:
+    return Intake(storage, CLASSES, SETTINGS)
+
+
+def send(
+    intake: Intake, image: np.ndarray | bytes, label: str = "a", opinion: ModelOpinion | None = None, **fields: str
+) -> Outcome:
+    data = image if isinstance(image, bytes) else encode(image)
+    return intake.take(examine(data), data, label, opinion, **({"source": "upload", "uploader": "ann"} | fields))
+
+
+def stored(storage: Storage) -> list[Image]:
+    with storage.session() as session:
+        return list(session.scalars(select(Image).order_by(Image.id)))
+
+
+def altered(image: np.ndarray) -> bytes:
+    """A copy as a photographer or a thief makes it: mirrored, darker, smaller, JPEG."""
+    copy = Pillow.fromarray(np.ascontiguousarray(image[:, ::-1])).point(lambda value: round(value * 0.9))
+    return encode(copy.resize((44, 44), Pillow.Resampling.BICUBIC), "JPEG", quality=80)
+
+
+def test_an_accepted_image_is_in_the_store_and_the_catalogue(intake: Intake, storage: Storage) -> None:
+    data = encode(picture(0))
+    outcome = send(intake, data, "b", patient="p7")
+    assert json.loads(json.dumps(outcome.to_dict())) == {
+        "status": "accepted", "code": "", "reason": "", "sha256": examine(data).sha256, "label": "b",
+    }  # fmt: skip
+    [row] = stored(storage)
+    assert (row.sha256, row.label, row.status, row.patient) == (outcome.sha256, "b", "accepted", "p7")
+    assert (row.width, row.height, row.format, row.bytes, row.uploader) == (48, 48, "PNG", len(data), "ann")
+    assert row.generation == (2 if row.split == "gate" else None)
+    assert storage.store.get(image_key(outcome.sha256)) == data
+    with storage.session() as session:
+        [entry] = entries(session, subject=outcome.sha256)
+        assert (entry.actor, entry.action) == ("ann", "image.accepted")
+
+
+def test_the_same_upload_twice_changes_nothing(intake: Intake, storage: Storage) -> None:
+    first = send(intake, picture(0))
+    again = send(intake, picture(0))
+    assert (again.status, again.code, again.sha256) == ("accepted", "already_known", first.sha256)
+    assert send(intake, picture(0), uploader="bob").code == "duplicate"
+    assert send(intake, picture(0), "b").code == "label_conflict"
+    assert send(intake, encode(picture(0), "BMP")).code == "duplicate"
+    assert len(stored(storage)) == 1
+    assert [path for path in Path(storage.files).rglob("*") if path.is_file()] == [
+        Path(storage.files) / image_key(first.sha256)
+    ]
+
+
+def test_an_altered_copy_joins_the_group_of_its_original(intake: Intake, storage: Storage) -> None:
+    for seed in range(8):
+        first, copy = send(intake, picture(seed)), send(intake, altered(picture(seed)))
+        assert (first.status, copy.status) == ("accepted", "accepted")
+    rows = stored(storage)
+    assert len({row.split for row in rows}) > 1
+    for original, other in zip(rows[::2], rows[1::2], strict=True):
+        assert other.sha256 != original.sha256
+        assert (other.group_key, other.split) == (original.sha256, original.split)
+        assert other.generation == original.generation
+
+
+def test_an_altered_copy_of_a_gate_image_is_refused(intake: Intake, storage: Storage, tmp_path: Path) -> None:
+    put_picture(storage, tmp_path, 5, split="gate")
+    with storage.session() as session:
+        session.execute(update(Image).values(generation=1))
+    outcome = send(intake, altered(picture(5)))
+    assert (outcome.status, outcome.code) == ("rejected", "gate_contamination")
+    assert "gate set" in outcome.reason
+    assert len(stored(storage)) == 1
+    assert not storage.store._files.exists(str(Path(storage.files) / image_key(outcome.sha256)))
+
+
+def test_images_of_one_patient_stand_on_one_side(intake: Intake, storage: Storage) -> None:
+    for seed in range(12):
+        assert send(intake, picture(seed), patient=f"p{seed % 3}").status == "accepted"
+    sides: dict[str, set[tuple[str, str]]] = {}
+    for row in stored(storage):
+        sides.setdefault(row.patient, set()).add((row.split, row.group_key))
+    assert [len(side) for side in sides.values()] == [1, 1, 1]
+
+
+def test_quarantine_keeps_the_file_and_leaves_the_gate_alone(intake: Intake, storage: Storage) -> None:
+    outcomes = [send(intake, picture(seed), "b", SURE_OF_A) for seed in range(12)]
+    assert {(one.status, one.code) for one in outcomes} == {("quarantined", "label_disputed")}
+    rows = stored(storage)
+    assert "gate" in {row.split for row in rows}
+    assert {row.generation for row in rows} == {None}
+    held = next(row for row in rows if row.split == "gate")
+    assert storage.store.get(image_key(held.sha256))
+    with storage.session() as session:
+        assert release(session, held.sha256, "admin").generation == 2
+
+
+def test_a_deleted_image_does_not_come_back(intake: Intake, storage: Storage) -> None:
+    outcome = send(intake, picture(0))
+    delete_image(storage, outcome.sha256, "admin", "consent withdrawn")
+    assert send(intake, picture(0)).code == "deleted_before"
+    assert send(intake, encode(picture(0), "BMP")).code == "deleted_before"
+    fresh = Intake(storage, CLASSES, SETTINGS)  # its thumbnail is gone
+    assert send(fresh, picture(0)).code == "deleted_before"
+    assert send(fresh, picture(1)).status == "accepted"
+
+
+def test_an_upload_through_one_server_is_seen_by_the_other(intake: Intake, storage: Storage) -> None:
+    other = Intake(storage, CLASSES, SETTINGS)
+    other.refresh()
+    send(intake, picture(0))
+    assert send(other, altered(picture(0)), "b").code == "label_conflict"
+
+
+def test_many_at_once_keep_each_image_once(storage: Storage) -> None:
+    servers = [Intake(storage, CLASSES, SETTINGS) for _ in range(3)]
+    images = [encode(picture(seed)) for seed in range(10)]
+    with ThreadPoolExecutor(6) as pool:
+        outcomes = list(pool.map(lambda number: send(servers[number % 3], images[number % 10]), range(60)))
+    assert {one.status for one in outcomes} == {"accepted"}
+    assert Counter(one.code for one in outcomes) == {"": 10, "already_known": 50}
+    assert len(stored(storage)) == 10
+
+
+def test_a_store_that_fails_keeps_nothing(storage: Storage, intake: Intake, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(key: str, data: bytes) -> None:
+        raise StoreError("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(storage.store, "put", full)
+        with pytest.raises(StoreError):
+            send(intake, picture(0))
+    assert stored(storage) == []
+    assert send(intake, picture(0)).status == "accepted"
+
+
+def test_without_a_first_model_nothing_is_taken(tmp_path: Path) -> None:
+    empty = new_storage(tmp_path)
+    with pytest.raises(CatalogueError) as caught:
+        send(Intake(empty, CLASSES, SETTINGS), picture(0))
+    assert caught.value.code == "catalogue_empty"
+    assert send(Intake(empty, CLASSES, SETTINGS), picture(0), "d").code == "label_unknown"
+
+
+def test_an_image_that_is_always_taken_elsewhere_is_said_so(
+    intake: Intake, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lesion.intake.intake.add_image", lambda session, row: False)
+    with pytest.raises(LesionError) as caught:
+        send(intake, picture(0))
+    assert (caught.value.code, caught.value.status) == ("image_contested", 409)
+
+
+def test_the_champion_judges_what_it_was_trained_for(run: Run, storage: Storage) -> None:
+    """The opinion of a real, tiny model: its own kind of image is taken, a colour chart waits."""
+    predictor = Predictor.load(run.bundle_path, "cpu", precision="f32")
+    manifest = run.objects["datamodule"].manifest
+    taker = Intake(storage, manifest.classes, SETTINGS)
+    rows = manifest.split("calibration")
+    for data, label in [
+        *((read(manifest.root / row.path), row.label) for row in rows.itertuples()),
+        (encode(gradient()), rows["label"][0]),
+    ]:
+        [answer] = predictor.predict([data])
+        assert isinstance(answer, Prediction)
+        opinion = ModelOpinion(answer.probabilities, answer.in_domain, answer.domain_distance, answer.model_version)
+        outcome = send(taker, data, label, opinion)
+        assert outcome.code == ("" if answer.in_domain else "out_of_domain") or outcome.code == "label_disputed"
+    assert outcome.code == "out_of_domain"
+    with storage.session() as session:
+        assert session.scalar(select(func.count()).where(Image.status == "accepted")) > len(rows) / 2

@@ -1,0 +1,126 @@
+"""Archives of strangers: what is in them is given member by member, what they try is refused."""
+
+import io
+import stat
+import struct
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lesion.core.errors import DataError, LesionError
+from lesion.intake.zip_reader import Member, ZipLimits, members
+
+LIMITS = ZipLimits(max_entries=20, max_bytes=8 * 2**20, max_file_bytes=4 * 2**20, max_ratio=100)
+
+
+def archive(*files: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> io.BytesIO:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as target:
+        for name, data in files:
+            target.writestr(name, data)
+    return buffer
+
+
+def code(member: Member) -> str:
+    assert isinstance(member.content, LesionError), member
+    assert len(member.content.message) > 20
+    return member.content.code
+
+
+def refused(buffer: io.BytesIO, limits: ZipLimits = LIMITS) -> str:
+    with pytest.raises(DataError) as caught:
+        list(members(buffer, limits))
+    assert caught.value.code == "archive_refused"
+    return caught.value.message
+
+
+def test_folders_name_the_classes() -> None:
+    made = archive(("a/1.png", b"1"), ("set/train/b/2.png", b"2"), ("a/deep/", b""), ("a/.hidden", b"x"),
+                   ("__MACOSX/a/1.png", b"x"), ("a/Thumbs.db", b"x"))  # fmt: skip
+    assert list(members(made, LIMITS)) == [("a/1.png", "a", b"1"), ("set/train/b/2.png", "b", b"2")]
+
+
+def test_one_label_for_all() -> None:
+    made = archive(("1.png", b"1"), ("a/2.png", b"2"))
+    assert [member.label for member in members(made, LIMITS, "c")] == ["c", "c"]
+    first, second = members(made, LIMITS)
+    assert (code(first), second.label) == ("label_missing", "a")
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "a/../../b.png", "..\\..\\a.png", "C:/a.png", "a\\b.png"]
+)
+def test_a_member_that_leads_out_is_refused_alone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    slip, good = members(archive((name, b"root"), ("a/1.png", b"1")), LIMITS)
+    assert code(slip) == "archive_entry_refused"
+    assert good.content == b"1"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_links_and_encrypted_members_are_refused_alone() -> None:
+    link = zipfile.ZipInfo("a/link.png")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    made = archive((link, b"/etc/passwd"), ("a/1.png", b"secret"), ("a/2.png", b"2"))
+    data = bytearray(made.getvalue())
+    entry = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
+    data[entry + 8] |= 1  # its flag says that it is encrypted
+    assert [code(member) for member in list(members(io.BytesIO(data), LIMITS))[:2]] == ["archive_entry_refused"] * 2
+
+
+def test_archives_within_are_refused_whatever_their_name() -> None:
+    inner = archive(("a/1.png", b"1")).getvalue()
+    found = list(members(archive(("a/in.zip", inner), ("a/in.png", inner), ("a/x.tar", b"tar")), LIMITS))
+    assert [code(member) for member in found] == ["archive_nested"] * 3
+
+
+def test_a_bomb_is_refused_by_its_ratio_and_its_size() -> None:
+    bomb, large, good = members(
+        archive(("a/bomb.bmp", bytes(3 * 2**20)), ("a/large.bmp", bytes(5 * 2**20 - 9)), ("a/1.png", b"1")),
+        ZipLimits(max_entries=9, max_bytes=16 * 2**20, max_file_bytes=4 * 2**20, max_ratio=100),
+    )
+    assert code(bomb) == "archive_bomb"
+    assert code(large) in ("archive_bomb", "image_too_many_bytes")
+    assert good.content == b"1"
+    assert "unpack" in refused(archive(("a/1.bmp", bytes(5 * 2**20)), ("a/2.bmp", bytes(5 * 2**20))))
+    stored = archive(("a/1.bmp", bytes(4 * 2**20 + 1)), method=zipfile.ZIP_STORED)
+    assert code(next(members(stored, LIMITS))) == "image_too_many_bytes"
+
+
+def test_a_size_that_is_a_lie_helps_nobody() -> None:
+    data = bytearray(archive(("a/1.bmp", bytes(3 * 2**20))).getvalue())
+    entry = data.index(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = struct.pack("<I", 10)  # its size unpacked
+    [member] = members(io.BytesIO(data), LIMITS)
+    assert code(member) in ("archive_entry_refused", "archive_bomb")
+
+
+def test_a_member_that_comes_twice_is_refused_the_second_time() -> None:
+    with pytest.warns(UserWarning, match="Duplicate"):
+        made = archive(("a/1.png", b"1"), ("a/1.png", b"2"))
+    first, second = members(made, LIMITS)
+    assert (first.content, code(second)) == (b"1", "archive_entry_refused")
+
+
+def test_rare_ways_of_packing_are_refused() -> None:
+    [member] = members(archive(("a/1.png", b"1"), method=zipfile.ZIP_LZMA), LIMITS)
+    assert code(member) == "archive_entry_refused"
+
+
+def test_too_many_members_are_refused_before_any() -> None:
+    assert "21 entries" in refused(archive(*((f"a/{number}.png", b"") for number in range(21))))
+    assert "table of contents" in refused(archive(*((f"a/{number:0200}.png", b"") for number in range(120))))
+
+
+def test_what_is_no_archive_is_refused() -> None:
+    data = archive(("a/1.png", b"1" * 1000)).getvalue()
+    for broken in (b"", b"text", data[:-10], data[:-22], b"\x89PNG\r\n\x1a\n"):
+        refused(io.BytesIO(broken))
+
+
+def test_a_damaged_member_is_refused_alone() -> None:
+    data = bytearray(archive(("a/1.png", b"1" * 100), ("a/2.png", b"2"), method=zipfile.ZIP_STORED).getvalue())
+    data[data.index(b"1" * 100) + 50] ^= 1
+    first, second = members(io.BytesIO(data), LIMITS)
+    assert (code(first), second.content) == ("archive_entry_refused", b"2")

@@ -1,0 +1,152 @@
+"""Every command in README.md is executed; only where it reads and writes, and how long it trains, is changed."""
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lesion.model.bundle import Bundle
+from tests.support.paths import REPOSITORY
+from tests.support.training_runs import PHANTOMS, SHARED, TINY, Run
+
+README = (REPOSITORY / "README.md").read_text("utf-8")
+COMMANDS = [
+    line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line.strip()
+]
+SHORT = (*(item for item in TINY if not item.startswith(("model.backbone", "logger", "trainer.max"))),)
+SHORT += ("explain.road_images=0", "+trainer.limit_train_batches=2")
+
+
+PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # as after `source .venv/bin/activate`
+
+
+def of(prefix: str) -> list[str]:
+    return [command for command in COMMANDS if command.startswith(prefix)]
+
+
+def execute(command: str | list[str], **environment: str) -> subprocess.CompletedProcess[str]:
+    arguments = shlex.split(command) if isinstance(command, str) else command
+    return subprocess.run(
+        arguments,
+        cwd=REPOSITORY,
+        env=os.environ | {"PATH": PATH, "WANDB_MODE": "offline"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
+
+
+def test_every_command_is_executed_by_a_test_below() -> None:
+    known = ("bash scripts/demo.sh", "bash scripts/test.sh", "curl ")
+    known += tuple(f"python scripts/{name}.py" for name in ("train", "download", "predict", "serve", "models", "keys"))
+    assert len(COMMANDS) >= 12
+    assert [command for command in COMMANDS if not command.startswith(known)] == []
+
+
+@pytest.mark.parametrize("command", of("bash "))
+def test_scripts_are_there(command: str) -> None:
+    """This very run came from test.sh; demo.sh takes minutes, and its parts are tested one by one."""
+    assert execute(["bash", "-n", shlex.split(command)[1]]).returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", of("python scripts/train.py"))
+def test_training(command: str, data_dir: Path, run: Run, tmp_path: Path) -> None:
+    del run  # it made the phantoms that these read
+    arguments = shlex.split(command.replace("data/phantom_mri", f"{data_dir}/phantom_mri"))
+    real = re.search(r"experiment=(brain_tumor_mri|cassava)", command)
+    if real and not SHARED:
+        pytest.skip("needs the real data and weights: set LESION_SHARED to the folder that has data/ and weights/")
+    if real:
+        arguments += [f"data.root={sample(Path(SHARED) / 'data' / real[1], tmp_path / 'sample')}", "model.weights=none"]
+    elif "phantom_mri" in command and "experiment=" in command:
+        arguments += PHANTOMS[1:]
+    short = [item for item in SHORT if item.split("=")[0] not in command]
+    epochs = [] if "max_epochs" in command else ["trainer.max_epochs=1"]
+    result = execute([*arguments, *short, *epochs, f"paths.outputs={tmp_path}", f"paths.data={data_dir}"])
+    assert result.returncode == 0, result.stderr[-3000:]
+    bundles = list(tmp_path.glob("*/*/bundle/bundle.json")) + list(tmp_path.glob("*/sweep_*/*/bundle/bundle.json"))
+    assert len(bundles) == (4 if " -m " in command else 1)
+    assert ("jobs by val/f1_macro" in result.stdout) == (" -m " in command)
+
+
+def sample(root: Path, target: Path) -> Path:
+    """Link some of a real dataset's images: enough for every split of every class."""
+    if (root / "train.csv").exists():
+        return root
+    for folder in root.glob("*/*"):
+        (target / folder.relative_to(root)).mkdir(parents=True)
+        for image in sorted(folder.iterdir())[:40]:
+            shutil.copy(image, target / image.relative_to(root))
+    return target
+
+
+@pytest.mark.parametrize("command", of("python scripts/download.py"))
+def test_downloads_without_a_network_say_what_to_do(command: str, tmp_path: Path) -> None:
+    closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "KAGGLE_API_TOKEN": ""}
+    closed |= {"HOME": str(tmp_path), "COLUMNS": "500"}
+    result = execute(f"{command} --to {tmp_path}/data", **closed)
+    words = result.stdout + result.stderr
+    assert result.returncode == 1, words
+    assert "No Kaggle credentials" in words
+    assert "Check the network" in words
+    assert "Traceback" not in words
+
+
+@pytest.mark.parametrize("command", of("python scripts/predict.py"))
+def test_predicting(command: str, data_dir: Path, run: Run, tmp_path: Path) -> None:
+    local = command.replace("data/phantom_mri", f"{data_dir}/phantom_mri").replace("outputs/overlays", f"{tmp_path}/o")
+    result = execute(f"{local} --bundle {run.bundle_path}")
+    assert result.returncode == 0, result.stderr[-2000:]
+    images = list((data_dir / "phantom_mri" / "glioma").glob("*.png"))
+    if "--overlay" in command:
+        assert len(list((tmp_path / "o").glob("*.png"))) == len(images)
+    assert "glioma" in result.stdout
+
+
+@pytest.fixture(params=of("python scripts/serve.py"))
+def server(request: pytest.FixtureRequest, run: Run, tmp_path: Path) -> Iterator[str]:
+    command = f"{request.param} storage_root={tmp_path} worker=false" if "storage" in request.param else request.param
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    arguments = [*shlex.split(command), f"bundle={run.bundle_path}", f"port={port}"]
+    process = subprocess.Popen(arguments, cwd=REPOSITORY, env=os.environ | {"PATH": PATH}, start_new_session=True)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@pytest.mark.parametrize("command", [*of("python scripts/models.py"), *of("python scripts/keys.py")])
+def test_the_loop_on_the_command_line(command: str, run: Run, tmp_path: Path) -> None:
+    storage = f"storage_root={tmp_path}"
+    assert execute(f"python scripts/models.py import {run.output} {storage}").returncode == 0
+    result = execute(f"{command} {storage}")
+    assert result.returncode == 0, result.stderr
+    if "models" in command:
+        assert Bundle.open(run.bundle_path).version in result.stdout
+
+
+@pytest.mark.parametrize("command", of("curl "))
+def test_serving(command: str, server: str, data_dir: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl, which this machine does not have")
+    local = command.replace("http://127.0.0.1:8000", server).replace("data/phantom_mri", f"{data_dir}/phantom_mri")
+    for _ in range(120):
+        result = execute(f"{local} --silent --show-error")
+        if result.returncode == 0:
+            break
+        time.sleep(0.5)
+    assert result.returncode == 0, result.stderr
+    assert '"predicted_class"' in result.stdout
+    assert '"overlay_png_base64"' in result.stdout

@@ -1,0 +1,472 @@
+"""The gate's statistics against independent computations, its conditions one by one, and its report."""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime
+from itertools import product
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import binom
+
+from lesion.core.errors import ConfigError, DataError
+from lesion.evaluation.calibration import reliability
+from lesion.promotion import paired_tests
+from lesion.promotion.comparison import MAX_CHANGED
+from lesion.promotion.gate import GateSet, GateSettings, decide, spent
+from lesion.promotion.gate_report import gate_report
+from tests.support.paths import REPOSITORY
+
+CLASSES = ("glioma", "meningioma", "pituitary")
+SETTINGS = GateSettings(replicates=2000)
+ALPHA = 0.045
+
+
+def answers(labels, wrong, confidence=None):
+    """Probabilities that are right but for the rows ``wrong``, which give the next class; calibrated unless told."""
+    confidence = confidence or min(0.99, max(0.5, 1 - len(list(wrong)) / max(len(labels), 1)))
+    probabilities = np.full((len(labels), 3), (1 - confidence) / 2)
+    given = np.array(labels)
+    given[list(wrong)] = (given[list(wrong)] + 1) % 3
+    probabilities[np.arange(len(labels)), given] = confidence
+    return probabilities
+
+
+def gate_set(champion_wrong, challenger_wrong, images=300, generation=1, group=1, **confidence):
+    labels = np.arange(images) % 3
+    return GateSet(
+        generation=generation,
+        labels=labels,
+        groups=np.array([f"group {i // group}" for i in range(images)]),
+        champion=answers(labels, champion_wrong),
+        challenger=answers(labels, challenger_wrong, **confidence),
+        names=[f"{i:064x}" for i in range(images)],
+    )
+
+
+def better(**changes):
+    """A challenger that answers rightly 20 of the champion's 30 errors, evenly over classes, and gets 2 new ones."""
+    return gate_set(range(30), [*range(10), 100, 101], **changes)
+
+
+def verdict_of(*sets, settings=SETTINGS, alpha=ALPHA, **more):
+    return decide(sets, CLASSES, settings, alpha, **more)
+
+
+def failed(verdict):
+    return {check.name for check in verdict.checks if not check.passed}
+
+
+# Statistics
+
+
+def random_counts(seed=0, images=400, group=1, rate=0.2):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(3, size=images)
+    given = [np.where(rng.random(images) < rate, rng.integers(3, size=images), labels) for _ in range(2)]
+    return labels, np.arange(images) // group, *given
+
+
+def test_macro_f1_is_scikit_learns() -> None:
+    from sklearn.metrics import f1_score
+
+    labels, groups, champion, challenger = random_counts()
+    champion_f1, challenger_f1 = paired_tests.f1_macros(
+        paired_tests.tally(labels, groups, champion, challenger, 3).sum(axis=0)
+    )
+    assert champion_f1 == pytest.approx(f1_score(labels, champion, average="macro"))
+    assert challenger_f1 == pytest.approx(f1_score(labels, challenger, average="macro"))
+
+
+def test_a_class_without_images_is_left_out_of_macro_f1() -> None:
+    labels, given = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])
+    counts = paired_tests.tally(labels, np.arange(4), given, labels, 3).sum(axis=0)
+    champion, challenger = paired_tests.f1_macros(counts)
+    assert champion == pytest.approx((1 + 2 / 3) / 2)
+    assert challenger == 1
+
+
+@pytest.mark.parametrize("group", [1, 4])
+def test_bootstrap_by_kinds_is_the_bootstrap_by_groups(group) -> None:
+    """The same distribution as drawing group by group, to what 20,000 replicates tell apart."""
+    counts = paired_tests.tally(*random_counts(group=group), 3)
+    fast = paired_tests.bootstrap_differences(counts, 20_000, seed=1)
+    rng = np.random.default_rng(2)
+    slow = np.empty(20_000)
+    for replicate in range(len(slow)):
+        champion, challenger = paired_tests.f1_macros(counts[rng.integers(len(counts), size=len(counts))].sum(axis=0))
+        slow[replicate] = challenger - champion
+    assert fast.mean() == pytest.approx(slow.mean(), abs=4 * slow.std() / np.sqrt(len(slow)))
+    assert fast.std() == pytest.approx(slow.std(), rel=0.03)
+    for alpha in (0.01, 0.05, 0.5):
+        assert np.quantile(fast, alpha) == pytest.approx(np.quantile(slow, alpha), abs=0.08 * slow.std())
+
+
+def test_chunks_do_not_change_the_bootstrap(monkeypatch) -> None:
+    counts = paired_tests.tally(*random_counts(), 3)
+    whole = paired_tests.bootstrap_differences(counts, 100, seed=3)
+    monkeypatch.setattr(paired_tests, "_CELLS", 500)
+    np.testing.assert_array_equal(paired_tests.bootstrap_differences(counts, 100, seed=3), whole)
+
+
+def test_groups_widen_the_bootstrap_of_images_that_change_together() -> None:
+    champion = [i for i in range(300) if i // 10 % 3 == 0]
+    by_group, by_image = gate_set(champion, [], group=10), gate_set(champion, [])
+    grouped, single = verdict_of(by_group).comparisons[0], verdict_of(by_image).comparisons[0]
+    assert grouped.difference == single.difference
+    assert grouped.difference - grouped.lower_bound > 2.5 * (single.difference - single.lower_bound)
+
+
+@pytest.mark.parametrize("groups", [8, 30])
+def test_the_exact_test_keeps_its_level_whatever_the_share_of_changed_groups(groups) -> None:
+    outcomes = [(b, c) for b, c in product(range(groups + 1), repeat=2) if b + c <= groups]
+    p = np.array([paired_tests.exact_test(b, c, groups) for b, c in outcomes])
+    changed, up = np.array([b + c for b, c in outcomes]), np.array([b for b, _ in outcomes])
+    for rate in np.linspace(0.005, 1, 60):
+        probability = binom.pmf(changed, groups, rate) * binom.pmf(up, changed, 0.5)
+        for alpha in (0.05, 0.045, 0.01, 0.0045, 0.00045):
+            assert probability[p <= alpha].sum() <= alpha
+
+
+def test_the_exact_test_rejects_whatever_exact_mcnemar_rejects() -> None:
+    for b, c in product(range(1, 60, 3), range(0, 40, 3)):
+        conditional = binom.sf(b - 1, b + c, 0.5)
+        assert paired_tests.exact_test(b, c, 700) <= conditional + 2e-5
+        if b > c:
+            assert conditional == pytest.approx(paired_tests.mcnemar_test(b, c) / 2)
+
+
+def test_the_exact_test_knows_values() -> None:
+    """Of 30 changed groups 20 got better: 0.049 conditionally, which never rejects at 0.045."""
+    assert binom.sf(19, 30, 0.5) == pytest.approx(0.0494, abs=1e-4)
+    assert 0.035 < paired_tests.exact_test(20, 10, 700) < 0.045
+    assert paired_tests.exact_test(0, 0, 700) == 1
+    assert paired_tests.exact_test(0, 9, 700) == 1
+    assert paired_tests.exact_test(300, 0, 300) < 2e-5
+
+
+def test_fewest_better_groups() -> None:
+    needed = paired_tests.fewest_better(700, ALPHA)
+    assert needed in (4, 5)
+    assert paired_tests.exact_test(needed, 0, 700) <= ALPHA < paired_tests.exact_test(needed - 1, 0, 700)
+    assert paired_tests.fewest_better(3, ALPHA) is None
+
+
+def test_changed_groups_count_the_sign_of_the_net_change() -> None:
+    labels = np.zeros(8, int)
+    champion = np.array([0, 1, 1, 1, 0, 0, 0, 1])
+    challenger = np.array([0, 0, 1, 0, 1, 1, 1, 0])
+    counts = paired_tests.tally(labels, np.array([0, 0, 1, 1, 2, 2, 3, 3]), champion, challenger, 2)
+    assert paired_tests.changed_groups(counts) == (2, 1)  # the last group gained one image and lost one
+
+
+# Decisions
+
+
+def test_a_challenger_that_is_proved_better_is_promoted() -> None:
+    verdict = verdict_of(better(), looks_left=2, gathered=17)
+    assert verdict.promoted
+    assert failed(verdict) == set()
+    assert [check.name for check in verdict.checks] == [
+        "f1_macro",
+        "exact_test",
+        *(f"recall/{name}" for name in CLASSES),
+        "ece",
+    ]
+    assert "better in 20 and worse in 2 of 300 groups" in verdict.reasons[1]
+    assert (verdict.generation, verdict.alpha, verdict.looks_left, verdict.gathered) == (1, ALPHA, 2, 17)
+    one = verdict.comparisons[0]
+    assert (one.gained, one.lost, one.better_groups, one.worse_groups) == (20, 2, 20, 2)
+    assert one.champion.accuracy == pytest.approx(0.9)
+    assert one.challenger.accuracy == pytest.approx(0.96)
+    assert one.challenger.ece == pytest.approx(reliability(better().challenger, better().labels).ece)
+    assert one.lower_bound > 0.02
+    assert one.mcnemar_p == pytest.approx(2 * binom.cdf(2, 22, 0.5))
+
+
+def test_the_same_input_gives_the_same_verdict() -> None:
+    assert verdict_of(better()) == verdict_of(better())
+
+
+def test_the_champion_itself_is_not_promoted() -> None:
+    verdict = verdict_of(gate_set(range(30), range(30)))
+    assert failed(verdict) == {"f1_macro", "exact_test"}
+    assert verdict.comparisons[0].p_value == 1
+    assert verdict.comparisons[0].lower_bound == 0
+
+
+def test_a_worse_challenger_is_rejected_with_its_reasons() -> None:
+    verdict = verdict_of(gate_set(range(10), range(40)))
+    assert not verdict.promoted
+    assert {"f1_macro", "exact_test"} <= failed(verdict)
+    assert len(verdict.reasons) == len(failed(verdict))
+    assert "not more often better than luck explains" in " ".join(verdict.reasons)
+
+
+def test_few_changed_images_do_not_suffice_though_the_bootstrap_says_so() -> None:
+    """Three images gained and none lost: no replicate is negative, and luck has done it once in eight times."""
+    verdict = verdict_of(gate_set(range(30), range(3, 30)))
+    assert failed(verdict) == {"exact_test"} or failed(verdict) == {"f1_macro", "exact_test"}
+    assert verdict.comparisons[0].p_value > 0.05
+
+
+def test_groups_that_change_together_count_once() -> None:
+    """Twenty images gained are proof when they are strangers, and none when they are slices of two patients."""
+    wrong = range(60, 80)
+    strangers, patients = gate_set(wrong, []), gate_set(wrong, [], group=20)
+    assert verdict_of(strangers).promoted
+    assert "exact_test" in failed(verdict_of(patients))
+    assert verdict_of(patients).comparisons[0].better_groups == 1
+
+
+def test_the_margin_must_be_cleared() -> None:
+    bound = verdict_of(better()).comparisons[0].lower_bound
+    strict = GateSettings(replicates=2000, margin=round(bound + 0.001, 4))
+    assert failed(verdict_of(better(), settings=strict)) == {"f1_macro"}
+
+
+def test_a_stricter_level_asks_for_more() -> None:
+    close = gate_set(range(30), [*range(18), 100, 101, 102])  # 12 against 3
+    assert verdict_of(close, alpha=0.045).promoted
+    assert "exact_test" in failed(verdict_of(close, alpha=0.0045))
+
+
+def test_an_earlier_generation_must_not_get_worse() -> None:
+    newest, earlier = better(generation=2), gate_set(range(10), range(40), generation=1)
+    verdict = verdict_of(newest, earlier)
+    assert failed(verdict) >= {"earlier/1"}
+    assert [one.generation for one in verdict.comparisons] == [1, 2]
+    assert verdict.generation == 2
+    assert verdict_of(newest, gate_set(range(30), range(30), generation=1)).promoted
+
+
+def test_no_class_may_pay_for_the_others() -> None:
+    """All errors of two classes go, and a tenth of the third class's images get worse."""
+    champion = [i for i in range(120) if i % 3 < 2]
+    challenger = [i for i in range(30) if i % 3 == 2]
+    verdict = verdict_of(gate_set(champion, challenger))
+    assert failed(verdict) == {"recall/pituitary"}
+    assert "pituitary" in verdict.reasons[0]
+    assert "0.900 on 100 images" in verdict.reasons[0]
+
+
+def test_one_image_more_or_less_is_no_drop() -> None:
+    champion, challenger = [i for i in range(27) if i % 3 < 2], [2]  # of 9 images of the third class
+    assert failed(verdict_of(gate_set(champion, challenger, images=27))) == set()
+    assert failed(verdict_of(gate_set(champion, [2, 5], images=27))) == {"recall/pituitary"}
+
+
+def test_recall_floors() -> None:
+    floors = GateSettings(replicates=2000, recall_floors={"glioma": 0.95})
+    verdict = verdict_of(gate_set([*range(1, 60, 3)], [0, 3, 6, 9, 12, 15], images=300), settings=floors)
+    check = next(check for check in verdict.checks if check.name == "recall/glioma")
+    assert (check.value, check.bound, check.passed) == (pytest.approx(0.94), pytest.approx(0.95), False)
+
+
+def test_a_champion_below_the_floor_does_not_bar_its_improvement() -> None:
+    floors = GateSettings(replicates=2000, recall_floor=0.95)
+    verdict = verdict_of(better(), settings=floors)  # from 0.90 to 0.96 or 0.97
+    assert {check.bound for check in verdict.checks if check.name.startswith("recall/")} == {0.9}
+    assert verdict.promoted
+
+
+def test_a_class_that_the_newest_generation_lacks_is_guarded_by_the_others() -> None:
+    newest = better(generation=2)
+    keep = newest.labels != 2
+    newest = GateSet(
+        2, newest.labels[keep], newest.groups[keep], newest.champion[keep], newest.challenger[keep],
+        [name for name, kept in zip(newest.names, keep, strict=True) if kept],
+    )  # fmt: skip
+    earlier = gate_set(range(90), [i for i in range(60) if i % 3 == 2], generation=1)
+    verdict = verdict_of(newest, earlier)
+    names = {check.name for check in verdict.checks}
+    assert "recall/pituitary" not in names
+    assert "recall_all/pituitary" in names
+    recall = verdict.to_json()["comparisons"][1]["recalls"][2]
+    assert (recall["images"], recall["champion"], recall["challenger"]) == (0, None, None)
+
+
+def test_calibration_must_not_get_much_worse() -> None:
+    assert failed(verdict_of(better(confidence=0.6))) == {"ece"}
+
+
+def test_says_that_a_gate_set_is_too_small() -> None:
+    [note] = verdict_of(gate_set(range(3), [], images=3)).notes
+    assert "too small" in note
+    assert "all of its 3 groups" in note
+
+
+def test_says_that_the_champion_errs_too_seldom() -> None:
+    [note] = verdict_of(gate_set([0, 1], [])).notes
+    assert "errs in only 2 of its 300 groups" in note
+
+
+def test_a_spent_generation_rejects_and_says_what_renews_it() -> None:
+    verdict = spent(4, SETTINGS, gathered=40)
+    assert not verdict.promoted
+    assert verdict.checks == verdict.comparisons == ()
+    assert "Generation 4" in verdict.reasons[0]
+    assert "160 more held-out images" in verdict.reasons[0]
+    assert "enough for a new one" in spent(4, SETTINGS, gathered=200).reasons[0]
+
+
+def test_images_that_changed_sides_are_listed_the_worst_first() -> None:
+    one = verdict_of(better()).comparisons[0]
+    assert [changed.gained for changed in one.changed] == [False] * 2 + [True] * 20
+    lost = one.changed[0]
+    assert (lost.sha256, lost.label, lost.champion, lost.challenger) == (f"{100:064x}", "meningioma", "meningioma",
+                                                                         "pituitary")  # fmt: skip
+    assert (lost.champion_confidence, lost.challenger_confidence) == pytest.approx((0.9, 0.96))
+
+
+def test_the_list_of_changed_images_is_bounded() -> None:
+    one = verdict_of(gate_set(range(300), [])).comparisons[0]
+    assert len(one.changed) == MAX_CHANGED
+    assert one.gained == 300
+
+
+def test_a_verdict_is_json() -> None:
+    tree = verdict_of(better()).to_json()
+    again = json.loads(json.dumps(tree, allow_nan=False))
+    assert again["promoted"] is True
+    assert again["comparisons"][0]["recalls"][0] == {
+        "label": "glioma", "images": 100, "champion_hits": 90, "challenger_hits": 96,
+        "champion": 0.9, "challenger": 0.96,
+    }  # fmt: skip
+    assert again["checks"][1]["bound"] == ALPHA
+
+
+# Refusals
+
+
+@pytest.mark.parametrize("alpha", [0, 0.5, 1, -0.1])
+def test_refuses_what_is_no_level(alpha) -> None:
+    with pytest.raises(ConfigError, match="A spent generation allows none"):
+        verdict_of(better(), alpha=alpha)
+
+
+def test_refuses_no_or_repeated_generations() -> None:
+    for sets in ((), (better(), better())):
+        with pytest.raises(DataError) as caught:
+            verdict_of(*sets)
+        assert caught.value.code == "gate_set_invalid"
+
+
+def test_refuses_a_floor_of_an_unknown_class() -> None:
+    with pytest.raises(ConfigError, match="gliome") as caught:
+        verdict_of(better(), settings=GateSettings(recall_floors={"gliome": 0.9}))
+    assert caught.value.code == "gate_class_unknown"
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("labels", np.zeros(0, int)),
+        ("labels", np.full(300, 3)),
+        ("groups", np.arange(299)),
+        ("names", ["a"]),
+        ("champion", np.ones((300, 3))),
+        ("challenger", np.full((300, 3), np.nan)),
+        ("challenger", np.full((300, 2), 0.5)),
+    ],
+)
+def test_refuses_gate_sets_that_cannot_be_compared(field, value) -> None:
+    values = {name: getattr(better(), name) for name in GateSet.__dataclass_fields__}
+    with pytest.raises(DataError, match="Generation 1 of the gate set cannot be compared") as caught:
+        verdict_of(GateSet(**values | {field: value}))
+    assert caught.value.code == "gate_set_invalid"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"margin": -0.1},
+        {"recall_floor": 1},
+        {"recall_floors": {"glioma": 2}},
+        {"earlier_alpha": 0},
+        {"replicates": 10},
+        {"renew_images": 0},
+    ],
+)
+def test_refuses_settings_that_make_no_sense(values) -> None:
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        GateSettings(**values)
+
+
+def test_the_gate_needs_no_torch() -> None:
+    """The worker process decides; torch belongs to the training subprocess alone."""
+    code = "import lesion.promotion.gate_report, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+# Report
+
+
+def page_of(verdict, **more):
+    return gate_report(
+        verdict, title="phantom <mri>", champion="aaaaaaaaaaaa", challenger="bbbbbbbbbbbb", job_id="j1",
+        created=datetime(2026, 5, 4, 3, 2, tzinfo=UTC), **more,
+    )  # fmt: skip
+
+
+def test_report_of_a_promotion() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(buffer, "PNG")
+    verdict = verdict_of(better(generation=2), gate_set(range(30), range(30)), looks_left=2, gathered=17)
+    page = page_of(verdict, pictures={f"{100:064x}": buffer.getvalue()}, quarantined=5)
+    assert "Challenger bbbbbbbbbbbb was proved better than champion aaaaaaaaaaaa and is promoted." in page
+    assert "phantom &lt;mri&gt;: promoted" in page
+    assert page.count("data:image/png;base64,") == 1
+    assert base64.b64encode(buffer.getvalue()).decode() in page
+    assert page.count("<figure") == 22
+    assert "22 of 22" in page
+    assert "04 May 2026, 03:02 UTC" in page
+    assert "5 images wait in quarantine" in page
+    assert "leans towards the champion" in page
+    assert "bears 2 more decisions, at stricter levels. 17 of the 200 held-out images" in page
+    assert all(check.sentence.replace("'", "&#39;") in page for check in verdict.checks)
+    assert "http" not in page.replace("http-equiv", "")
+    assert "<script" not in page
+
+
+def test_report_of_a_rejection() -> None:
+    page = page_of(verdict_of(gate_set(range(30), range(30))))
+    assert "was not proved better" in page
+    assert "2 of 6 conditions do not hold" in page
+    assert "no further decision" in page
+    assert "quarantine" not in page
+    assert "Images that changed sides" not in page
+
+
+def test_report_of_a_spent_generation() -> None:
+    page = page_of(spent(3, SETTINGS, 40))
+    assert "was not compared" in page
+    assert "Nothing is left of the error budget of generation 3. 40 of the 200" in page
+    assert 'id="conditions"' not in page
+
+
+def test_report_escapes_class_names() -> None:
+    nasty = ("<script>alert(1)</script>", "a & b", "{{ 7 * 7 }}")
+    page = page_of(decide([better()], nasty, SETTINGS, ALPHA))
+    assert "<script>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "{{ 7 * 7 }}" in page
+
+
+# The bench, at a size for every day
+
+
+@pytest.mark.slow
+def test_bench_runs(tmp_path) -> None:
+    done = subprocess.run(
+        [sys.executable, "scripts/bench/gate.py", "--sequences", "2", "--improvements", "5"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "94 % → 97 %, correlation 0.6" in done.stdout
+    assert done.stdout.count(" ≤ 5% ") == 9
+    assert "Requirement" in done.stdout

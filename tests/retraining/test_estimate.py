@@ -1,0 +1,148 @@
+"""How long a retraining will take, from jobs written by hand, and the route that says it."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lesion.database.storage import Storage
+from lesion.database.tables import Generation, Image, Job, Snapshot, SnapshotImage
+from lesion.model.bundle import Bundle
+from lesion.retraining.estimate import Estimate, estimate
+from lesion.retraining.recipe import own_settings
+from tests.support.app import client_of, make_app, refusal
+from tests.support.loop_images import new_storage, put_picture
+from tests.support.registry_bundles import sealed
+
+NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+CONFIG = {"data": {"batch_size": 24}, "model": {"lr": 0.004}}
+UNKNOWN = "No retraining was timed to its end yet, so nobody knows how long one takes here."
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Storage:
+    """Four images to train on, one for each other purpose, and one that waits."""
+    made = new_storage(tmp_path / "loop")
+    with made.session() as session:
+        session.add(Generation(number=1, status="open"))
+    for seed in range(4):
+        put_picture(made, tmp_path, seed)
+    for seed, split in enumerate(("val", "calibration", "gate", "excluded"), 4):
+        put_picture(made, tmp_path, seed, split=split)
+    put_picture(made, tmp_path, 8, status="quarantined")
+    return made
+
+
+def retrained(
+    storage: Storage, number: int, images: int, epochs: list[float | None], total: float, state: str = "promoted"
+) -> None:
+    """Write down a job that ended on the given day, trained on so many images and took so many seconds in all."""
+    identity = f"{number:032x}"
+    began = NOON + timedelta(days=number)
+    with storage.session() as session:
+        session.add(Snapshot(id=identity, fingerprint="f", manifest_key="k", facts={}))
+        session.flush()
+        hashes = [row for (row,) in session.query(Image.sha256).order_by(Image.id)]
+        for place, sha256 in enumerate(hashes[: images + 1]):
+            split = "train" if place < images else "val"
+            session.add(SnapshotImage(snapshot_id=identity, sha256=sha256, split=split))
+        metrics = [{"epoch": epoch, "val/acc": 0.5, "seconds": value} for epoch, value in enumerate(epochs, 1)]
+        session.add(
+            Job(
+                id=identity,
+                state=state,
+                stage=state,
+                metrics=[{key: value for key, value in row.items() if value is not None} for row in metrics],
+                request={"epochs": len(epochs), "batch_size": None, "learning_rate": None},
+                requested_by="ann",
+                snapshot_id=identity,
+                started_at=began,
+                finished_at=began + timedelta(seconds=total),
+            )
+        )
+
+
+def estimated(storage: Storage, epochs: int) -> Estimate:
+    with storage.session() as session:
+        return estimate(session, epochs)
+
+
+def test_without_a_retraining_nothing_is_known(storage: Storage) -> None:
+    assert estimated(storage, 3) == Estimate(4, None, UNKNOWN)
+
+
+def test_one_retraining(storage: Storage) -> None:
+    """Two epochs of three images in 12 s and 18 s: 5 s an image and epoch; of the 100 s in all 70 s are the rest."""
+    retrained(storage, 1, images=3, epochs=[12.0, 18.0], total=100.0)
+    found = estimated(storage, 3)
+    assert (found.images, found.seconds) == (4, 5 * 4 * 3 + 70)
+    assert found.basis == (
+        "Measured on the last retraining: 5,000.0 ms an image and epoch, and 70 s for the rest, such as the evaluation "
+        "and the comparison with the champion."
+    )
+    assert estimated(storage, 100).seconds == 5 * 4 * 100 + 70
+
+
+def test_the_last_three_retrainings_are_taken_by_their_medians(storage: Storage) -> None:
+    """Seconds an image and epoch: 1, 2 and 9; the rest: 40, 10 and 20; the oldest one, 100 and 1000, is left out."""
+    retrained(storage, 1, images=1, epochs=[100.0], total=1100.0)
+    retrained(storage, 2, images=2, epochs=[2.0, 2.0], total=44.0, state="rejected")
+    retrained(storage, 3, images=4, epochs=[8.0], total=18.0)
+    retrained(storage, 4, images=1, epochs=[9.0], total=29.0)
+    found = estimated(storage, 2)
+    assert found.seconds == 2 * 4 * 2 + 20
+    assert "the last 3 retrainings: 2,000.0 ms" in found.basis
+
+
+@pytest.mark.parametrize("state", ["failed", "cancelled", "running", "queued"])
+def test_what_did_not_go_all_the_way_says_nothing(storage: Storage, state: str) -> None:
+    retrained(storage, 1, images=3, epochs=[12.0], total=100.0, state=state)
+    assert estimated(storage, 3).seconds is None
+
+
+@pytest.mark.parametrize("epochs", [[], [None], [12.0, None]])
+def test_a_retraining_whose_epochs_were_not_timed_says_nothing(storage: Storage, epochs: list[float | None]) -> None:
+    retrained(storage, 1, images=3, epochs=epochs, total=100.0)
+    assert estimated(storage, 3) == Estimate(4, None, UNKNOWN)
+
+
+def test_a_retraining_whose_data_is_unknown_says_nothing(storage: Storage) -> None:
+    retrained(storage, 1, images=0, epochs=[12.0], total=100.0)
+    assert estimated(storage, 3).seconds is None
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (CONFIG, {"batch_size": 24, "learning_rate": 0.001}),
+        ({"data": {}, "model": {"lr": None}}, {"batch_size": None, "learning_rate": None}),
+        ({}, {"batch_size": None, "learning_rate": None}),
+        (None, {"batch_size": None, "learning_rate": None}),
+    ],
+)
+def test_what_a_retraining_takes_of_the_champion(tmp_path: Path, config: Any, expected: dict[str, Any]) -> None:
+    facts = {} if config is None else {"config": config}
+    assert own_settings(Bundle.open(sealed(tmp_path / "bundle", **facts))) == expected
+
+
+def test_the_route_gives_estimate_defaults_and_bounds(tmp_path: Path, storage: Storage) -> None:
+    retrained(storage, 1, images=3, epochs=[12.0, 18.0], total=100.0)
+    with client_of(make_app(sealed(tmp_path / "bundle", config=CONFIG), storage)) as client:
+        shown = client.get("/retrain_estimate", params={"epochs": 3}).json()
+        assert len(shown.pop("basis")) > 50
+        assert shown == {
+            "epochs": 3,
+            "images": 4,
+            "seconds": 130.0,
+            "defaults": {"epochs": 5, "batch_size": 24, "learning_rate": 0.001},
+            "bounds": {"epochs": [1, 100], "batch_size": [2, 512], "learning_rate": [1e-6, 1.0]},
+        }
+        assert client.get("/retrain_estimate").json()["seconds"] == 5 * 4 * 5 + 70
+        for epochs in ("0", "101", "many"):
+            refusal(client.get("/retrain_estimate", params={"epochs": epochs}), 422, "parameter_invalid")
+
+
+def test_without_a_storage_there_is_no_estimate(tmp_path: Path) -> None:
+    with client_of(make_app(sealed(tmp_path / "bundle"), None)) as client:
+        refusal(client.get("/retrain_estimate"), 404, "no_storage")

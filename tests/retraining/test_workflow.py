@@ -1,0 +1,307 @@
+"""Retrainings from the request to the verdict, by real workers; with a stand-in for what takes long in training."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from sqlalchemy import make_url, select
+
+from lesion.catalogue.images import delete_image
+from lesion.catalogue.snapshots import import_manifest
+from lesion.database.storage import Storage
+from lesion.database.tables import GateLook, Job, Worker
+from lesion.promotion.alpha_spending import AlphaSpending
+from lesion.promotion.gate import GateSettings
+from lesion.registry.registry import Registry
+from lesion.retraining.gate_step import reserve_look
+from lesion.retraining.jobs import cancel, job, submit
+from lesion.retraining.leases import JobTaken, claim, take_over
+from lesion.retraining.stages import RetrainSettings, Stages
+from lesion.retraining.stored_reports import report_of
+from lesion.retraining.workflow import system_database
+from tests.support.lamp_bundles import CLASSES, lamp, lamp_pictures
+from tests.support.loop_images import new_storage, put_picture
+from tests.support.serving import eventually
+from tests.support.training_subprocess import CONFIG, STAND_IN
+from tests.support.worker_runs import REQUEST, WorkerRun, actions
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Iterator[Storage]:
+    """A catalogue of bright and dark pictures, whose champion is always wrong."""
+    made = new_storage(tmp_path / "loop")
+    snapshot = import_manifest(made, lamp_pictures(tmp_path / "pictures", 30), progress=False)
+    registry = Registry(made)
+    version = registry.register(lamp(tmp_path / "champion", -0.05, config=CONFIG), snapshot_id=snapshot)
+    registry.deploy_first(version, "ann", "the first")
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture
+def work(storage: Storage, tmp_path: Path) -> Iterator[Callable[..., WorkerRun]]:
+    """Start workers whose trainings give a model that is always right; ended with the test."""
+    lamp(tmp_path / "right", 0.05, config=CONFIG)
+    workers: list[WorkerRun] = []
+
+    def start(*overrides: str, **orders: Any) -> WorkerRun:
+        workers.append(WorkerRun(storage, STAND_IN, *overrides, **({"bundle": tmp_path / "right"} | orders)))
+        return workers[-1]
+
+    yield start
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.kill()
+        print(worker.output())
+        worker.log.close()
+
+
+def until(storage: Storage, job_id: str, *states: str, seconds: float = 90) -> Job:
+    """Wait until a job's state or stage is one of these."""
+
+    def there() -> bool:
+        found = job(storage, job_id)
+        return found.state in states or found.stage in states
+
+    eventually(there, seconds)
+    return job(storage, job_id)
+
+
+@pytest.fixture
+def stages(storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stages:
+    """The stages as the worker ``w1`` runs them, in this process."""
+    lamp(tmp_path / "right", 0.05, config=CONFIG)
+    monkeypatch.setenv("LESION_STAND_IN", json.dumps({"bundle": str(tmp_path / "right")}))
+    return Stages(storage, RetrainSettings(script=STAND_IN), GateSettings(), "w1")
+
+
+def test_every_stage_may_run_twice(storage: Storage, stages: Stages) -> None:
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    assert begun == stages.begin(job_id)
+    snapshot = stages.snapshot(job_id)
+    assert snapshot == stages.snapshot(job_id) == job_id
+    version = stages.train(job_id, begun["parent"], snapshot)
+    assert version == stages.train(job_id, begun["parent"], snapshot)
+    model = Registry(storage).model(version)
+    assert (model.parent, model.snapshot_id, model.job_id) == (begun["parent"], snapshot, job_id)
+    outcome = stages.compare(job_id, begun["parent"], version)
+    assert outcome == stages.compare(job_id, begun["parent"], version)
+    assert outcome["promoted"]
+    with storage.session() as session:
+        assert [look.number for look in session.scalars(select(GateLook))] == [1]
+    assert stages.conclude(job_id, begun["deployment"], version, **outcome) == "promoted"
+    assert stages.conclude(job_id, begun["deployment"], version, **outcome) == "promoted"
+    assert [row.version for row in Registry(storage).history()] == [begun["parent"], version]
+    ended = job(storage, job_id)
+    assert (ended.state, ended.progress, ended.epoch, len(ended.metrics)) == ("promoted", 1.0, 3, 3)
+    assert ended.verdict is not None
+    assert ended.verdict["comparisons"][0]["gained"] == len(ended.verdict["comparisons"][0]["changed"]) > 5
+    assert not (storage.cache / "jobs" / job_id).exists()
+
+
+def test_a_report_shows_pictures_as_long_as_they_are_there(storage: Storage, stages: Stages) -> None:
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    stages.compare(job_id, begun["parent"], version)
+    verdict = job(storage, job_id).verdict
+    assert verdict is not None
+    page = report_of(storage, job_id)
+    assert version in page
+    whole = page.count("data:image/png;base64,")
+    blank = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAAB"
+    assert (whole, page.count(blank)) == (len(verdict["comparisons"][0]["changed"]), 0)
+    delete_image(storage, verdict["comparisons"][0]["changed"][0]["sha256"], "ann", "asked for it")
+    assert report_of(storage, job_id).count(blank) == 1
+
+
+def test_a_champion_that_changed_meanwhile_is_not_replaced(storage: Storage, stages: Stages, tmp_path: Path) -> None:
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    registry = Registry(storage)
+    registry.promote(registry.register(lamp(tmp_path / "other", 0.04)), "bob", "by hand")
+    assert stages.conclude(job_id, begun["deployment"], version, True, "better") == "rejected"
+    assert "The champion changed meanwhile" in job(storage, job_id).reason
+    assert len(registry.history()) == 2
+
+
+def test_a_job_that_was_taken_stops_at_its_next_word(storage: Storage, stages: Stages) -> None:
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    take_over(storage, job_id, "w1", "w2")
+    with pytest.raises(JobTaken):
+        stages.snapshot(job_id)
+    with pytest.raises(JobTaken):
+        stages.fail(job_id, "error", "no")
+    assert job(storage, job_id).state == "running"
+    assert begun["parent"] == job(storage, job_id).parent
+
+
+def test_looks_are_counted_and_end(storage: Storage) -> None:
+    spending, numbers = AlphaSpending(), []
+    for number in range(spending.looks + 1):
+        job_id = submit(storage, REQUEST, "ann")[0].id
+        look = reserve_look(storage, 1, job_id, spending)
+        again = reserve_look(storage, 1, job_id, spending)
+        assert (look is None) == (again is None) == (number == spending.looks)
+        if look is not None and again is not None:
+            assert (again.id, again.alpha) == (look.id, look.alpha)
+            numbers.append((look.number, look.alpha))
+        cancel(storage, job_id, "ann")
+    assert numbers == [(number, spending.alpha(number)) for number in range(1, spending.looks + 1)]
+
+
+def test_cancelling_a_training_ends_its_process(
+    storage: Storage, stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LESION_STAND_IN", json.dumps({"bundle": str(tmp_path / "right"), "epoch_s": 60}))
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun, snapshot = stages.begin(job_id), stages.snapshot(job_id)
+    starts = storage.cache / "jobs" / job_id / "run" / "starts.txt"
+    with ThreadPoolExecutor(1) as pool:
+        training = pool.submit(stages.train, job_id, begun["parent"], snapshot)
+        eventually(lambda: starts.is_file() and starts.read_text())
+        pid = int(starts.read_text().split()[0])
+        cancel(storage, job_id, "bob")
+        with pytest.raises(Exception, match="bob cancelled it") as caught:
+            training.result(20)
+    assert stages.fail(job_id, caught.value.code, str(caught.value)) == "cancelled"  # type: ignore[attr-defined]
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.slow
+def test_from_the_request_to_the_promotion(storage: Storage, work: Callable[..., WorkerRun]) -> None:
+    worker = work()
+    first = submit(storage, REQUEST, "ann")[0].id
+    assert until(storage, first, "promoted", "failed", "rejected").state == "promoted", worker.output()
+    champion = Registry(storage).champion()
+    assert champion is not None
+    assert (champion.actor, champion.job_id) == ("gate", first)
+    second = submit(storage, REQUEST, "ann")[0].id  # the same model again: no better, and the queue is free
+    assert until(storage, second, "promoted", "failed", "rejected").state == "rejected", worker.output()
+    assert worker.stop() == 0
+    with storage.session() as session:
+        assert session.scalars(select(Worker)).all() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["snapshot", "train", "gate", "promote"])
+def test_a_killed_worker_s_job_is_run_to_its_end_by_another(
+    storage: Storage, work: Callable[..., WorkerRun], stage: str
+) -> None:
+    first = work(epoch_s=0.5)
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    until(storage, job_id, stage, "promoted")
+    if stage == "train":
+        eventually(lambda: job(storage, job_id).epoch >= 1)
+    first.kill()
+    second = work()
+    assert until(storage, job_id, "promoted", "failed", "rejected").state == "promoted", second.output()
+    assert [row.job_id for row in Registry(storage).history()] == [None, job_id]
+    with storage.session() as session:
+        assert [look.number for look in session.scalars(select(GateLook))] == [1]
+    third = submit(storage, REQUEST, "ann")[0].id  # the queue is free again
+    assert until(storage, third, "rejected", "failed").state == "rejected", second.output()
+    if stage == "train":
+        assert actions(storage, job_id) == ["job.submitted", "job.worker_died", "job.promoted"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_asked_to_end_hands_its_job_on(storage: Storage, work: Callable[..., WorkerRun]) -> None:
+    first = work(epoch_s=60)
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    until(storage, job_id, "train")
+    starts = storage.cache / "jobs" / job_id / "run" / "starts.txt"
+    eventually(lambda: starts.is_file() and starts.read_text())
+    assert first.stop() == 0
+    assert not psutil.pid_exists(int(starts.read_text().split()[0]))
+    assert job(storage, job_id).state == "running"
+    second = work()
+    assert until(storage, job_id, "promoted", "failed").state == "promoted", second.output()
+    assert actions(storage, job_id) == ["job.submitted", "job.promoted"]  # nobody died
+
+
+@pytest.mark.slow
+def test_a_job_that_workers_keep_dying_of_fails(storage: Storage, work: Callable[..., WorkerRun]) -> None:
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    starts = storage.cache / "jobs" / job_id / "run" / "starts.txt"
+    for number in range(1, 4):
+        worker = work(epoch_s=60)
+        eventually(lambda count=number: starts.is_file() and len(starts.read_text().splitlines()) == count, 90)
+        worker.kill()
+    last = work()
+    ended = until(storage, job_id, "failed", "promoted")
+    assert ended.state == "failed", last.output()
+    assert "3 workers in a row died in its stage 'train'" in ended.reason
+    next_one = submit(storage, REQUEST, "ann")[0].id
+    assert until(storage, next_one, "promoted", "failed").state == "promoted", last.output()
+
+
+def freeze(process: subprocess.Popen[bytes], storage: Storage) -> None:
+    """Stop a process at a moment when it holds no lock of SQLite's, which nobody could take from it."""
+    databases = [make_url(url).database for url in (storage.database, system_database(storage))]
+    for _ in range(50):
+        process.send_signal(signal.SIGSTOP)
+        try:
+            for database in databases:
+                with closing(sqlite3.connect(database, timeout=1)) as connection:
+                    connection.execute("BEGIN IMMEDIATE")
+            return
+        except sqlite3.OperationalError:
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.1)
+    raise AssertionError("the worker held a lock whenever it was looked at")
+
+
+@pytest.mark.slow
+def test_two_workers_run_a_job_once_and_a_frozen_one_is_overruled(
+    storage: Storage, work: Callable[..., WorkerRun]
+) -> None:
+    both = [work(epoch_s=6), work(epoch_s=6)]
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    until(storage, job_id, "train")
+    owner = job(storage, job_id).owner or ""
+    frozen = next(one for one in both if f"-{one.process.pid}-" in owner)
+    freeze(frozen.process, storage)
+    for child in psutil.Process(frozen.process.pid).children(recursive=True):
+        child.kill()  # on another machine its lock would not be in the way
+    eventually(lambda: job(storage, job_id).owner != owner, 60)
+    frozen.process.send_signal(signal.SIGCONT)
+    ended = until(storage, job_id, "promoted", "failed")
+    assert ended.state == "promoted", ended.reason
+    assert [row.job_id for row in Registry(storage).history()] == [None, job_id]
+    assert actions(storage, job_id).count("job.worker_died") == 1
+    assert frozen.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_schedule_retrains_when_enough_new_images_wait(storage: Storage, work: Callable[..., WorkerRun]) -> None:
+    for seed in (901, 902, 903):
+        put_picture(storage, storage.cache / "new", seed, CLASSES[0])
+    worker = work("retrain.schedule.new_images=3", "retrain.schedule.request.epochs=2")
+
+    def submitted() -> list[Job]:
+        with storage.session() as session:
+            return list(session.scalars(select(Job)))
+
+    eventually(submitted, 60)
+    found = submitted()[0]
+    assert (found.requested_by, found.request["epochs"]) == ("schedule", 2)
+    assert until(storage, found.id, "promoted", "failed").state == "promoted", worker.output()
+    assert len(submitted()) == 1  # what it trained on is not new any more

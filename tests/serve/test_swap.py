@@ -1,0 +1,428 @@
+"""Servers follow the champion: a swap under load fails no request, a broken bundle is refused, no trouble stops it."""
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from sqlalchemy import text
+
+from lesion.core.errors import BundleError, ConfigError, LesionError
+from lesion.database.storage import Storage
+from lesion.imaging.decode import Limits
+from lesion.model.bundle import Bundle
+from lesion.model.predictor import Prediction, Predictor
+from lesion.registry.registry import Registry
+from serve.inference.inference_worker import InferenceRequest, PredictAPI
+from serve.inference.shared_state import SharedState
+from serve.model_follower import ModelFollower
+from serve.startup import open_champion
+from tests.support.hostile import encode, gradient
+from tests.support.registry_bundles import retempered, sealed
+from tests.support.serving import ServerProcess, eventually
+
+
+def local_storage(folder: Path) -> Storage:
+    made = Storage(f"sqlite:///{folder}/lesion.db", f"{folder}/files", folder / "cache")
+    made.upgrade()
+    return made
+
+
+# The follower, with bundles that run nowhere
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Registry:
+    return Registry(local_storage(tmp_path / "loop"))
+
+
+@pytest.fixture
+def versions(registry: Registry, tmp_path: Path) -> list[str]:
+    made = [registry.register(sealed(tmp_path / f"bundle{number}", 1.0 + number)) for number in range(3)]
+    registry.deploy_first(made[0], "import", "the first")
+    return made
+
+
+def damage(registry: Registry, version: str) -> None:
+    """Change a file of a bundle in the store."""
+    (Path(registry.storage.files) / "bundles" / version / "MODEL_CARD.md").write_text("edited")
+
+
+def follower(registry: Registry, actor: str | None = "server") -> ModelFollower[Bundle]:
+    made = ModelFollower(registry, Bundle.open, actor)
+    made.load_champion()
+    return made
+
+
+def test_a_new_champion_is_taken_up(registry: Registry, versions: list[str]) -> None:
+    followed = follower(registry)
+    assert followed.held.version == versions[0]
+    before = followed.held
+    followed.attempt()
+    assert followed.held is before
+    row = registry.promote(versions[1], "anna", "better")
+    followed.attempt()
+    assert (followed.held.deployment, followed.held.version) == (row.id, versions[1])
+    assert followed.held.value.version == versions[1]
+    assert before.value.version == versions[0]  # who holds the old one goes on with it
+    registry.rollback("anna", "worse")
+    followed.attempt()
+    assert followed.held.value.version == versions[0]
+
+
+def test_a_broken_champion_is_refused_and_the_old_one_serves_on(registry: Registry, versions: list[str]) -> None:
+    followed = follower(registry)
+    damage(registry, versions[1])
+    registry.promote(versions[1], "anna", "better")
+    followed.attempt()
+    assert followed.held.version == versions[0]
+    assert followed.well
+    champion = registry.champion()
+    assert champion is not None
+    assert (champion.action, champion.version, champion.actor) == ("refused", versions[0], "server")
+    followed.attempt()
+    assert followed.held.deployment == champion.id
+
+
+def test_who_only_follows_refuses_nothing(registry: Registry, versions: list[str]) -> None:
+    followed = follower(registry, actor=None)
+    damage(registry, versions[1])
+    registry.promote(versions[1], "anna", "better")
+    followed.attempt()
+    assert followed.held.version == versions[0]
+    assert not followed.well
+    assert "MODEL_CARD.md" in followed.trouble
+    assert len(registry.history()) == 2
+
+
+def test_a_start_passes_over_broken_champions(registry: Registry, versions: list[str]) -> None:
+    for version in versions[1:]:
+        registry.promote(version, "anna", "better")
+        damage(registry, version)
+    assert follower(registry).held.version == versions[0]
+    assert [row.version for row in registry.history()] == [*versions, versions[1], versions[0]]
+
+
+def test_with_no_bundle_that_loads_there_is_nothing_to_serve(registry: Registry, versions: list[str]) -> None:
+    damage(registry, versions[0])
+    with pytest.raises(LesionError) as caught:
+        follower(registry)
+    assert caught.value.code == "nothing_before"
+
+
+def test_a_ledger_that_does_not_answer_stops_nothing(registry: Registry, versions: list[str]) -> None:
+    followed = follower(registry)
+    registry.promote(versions[1], "anna", "better")
+    with registry.storage.session() as session:
+        session.execute(text("ALTER TABLE deployments RENAME TO gone"))
+    followed.attempt()
+    assert not followed.well
+    assert "no such table" in followed.trouble
+    assert followed.held.version == versions[0]
+    with registry.storage.session() as session:
+        session.execute(text("ALTER TABLE gone RENAME TO deployments"))
+    followed.attempt()
+    assert followed.well
+    assert followed.held.version == versions[1]
+
+
+def test_a_server_starts_with_the_champion(registry: Registry, versions: list[str], tmp_path: Path) -> None:
+    storage = registry.storage
+    assert open_champion(storage).version == versions[0]
+    registry.promote(versions[1], "anna", "better")
+    assert open_champion(storage).version == versions[1]
+    assert open_champion(storage, tmp_path / "bundle0").version == versions[1]  # the same command line, later
+    with pytest.raises(ConfigError) as caught:
+        open_champion(storage, sealed(tmp_path / "foreign", 9.0))
+    assert caught.value.code == "bundle_not_registered"
+    with pytest.raises(BundleError):
+        open_champion(storage, tmp_path / "nothing")
+    with pytest.raises(LesionError) as empty:
+        open_champion(local_storage(tmp_path / "empty"))
+    assert empty.value.code == "ledger_empty"
+
+
+def test_versions_on_the_board_are_those_that_were_written() -> None:
+    board = SharedState(2, 1)
+    assert board.versions == [None, None]
+    board.worker_serves(1, "00ab3f9a0c41", "openvino:cpu", "f32")
+    assert board.versions == [None, "00ab3f9a0c41"]
+    assert board.ready == 0
+    board.worker_is_ready(1, 4711)
+    board.worker_follows(1, False)
+    assert not board.following
+    board.worker_is_gone(1)
+    assert board.following  # its successor will tell
+    assert board.versions[1] == "00ab3f9a0c41"  # what it may come back with
+
+
+# With a real network
+
+
+@pytest.fixture(scope="module")
+def softer(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A second model, whose probabilities differ from the first one's."""
+    return retempered(bundle_path, tmp_path_factory.mktemp("softer") / "bundle", 4.0)
+
+
+def test_one_batch_is_answered_by_one_version(bundle_path: Path, softer: Path) -> None:
+    models = [Predictor.load(path, "cpu", precision="f32") for path in (bundle_path, softer)]
+    api = PredictAPI(
+        bundle_path, device="cpu", threads=1, precision="f32", limits=Limits(), max_batch_size=8, batch_timeout=0.0
+    )
+    api.board, api.worker = SharedState(1, 1), 0
+    turns = iter([*models, *models])
+    api.current = lambda: next(turns)
+    jobs = [
+        InferenceRequest(encode(gradient())),
+        InferenceRequest(encode(gradient()), opinion=True),
+        InferenceRequest(encode(gradient())),
+    ]
+    answered = [{answer["model_version"] for answer in api.predict(jobs)} for _ in range(4)]
+    assert answered == [{model.bundle.version} for model in (*models, *models)]
+
+
+def test_an_opinion_is_the_whole_answer_and_nothing_else(bundle_path: Path) -> None:
+    model = Predictor.load(bundle_path, "cpu", precision="f32")
+    api = PredictAPI(
+        bundle_path, device="cpu", threads=1, precision="f32", limits=Limits(), max_batch_size=8, batch_timeout=0.0
+    )
+    api.board, api.worker, api.current = SharedState(1, 1), 0, lambda: model
+    data = encode(gradient())
+    expected = model.predict([data])[0]
+    assert isinstance(expected, Prediction)
+    assert api.predict([InferenceRequest(data, opinion=True)]) == [
+        {
+            "probabilities": expected.probabilities,
+            "model_version": model.bundle.version,
+            "in_domain": expected.in_domain,
+            "domain_distance": expected.domain_distance,
+        }
+    ]
+
+
+@dataclass
+class Traffic:
+    """Clients that send images all along, and what they were answered."""
+
+    url: str
+    images: list[bytes]
+    clients: int = 4
+    answers: list[tuple[int, dict[str, object]]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> "Traffic":
+        self._stopped = threading.Event()
+        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(self.clients)]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _send(self, turn: int) -> None:
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            while not self._stopped.is_set():
+                which = turn % len(self.images)
+                try:
+                    response = client.post("/predict", content=self.images[which])
+                    if response.status_code == 200:
+                        self.answers.append((which, response.json()))
+                    else:
+                        self.failures.append(response.text)
+                except httpx.HTTPError as error:
+                    self.failures.append(repr(error))
+                turn += 1
+
+
+IMAGES = [encode(np.full((48, 48, 3), shade, np.uint8)) for shade in (20, 120, 220)]
+
+
+@pytest.fixture(scope="module")
+def server(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    folder = tmp_path_factory.mktemp("loop")
+    settings = [f"storage_root={folder}", "storage=local", "worker=false", "server.workers=2", "server.precision=f32"]
+    with ServerProcess(bundle_path, *settings) as running:
+        running.registry = Registry(local_storage(folder))  # type: ignore[attr-defined]
+        yield running
+
+
+def swapped(server: ServerProcess, version: str) -> None:
+    """Wait until every worker serves a version."""
+    eventually(lambda: server.client.get("/health").json()["workers"]["versions"] == [version, version])
+
+
+@pytest.fixture
+def first(server: ServerProcess, bundle_path: Path) -> str:
+    """The first model, which serves again at the beginning of each test."""
+    registry: Registry = server.registry  # type: ignore[attr-defined]
+    version = Bundle.open(bundle_path).version
+    champion = registry.champion()
+    assert champion is not None
+    if champion.version != version:
+        registry.promote(version, "test", "another test begins")
+    swapped(server, version)
+    return version
+
+
+def test_the_first_model_was_imported(server: ServerProcess, first: str) -> None:
+    health = server.client.get("/health").json()
+    assert (health["status"], health["live"], health["ready"]) == ("ready", True, True)
+    assert (health["model_version"], health["ledger"]) == (first, "followed")
+    listed = server.client.get("/models").json()
+    assert [(model["version"], model["champion"]) for model in listed] == [(first, True)]
+    images = server.client.get(f"/models/{first}/images", params={"limit": 3}).json()
+    assert len(images["images"]) == 3
+    assert images["next"] == images["images"][-1]["sha256"]
+    image = server.client.get(f"/images/{images['next']}").json()
+    assert [seen["version"] for seen in image["versions"]] == [first]
+    assert server.client.get("/deployments").json()[0]["action"] == "first"
+
+
+@pytest.mark.slow
+def test_a_swap_under_load_fails_no_request(server: ServerProcess, first: str, softer: Path, bundle_path: Path) -> None:
+    registry: Registry = server.registry  # type: ignore[attr-defined]
+    second = registry.register(softer, parent=first)
+    with Traffic(server.url, IMAGES) as traffic:
+        time.sleep(0.5)
+        promoted = server.client.post(f"/models/{second}/promote", json={"reason": "better"})
+        assert promoted.status_code == 200, promoted.text
+        assert promoted.json()["actor"] == "local"
+        swapped(server, second)
+        time.sleep(0.5)
+        assert server.client.post("/rollback", json={"reason": "worse"}).json()["version"] == first
+        swapped(server, first)
+        time.sleep(0.5)
+    assert traffic.failures == []
+    served = [str(answer["model_version"]) for _, answer in traffic.answers]
+    assert set(served) == {first, second}
+    assert (served[0], served[-1]) == (first, first)
+    expected = {
+        Bundle.open(path).version: Predictor.load(path, "cpu", precision="f32").predict(IMAGES)
+        for path in (bundle_path, softer)
+    }
+    for which, answer in traffic.answers:
+        prediction = expected[str(answer["model_version"])][which]
+        assert isinstance(prediction, Prediction)
+        assert answer["probabilities"] == pytest.approx(prediction.probabilities, abs=1e-6)
+
+
+def test_a_model_that_breaks_its_promise_is_refused(
+    server: ServerProcess, first: str, bundle_path: Path, tmp_path: Path
+) -> None:
+    registry: Registry = server.registry  # type: ignore[attr-defined]
+    broken = registry.register(retempered(bundle_path, tmp_path / "bundle", 1.5, broken=True), parent=first)
+    with Traffic(server.url, IMAGES, clients=2) as traffic:
+        row = registry.promote(broken, "anna", "better")
+        eventually(lambda: registry.history()[-1].id > row.id)
+        time.sleep(1.5)
+    assert traffic.failures == []
+    assert {answer["model_version"] for _, answer in traffic.answers} == {first}
+    last = registry.history()[-1]
+    assert (last.action, last.version, last.follows) == ("refused", first, row.id)
+    assert "golden answers" in last.reason
+    assert server.client.get("/health").json()["status"] == "ready"
+
+
+@pytest.mark.slow
+def test_a_worker_that_died_comes_back_with_the_champion(server: ServerProcess, first: str, softer: Path) -> None:
+    registry: Registry = server.registry  # type: ignore[attr-defined]
+    second = registry.register(softer, parent=first)
+    registry.promote(second, "anna", "better")
+    swapped(server, second)
+    for worker in server.workers():
+        worker.kill()
+    eventually(lambda: server.client.get("/health").json()["workers"]["ready"] == 0, 10)
+    eventually(lambda: server.client.get("/health").json()["workers"]["ready"] == 2, 60)
+    swapped(server, second)
+    assert server.client.post("/predict", content=IMAGES[0]).json()["model_version"] == second
+
+
+@pytest.mark.slow
+def test_without_its_ledger_a_server_answers_and_recovers(server: ServerProcess, first: str, softer: Path) -> None:
+    registry: Registry = server.registry  # type: ignore[attr-defined]
+    second = registry.register(softer, parent=first)
+    registry.promote(second, "anna", "better")
+    swapped(server, second)
+    with registry.storage.session() as session:
+        session.execute(text("ALTER TABLE deployments RENAME TO gone"))
+    try:
+        eventually(lambda: server.client.get("/health").json()["ledger"] == "unreachable")
+        assert server.client.get("/health").json()["status"] == "degraded"
+        server.workers()[0].kill()
+        eventually(lambda: server.client.get("/health").json()["workers"]["ready"] == 1)
+        eventually(lambda: server.client.get("/health").json()["workers"]["ready"] == 2, 60)
+        for _ in range(8):
+            assert server.client.post("/predict", content=IMAGES[0]).json()["model_version"] == second
+        assert server.client.get("/info").status_code == 200
+    finally:
+        with registry.storage.session() as session:
+            session.execute(text("ALTER TABLE gone RENAME TO deployments"))
+    registry.promote(first, "anna", "it is back")
+    eventually(lambda: server.client.get("/health").json()["ledger"] == "followed", 60)
+    swapped(server, first)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "code"),
+    [
+        ("GET", "/models/000000000000", None, 404, "model_unknown"),
+        ("GET", "/models/..%2F..%2Fetc", None, 404, "not_found"),
+        ("GET", "/models/Passwd", None, 422, "parameter_invalid"),
+        ("GET", f"/images/{'0' * 64}", None, 404, "image_unknown"),
+        ("DELETE", f"/images/{'0' * 64}", {"reason": "why"}, 404, "image_unknown"),
+        ("POST", "/models/000000000000/promote", {"reason": "why"}, 404, "model_unknown"),
+        ("POST", "/models/000000000000/promote", {}, 422, "parameter_invalid"),
+        ("POST", "/models/000000000000/promote", {"reason": " "}, 422, "parameter_invalid"),
+        ("POST", "/rollback", {"reason": "why", "version": "x"}, 422, "parameter_invalid"),
+    ],
+)
+def test_bad_requests(
+    server: ServerProcess, method: str, path: str, body: dict[str, str] | None, status: int, code: str
+) -> None:
+    response = server.client.request(method, path, json=body)
+    assert response.status_code == status, response.text
+    assert response.json()["code"] == code
+
+
+def test_an_image_is_deleted_and_its_versions_are_named(server: ServerProcess, first: str) -> None:
+    sha256 = server.client.get(f"/models/{first}/images", params={"limit": 1}).json()["images"][0]["sha256"]
+    registry: Registry = server.registry  # type: ignore[attr-defined]
+    file = Path(registry.storage.files) / "images" / sha256[:2] / sha256
+    assert file.is_file()
+    answer = server.client.request("DELETE", f"/images/{sha256}", json={"reason": "consent withdrawn"}).json()
+    assert [seen["version"] for seen in answer["versions"]] == [first]
+    assert not file.exists()
+    assert server.client.get(f"/images/{sha256}").json()["status"] == "deleted"
+
+
+@pytest.mark.slow
+def test_the_same_command_starts_again_with_the_champion(
+    server: ServerProcess, first: str, softer: Path, bundle_path: Path
+) -> None:
+    registry: Registry = server.registry  # type: ignore[attr-defined]
+    second = registry.register(softer, parent=first)
+    registry.promote(second, "anna", "better")
+    swapped(server, second)
+    root = Path(registry.storage.files).parent
+    settings = [f"storage_root={root}", "storage=local", "worker=false", "server.workers=1"]
+    with ServerProcess(bundle_path, *settings) as again:
+        assert again.client.post("/predict", content=IMAGES[0]).json()["model_version"] == second
+        registry.rollback("anna", "worse")
+        eventually(lambda: again.client.get("/health").json()["workers"]["versions"] == [first])
+    swapped(server, first)
+
+
+@pytest.mark.slow
+def test_without_a_storage_there_are_no_models(bundle_path: Path) -> None:
+    with ServerProcess(bundle_path, "server.workers=1") as plain:
+        response = plain.client.get("/models")
+        assert (response.status_code, response.json()["code"]) == (404, "no_storage")
+        assert plain.client.get("/health").json()["ledger"] == "none"

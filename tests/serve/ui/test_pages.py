@@ -1,0 +1,302 @@
+"""Visualizations, Model Info and Admin without a browser, against a real server: what they show and what clicks do."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from lesion.auth import api_keys
+from lesion.catalogue.images import existing
+from lesion.client import Client
+from lesion.database.storage import Storage
+from lesion.registry.registry import Registry
+from serve.ui.session import ADDRESS
+from tests.support.lamp_bundles import CLASSES
+from tests.support.loop_images import put_picture
+from tests.support.page import evaluated, going_back, said, tables, two_models, version_of
+from tests.support.serving import ServerProcess, eventually
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lamps")
+
+
+@pytest.fixture(scope="module")
+def versions(root: Path) -> list[Path]:
+    return [evaluated(root / f"version{number}", 0.05 + number / 100) for number in range(2)]
+
+
+@pytest.fixture(scope="module")
+def server(root: Path, storage: Storage, versions: list[Path]) -> Iterator[ServerProcess]:
+    settings = ("storage=local", f"storage_root={root / 'loop'}", "worker=false", "server.workers=1")
+    with ServerProcess(versions[1], *settings) as running:
+        yield running
+
+
+Opening = Callable[..., AppTest]
+
+
+@pytest.fixture(scope="module")
+def storage(root: Path, versions: list[Path]) -> Iterator[Storage]:
+    made = two_models(root, versions, 20)
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture
+def opened(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> Opening:
+    """Run a piece of the page, by default a page's ``show``, as a new session would."""
+
+    def opening(module: str, call: str = "show(connect())", address: str = server.url, key: str = "") -> AppTest:
+        monkeypatch.setenv(ADDRESS, address)
+        script = (
+            f"from serve.ui import {module}\nfrom serve.ui.error_messages import guarded\n"
+            f"from serve.ui.session import connect\nwith guarded():\n    {module}.{call}\n"
+        )
+        page = AppTest.from_string(script, default_timeout=30)
+        if key:
+            page.session_state["client"] = Client(address, key)
+        return page.run()
+
+    return opening
+
+
+def press(page: AppTest, label: str) -> AppTest:
+    return next(button for button in page.button if button.label == label).click().run()
+
+
+def select(page: AppTest, label: str, choose: Callable[[Any], bool]) -> AppTest:
+    box = next(box for box in page.selectbox if box.label == label)
+    return box.select_index(next(number for number, name in enumerate(box.options) if choose(name))).run()
+
+
+def shown(page: AppTest) -> str:
+    """The address of the first picture on a page."""
+    return str(page.image[0].value[0])
+
+
+def charts(page: AppTest) -> int:
+    return len(page.get("arrow_vega_lite_chart")) + len(page.get("vega_lite_chart"))
+
+
+# Visualizations
+
+
+def test_visualizations_show_what_the_catalogue_holds(opened: Opening, server: ServerProcess) -> None:
+    page, stats = opened("visualizations"), server.client.get("/dataset/stats").json()
+    words = said(page)
+    assert f"{stats['images']:,} images in 2 classes." in words
+    assert [row["Class"] for row in tables(page)[0]] == CLASSES
+    assert [row["Images"] for row in tables(page)[0]] == [f"{row['images']:,}" for row in stats["classes"]]
+    assert "The middle halves of one pair of classes do not overlap (dark and bright)" in words
+    assert "4 of the 10 images (40 %) of the data's own test split have a near-duplicate" in words
+    assert "None is smaller than the 32 pixels that the model sees." in words
+    assert charts(page) == 6 + bool(stats["uploads"])
+    assert {metric.label: metric.value for metric in page.metric}["Accepted"] == f"{stats['images']:,}"
+
+
+def test_a_montage_is_drawn_of_the_class_that_is_chosen(opened: Opening) -> None:
+    page = opened("visualizations")
+    assert "images of bright, chosen at random." in said(page)
+    before = shown(page)
+    select(page, "Class to look at", lambda name: name == "dark")
+    assert "images of dark, chosen at random." in said(page)
+    dark = shown(page)
+    select(page, "How many", lambda name: name == "12")
+    press(page, "Draw others")
+    assert len({before, dark, shown(page)}) == 3
+
+
+# Model Info
+
+
+def test_model_info_shows_the_model_in_use_and_its_evaluation(opened: Opening, versions: list[Path]) -> None:
+    page = opened("model")
+    words, tiles = said(page), {metric.label: metric.value for metric in page.metric}
+    assert (tiles["Version"], tiles["Classes"], tiles["Age"]) == (version_of(versions[1]), "2", "less than an hour")
+    assert (tiles["Accuracy"], tiles["F1, macro"], tiles["Calibration error"]) == ("0.900", "0.890", "0.040")
+    accuracy = next(metric for metric in page.metric if metric.label == "Accuracy")
+    assert accuracy.delta == "0.800 to 0.950"
+    assert "It classifies 18 of 20 test images rightly, 90 % (95 % interval 80 % to 95 %)." in words
+    assert "dark is told apart worst (F1 0.870)." in words
+    assert "These are stand-ins for numbers." in words
+    assert "less than the 7.0 before calibration on 10 other images" in words
+    assert list(page.dataframe[0].value["F1"]) == [0.91, 0.87]
+    assert charts(page) == 5  # the matrix, two kinds of curves, reliability, recalls of both models
+    assert {"What": "Dataset", "Value": "lamps"} in tables(page)[1]
+
+
+def test_the_last_challenger_stands_beside_the_champion(opened: Opening, versions: list[Path]) -> None:
+    page = opened("model")
+    first, second = map(version_of, versions)
+    assert f"{second} against {first}" in said(page)
+    assert "The challenger alone is right on 3 images, the champion alone on 1" in said(page)
+    assert {"Score": "Macro-F1", "Champion": "0.880", "Challenger": "0.930"} in tables(page)[-1]
+    assert "The challenger took its place on" in said(page)
+
+
+def test_an_earlier_model_can_be_looked_at(opened: Opening, versions: list[Path]) -> None:
+    page = opened("model")
+    first, second = map(version_of, versions)
+    box = next(box for box in page.selectbox if box.label == "Model")
+    assert box.options == [f"{second} (in use)", first]
+    select(page, "Model", lambda name: name == first)
+    assert {metric.label: metric.value for metric in page.metric}["Version"] == first
+    assert "In use" not in said(page)
+
+
+def test_the_report_and_the_files_are_there(opened: Opening) -> None:
+    page = opened("model")
+    press(page, "Fetch the bundle")
+    assert [each.proto.label for each in page.get("download_button")] == [
+        "Download the model card", "Download the bundle",
+    ]  # fmt: skip
+    page.toggle[0].set_value(True).run()
+    assert "Download the report" in [each.proto.label for each in page.get("download_button")]
+    assert not page.error
+
+
+def test_a_server_without_a_storage_still_says_what_it_serves(
+    opened: Opening, versions: list[Path], root: Path
+) -> None:
+    with ServerProcess(versions[0], "server.workers=1") as bare:
+        page = opened("model", address=bare.url)
+        assert {metric.label: metric.value for metric in page.metric}["Version"] == version_of(versions[0])
+        assert {metric.label: metric.value for metric in page.metric}["Accuracy"] == "0.900"
+        assert "keeps no data" in said(page)
+        assert "keeps no data" in said(opened("visualizations", address=bare.url))
+        page = opened("admin", address=bare.url)
+        assert "keeps no data" in said(page)
+        assert charts(page) == 2
+
+
+# Admin
+
+
+def test_admin_shows_the_ledger_the_jobs_and_the_traffic(opened: Opening, versions: list[Path]) -> None:
+    page = opened("admin")
+    words, (_, second) = said(page), map(version_of, versions)
+    assert f"{second} serves since" in words
+    assert "by bob. Of 1 change of model so far, 0 went back to an earlier one." in words
+    history = page.dataframe[0].value
+    assert [*zip(history["What"], history["By"], history["Why"], strict=True)] == [
+        ("promote", "bob", "by hand"), ("first", "ann", "the first"),
+    ]  # fmt: skip
+    assert "1 retraining: 1 promoted." in words
+    assert "Up for" in words
+    assert charts(page) == 2
+    select(page, "Retraining to look at", lambda name: name.endswith("promoted, 11111111"))
+    assert "It is better." in said(page)
+    assert tables(page)[0] == [{"Holds": "yes", "Condition": "The calibration error is not above what is allowed."}]
+
+
+def test_going_back_and_promoting_need_a_reason(
+    opened: Opening, storage: Storage, server: ServerProcess, versions: list[Path]
+) -> None:
+    registry, (first, second) = Registry(storage), map(version_of, versions)
+    assert f"{first}, which was last put to use on" in said(press(opened("deploying"), "Roll back"))
+    page = opened("deploying", going_back(server))
+    press(page, "Roll back now")
+    assert page.warning[0].value == "A reason is needed."
+    assert registry.history()[-1].action == "promote"
+    page.text_input[0].set_value("it takes shadows for lamps")
+    press(page, "Roll back now")
+    row = registry.history()[-1]
+    assert (row.version, row.action, row.reason) == (first, "rollback", "it takes shadows for lamps")
+    page = opened("deploying")
+    assert next(button for button in page.button if button.label == "Roll back").disabled
+    assert "There is no version before this one to roll back to." in said(page)
+    stale = opened("deploying", f"promote(connect(), '{second}', {row.id - 1})")
+    stale.text_input[0].set_value("better")
+    press(stale, "Promote now")
+    assert len(stale.error) == 1
+    page = opened("deploying", f"promote(connect(), '{second}', {row.id})")
+    page.text_input[0].set_value("better")
+    press(page, "Promote now")
+    assert (registry.history()[-1].version, registry.history()[-1].reason) == (second, "better")
+    eventually(
+        lambda: httpx.get(f"{page.session_state['client']._http.base_url}/health").json()["model_version"] == second
+    )
+
+
+def test_quarantined_images_are_released_or_dropped_page_by_page(
+    opened: Opening, storage: Storage, tmp_path: Path
+) -> None:
+    waiting = [
+        put_picture(
+            storage, tmp_path, 5000 + number, "dark", status="quarantined", reason_code="disputed", reason="Odd."
+        )
+        for number in range(10)
+    ]
+    page = opened("quarantine")
+    assert "10 images wait for a decision; here: 8 disputed." in said(page)
+    assert len([button for button in page.button if button.label == "Release"]) == 8
+    press(page, "Later")
+    assert len([button for button in page.button if button.label == "Release"]) == 2
+    page.selectbox(key=f"label-{waiting[9]}").select("bright").run()
+    page.button(key=f"release-{waiting[9]}").click().run()
+    page.button(key=f"release-{waiting[8]}").click().run()
+    assert len([button for button in page.button if button.label == "Release"]) == 8  # back on the page before
+    with storage.session() as session:
+        assert [(existing(session, sha256).status, existing(session, sha256).label) for sha256 in waiting[8:]] == [
+            ("accepted", "dark"), ("accepted", "bright"),
+        ]  # fmt: skip
+    page = opened("quarantine", f"drop(connect(), '{waiting[0]}')")
+    page.text_input[0].set_value("a thumb")
+    press(page, "Drop now")
+    with storage.session() as session:
+        row = existing(session, waiting[0])
+        assert (row.status, row.reason) == ("deleted", "a thumb")
+    assert "7 images wait for a decision: 7 disputed." in said(opened("quarantine"))
+
+
+def test_the_first_key_signs_its_maker_in_and_shows_once(
+    opened: Opening, storage: Storage, server: ServerProcess
+) -> None:
+    try:
+        page = opened("keys")
+        assert "There are no keys" in said(page)
+        make(page, "ann")
+        text = page.code[0].value
+        assert "1 key in force (1 admin)" in said(page)
+        assert httpx.get(f"{server.url}/me", headers={"X-API-Key": text}).json()["name"] == "ann"
+        press(page, "I have copied it")
+        assert not page.code
+        next(box for box in page.selectbox if box.label == "Role").select("viewer")
+        make(page, "ward 3")
+        press(page, "I have copied it")
+        make(page, "no/name!")
+        assert len(page.error) == 1
+        with storage.session() as session:
+            found = {key.name: key for key in api_keys.all_keys(session)}
+        assert {name: key.role for name, key in found.items()} == {"ann": "admin", "ward 3": "viewer"}
+        refused = {"id": found["ann"].id, "name": "ann"}
+        page = press(opened("keys", f"revoke(connect(), {refused})", key=text), "Revoke now")
+        assert len(page.error) == 1  # the last admin's key stays
+        viewer = {"id": found["ward 3"].id, "name": "ward 3"}
+        press(opened("keys", f"revoke(connect(), {viewer})", key=text), "Revoke now")
+        with storage.session() as session:
+            assert [key.name for key in api_keys.all_keys(session) if key.revoked_at] == ["ward 3"]
+    finally:
+        with storage.session() as session:
+            for key in api_keys.all_keys(session):
+                session.delete(key)
+    eventually(lambda: httpx.get(f"{server.url}/me").status_code == 200)
+
+
+def make(page: AppTest, name: str) -> None:
+    page.text_input[0].set_value(name)
+    press(page, "Make the key")
+
+
+def test_pictures_are_named_for_those_who_do_not_see_them(opened: Opening, server: ServerProcess) -> None:
+    for name in ("visualizations", "model", "admin"):
+        page = opened(name)
+        for kind in ("arrow_vega_lite_chart", "arrow_data_frame", "image"):
+            for element in page.get(kind):
+                proto = element.proto
+                assert getattr(proto, "alt", "") or all(image.alt for image in getattr(proto, "imgs", [])), (name, kind)

@@ -1,0 +1,169 @@
+"""The page as a real process, and a server before the API that can refuse whatever it is asked."""
+
+import http.client
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Self
+from urllib.parse import urlsplit
+
+import httpx
+import psutil
+
+from tests.support.paths import SCRIPTS
+from tests.support.serving import free_port
+
+SCRIPT = SCRIPTS / "ui.py"
+Answer = tuple[int, dict[str, str], bytes]
+_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"})
+
+
+class PageProcess:
+    """``scripts/ui.py`` before an API, on a free port."""
+
+    def __init__(self, api: str) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
+        command = [sys.executable, str(SCRIPT), "--api", api, "--port", str(port)]
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def __enter__(self) -> Self:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if httpx.get(f"{self.url}/_stcore/health").text == "ok":
+                    return self
+            except httpx.TransportError:
+                time.sleep(0.1)
+        text = self.output()
+        self.__exit__()
+        raise RuntimeError(f"the page did not start:\n{text}")
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.stop()
+        self.log.close()
+
+    def output(self) -> str:
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")
+
+    def stop(self) -> int:
+        """Ask it to end, and make sure that nothing is left."""
+        family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
+        self.process.send_signal(signal.SIGTERM)
+        status = self.process.wait(20)
+        _, alive = psutil.wait_procs(family, timeout=5)
+        for process in alive:
+            process.kill()
+        assert not alive, f"left over: {alive}"
+        return status
+
+
+@dataclass
+class _Told:
+    """What is answered at a path instead of what the API would say."""
+
+    path: str
+    answer: Answer
+    after: int
+    least: int
+
+
+class Front:
+    """A server that passes everything on to the API behind it, until it is told to refuse."""
+
+    def __init__(self, behind: str) -> None:
+        self._behind = behind
+        self._told: list[_Told] = []
+        self.asked: list[str] = []
+        front = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def do_GET(self) -> None:
+                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                try:
+                    status, headers, content = front._answer(self, body)
+                except (OSError, http.client.HTTPException):
+                    self.close_connection = True  # as if there were no server
+                    return
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            do_POST = do_DELETE = do_PUT = do_GET
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def refuse(self, status: int, code: str, path: str = "/", after: int = 0, least: int = 0) -> None:
+        """From now on answer with this status whatever is asked of this path and below.
+
+        Args:
+            status: Of the answers.
+            code: Their stable name.
+            path: Where.
+            after: So many requests there are passed on first.
+            least: Requests with fewer bytes than this are passed on.
+        """
+        detail = f"The stand-in refuses this with {status}."
+        document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+        self.answer(path, status, document | {"code": code, "request_id": "0"}, after, least)
+
+    def answer(self, path: str, status: int, document: object, after: int = 0, least: int = 0) -> None:
+        """From now on answer whatever is asked of this path and below with this status and JSON."""
+        headers = {"Content-Type": "application/json"}
+        if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
+            headers["Retry-After"] = "7"
+        self._told.append(_Told(path, (status, headers, json.dumps(document).encode()), after, least))
+
+    def pass_on(self) -> None:
+        """Refuse nothing any more."""
+        self._told.clear()
+
+    def _answer(self, asked: BaseHTTPRequestHandler, body: bytes) -> Answer:
+        path = asked.path.partition("?")[0]
+        self.asked.append(f"{asked.command} {path}")
+        for told in self._told:
+            if f"{path}/".startswith(f"{told.path.rstrip('/')}/") and len(body) >= told.least:
+                if told.after:
+                    told.after -= 1
+                else:
+                    return told.answer
+        return self._pass_on(asked, body)
+
+    def _pass_on(self, asked: BaseHTTPRequestHandler, body: bytes) -> Answer:
+        place = urlsplit(self._behind)
+        connection = http.client.HTTPConnection(str(place.hostname), place.port, timeout=60)
+        kept = {name: value for name, value in asked.headers.items() if name.lower() not in _HOP | {"host"}}
+        try:
+            connection.request(asked.command, asked.path, body or None, kept)
+            answer = connection.getresponse()
+            content = answer.read()
+        finally:
+            connection.close()
+        return answer.status, {name: value for name, value in answer.getheaders() if name.lower() not in _HOP}, content

@@ -1,0 +1,55 @@
+"""Catalogue rows and small datasets for tests of the loop."""
+
+from pathlib import Path
+from typing import Any
+
+from lesion.data.inspection import ImageRecord, inspect
+from lesion.data.manifest import Manifest, build_manifest
+from lesion.data.scan import scan_folders
+from lesion.database.object_store import image_key
+from lesion.database.storage import Storage
+from lesion.database.tables import Image
+from tests.support.pictures import write, write_classes
+
+FRACTIONS = {"train": 0.4, "val": 0.2, "calibration": 0.2, "test": 0.2}
+
+
+def new_storage(folder: Path, **options: Any) -> Storage:
+    """An empty catalogue in a folder: SQLite and files."""
+    storage = Storage(f"sqlite:///{folder}/lesion.db", str(folder / "files"), folder / "cache", **options)
+    storage.upgrade()
+    return storage
+
+
+def small_manifest(root: Path, count: int = 10, group_pattern: str | None = None) -> Manifest:
+    """Two classes, ``a`` and ``b``, of different pictures with the seeds from 0 on, split by group."""
+    write_classes(root, {"a": count, "b": count})
+    return manifest_of(root, group_pattern)
+
+
+def manifest_of(root: Path, group_pattern: str | None = None) -> Manifest:
+    rows = scan_folders(root, group_pattern)
+    return build_manifest("tiny", root, rows, fractions=FRACTIONS, progress=False)
+
+
+def row_of(file: Path, label: str = "a", **fields: Any) -> Image:
+    """The row of a picture file: accepted, for training, in a group of its own, unless the fields say other."""
+    facts = inspect(file)
+    assert isinstance(facts, ImageRecord)
+    values = {name: getattr(facts, name) for name in ImageRecord.__slots__ if name != "descriptor"}
+    values |= {"status": "accepted", "split": "train", "group_key": facts.sha256, "source": "upload", "uploader": "ann"}
+    return Image(label=label, thumbnail=facts.descriptor.thumbnail.tobytes(), **(values | fields))
+
+
+def put_picture(
+    storage: Storage, folder: Path, seed: int, label: str = "a", suffix: str = ".png", **fields: Any
+) -> str:
+    """Bring a picture into the store and the catalogue, as the intake does; return its hash."""
+    from lesion.catalogue.images import add_image
+
+    file = write(folder / f"{seed}{suffix}", seed)
+    row = row_of(file, label, **fields)
+    storage.store.put(image_key(row.sha256), file.read_bytes())
+    with storage.session() as session:
+        assert add_image(session, row)
+        return row.sha256

@@ -1,0 +1,36 @@
+"""Bundles for tests of the registry: made in milliseconds, or derived from a real one with other answers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from lesion.evaluation.calibration import softmax
+from lesion.model.bundle import FACTS_FILE, Bundle, seal
+from lesion.model.domain import Domain
+from tests.support.bundle_files import FACTS, write_files
+
+
+def sealed(folder: Path, temperature: float = 2.0, **facts: object) -> Path:
+    """A bundle that opens but runs nowhere; another temperature gives another version."""
+    calibration = {"temperature": temperature, "images": 10}
+    write_files(folder)
+    Domain(np.zeros(4, np.float32), np.eye(1, 4, dtype=np.float32), np.ones(1, np.float32), 1.0, 1.0).save(
+        folder / "domain.npz"
+    )
+    return seal(folder, FACTS | {"calibration": calibration} | facts).path
+
+
+def retempered(bundle: Path, folder: Path, factor: float, *, broken: bool = False) -> Path:
+    """A copy of a real bundle whose answers are softer; ``broken`` ones are not the golden answers it promises."""
+    opened = Bundle.open(bundle)
+    images, golden = opened.golden()
+    logits = np.log(np.maximum(golden, 1e-37)) * opened.temperature
+    answers = softmax(logits, opened.temperature * factor).astype(np.float32)
+    shutil.copytree(bundle, folder)
+    (folder / FACTS_FILE).unlink()
+    np.savez(folder / "golden.npz", images=images, probabilities=answers[:, ::-1] if broken else answers)
+    facts = json.loads((bundle / FACTS_FILE).read_text("utf-8"))
+    facts["calibration"]["temperature"] *= factor
+    return seal(folder, {key: facts[key] for key in facts.keys() - {"format", "files", "version"}}).path

@@ -1,0 +1,230 @@
+"""The whole path of a run, and everything it leaves behind."""
+
+import json
+import logging
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from lesion.core.errors import ConfigError
+from lesion.data.manifest import Manifest
+from lesion.model.bundle import Bundle
+from lesion.model.classifier import ImageClassifier
+from lesion.model.predictor import Predictor
+from lesion.training.packaging import as_words
+from lesion.training.progress import clock
+from lesion.training.provenance import git_commit
+from lesion.training.resuming import check_checkpoint
+from lesion.training.run import fit, train
+from tests.support.paths import REPOSITORY
+from tests.support.serving import eventually
+from tests.support.training_runs import PHANTOMS, TINY, Run
+
+
+def test_run_leaves_everything(run: Run) -> None:
+    for name in ("manifest.parquet", "checkpoints/best.ckpt", "checkpoints/last.ckpt", "csv/metrics.csv"):
+        assert (run.output / name).is_file(), name
+    for name in ("metrics.json", "report.html"):
+        assert (run.output / name).read_bytes() == (run.bundle_path / "report" / name).read_bytes()
+    history = pd.read_csv(run.output / "csv" / "metrics.csv")
+    assert history["val/f1_macro"].notna().sum() == run.cfg.trainer.max_epochs
+    assert (history["train/images_per_second"].dropna() > 0).all()
+
+
+def test_metrics_file_agrees_with_what_was_returned(run: Run) -> None:
+    kept = json.loads((run.output / "metrics.json").read_text())
+    assert set(kept["curves"]["roc"]) == set(kept["curves"]["pr"]) == set(kept["classes"])
+    assert sum(row["images"] for row in kept["curves"]["reliability"]["after"]) == kept["images"]
+    written = kept["metrics"]
+    assert written["test/acc"] == run.metrics["test/acc"]
+    assert written["test/acc_low"] <= written["test/acc"] <= written["test/acc_high"]
+    assert written["val/f1_macro"] == run.metrics["val/f1_macro"]
+
+
+def test_bundle_answers_as_the_evaluation_did(run: Run) -> None:
+    """The same images through the server's own path give the probabilities that the metrics were computed from."""
+    evaluation = run.objects["evaluation"]
+    predictor = Predictor.load(run.bundle_path, precision="f32")
+    root = Manifest.load(run.output / "manifest.parquet").root
+    predictions = predictor.predict([(root / path).read_bytes() for path in evaluation.paths])
+    for prediction, expected in zip(predictions, evaluation.probabilities, strict=True):
+        assert list(prediction.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_bundle_says_what_it_is(run: Run) -> None:
+    bundle = Bundle.open(run.bundle_path)
+    manifest = run.objects["datamodule"].manifest
+    assert bundle.facts["data"]["fingerprint"] == manifest.fingerprint
+    assert bundle.facts["model"]["weights"]["source"] == "none"
+    assert bundle.facts["calibration"]["images"] == len(manifest.split("calibration"))
+    assert bundle.temperature == run.objects["evaluation"].temperature
+    card = (run.bundle_path / "MODEL_CARD.md").read_text()
+    assert "RANDOM INITIAL WEIGHTS" in card
+    assert manifest.fingerprint[:12] in card
+    assert all(f"| {as_words(name)} |" in card for name in manifest.classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("glioma", "glioma"),
+        ("a|b\n# c", r"a\|b # c"),
+        ("<img src=x onerror=y> & *[x](y)*", r"&lt;img src=x onerror=y&gt; &amp; \*\[x\](y)\*"),
+        ("no_tumor `x` \\", r"no\_tumor \`x\` \\"),
+    ],
+)
+def test_names_stand_in_the_card_as_they_are(name: str, shown: str) -> None:
+    assert as_words(name) == shown
+
+
+def test_no_patient_stands_on_two_sides(run: Run) -> None:
+    table = run.objects["datamodule"].manifest.table
+    assert table.groupby("patient")["split"].nunique().max() == 1
+    assert table.groupby("group")["split"].nunique().max() == 1
+
+
+def test_initial_weights_are_said_aloud(
+    tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        fit(tiny_config(tmp_path, "+trainer.limit_train_batches=1", "trainer.max_epochs=1"), run.objects["datamodule"])
+    assert "RANDOM INITIAL WEIGHTS" in caplog.text
+
+
+def test_missing_checkpoint_is_refused(tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path) -> None:
+    cfg = tiny_config(tmp_path, f"resume={tmp_path}/none.ckpt")
+    with pytest.raises(ConfigError, match=r"none\.ckpt.*does not exist"):
+        fit(cfg, run.objects["datamodule"])
+
+
+def not_whole(path: Path, content: bytes) -> None:
+    path.write_bytes(content[: len(content) // 2])
+
+
+def empty(path: Path, content: bytes) -> None:
+    path.write_bytes(b"")
+
+
+def weights_alone(path: Path, content: bytes) -> None:
+    torch.save({"state_dict": torch.load(path, weights_only=True)["state_dict"]}, path)
+
+
+def code(path: Path, content: bytes) -> None:
+    torch.save({"state_dict": print}, path)
+
+
+@pytest.mark.parametrize("change", [not_whole, empty, weights_alone, code])
+def test_what_is_no_whole_checkpoint_is_refused(
+    tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path, change: Callable[[Path, bytes], None]
+) -> None:
+    last = shutil.copy(run.output / "checkpoints" / "last.ckpt", tmp_path / "last.ckpt")
+    change(last, last.read_bytes())
+    with pytest.raises(ConfigError, match=r"last\.ckpt' is not a checkpoint .*, or it is not whole"):
+        fit(tiny_config(tmp_path, f"resume={last}"), run.objects["datamodule"])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("trainer.max_epochs=1", "has 2 epochs behind it, more than trainer.max_epochs=1"),
+        ("model.backbone=resnet18", "its backbone is mobilenetv2_035, this run's is resnet18"),
+        ("model.optimizer=adamw", "its optimizer is sgd, this run's is adamw"),
+        ("model.scheduler=null", "its scheduler is cosine, this run's is None"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path, override: str, words: str
+) -> None:
+    cfg = tiny_config(tmp_path, f"resume={run.output}/checkpoints/last.ckpt", override)
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        fit(cfg, run.objects["datamodule"])
+
+
+def test_a_checkpoint_of_other_classes_is_refused(run: Run) -> None:
+    classes = ["aaa", *run.objects["datamodule"].classes[1:]]
+    other = ImageClassifier(classes, backbone="mobilenetv2_035", weights="none")
+    with pytest.raises(ConfigError, match=r"its classes are glioma, .*, this run's are aaa, "):
+        check_checkpoint(run.output / "checkpoints" / "last.ckpt", other, None)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("explain.methods=[foo]", "no explanation method 'foo'"),
+        ("explain.methods=[]", "explain.methods=[] must be a list of at least one"),
+        ("explain.road_images=-1", "explain.road_images=-1 must be a whole number, 0 or more"),
+        ("evaluation.replicates=0", "evaluation.replicates=0 must be a whole number, 1 or more"),
+        ("seed=-1", "seed=-1 must be a whole number from 0"),
+    ],
+)
+def test_what_would_fail_after_the_training_is_refused_before_it(
+    tiny_config: Callable[..., DictConfig], tmp_path: Path, override: str, words: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        train(tiny_config(tmp_path, override))
+    assert not list(tmp_path.iterdir())  # not even the data was read
+
+
+def test_a_training_that_is_stopped_says_how_to_go_on(data_dir: Path, run: Run, tmp_path: Path) -> None:
+    command = [sys.executable, "scripts/train.py", *PHANTOMS, *TINY, f"paths.data={data_dir}"]
+    command += [f"paths.outputs={tmp_path}", "trainer.max_epochs=500"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
+        eventually(lambda: list(tmp_path.glob("*/*/checkpoints/last.ckpt")), seconds=120)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    [last] = tmp_path.glob("*/*/checkpoints/last.ckpt")
+    words = (tmp_path / "log").read_text()
+    assert words.splitlines()[-1] == f"stopped; go on with resume={last}"
+    assert "Traceback" not in words
+
+
+def test_a_run_that_was_moved_goes_on_with_its_best_checkpoint(
+    tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path
+) -> None:
+    shutil.copytree(run.output / "checkpoints", tmp_path / "checkpoints")
+    _, trainer = fit(tiny_config(tmp_path, f"resume={tmp_path}/checkpoints/last.ckpt"), run.objects["datamodule"])
+    before, moved = run.objects["trainer"].checkpoint_callback, trainer.checkpoint_callback
+    assert before.best_model_path == str(run.output / "checkpoints" / "best.ckpt")
+    assert moved.best_model_path == str(tmp_path / "checkpoints" / "best.ckpt")
+    assert moved.best_model_score == before.best_model_score
+    assert moved.best_k_models == {moved.best_model_path: before.best_model_score}
+
+
+def test_git_commit_outside_a_checkout_is_empty(tmp_path: Path) -> None:
+    assert git_commit(tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (75, "1:15"), (3725, "1:02:05"), (float("nan"), "–")]
+)
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_cassava_runs_end_to_end(
+    tiny_config: Callable[..., DictConfig], shared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = tiny_config(
+        tmp_path,
+        "experiment=cassava",
+        f"data.root={shared}/data/cassava",
+        "data.size=96",
+        "model.weights=none",
+        "trainer.max_epochs=1",
+    )
+    metrics, objects = train(cfg)
+    assert objects["bundle"].classes[0] == "Cassava Bacterial Blight (CBB)"
+    assert 0 <= metrics["test/f1_macro"] <= 1
+    assert (tmp_path / "report.html").stat().st_size > 50_000
