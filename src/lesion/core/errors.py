@@ -1,4 +1,10 @@
-"""Errors meant for people: each says what was given, why it is refused and what to do."""
+"""Errors for users: each message says what was given, why it is refused and what to do.
+
+Two families of classes tell errors apart. The *subject* says what is wrong: an image, a dataset, a bundle, a setting.
+The *kind* says in which way: not found, in conflict, too large. A concrete error often has both, the kind first:
+``class ImageTooLargeError(TooLargeError, ImageError)``. Which HTTP status a class is answered with is decided in
+``serve/http/problems.py``, and nowhere in this package.
+"""
 
 from typing import ClassVar
 
@@ -9,7 +15,6 @@ class LesionError(Exception):
     Args:
         message: A full sentence for the person who caused it.
         code: A stable machine-readable name; the class's default when left out.
-        status: The HTTP status to answer with; the class's default when left out.
     """
 
     default_code: ClassVar[str] = "error"
@@ -22,12 +27,54 @@ class LesionError(Exception):
         self.status = status or self.default_status
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep code and status across process borders, where exceptions are rebuilt from ``args`` alone."""
+        """Keep the code across process borders, where exceptions are rebuilt from ``args`` alone."""
         return _rebuild, (type(self), self.message, self.code, self.status)
 
 
 def _rebuild(kind: type[LesionError], message: str, code: str, status: int) -> LesionError:
     return kind(message, code=code, status=status)
+
+
+class NotFoundError(LesionError):
+    """Something that was named does not exist."""
+
+    default_code = "not_found"
+    default_status = 404
+
+
+class ConflictError(LesionError):
+    """A change that does not fit the state of things, or that somebody else made first."""
+
+    default_code = "conflict"
+    default_status = 409
+
+
+class TooLargeError(LesionError):
+    """More than a limit allows."""
+
+    default_code = "too_large"
+    default_status = 413
+
+
+class UnsupportedTypeError(LesionError):
+    """A file of a type that is not taken."""
+
+    default_code = "type_not_supported"
+    default_status = 415
+
+
+class InvalidValueError(LesionError):
+    """A value that cannot be used."""
+
+    default_code = "value_invalid"
+    default_status = 422
+
+
+class UnavailableError(LesionError):
+    """Something needed does not answer now, and may later."""
+
+    default_code = "unavailable"
+    default_status = 503
 
 
 class ImageError(LesionError):

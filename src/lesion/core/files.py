@@ -1,0 +1,65 @@
+"""Files that appear whole or not at all, and their SHA-256."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PART_PREFIX = ".part-"  # of every unfinished file: a name that begins with it is never read
+
+
+@contextmanager
+def atomic_path(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+    """Give a path to write to; its file takes the place of ``path`` when the block ends without an error.
+
+    Readers see the old file or the new one, never a part of it, and neither is lost when the process or the machine
+    stops: the content is on the disk before the name changes. After an error the unfinished file is removed.
+
+    Args:
+        path: The file to make or to replace; its folder must exist.
+        mode: Permissions of the new file, less the process's umask.
+
+    Yields:
+        An empty file in the same folder. It ends in the suffix of ``path``, for writers that choose a format by it.
+
+    Raises:
+        OSError: The file cannot be written; ``path`` is as it was.
+    """
+    unfinished = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{path.suffix}")
+    os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
+    try:
+        yield unfinished
+        sync(unfinished)
+        unfinished.replace(path)
+        sync(path.parent)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
+    """Write a file whole or not at all; see :func:`atomic_path`. Text is written as UTF-8 with its line breaks kept."""
+    with atomic_path(path, mode=mode) as unfinished:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def bytes_sha256(data: bytes) -> str:
+    """Return the SHA-256 of bytes as 64 hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, without holding them in memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,39 @@
+"""Numbers and lists of names as people read them: the same in messages, reports and on the page."""
+
+from collections.abc import Iterable
+
+
+def format_count(number: int, noun: str) -> str:
+    """Write a number of things.
+
+    >>> format_count(1, "image"), format_count(1234, "image"), format_count(2, "class")
+    ('1 image', '1,234 images', '2 classes')
+    """
+    plural = "" if number == 1 else "es" if noun.endswith(("s", "x")) else "s"
+    return f"{number:,} {noun}{plural}"
+
+
+def format_percent(share: float, decimals: int = 0) -> str:
+    """Write a share in [0, 1] as a percentage; only a share that is exactly 0 or 1 is written as 0 % or 100 %.
+
+    >>> format_percent(0.25), format_percent(0.999), format_percent(0.0004, 1), format_percent(1.0, 1)
+    ('25 %', 'over 99 %', 'under 0.1 %', '100.0 %')
+    """
+    step = 10.0**-decimals
+    text = f"{100 * share:.{decimals}f}"
+    if float(text) >= 100 and share < 1:
+        text = f"over {100 - step:.{decimals}f}"
+    elif float(text) <= 0 and share > 0:
+        text = f"under {step:.{decimals}f}"
+    return f"{text} %"
+
+
+def join_names(names: Iterable[object], limit: int = 5, quote: str = "") -> str:
+    """List names in a sentence: at most ``limit`` of them, then how many more there are.
+
+    >>> join_names(["a", "b", "c"], limit=2, quote="'")
+    "'a', 'b' and 1 more"
+    """
+    listed = [f"{quote}{name}{quote}" for name in names]
+    more = f" and {len(listed) - limit:,} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
