@@ -1,9 +1,8 @@
 """Back up, verify and restore the database and the store: python scripts/backup.py --help."""
 
 import sys
-from pathlib import Path
 
-from lesion.cli.backup import main
+from lesion.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(Path(__file__).parents[1] / "configs"))
+    sys.exit(main(["backup", *sys.argv[1:]]))

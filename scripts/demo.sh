@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# The whole of Lesion on a machine that has only Python: installs, makes phantoms, trains, evaluates, reports, serves.
-# It sends one image, checks the answer and the page, and goes once round the loop: uploads, retrains, lets the gate
-# decide, swaps.
-#   bash scripts/demo.sh           leaves the API, its retraining worker and the web page running, prints the addresses
-#   bash scripts/demo.sh --check   stops everything again
-# PORT and PAGE_PORT say where the API and the page listen (8000 and 8501).
+# Show all of Lesion on a machine that has only Python: install, generate phantoms, train, evaluate, report, serve.
+# Then send one image, check the answer and the page, and run the loop once: upload, retrain, let the gate decide, swap.
+#   bash scripts/demo.sh           leaves the API, its retraining worker and the web page running, and prints the addresses
+#   bash scripts/demo.sh --check   stops everything at the end
+# PORT and PAGE_PORT are the ports of the API and the page (8000 and 8501).
 set -euo pipefail
 check=false
 case "${1:-}" in
@@ -16,10 +15,10 @@ case "${1:-}" in
     ;;
 esac
 port=${PORT:-8000} page_port=${PAGE_PORT:-8501}
-# An older server or page there would be taken for the demo's own.
-for taken in "$port" "$page_port"; do
-    if ! $check && (: <"/dev/tcp/127.0.0.1/$taken") 2>/dev/null; then
-        echo "Something listens on port $taken already. Stop it, or choose others: PORT=8010 PAGE_PORT=8511 bash $0" >&2
+# The demo must not mistake an older server or page for its own.
+for used in "$port" "$page_port"; do
+    if ! $check && (: <"/dev/tcp/127.0.0.1/$used") 2>/dev/null; then
+        echo "Something listens on port $used already. Stop it, or choose others: PORT=8010 PAGE_PORT=8511 bash $0" >&2
         exit 1
     fi
 done
@@ -30,10 +29,10 @@ run=outputs/demo/$(date +%Y-%m-%d_%H-%M-%S)
 python scripts/train.py experiment=phantom_mri "hydra.run.dir=$run"
 python scripts/dev/check_metric.py "$run/metrics.json" test/acc 0.90
 
-free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+free_port() { python -c 'from serve.deploy.ports import free_port; print(free_port())'; }
 if $check; then port=$(free_port) page_port=$(free_port); fi
-# Each in a session of its own, so that it outlives this script, or ends as a whole with its process group.
-# A generation of the gate set is small here, as the demo's uploads are: on real data leave it at its default.
+# Each runs in its own session, so that it can outlive this script, or end completely with its process group.
+# A generation of the gate set is small here, as the demo has few uploads: on real data keep the default.
 setsid python scripts/serve.py "bundle=$run/bundle" "port=$port" storage=local "storage_root=$run/loop" \
     'worker_settings=["gate.renew_images=40"]' >"$run/server.log" 2>&1 &
 server=$!
@@ -46,24 +45,24 @@ stop() {
 }
 trap stop EXIT
 
-image=$(find data/phantom_mri -name '*.png' | sort | sed -n 1p) # not head, which may leave sort with nobody to write to
+image=$(find data/phantom_mri -name '*.png' | sort | sed -n 1p) # not head, which ends before sort has written everything
 python scripts/dev/request.py "http://127.0.0.1:$port" "$image" --wait 120 || { tail -n 20 "$run/server.log" >&2; exit 1; }
 python scripts/dev/check_page.py "http://127.0.0.1:$page_port" --wait 60 --process "$page" || { tail -n 20 "$run/page.log" >&2; exit 1; }
 echo "Trained, evaluated and served in $((SECONDS - started)) s after the install. Report: $run/report.html"
 
-once_round() {
+run_loop() {
     local began=$SECONDS
     python scripts/dev/demo_loop.py "http://127.0.0.1:$port" data/phantom_low_field || { tail -n 40 "$run/server.log" >&2; exit 1; }
-    echo "Once round the loop in $((SECONDS - began)) s."
+    echo "Ran the loop once in $((SECONDS - began)) s."
 }
 
 if $check; then
-    once_round
+    run_loop
     stop
     trap - EXIT
     for _ in $(seq 50); do alive || break; sleep 0.2; done
     if alive; then
-        echo "Processes of the server or of the page are still there after SIGTERM." >&2
+        echo "Processes of the server or of the page are still running after SIGTERM." >&2
         exit 1
     fi
     echo "Everything is stopped."
@@ -71,6 +70,6 @@ else
     trap - EXIT
     echo "The web page is at http://127.0.0.1:$page_port, the API at http://127.0.0.1:$port (try /info)."
     echo "Stop both with: kill -- -$page -$server"
-    echo "The loop now goes round once, which fills every tab of the page (Ctrl-C leaves it at that):"
-    once_round
+    echo "The loop now runs once, which fills every screen of the page (Ctrl-C stops only this):"
+    run_loop
 fi

@@ -1,9 +1,8 @@
 """Make, list and revoke API keys: python scripts/keys.py --help."""
 
 import sys
-from pathlib import Path
 
-from lesion.cli.keys import main
+from lesion.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(Path(__file__).parents[1] / "configs"))
+    sys.exit(main(["keys", *sys.argv[1:]]))

@@ -1,9 +1,8 @@
 """Import, list, promote and roll back models: python scripts/models.py --help."""
 
 import sys
-from pathlib import Path
 
-from lesion.cli.models import main
+from lesion.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main(Path(__file__).parents[1] / "configs"))
+    sys.exit(main(["models", *sys.argv[1:]]))

@@ -1,13 +1,8 @@
-"""Predict images with a bundle.
-
-python scripts/predict.py scan.png more/ --bundle outputs/bundle
-python scripts/predict.py more/ --csv --top-k 2 > answers.csv
-cat scan.png | python scripts/predict.py - --json --overlay overlays/
-"""
+"""Predict image files with a bundle: python scripts/predict.py scan.png more/ --bundle outputs/bundle."""
 
 import sys
 
-from lesion.cli.predict.command import main
+from lesion.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["predict", *sys.argv[1:]]))

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Starts Lesion on this machine: API replicas behind nginx, the retraining worker and the web page.
-#   bash scripts/start.sh [--containers|--processes] [N]    N replicas of the API; left out, 2, or as many containers as last
-# In containers where a Docker engine answers (serve/deploy/compose.yaml, with PostgreSQL, a store and monitoring), else
-# as plain processes (SQLite and a folder; needs nginx). Either one can be asked for. scripts/scale.sh N changes the
-# number of replicas, scripts/stop.sh ends everything; both keep what is stored.
-# PORT and PAGE_PORT say where nginx and the page listen when they are processes (8080 and 8501).
+# Start Lesion on this machine: API replicas behind nginx, the retraining worker and the web page.
+#   bash scripts/start.sh [--containers|--processes] [N]    N replicas of the API; by default 2, or the last number of
+#                                                           containers
+# Uses containers if a Docker engine answers (serve/deploy/compose.yaml, with PostgreSQL, a store and monitoring), otherwise
+# plain processes (SQLite and a folder; needs nginx). An option forces one of them. scripts/scale.sh N changes the number
+# of replicas, scripts/stop.sh ends everything; both keep the stored data.
+# PORT and PAGE_PORT are the ports of nginx and the page when they are processes (8080 and 8501).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/deploying.sh"
 how='' count=''

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Ends what scripts/start.sh started, containers and processes. What is stored stays.
+# End what scripts/start.sh started, containers and processes. The stored data stays.
 #   bash scripts/stop.sh
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/deploying.sh"

@@ -1,4 +1,4 @@
-"""Where a server listens: checked before anything is loaded."""
+"""The address where a server listens, checked before anything is loaded."""
 
 import errno
 import os
@@ -8,7 +8,7 @@ import time
 from lesion.core.errors import ConfigError
 
 _NAMES = {"localhost": "127.0.0.1"}
-_PATIENCE_S, _POLL_S = 5.0, 0.1  # what a server that was killed leaves behind is gone within moments
+_PATIENCE_S, _POLL_S = 5.0, 0.1  # the port of a server that was killed becomes free within moments
 _HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # noqa: S104
 
 
@@ -20,7 +20,7 @@ def usable_address(host: str, port: object) -> tuple[str, int]:
         port: A number from 1024 to 65535.
 
     Raises:
-        ConfigError: It is no such address, or something listens there already (``port_taken``).
+        ConfigError: The address is not one of these, or something listens there already (``port_taken``).
     """
     host = _NAMES.get(host, host)
     if host not in _HOSTS or not isinstance(port, int) or not 1024 <= port <= 65535:
@@ -30,20 +30,20 @@ def usable_address(host: str, port: object) -> tuple[str, int]:
         time.sleep(_POLL_S)
     if number == errno.EADDRINUSE:
         raise ConfigError(
-            f"port {port} is taken by another program, perhaps another server of Lesion's. Stop that, or choose "
+            f"port {port} is taken by another program, perhaps another Lesion server. Stop that, or choose "
             f"another: port={port + 1 if port < 65535 else port - 1}.",
             code="port_taken",
         )
     if number:
-        raise ConfigError(f"host={host} port={port} cannot be listened on here: {os.strerror(number)}.")
+        raise ConfigError(f"The server cannot listen on host={host} port={port}: {os.strerror(number)}.")
     return host, port
 
 
 def _refusal(host: str, port: int) -> int:
-    """Return the number of the error that listening there gives now; 0 if it gives none."""
+    """Return the number of the error that listening there gives now; 0 without an error."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-            # As the server does: connections that are over do not keep the port.
+            # As the server does: closed connections do not keep the port.
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:

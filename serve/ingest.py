@@ -1,4 +1,4 @@
-"""Judges uploaded files, each by itself: decoded here, looked at by the champion, and handed to the intake in turn."""
+"""Judges uploaded files one by one: decoded here, assessed by the champion, and handed to the intake in order."""
 
 import asyncio
 import time
@@ -9,25 +9,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
-from starlette.datastructures import State
-
 from lesion.core.errors import LesionError
 from lesion.data.inspection import ImageRecord, examine
-from lesion.database.tables import ACCEPTED, QUARANTINED
-from lesion.imaging.decode import Limits
-from lesion.intake.intake import Outcome
-from lesion.intake.rules import ModelOpinion
-from lesion.intake.zip_reader import Member
-from serve.http.problems import BusyError
+from lesion.database.tables import ACCEPTED, QUARANTINED, REJECTED
+from lesion.intake.intake import Intake
+from lesion.intake.uploads import ModelOpinion, Upload
+from lesion.intake.zip_reader import LabeledFile
+from serve.http.dependencies import AppState
+from serve.http.problems import status_of
 from serve.http.schemas import JudgedImage, RejectedFile, UploadAnswer
-from serve.inference.inference_worker import InferenceRequest
 from serve.observability.prometheus import UPLOADS
+from serve.request_errors import BusyError
 
-_AT_ONCE = 8  # files being decoded or looked at in one upload
-_PATIENCE_S = 20.0  # how long a file waits for a free worker
+_BATCH = 8  # files of one upload that are examined at the same time
+_PATIENCE_S = 20.0  # how long a file waits for a free inference worker
 _PAUSE_S = 0.25
-_NAME = 100
-_decoders = ThreadPoolExecutor(2, "examine")  # two, however many uploads: a decoded image may fill 150 MB
+_NAME_LENGTH = 100
+_decoders = ThreadPoolExecutor(2, "examine")  # two for all uploads, since a decoded image may fill 150 MB
+
+Examination = tuple[ImageRecord, ModelOpinion | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Origin:
     Attributes:
         source: ``upload`` or ``feedback``.
         uploader: Who sent them.
-        patient: The group they belong to; empty for none.
+        patient: The group they belong to; empty if unknown.
     """
 
     source: str
@@ -45,133 +45,111 @@ class Origin:
     patient: str = ""
 
 
-def clean(text: str, length: int = _NAME) -> str:
-    """Return a stranger's text as it may be echoed: no control or formatting characters, and not longer than this."""
+def clean(text: str, length: int = _NAME_LENGTH) -> str:
+    """Return a sender's text so that it can be echoed: shortened, and without control and formatting characters."""
     return "".join(letter for letter in text if unicodedata.category(letter)[0] != "C")[:length]
 
 
-def image_limits(state: State) -> Limits:
-    """Return what this server refuses to decode."""
-    given = state.limits
-    return Limits(max_bytes=given.max_image_bytes, max_pixels=given.max_pixels, min_side=given.min_side)
-
-
-async def judge_files(state: State, files: Iterable[Member], origin: Origin, whole: str = "") -> UploadAnswer:
-    """Judge files in their order and keep those that may stay; how many may not is written down in one entry.
+async def judge_files(
+    state: AppState, intake: Intake, files: Iterable[LabeledFile], origin: Origin, archive: str = ""
+) -> UploadAnswer:
+    """Judge files in their order and keep those that are not rejected; the number of rejected ones is recorded.
 
     Args:
-        state: The app's.
+        state: The application's state.
+        intake: Decides on each image.
         files: Read in a thread, a few at a time.
         origin: Where they come from.
-        whole: The name of the archive that they come from.
+        archive: The name of the archive that they come from.
 
     Raises:
-        LesionError: The server, not a file, is at fault (5xx). What was judged before stays, and the same upload again
-            changes nothing about it.
+        LesionError: The server, not a file, is at fault (5xx). Files that were judged before stay as they are, and the
+            same upload again does not change them.
     """
-    answer = await _judge(state, iter(files), origin, whole)
+    answer = UploadAnswer(accepted=[], quarantined=[], rejected=[])
+    await _judge(state, intake, iter(files), origin, archive, answer)
     if answer.rejected:
-        codes = Counter(each.code for each in answer.rejected)
-        note = state.intake.note_rejected
-        await asyncio.to_thread(note, codes, source=origin.source, uploader=origin.uploader)
+        codes = Counter(file.code for file in answer.rejected)
+        await asyncio.to_thread(intake.note_rejected, codes, source=origin.source, uploader=origin.uploader)
     return answer
 
 
-async def _judge(state: State, files: Iterator[Member], origin: Origin, whole: str) -> UploadAnswer:
-    answer = UploadAnswer(accepted=[], quarantined=[], rejected=[])
-    judged = 0
+async def _judge(
+    state: AppState, intake: Intake, files: Iterator[LabeledFile], origin: Origin, archive: str, answer: UploadAnswer
+) -> None:
+    first = True
     while True:
         try:
-            batch = await asyncio.to_thread(_some, files)
+            batch = await asyncio.to_thread(lambda: list(islice(files, _BATCH)))
         except LesionError as error:
-            if not judged:
+            if first:
                 raise
-            _reject(answer, whole, error)  # the archive turned out bad in the middle
-            return answer
+            _reject(answer, archive, error)  # the archive is damaged in the middle
+            return
         if not batch:
-            return answer
-        looks = await asyncio.gather(*(_look(state, member) for member in batch))
-        for member, look in zip(batch, looks, strict=True):
-            await _take(state, answer, member, look, origin)
-        judged += len(batch)
+            return
+        first = False
+        examinations = await asyncio.gather(*(_examine(state, file) for file in batch))
+        for file, examination in zip(batch, examinations, strict=True):
+            if isinstance(examination, LesionError):
+                _reject(answer, file.name, examination)
+            else:
+                await _process(intake, answer, file, examination, origin)
 
 
-Look = tuple[ImageRecord, ModelOpinion | None]
-
-
-async def _look(state: State, member: Member) -> Look | LesionError:
-    """Examine one file, and ask the champion if it matters; a fault of the file is a result."""
-    if isinstance(member.content, LesionError):
-        return member.content
+async def _examine(state: AppState, file: LabeledFile) -> Examination | LesionError:
+    """Decode one file, and ask for the champion's opinion if its label is a class; return a fault of the file."""
+    if isinstance(file.content, LesionError):
+        return file.content
     loop = asyncio.get_running_loop()
     try:
-        examined = await loop.run_in_executor(_decoders, examine, member.content, image_limits(state))
-        known = member.label in state.bundle.classes
-        return examined, await _opinion(state, member.content) if known else None
+        record = await loop.run_in_executor(_decoders, examine, file.content, state.settings.image_limits)
+        return record, await _opinion(state, file.content) if file.label in state.bundle.classes else None
     except LesionError as error:
-        if error.status >= 500:
+        if _is_server_fault(error):
             raise
         return error
 
 
-async def _opinion(state: State, data: bytes) -> ModelOpinion:
+async def _opinion(state: AppState, data: bytes) -> ModelOpinion:
     """Ask an inference worker, and ask again while all are busy."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            answer = await state.dispatcher.submit(InferenceRequest(data, opinion=True), len(data))
-            break
+            return ModelOpinion.from_answer(await state.dispatcher.opinion(data))
         except BusyError:
             if time.monotonic() > deadline:
                 raise
         await asyncio.sleep(_PAUSE_S)
-    if "error" in answer:
-        message, code, status = answer["error"]
-        raise LesionError(message, code=code, status=status)
-    return ModelOpinion.from_answer(answer)
 
 
-async def _take(state: State, answer: UploadAnswer, member: Member, look: Look | LesionError, origin: Origin) -> None:
-    """Hand one file to the intake and write down what became of it."""
-    if isinstance(look, LesionError):
-        _reject(answer, member.name, look)
-        return
-    examined, opinion = look
-    assert isinstance(member.content, bytes)
+async def _process(
+    intake: Intake, answer: UploadAnswer, file: LabeledFile, examination: Examination, origin: Origin
+) -> None:
+    """Hand one file to the intake and add its decision to the answer."""
+    record, opinion = examination
+    assert isinstance(file.content, bytes)
+    upload = Upload(record, file.label, origin.uploader, opinion, origin.source, origin.patient)
     try:
-        outcome: Outcome = await asyncio.to_thread(
-            state.intake.take,
-            examined,
-            member.content,
-            member.label,
-            opinion,
-            source=origin.source,
-            uploader=origin.uploader,
-            patient=origin.patient,
-        )
+        decision = await asyncio.to_thread(intake.process, upload, file.content)
     except LesionError as error:
-        if error.status >= 500:
+        if _is_server_fault(error):
             raise
-        _reject(answer, member.name, error)
+        _reject(answer, file.name, error)
         return
-    kept = {ACCEPTED: answer.accepted, QUARANTINED: answer.quarantined}.get(outcome.status)
-    name = clean(member.name)
-    if kept is None:
-        _refuse(answer, name, outcome.code, outcome.reason)
-    else:
-        UPLOADS.labels(outcome.status, outcome.code).inc()
-        facts = {"sha256": outcome.sha256, "label": outcome.label, "code": outcome.code, "reason": outcome.reason}
-        kept.append(JudgedImage(name=name, **facts))
+    UPLOADS.labels(decision.status, decision.code).inc()
+    name, reason = clean(file.name), {"code": decision.code, "reason": decision.reason}
+    if decision.status not in (ACCEPTED, QUARANTINED):
+        answer.rejected.append(RejectedFile(name=name, **reason))
+        return
+    images = answer.accepted if decision.status == ACCEPTED else answer.quarantined
+    images.append(JudgedImage(name=name, sha256=record.sha256, label=file.label, **reason))
 
 
 def _reject(answer: UploadAnswer, name: str, error: LesionError) -> None:
-    _refuse(answer, clean(name), error.code, error.message)
+    UPLOADS.labels(REJECTED, error.code).inc()
+    answer.rejected.append(RejectedFile(name=clean(name), code=error.code, reason=error.message))
 
 
-def _refuse(answer: UploadAnswer, name: str, code: str, reason: str) -> None:
-    UPLOADS.labels("rejected", code).inc()
-    answer.rejected.append(RejectedFile(name=name, code=code, reason=reason))
-
-
-def _some(files: Iterator[Member]) -> list[Member]:
-    return list(islice(files, _AT_ONCE))
+def _is_server_fault(error: LesionError) -> bool:
+    return status_of(error) >= 500

@@ -1,4 +1,4 @@
-"""Gives the memory of large images back to the system."""
+"""Returns the memory of large images to the system."""
 
 import ctypes
 import sys
@@ -9,10 +9,10 @@ _LARGE = 2**20
 
 
 def return_large_blocks() -> None:
-    """Let glibc return freed blocks of 1 MiB and more at once; for this process and those forked from it.
+    """Let glibc return freed blocks of 1 MiB and more at once, in this process and those forked from it.
 
-    By default glibc raises that bound to up to 32 MiB as it sees large blocks, and a process that once held many large
-    images keeps their memory. Of no effect on other systems.
+    By default glibc raises that bound up to 32 MiB when it sees large blocks, and a process that once held many large
+    images keeps their memory. This has no effect on other systems.
     """
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # musl and others have no mallopt

@@ -1,4 +1,4 @@
-"""Which bundle a server starts with: the given one, or the champion of a storage; done before any process is forked."""
+"""Which bundle a server starts with: the given one, or the champion of a storage; before any process is forked."""
 
 import logging
 import socket
@@ -16,12 +16,12 @@ from serve.model_follower import ModelFollower
 logger = logging.getLogger(__name__)
 
 
-def open_given(bundle: Path | str | None) -> Bundle:
+def open_bundle(bundle: Path | str | None) -> Bundle:
     """Open the bundle of a server without a storage.
 
     Raises:
-        ConfigError: None was given.
-        BundleError: It is not whole.
+        ConfigError: No bundle is given.
+        BundleError: It is not complete.
     """
     if bundle is None:
         raise ConfigError("Without a storage there must be a bundle. Give bundle=FOLDER or storage=local.")
@@ -29,29 +29,29 @@ def open_given(bundle: Path | str | None) -> Bundle:
 
 
 def open_champion(storage: Storage, bundle: Path | str | None = None) -> Bundle:
-    """Open the champion of a storage; a bundle that was given must be one of the storage's versions.
+    """Open the champion of a storage; a given bundle must be one of the storage's versions.
 
     Args:
-        storage: The loop's database and files.
+        storage: The database and files.
         bundle: The bundle that the server was told to serve, if any.
 
     Raises:
         ConfigError: The database cannot be used, or does not know the given bundle (``bundle_not_registered``).
         RegistryError: No model was deployed yet (``ledger_empty``).
-        BundleError: The given bundle is not whole.
+        BundleError: The given bundle is not complete.
     """
     with own_connections(storage) as here:
         here.upgrade()
         registry = Registry(here)
         champion = ModelFollower(registry, Bundle.open, f"server on {socket.gethostname()}").load_champion().value
         if bundle is not None:
-            _check_given(registry, Bundle.open(bundle).version, champion.version)
+            _check_registered(registry, Bundle.open(bundle).version, champion.version)
         return champion
 
 
 @contextmanager
 def own_connections(storage: Storage) -> Iterator[Storage]:
-    """Give a copy of a storage whose connections are closed at the end: a process that forks must leave none open."""
+    """Give a copy of a storage whose connections are closed at the end: a process must not fork with open ones."""
     here = replace(storage)
     try:
         yield here
@@ -59,13 +59,13 @@ def own_connections(storage: Storage) -> Iterator[Storage]:
         here.engine.dispose()
 
 
-def _check_given(registry: Registry, given: str, champion: str) -> None:
-    if given == champion:
+def _check_registered(registry: Registry, version: str, champion: str) -> None:
+    if version == champion:
         return
-    if given not in {model.version for model in registry.models()}:
+    if version not in {model.version for model in registry.models()}:
         raise ConfigError(
-            f"The storage's champion is {champion}, and it does not know the given bundle {given}. Leave bundle= out "
-            "to serve the champion, or give a storage of its own to the other model.",
+            f"The storage's champion is {champion}, and it does not know the given bundle {version}. Leave bundle= out "
+            "to serve the champion, or give the other model a storage of its own.",
             code="bundle_not_registered",
         )
-    logger.warning("the given bundle is %s; %s has become champion since and is served", given, champion)
+    logger.warning("the given bundle is %s; %s has become champion since then and is served", version, champion)

@@ -1,44 +1,40 @@
-"""The worker beside a server on a single machine: started with it, started again when it dies, ended with it."""
+"""The retraining worker next to a server on a single machine: started, restarted and ended with the server."""
 
 import logging
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lesion.core.cli_errors import quoted
+from lesion.core.commands import lesion_command, quote_hydra_value
 from lesion.database.storage import Storage
 
 logger = logging.getLogger(__name__)
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "worker.py"
 _POLL_S = 0.5
 _PAUSES_S = (1.0, 2.0, 5.0, 15.0, 60.0)  # before the next start; the longer, the more starts failed at once
-_HEALTHY_S = 30.0  # a worker that ran so long did not fail at once
+_HEALTHY_S = 30.0  # a worker that ran this long did not fail at once
 _END_S = 30.0
 
 
 class WorkerSupervisor:
-    """A worker process for as long as the block runs.
+    """Keeps a worker process running inside a ``with`` block.
 
     Args:
         storage: The server's storage.
         overrides: Further settings of ``configs/worker.yaml``.
-        script: ``scripts/worker.py``.
     """
 
-    def __init__(self, storage: Storage, overrides: Sequence[str] = (), script: Path = SCRIPT) -> None:
-        self._command = [sys.executable, str(script), *settings_of(storage), f"parent={os.getpid()}", *overrides]
+    def __init__(self, storage: Storage, overrides: Sequence[str] = ()) -> None:
+        self._command = [*lesion_command("worker"), *settings_of(storage), f"parent={os.getpid()}", *overrides]
         self._stopping = threading.Event()
         self._started = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        self._thread = threading.Thread(target=self._keep, name="companion", daemon=True)
+        self._thread = threading.Thread(target=self._supervise, name="worker-supervisor", daemon=True)
 
     @property
     def pid(self) -> int | None:
@@ -48,7 +44,7 @@ class WorkerSupervisor:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self._started.wait()  # who forks after this must not fork in the middle of it
+        self._started.wait()  # the caller may fork, but not while the worker is being started
         return self
 
     def __exit__(
@@ -57,12 +53,12 @@ class WorkerSupervisor:
         self._stopping.set()
         self._thread.join()
 
-    def _keep(self) -> None:
+    def _supervise(self) -> None:
         failures = 0
         while not self._stopping.is_set():
             started = time.monotonic()
-            # The thread lives as long as the worker: the kernel would end that with the thread that started it. A
-            # session of its own keeps Ctrl-C away, so that the server goes first.
+            # This thread lives as long as the worker: the kernel ends the worker with the thread that started it. A
+            # separate session keeps Ctrl-C away, so that the server ends first.
             try:
                 self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, start_new_session=True)
             finally:
@@ -90,6 +86,6 @@ class WorkerSupervisor:
 
 
 def settings_of(storage: Storage) -> list[str]:
-    """Return the Hydra overrides that give a worker the server's storage, whatever its paths are made of."""
+    """Return the Hydra overrides that give a worker the server's storage, whatever characters its paths have."""
     values = {"database": storage.database, "files": storage.files, "cache": str(storage.cache)}
-    return [f"storage.{name}={quoted(value)}" for name, value in values.items()]
+    return [f"storage.{name}={quote_hydra_value(value)}" for name, value in values.items()]

@@ -1,6 +1,7 @@
 """The client tells a slow server from one that is away and from something else that answers in its place."""
 
 import json
+import pickle
 import threading
 import time
 from collections.abc import Iterator
@@ -10,7 +11,19 @@ from typing import Any
 import httpx
 import pytest
 
-from lesion.client import Client
+from lesion.client import (
+    Client,
+    ClientError,
+    KeyMissingError,
+    NoStorageError,
+    NoWorkerReadyError,
+    PredictionTimeoutError,
+    ResponseError,
+    ServerTimeoutError,
+    ServerUnavailableError,
+    UnexpectedResponseError,
+    WaitTimeoutError,
+)
 from lesion.core.errors import LesionError
 
 SLOW_S, SHORT_S = 0.6, 0.2
@@ -57,8 +70,8 @@ def address() -> Iterator[str]:
         server.shutdown()
 
 
-def refusal(client: Client, method: str, path: str) -> LesionError:
-    with pytest.raises(LesionError) as caught:
+def refusal(client: Client, method: str, path: str) -> ClientError:
+    with pytest.raises(ClientError) as caught:
         client.call(method, path)
     return caught.value
 
@@ -66,9 +79,9 @@ def refusal(client: Client, method: str, path: str) -> LesionError:
 def test_a_slow_server_is_not_away(address: str) -> None:
     with Client(address, timeout=SHORT_S) as client:
         error = refusal(client, "GET", "/slow")
-        assert (error.code, error.status) == ("timed_out", 504)
+        assert (type(error), error.code, error.status) == (ServerTimeoutError, "timed_out", 504)
         assert error.message == f"The server at {address} took too long over GET /slow."
-        with pytest.raises(LesionError) as caught:
+        with pytest.raises(ServerTimeoutError) as caught:
             client.download("/slow")
         assert caught.value.code == "timed_out"
         assert client.call("GET", "/health") == {"ready": True}
@@ -80,17 +93,21 @@ def test_an_upload_may_take_its_time(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "code", "status"),
+    ("trouble", "kind", "code", "status"),
     [
-        (httpx.ReadTimeout, "timed_out", 504),
-        (httpx.WriteTimeout, "timed_out", 504),
-        (httpx.ConnectTimeout, "server_away", 503),
-        (httpx.ConnectError, "server_away", 503),
-        (httpx.RemoteProtocolError, "server_away", 503),
+        (httpx.ReadTimeout, ServerTimeoutError, "timed_out", 504),
+        (httpx.WriteTimeout, ServerTimeoutError, "timed_out", 504),
+        (httpx.ConnectTimeout, ServerUnavailableError, "server_away", 503),
+        (httpx.ConnectError, ServerUnavailableError, "server_away", 503),
+        (httpx.RemoteProtocolError, ServerUnavailableError, "server_away", 503),
     ],
 )
 def test_what_may_happen_on_the_way(
-    trouble: type[httpx.TransportError], code: str, status: int, monkeypatch: pytest.MonkeyPatch
+    trouble: type[httpx.TransportError],
+    kind: type[ClientError],
+    code: str,
+    status: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def request(*_: object, **__: object) -> None:
         raise trouble("the cable was cut")
@@ -98,14 +115,14 @@ def test_what_may_happen_on_the_way(
     monkeypatch.setattr(httpx.Client, "request", request)
     with Client("http://127.0.0.1:1") as client:
         error = refusal(client, "GET", "/health")
-    assert (error.code, error.status) == (code, status)
+    assert (type(error), error.code, error.status) == (kind, code, status)
 
 
 @pytest.mark.parametrize("path", ["/proxy", "/garbled"])
 def test_something_else_that_answers_is_not_taken_for_the_server(address: str, path: str) -> None:
     with Client(address) as client:
         error = refusal(client, "GET", path)
-    assert (error.code, error.status) == ("answer_not_understood", 502)
+    assert (type(error), error.code, error.status) == (UnexpectedResponseError, "answer_not_understood", 502)
     assert error.message.startswith(f"The answer to GET {path} is not understood: ")
     assert address in error.message
 
@@ -144,6 +161,37 @@ def test_health_is_told_of_a_server_that_cannot_predict_as_well(monkeypatch: pyt
     ],
 )
 def test_what_is_no_health_is_refused(monkeypatch: pytest.MonkeyPatch, status: int, body: str, code: str) -> None:
-    with answered(monkeypatch, status, body) as client, pytest.raises(LesionError) as caught:
+    with answered(monkeypatch, status, body) as client, pytest.raises(ClientError) as caught:
         client.health()
-    assert caught.value.code == code
+    assert (caught.value.code, caught.value.status) == (code, status if status != 200 else 502)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (401, "key_missing", KeyMissingError),
+        (404, "no_storage", NoStorageError),
+        (503, "no_worker_ready", NoWorkerReadyError),
+        (503, "timed_out", PredictionTimeoutError),
+        (418, "of_a_newer_server", ResponseError),
+    ],
+)
+def test_a_refusal_has_the_class_of_its_code_and_the_status_of_its_response(
+    monkeypatch: pytest.MonkeyPatch, status: int, code: str, kind: type[ResponseError]
+) -> None:
+    with answered(monkeypatch, status, json.dumps({"detail": "It is so.", "code": code})) as client:
+        error = refusal(client, "POST", "/retrain")
+    assert isinstance(error, LesionError)
+    assert (type(error), error.code, error.status, error.message) == (kind, code, status, "It is so.")
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), again.code, again.status, again.message) == (kind, code, status, "It is so.")
+
+
+def test_waiting_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        answered(monkeypatch, 200, json.dumps({"state": "running"})) as client,
+        pytest.raises(WaitTimeoutError) as caught,
+    ):
+        client.wait_job("7", seconds=-1)
+    assert (caught.value.code, caught.value.status) == ("timed_out", 504)
+    assert caught.value.message == "Waited -1 s for job 7 to end."

@@ -1,14 +1,13 @@
 """Measure the search for near-duplicates: ``python scripts/bench/duplicates.py --root DIR --require``.
 
 Copies of real images are planted (re-encoded, resized, brightened, turned, cropped, mirrored) and searched for among
-all images of the folder. Groups are transitive, so both sides are counted after the closure: a copy is found when it is
-in its source's group, and two images are joined when they are in one group. imagehash's pHash is measured beside it.
+all images of the folder. Groups are transitive, so both figures are counted after the closure: a copy counts as found
+when it is in the group of its source, and two images count as joined when they are in one group. The pHash of imagehash
+is measured next to it.
 """
 
-import argparse
 import io
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.console import Console
-from rich.table import Table
 
 from lesion.deduplication.duplicates import (
-    Descriptors,
-    describe,
     groups,
     merge_groups,
     near_duplicate_pairs,
     near_duplicates_of,
 )
+from lesion.deduplication.features import make_thumbnail
 from lesion.imaging.decode import decode, read
+from lesion.imaging.file_types import is_image_name
+from scripts.bench.common import bench_parser, bench_table, timed, verdict
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 PHASH_LIMITS = (8, 10)
+COLUMNS = ("copies", "method", "pair found", "same group", "joined: other class", "joined: all pairs")
 Plant = Callable[[Image.Image, np.random.Generator], Image.Image]
 Ints = NDArray[np.int64]
 
@@ -56,7 +55,7 @@ def rotated(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def cropped(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Take 3 % off the width and off the height, anywhere between one edge alone and both alike."""
+    """Cut 3 % off the width and off the height, divided at random between the two opposite edges."""
     x, y = rng.uniform(0, 0.03, 2)
     width, height = image.size
     return image.crop((round(x * width), round(y * height), round((0.97 + x) * width), round((0.97 + y) * height)))
@@ -73,8 +72,8 @@ def mirrored(image: Image.Image, _: np.random.Generator) -> Image.Image:
 
 def chain(*plants: Plant) -> Plant:
     def plant(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        for one in plants:
-            image = one(image, rng)
+        for change in plants:
+            image = change(image, rng)
         return image
 
     return plant
@@ -96,7 +95,7 @@ KINDS: dict[str, Plant] = {
 
 @dataclass(frozen=True)
 class Score:
-    """What a method made of one kind of copy; shares of 1, after the transitive closure but for ``direct``."""
+    """The result of one method for one kind of copy: shares of 1, after the transitive closure except ``direct``."""
 
     direct: float
     grouped: float
@@ -104,36 +103,77 @@ class Score:
     overall: float
 
     def passes(self) -> bool:
-        # with one class alone there is no pair across classes: cross_class is NaN and decides nothing
+        # A folder of a single class has no pair across classes: cross_class is NaN then, and decides nothing.
         return self.grouped >= 0.99 and not self.cross_class >= 0.01 and self.overall < 0.01
 
 
+@dataclass(frozen=True)
+class Sample:
+    """The images of a folder (RGB), the class of each, and the rows of those that copies are made of."""
+
+    pictures: list[NDArray[np.uint8]]
+    labels: Ints
+    sources: Ints
+
+
+class Search:
+    """Both methods, with what they find among the real images."""
+
+    def __init__(self, sample: Sample) -> None:
+        thumbnails, seconds = timed(lambda: [make_thumbnail(picture) for picture in sample.pictures])
+        self.thumbnail_ms = 1000 * seconds / len(thumbnails)
+        self.sample = sample
+        self.reference = np.stack(thumbnails)
+        (self.pairs, self.group), self.search_s = timed(self._groups)
+        self.equal = merge_groups([thumbnail.tobytes().hex() for thumbnail in thumbnails])
+        self.hashes = phashes([Image.fromarray(picture) for picture in sample.pictures])
+        self.hash_pairs = {limit: phash_pairs(self.hashes, self.hashes, limit) for limit in PHASH_LIMITS}
+
+    def scores(self, plant: Plant, rng: np.random.Generator) -> dict[str, Score]:
+        """Plant one copy of each source, and score each method by its name."""
+        sample = self.sample
+        copies = [plant(Image.fromarray(sample.pictures[source]), rng) for source in sample.sources]
+        copy_thumbnails = np.stack([make_thumbnail(np.asarray(copy)) for copy in copies])
+        hashes = phashes(copies)
+        pairs = {"lesion": (self.pairs, near_duplicates_of(copy_thumbnails, self.reference))} | {
+            f"pHash ≤ {limit}": (real, phash_pairs(hashes, self.hashes, limit))
+            for limit, real in self.hash_pairs.items()
+        }
+        return {
+            name: score(real, planted, sample.sources, sample.labels, self.equal)
+            for name, (real, planted) in pairs.items()
+        }
+
+    def _groups(self) -> tuple[Ints, Ints]:
+        pairs = near_duplicate_pairs(self.reference)
+        return pairs, groups(len(self.reference), pairs)
+
+
 def labelled_images(root: Path) -> list[tuple[Path, str]]:
-    """Every image below ``root`` with its class: its folder's name, or its label in a Kaggle ``train.csv``."""
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    """Return every image in ``root`` with its class: the name of its folder, or its label in a Kaggle ``train.csv``."""
+    paths = sorted(path for path in root.rglob("*") if is_image_name(path))
     table = root / "train.csv"
     if not table.is_file():
         return [(path, path.parent.name) for path in paths]
-    rows = (line.split(",", 1) for line in table.read_text("utf-8").split()[1:])
-    labels = dict(rows)
+    labels = dict(line.split(",", 1) for line in table.read_text("utf-8").split()[1:])
     return [(path, labels[path.name]) for path in paths if path.name in labels]
 
 
-def phash(image: Image.Image) -> int:
-    return int(str(imagehash.phash(image)), 16)
+def phashes(pictures: list[Image.Image]) -> NDArray[np.uint64]:
+    return np.array([int(str(imagehash.phash(picture)), 16) for picture in pictures], np.uint64)
 
 
 def phash_pairs(query: NDArray[np.uint64], reference: NDArray[np.uint64], limit: int) -> Ints:
-    """Pairs (row of query, row of reference) at most ``limit`` bits apart."""
-    found = [np.empty((0, 2), np.int64)]
+    """Return pairs (row of query, row of reference) that differ in at most ``limit`` bits."""
+    pairs = [np.empty((0, 2), np.int64)]
     for start in range(0, len(query), 512):
         near = np.bitwise_count(query[start : start + 512, None] ^ reference) <= limit
-        found.append(np.argwhere(near) + np.array([start, 0]))
-    return np.concatenate(found)
+        pairs.append(np.argwhere(near) + np.array([start, 0]))
+    return np.concatenate(pairs)
 
 
 def joined(group: Ints, labels: Ints) -> tuple[int, int]:
-    """How many pairs share a group, and how many of them are of different classes."""
+    """Return how many pairs share a group, and how many of these pairs have two classes."""
     table = np.zeros((group.max() + 1, labels.max() + 1), np.int64)
     np.add.at(table, (group, labels), 1)
     sizes = table.sum(axis=1)
@@ -141,14 +181,14 @@ def joined(group: Ints, labels: Ints) -> tuple[int, int]:
 
 
 def score(real: Ints, copies: Ints, sources: Ints, labels: Ints, equal: Ints) -> Score:
-    """Score the pairs found.
+    """Score the pairs that a method reports.
 
     Args:
         real: Pairs among the n real images.
         copies: Pairs (copy, real image).
         sources: The image that each copy was made of.
         labels: The class of each image.
-        equal: Images with one number have equal thumbnails: to find either of them is to find the pair.
+        equal: Images with the same number have equal thumbnails: a pair with any of them counts as found.
     """
     n, every = len(labels), np.concatenate([labels, labels[sources]])
     group = groups(len(every), np.concatenate([real, copies + np.array([n, 0])]))
@@ -156,17 +196,17 @@ def score(real: Ints, copies: Ints, sources: Ints, labels: Ints, equal: Ints) ->
     direct[copies[equal[copies[:, 1]] == equal[sources[copies[:, 0]]], 0]] = True
     same, cross = joined(group, every)
     pairs, cross_pairs = joined(np.zeros_like(every), every)
-    found = group[n:] == group[sources]
+    grouped = group[n:] == group[sources]
     return Score(
         direct=float(direct.mean()),
-        grouped=float(found.mean()),
+        grouped=float(grouped.mean()),
         cross_class=cross / cross_pairs if cross_pairs else float("nan"),
-        overall=(same - int(found.sum())) / pairs,
+        overall=(same - int(grouped.sum())) / pairs,
     )
 
 
 def bench(root: Path, images: int, seed: int, console: Console) -> bool:
-    """Measure one folder, print what came out, and say whether the requirement holds."""
+    """Measure one folder, print the results, and return whether the requirement is met."""
     listed = labelled_images(root)
     if len(listed) < 2:
         console.print(f"{root}: needs at least 2 images, has {len(listed)}.")
@@ -174,60 +214,39 @@ def bench(root: Path, images: int, seed: int, console: Console) -> bool:
     labels = np.unique([label for _, label in listed], return_inverse=True)[1].astype(np.int64)
     rng = np.random.default_rng(seed)
     sources = np.sort(rng.choice(len(listed), min(images, len(listed)), replace=False))
-    pictures = [decode(read(path)) for path, _ in listed]
-    began = time.perf_counter()
-    descriptors = [describe(picture) for picture in pictures]
-    describing = (time.perf_counter() - began) / len(pictures)
-    reference = Descriptors.stack(descriptors)
-    hashes = np.array([phash(Image.fromarray(picture)) for picture in pictures], np.uint64)
-    began = time.perf_counter()
-    pairs = near_duplicate_pairs(reference)
-    group = groups(len(listed), pairs)
-    searching = time.perf_counter() - began
-    equal = merge_groups([descriptor.thumbnail.tobytes().hex() for descriptor in descriptors])
-    hashed = {limit: phash_pairs(hashes, hashes, limit) for limit in PHASH_LIMITS}
-
-    table = Table(title=f"{root.name}: {len(listed)} images, {len(sources)} copies of each kind, seed {seed}")
-    for column in ("copies", "method", "pair found", "same group", "joined: other class", "joined: all pairs"):
-        table.add_column(column, justify="left" if column in ("copies", "method") else "right")
+    search = Search(Sample([decode(read(path)) for path, _ in listed], labels, sources))
+    title = f"{root.name}: {len(listed)} images, {len(sources)} copies of each kind, seed {seed}"
+    table = bench_table(title, COLUMNS, left=2)
     passed = True
     for kind, plant in KINDS.items():
-        planted = [plant(Image.fromarray(pictures[source]), rng) for source in sources]
-        described = Descriptors.stack([describe(np.asarray(copy)) for copy in planted])
-        ours = score(pairs, near_duplicates_of(described, reference), sources, labels, equal)
-        passed &= ours.passes()
-        planted_hashes = np.array([phash(copy) for copy in planted], np.uint64)
-        theirs = {
-            f"pHash ≤ {limit}": score(real, phash_pairs(planted_hashes, hashes, limit), sources, labels, equal)
-            for limit, real in hashed.items()
-        }
-        for row, (method, result) in enumerate({"lesion": ours, **theirs}.items()):
+        scores = search.scores(plant, rng)
+        passed &= scores["lesion"].passes()
+        for row, (method, result) in enumerate(scores.items()):
             figures = (result.direct, result.grouped, result.cross_class, result.overall)
             table.add_row("" if row else kind, method, *(f"{100 * figure:.3f} %" for figure in figures))
     console.print(table)
-    sizes = np.bincount(group)
+    sizes = np.bincount(search.group)
     console.print(
         f"{root.name}: {int(sizes[sizes > 1].sum())} real images in {int((sizes > 1).sum())} groups of two or more, "
-        f"the largest {int(sizes.max())}. Descriptor {1000 * describing:.2f} ms an image over decoding; pairs and "
-        f"groups of {len(listed)} images {searching:.1f} s. Requirement (same group ≥ 99 %, joined < 1 %): "
-        f"{'met' if passed else 'NOT met'}.\n"
+        f"the largest {int(sizes.max())}. Thumbnail {search.thumbnail_ms:.2f} ms per image after decoding; pairs and "
+        f"groups of {len(listed)} images {search.search_s:.1f} s. Requirement (same group ≥ 99 %, joined < 1 %): "
+        f"{verdict(passed)}.\n"
     )
     return passed
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = bench_parser(__doc__, require="exit with 1 when the requirement fails")
     parser.add_argument("--root", type=Path, action="append", required=True, help="a folder of images; may be repeated")
     parser.add_argument("--images", type=int, default=1000, help="how many images to plant copies of")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--require", action="store_true", help="exit with 1 when the requirement fails")
-    given = parser.parse_args()
-    if given.images < 1:
+    options = parser.parse_args()
+    if options.images < 1:
         parser.error("--images must be at least 1")
-    if missing := [str(root) for root in given.root if not root.is_dir()]:
+    if missing := [str(root) for root in options.root if not root.is_dir()]:
         parser.error(f"no such folder: {', '.join(missing)}")
-    passed = [bench(root, given.images, given.seed, Console(width=120)) for root in given.root]
-    return int(given.require and not all(passed))
+    passed = [bench(root, options.images, options.seed, Console(width=120)) for root in options.root]
+    return int(options.require and not all(passed))
 
 
 if __name__ == "__main__":

@@ -1,47 +1,48 @@
-"""The closed loop on real data: first model on 30 %, 40 % uploaded over HTTP, retrained and judged under traffic.
+"""Measure the closed loop on real data: upload over HTTP, retrain, and decide, while predictions are requested.
 
 python scripts/bench/loop.py --root DATA/brain_tumor_mri --weights WEIGHTS.safetensors [--flip 0.3] [--require]
 
-Whole groups of near-duplicates go to one of three parts: 30 % train the first model, 40 % are uploaded, 30 % are never
-shown to the loop and say at the end how good both models really are. With --flip 0 an expert (who knows the labels)
-releases what the quarantine holds. With --flip 0.3 that share of the uploaded labels is wrong and nobody reviews.
-Printed: what the intake did with right and wrong labels, the verdict, the requests sent all along with their failures
-and versions, and the accuracy of both models on the part that nobody saw.
+Whole groups of near-duplicates go to one of three parts: 30 % train the first model, 40 % are uploaded, and 30 % are
+never shown to the loop; they measure at the end how good both models really are. With --flip 0 an expert, who knows the
+labels, releases what was quarantined. With --flip 0.3 that share of the uploaded labels is wrong and nobody reviews.
+Printed: what the intake did with right and wrong labels, the verdict of the gate, the predictions that were requested
+all the time with their failures and versions, and the accuracy of both models on the unseen part.
 """
 
 import argparse
 import json
-import os
 import random
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lesion.client import Client
-from lesion.core.cli_errors import errors_for_people
+from lesion.core.cli_errors import cli_errors
+from lesion.core.commands import lesion_command
 from lesion.core.errors import LesionError
 from lesion.data.datamodule import FRACTIONS
 from lesion.data.manifest import build_manifest
 from lesion.data.scan import scan_folders
 from lesion.model.predictor import Predictor
+from scripts.bench.common import REPOSITORY, api_server, bench_parser, timed
+from scripts.dev.demo_loop import stage_printer
 
-REPOSITORY = Path(__file__).parents[2]
 SHARES = {"first": 0.3, "upload": 0.4, "unseen": 0.3}
-CHUNK = 50
+CHUNK = 50  # images per upload
+PREDICT_CHUNK = 32
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, required=True, help="labelled images: class/* or split/class/*")
+    parser = bench_parser(__doc__, require="exit with 1 unless the loop did what it promises")
+    parser.add_argument("--root", type=Path, required=True, help="labeled images: class/* or split/class/*")
     parser.add_argument("--weights", default="hub", help="initial weights of the first model")
     parser.add_argument("--experiment", default="brain_tumor_mri")
     parser.add_argument("--flip", type=float, default=0.0, help="share of uploaded labels that are made wrong")
@@ -51,34 +52,32 @@ def main() -> int:
     parser.add_argument("--first-run", type=Path, help="use this finished run as the first model (made by this script)")
     parser.add_argument("--out", type=Path, default=Path("outputs/bench_loop"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--require", action="store_true", help="exit 1 unless the loop did what it promises")
     options = parser.parse_args()
-    with errors_for_people():
+    with cli_errors():
         return bench(options)
 
 
 def bench(options: argparse.Namespace) -> int:
-    out = options.out.resolve()
-    shutil.rmtree(out / "storage", ignore_errors=True)
-    parts = partition(options.root.resolve(), options.seed)
-    first = out / "data"
-    link(parts["first"], options.root.resolve(), first)
-    run = options.first_run or train_first(options, first, out / "first")
-    with serving(run, out / "storage") as address, Client(address) as client:
-        client.wait_ready()
-        traffic = Traffic(address, [options.root / path for path in parts["unseen"]["path"][:40]])
+    out, root = options.out.resolve(), options.root.resolve()
+    storage = out / "storage"
+    shutil.rmtree(storage, ignore_errors=True)
+    parts = partition(root, options.seed)
+    link(parts["first"], root, out / "data")
+    run = options.first_run or train_first(options, out / "data", out / "first")
+    settings = (f"bundle={run / 'bundle'}", "storage=local", f"storage_root={storage}")
+    with api_server(storage, *settings) as address, Client(address) as client:
+        traffic = Traffic(address, [root / path for path in parts["unseen"]["path"][:40]])
         traffic.start()
-        result = loop(client, options, parts, traffic)
+        result = loop(client, options, parts["upload"])
         traffic.stop()
-    result |= traffic.summary()
-    result |= really(run / "bundle", out / "storage", result["job"], options.root, parts["unseen"])
+    result |= traffic.summary() | measure(run / "bundle", storage, result["job"], root, parts["unseen"])
     (out / f"result_flip_{options.flip:g}.json").write_text(json.dumps(result, indent=2) + "\n")
     print(json.dumps(result, indent=2))
     return int(options.require and not as_promised(result, options.flip))
 
 
 def partition(root: Path, seed: int) -> dict[str, pd.DataFrame]:
-    """Deal whole groups of near-duplicates to the parts, class by class."""
+    """Divide whole groups of near-duplicates among the parts, class by class."""
     table = build_manifest("all", root, scan_folders(root), fractions=FRACTIONS, seed=seed).table
     table = table[table["split"] != "excluded"]
     groups = (
@@ -94,6 +93,7 @@ def partition(root: Path, seed: int) -> dict[str, pd.DataFrame]:
 
 
 def link(rows: pd.DataFrame, root: Path, folder: Path) -> None:
+    """Make a dataset of class folders from links to images."""
     shutil.rmtree(folder, ignore_errors=True)
     rows = rows.drop_duplicates("sha256")
     for path, label, sha256 in zip(rows["path"], rows["label"], rows["sha256"], strict=True):
@@ -105,7 +105,7 @@ def link(rows: pd.DataFrame, root: Path, folder: Path) -> None:
 def train_first(options: argparse.Namespace, data: Path, output: Path) -> Path:
     shutil.rmtree(output, ignore_errors=True)
     command = [
-        sys.executable, REPOSITORY / "scripts" / "train.py", f"experiment={options.experiment}", f"data.root={data}",
+        *lesion_command("train"), f"experiment={options.experiment}", f"data.root={data}",
         f"model.weights={options.weights}", f"trainer.max_epochs={options.first_epochs}", "logger=csv",
         "evaluation.folder_split=false", f"hydra.run.dir={output}", *options.set,
     ]  # fmt: skip
@@ -113,38 +113,8 @@ def train_first(options: argparse.Namespace, data: Path, output: Path) -> Path:
     return output
 
 
-class serving:  # noqa: N801 - used as a context manager
-    """scripts/serve.py with its worker, on a free port."""
-
-    def __init__(self, run: Path, storage: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
-        command = [
-            sys.executable, REPOSITORY / "scripts" / "serve.py", f"bundle={run / 'bundle'}", f"port={port}",
-            "storage=local", f"storage_root={storage}",
-        ]  # fmt: skip
-        storage.mkdir(parents=True)
-        self.log = (storage / "server.log").open("w")
-        self.process = subprocess.Popen(
-            command, cwd=REPOSITORY, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-
-    def __enter__(self) -> str:
-        return self.address
-
-    def __exit__(self, *_: object) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.log.close()
-
-
 class Traffic(threading.Thread):
-    """A client that predicts some images a second, all along, and counts what it is answered."""
+    """A client that predicts some images per second all the time and counts the responses."""
 
     def __init__(self, address: str, paths: list[Path], per_second: float = 5.0) -> None:
         super().__init__(daemon=True)
@@ -165,92 +135,84 @@ class Traffic(threading.Thread):
         self._done.set()
         self.join(60)
 
-    def summary(self) -> dict:
-        sent = sum(self.versions.values()) + len(self.failures)
+    def summary(self) -> dict[str, Any]:
         return {
-            "requests": sent,
+            "requests": self.versions.total() + len(self.failures),
             "failed": len(self.failures),
             "failures": self.failures[:5],
             "versions": dict(self.versions),
         }
 
 
-def loop(client: Client, options: argparse.Namespace, parts: dict[str, pd.DataFrame], traffic: Traffic) -> dict:
-    old = client.wait_ready()["model_version"]
-    started = time.monotonic()
-    outcomes = upload(client, parts["upload"], options)
-    seconds = time.monotonic() - started
+def loop(client: Client, options: argparse.Namespace, rows: pd.DataFrame) -> dict[str, Any]:
+    """Upload, retrain, and go back to the first model if another one was promoted."""
+    first = client.wait_ready()["model_version"]
+    outcomes, seconds = timed(lambda: upload(client, rows, options))
     if options.flip == 0:
         for image in client.quarantine():
             client.release(image["sha256"])
-    job = client.wait_job(client.retrain(epochs=options.epochs)["job_id"], 3600, tell)
-    result = {"uploaded": outcomes, "upload_seconds": round(seconds, 1), "old": old, "job": job}
+    job = client.wait_job(client.retrain(epochs=options.epochs)["job_id"], 3600, stage_printer(options.epochs))
+    result = {"uploaded": outcomes, "upload_seconds": round(seconds, 1), "old": first, "job": job}
     if job["state"] == "promoted":
         client.wait_version(job["version"])
         time.sleep(3)
-        client.rollback("the bench goes back to the first model")
-        client.wait_version(old)
+        client.rollback("the bench returns to the first model")
+        client.wait_version(first)
         result["rolled_back_to"] = client.wait_ready()["model_version"]
         time.sleep(3)
     return result
 
 
-def tell(job: dict) -> None:
-    line = f"{job['stage']} {job['epoch']}"
-    if line != getattr(tell, "last", ""):
-        print(f"[{time.strftime('%H:%M:%S')}] {line}", flush=True)
-        tell.last = line
-
-
 def upload(client: Client, rows: pd.DataFrame, options: argparse.Namespace) -> dict[str, dict[str, int]]:
-    """Upload every row; returns how many of the right and of the wrong labels met which fate."""
+    """Upload every row; return how many of the right and of the wrong labels had which outcome."""
     rng = np.random.default_rng(options.seed)
     classes = sorted(rows["label"].unique())
     wrong = rng.random(len(rows)) < options.flip
-    given = [rng.choice([other for other in classes if other != label]) if flip else label
-             for label, flip in zip(rows["label"], wrong, strict=True)]  # fmt: skip
-    fates = {"right": Counter(), "wrong": Counter()}
+    labels = [rng.choice([other for other in classes if other != label]) if flip else label
+              for label, flip in zip(rows["label"], wrong, strict=True)]  # fmt: skip
+    outcomes: dict[str, Counter[str]] = {"right": Counter(), "wrong": Counter()}
     for label in classes:
-        chosen = [index for index, other in enumerate(given) if other == label]
-        for start in range(0, len(chosen), CHUNK):
-            part = chosen[start : start + CHUNK]
-            files = [(str(index), (options.root / rows["path"].iloc[index]).read_bytes()) for index in part]
-            for fate, entries in client.upload(files, label).items():
-                for entry in entries:
-                    kind = "wrong" if wrong[int(entry["name"])] else "right"
-                    fates[kind][fate if fate != "rejected" else f"rejected: {entry['code']}"] += 1
-    return {kind: dict(counts) for kind, counts in fates.items()}
+        places = [index for index, other in enumerate(labels) if other == label]
+        for start in range(0, len(places), CHUNK):
+            chunk = places[start : start + CHUNK]
+            files = [(str(index), (options.root / rows["path"].iloc[index]).read_bytes()) for index in chunk]
+            for outcome, images in client.upload(files, label).items():
+                for image in images:
+                    kind = "wrong" if wrong[int(image["name"])] else "right"
+                    outcomes[kind][f"rejected: {image['code']}" if outcome == "rejected" else outcome] += 1
+    return {kind: dict(counts) for kind, counts in outcomes.items()}
 
 
-def really(first: Path, storage: Path, job: dict, root: Path, rows: pd.DataFrame) -> dict:
-    """Accuracy of both models on the part that the loop never saw."""
+def measure(first: Path, storage: Path, job: dict[str, Any], root: Path, rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the accuracy of both models on the part that the loop never saw."""
     bundles = {"first": first}
     if job.get("version"):
         bundles["challenger"] = next(storage.glob(f"**/bundles/{job['version']}"))
-    accuracy = {}
-    for name, path in bundles.items():
-        predictor = Predictor.load(path, device="cpu", threads=2)
-        right = 0
-        for start in range(0, len(rows), 32):
-            part = rows.iloc[start : start + 32]
-            answers = predictor.predict([(root / path).read_bytes() for path in part["path"]])
-            right += sum(
-                getattr(answer, "predicted_class", "") == label
-                for answer, label in zip(answers, part["label"], strict=True)
-            )
-        accuracy[name] = round(right / len(rows), 4)
+    accuracy = {name: round(right_answers(path, root, rows) / len(rows), 4) for name, path in bundles.items()}
     return {"accuracy_on_unseen": accuracy, "unseen_images": len(rows)}
 
 
-def as_promised(result: dict, flip: float) -> bool:
+def right_answers(bundle: Path, root: Path, rows: pd.DataFrame) -> int:
+    predictor = Predictor.load(bundle, device="cpu", threads=2)
+    right = 0
+    for start in range(0, len(rows), PREDICT_CHUNK):
+        part = rows.iloc[start : start + PREDICT_CHUNK]
+        predictions = predictor.predict([(root / path).read_bytes() for path in part["path"]])
+        classes = [getattr(prediction, "predicted_class", "") for prediction in predictions]
+        right += sum(name == label for name, label in zip(classes, part["label"], strict=True))
+    return right
+
+
+def as_promised(result: dict[str, Any], flip: float) -> bool:
+    """Return whether no prediction failed and the loop promoted, quarantined and rolled back what it should."""
     state, accuracy = result["job"]["state"], result["accuracy_on_unseen"]
-    quiet = result["failed"] == 0 and set(result["versions"]) <= {result["old"], result["job"].get("version")}
+    undisturbed = result["failed"] == 0 and set(result["versions"]) <= {result["old"], result["job"].get("version")}
     if flip == 0:
-        return quiet and state == "promoted" and result.get("rolled_back_to") == result["old"]
+        return undisturbed and state == "promoted" and result.get("rolled_back_to") == result["old"]
     wrong = result["uploaded"]["wrong"]
-    most = wrong.get("quarantined", 0) > 0.5 * sum(wrong.values())
+    mostly_quarantined = wrong.get("quarantined", 0) > 0.5 * sum(wrong.values())
     worse = accuracy.get("challenger", 0.0) < accuracy["first"]
-    return quiet and most and not (worse and state == "promoted")
+    return undisturbed and mostly_quarantined and not (worse and state == "promoted")
 
 
 if __name__ == "__main__":

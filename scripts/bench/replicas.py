@@ -1,16 +1,15 @@
 """Measure 1, 2, 4 and 8 API replicas behind a real nginx, as a load test of the same kind was published elsewhere.
 
-python scripts/bench/replicas.py                       # 100 users, 10 more a second, 1 minute for each row
+python scripts/bench/replicas.py                       # 100 users, 10 more per second, 1 minute for each row
 python scripts/bench/replicas.py --replicas 1 2 --run-time 10 --images mixed
 
-Everything runs on this machine, the users too: what they take of its cores is said in a column of its own.
+Everything runs on this machine, the simulated users too; a column shows the share of the cores that they used.
 Writes table.csv, report.html and plot.png. With --require it exits with 1 unless every row has 100 % success and more
-than 97.5 requests/s, which is what the published table has for 8 replicas (on other, unnamed hardware).
+than 97.5 requests/s, which the published table reports for 8 replicas (on other, unnamed hardware).
 """
 
 import argparse
 import base64
-import csv
 import html
 import json
 import os
@@ -18,7 +17,6 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
@@ -26,19 +24,21 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import psutil
+import pandas as pd
+import psutil  # type: ignore[import-untyped]
 
-from lesion.core.cli_errors import cli_errors, latest_bundle
+from lesion.core.cli_errors import cli_errors
 from lesion.core.cpu import available_cores
+from lesion.core.paths import latest_bundle
+from scripts.bench.common import REPOSITORY, bench_parser, machine, timed
 from serve.deploy.plan import Plan
 from serve.deploy.ports import free_port
-from serve.deploy.processes import Member
+from serve.deploy.processes import ProcessRecord
 from serve.deploy.replicas import Replicas
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 LOCUSTFILE = REPOSITORY / "serve" / "load" / "locustfile.py"
 PUBLISHED_RPS = 97.5
-_WARM_UP_S = 2
+WARM_UP_S = 2
 COLUMNS = {
     "replicas": "Replicas",
     "requests": "Requests",
@@ -49,37 +49,32 @@ COLUMNS = {
     "p99_ms": "p99 (ms)",
     "requests_per_s": "Requests/s",
     "success_percent": "Success (%)",
-    "api_cpu_ms": "CPU of the API a request (ms)",
-    "nginx_cpu_ms": "CPU of nginx a request (ms)",
+    "api_cpu_ms": "CPU of the API per request (ms)",
+    "nginx_cpu_ms": "CPU of nginx per request (ms)",
     "users_cpu_percent": "The users' share of the cores (%)",
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4, 8])
-    made.add_argument("--users", type=int, default=100)
-    made.add_argument("--spawn-rate", type=float, default=10)
-    made.add_argument("--run-time", type=int, default=60, help="seconds")
-    made.add_argument("--images", help="as LESION_LOAD_IMAGES: a folder or 'mixed'; scans of 512 pixels when left out")
-    made.add_argument("--bundle", type=Path, help="the newest below outputs/ when left out")
-    made.add_argument("--out", type=Path, default=REPOSITORY / "outputs" / "bench_replicas")
-    made.add_argument("--require", action="store_true")
-    return made
-
-
 def main() -> int:
-    options = parser().parse_args()
+    parser = bench_parser(__doc__, require=f"exit with 1 below 100 % success or {PUBLISHED_RPS} requests/s")
+    parser.add_argument("--replicas", type=int, nargs="+", default=[1, 2, 4, 8])
+    parser.add_argument("--users", type=int, default=100)
+    parser.add_argument("--spawn-rate", type=float, default=10)
+    parser.add_argument("--run-time", type=int, default=60, help="seconds")
+    parser.add_argument("--images", help="as LESION_LOAD_IMAGES: a folder or 'mixed'; by default scans of 512 pixels")
+    parser.add_argument("--bundle", type=Path, help="by default the newest in outputs/")
+    parser.add_argument("--out", type=Path, default=REPOSITORY / "outputs" / "bench_replicas")
+    options = parser.parse_args()
     with cli_errors():
         bundle = (options.bundle or latest_bundle(REPOSITORY / "outputs")).resolve()
         options.out.mkdir(parents=True, exist_ok=True)
         facts = (
-            f"{options.users} users, {options.spawn_rate:g} more a second, {options.run_time} s, images: "
-            f"{options.images or 'scans, JPEG, 512 pixels'}; {available_cores()} cores with a load of "
-            f"{os.getloadavg()[0]:.1f} before the start; one inference worker a replica; bundle {bundle.parent.name}"
+            f"{options.users} users, {options.spawn_rate:g} more per second, {options.run_time} s, images: "
+            f"{options.images or 'scans, JPEG, 512 pixels'}; {machine()} before the start; one inference worker per "
+            f"replica; bundle {bundle.parent.name}"
         )
         print(facts, flush=True)
-        rows = [measured(count, bundle, options) for count in options.replicas]
+        rows = [measure(count, bundle, options) for count in options.replicas]
     write(options.out, facts, rows)
     failed = [row for row in rows if row["success_percent"] < 100 or row["requests_per_s"] <= PUBLISHED_RPS]
     if options.require and failed:
@@ -88,21 +83,21 @@ def main() -> int:
     return 0
 
 
-def measured(count: int, bundle: Path, options: argparse.Namespace) -> dict[str, float]:
+def measure(count: int, bundle: Path, options: argparse.Namespace) -> dict[str, float]:
     """Start replicas, run the users, and return a row of the table."""
     with tempfile.TemporaryDirectory(prefix="lesion-bench-") as folder:
         replicas = Replicas(Path(folder))
-        # Without nginx's bound for one address: all users come from one here.
+        # Without nginx's limits per address: here all users have the same address.
         plan = Plan(port=free_port(), bundle=str(bundle), storage="none", page_port=None, limited=False)
         replicas.start(count, plan)
         try:
-            run_locust(plan.address, options, _WARM_UP_S)
-            before, began = usage(replicas), time.monotonic()
-            stats, users = run_locust(plan.address, options, options.run_time)
-            seconds, after = time.monotonic() - began, usage(replicas)
+            run_locust(plan.address, options, WARM_UP_S)
+            before = usage(replicas)
+            (stats, users), seconds = timed(lambda: run_locust(plan.address, options, options.run_time))
+            after = usage(replicas)
         finally:
             replicas.stop()
-        row = {"replicas": count} | figures(stats)
+    row = {"replicas": count} | figures(stats)
     for name in ("api", "nginx"):
         row[f"{name}_cpu_ms"] = round(1000 * (after[name] - before[name]) / max(row["requests"], 1), 2)
     row["users_cpu_percent"] = round(100 * users / seconds / available_cores(), 1)
@@ -111,7 +106,7 @@ def measured(count: int, bundle: Path, options: argparse.Namespace) -> dict[str,
 
 
 def run_locust(address: str, options: argparse.Namespace, seconds: int) -> tuple[list[dict[str, Any]], float]:
-    """Run the users; return what Locust counted, and the CPU seconds that it took."""
+    """Run the users; return Locust's statistics and the CPU seconds that it used."""
     command = [
         sys.executable, "-P", "-m", "locust", "-f", str(LOCUSTFILE), "Visitor", "--headless", "--host", address,
         "--users", str(options.users), "--spawn-rate", f"{options.spawn_rate:g}", "--run-time", f"{seconds}s", "--json",
@@ -127,19 +122,19 @@ def run_locust(address: str, options: argparse.Namespace, seconds: int) -> tuple
 
 
 def usage(replicas: Replicas) -> dict[str, float]:
-    """CPU seconds that the replicas and nginx have taken since they started."""
-    nginx = [member for member in replicas.members if member.name == "nginx"]
+    """Return the CPU seconds that the replicas and nginx have used since they started."""
+    nginx = [process for process in replicas.processes if process.name == "nginx"]
     return {"api": cpu_seconds(replicas.apis), "nginx": cpu_seconds(nginx)}
 
 
-def cpu_seconds(members: list[Member]) -> float:
-    parents = [psutil.Process(member.pid) for member in members]
+def cpu_seconds(records: list[ProcessRecord]) -> float:
+    parents = [psutil.Process(record.pid) for record in records]
     family = [process for parent in parents for process in (parent, *parent.children(recursive=True))]
     return sum(sum(process.cpu_times()[:2]) for process in family)
 
 
 def figures(stats: list[dict[str, Any]]) -> dict[str, float]:
-    """The figures of all requests together, of what Locust counted for each kind of request."""
+    """Return the figures of all requests together, from Locust's statistics for each kind of request."""
     times = Counter[float]()
     for kind in stats:
         times.update({float(ms): count for ms, count in kind["response_times"].items()})
@@ -158,7 +153,7 @@ def figures(stats: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def percentiles(times: Counter[float], shares: Sequence[float]) -> list[float]:
-    """The times that these shares of the requests kept to; Locust rounds each to two digits."""
+    """Return the times within which these shares of the requests were answered; Locust rounds each to two digits."""
     values = sorted(times)
     reached = list(accumulate(times[value] for value in values))
     return [values[bisect_left(reached, share * reached[-1])] for share in shares]
@@ -166,23 +161,21 @@ def percentiles(times: Counter[float], shares: Sequence[float]) -> list[float]:
 
 def write(folder: Path, facts: str, rows: list[dict[str, Any]]) -> None:
     """Write the table as CSV, the plot, and a page with both; print the table."""
-    with (folder / "table.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(COLUMNS))
-        writer.writeheader()
-        writer.writerows(rows)
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame.to_csv(folder / "table.csv", index=False)
     plot(folder / "plot.png", rows)
-    lines = [list(COLUMNS.values()), *([f"{row[name]:,.10g}" for name in COLUMNS] for row in rows)]
-    cells = ["".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in lines]
-    table = "".join(f"<tr>{line}</tr>" for line in cells)
+    table = frame.rename(columns=COLUMNS).to_html(index=False, float_format=lambda value: f"{value:,.10g}")
     picture = base64.b64encode((folder / "plot.png").read_bytes()).decode()
     (folder / "report.html").write_text(
         "<!DOCTYPE html><html lang=en><meta charset=utf-8><title>Replicas behind nginx</title>"
         "<style>body{font:15px sans-serif;margin:2rem}table{border-collapse:collapse}"
-        "td{border:1px solid #bbb;padding:.3rem .6rem;text-align:right}</style>"
-        f"<h1>Replicas behind nginx</h1><p>{html.escape(facts)}</p><table>{table}</table>"
-        f"<img alt='Requests a second and response times by replicas' src='data:image/png;base64,{picture}'></html>\n"
+        "td,th{border:1px solid #bbb;padding:.3rem .6rem;text-align:right}</style>"
+        f"<h1>Replicas behind nginx</h1><p>{html.escape(facts)}</p>{table}"
+        f"<img alt='Requests per second and response times by replicas' src='data:image/png;base64,{picture}'></html>\n"
     )
-    print("\n".join("| " + " | ".join(line) + " |" for line in (lines[0], ["---:"] * len(COLUMNS), *lines[1:])))
+    lines = [list(COLUMNS.values()), ["---:"] * len(COLUMNS)]
+    lines += [[f"{row[name]:,.10g}" for name in COLUMNS] for row in rows]
+    print("\n".join("| " + " | ".join(line) + " |" for line in lines))
     print(f"Written to {folder}: table.csv, report.html, plot.png")
 
 

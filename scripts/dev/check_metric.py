@@ -10,11 +10,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("metrics", type=Path)
     parser.add_argument("key")
-    parser.add_argument("least", type=float)
-    arguments = parser.parse_args()
-    value = json.loads(arguments.metrics.read_text("utf-8"))["metrics"][arguments.key]
-    reached = value is not None and value >= arguments.least
-    print(f"{arguments.key} = {value:.4f}, {'at least' if reached else 'BELOW'} {arguments.least}")
+    parser.add_argument("minimum", type=float)
+    options = parser.parse_args()
+    value = json.loads(options.metrics.read_text("utf-8"))["metrics"][options.key]
+    reached = value is not None and value >= options.minimum
+    print(f"{options.key} = {value:.4f}, {'at least' if reached else 'BELOW'} {options.minimum}")
     return 0 if reached else 1
 
 

@@ -3,22 +3,24 @@
 python scripts/dev/demo_loop.py http://127.0.0.1:8000 FOLDER [--patients 80]
 
 FOLDER has class folders of images named patient0001_slice00.png; if it is missing, phantoms of a low-field scanner are
-made there.
+generated there.
 """
 
 import argparse
 import re
 import sys
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from lesion.client import Client
 from lesion.core.cli_errors import cli_errors
 from lesion.core.errors import LesionError
 from lesion.phantom.folder import generate
 
-PATIENT = re.compile(r"(patient\d+)")
+PATIENT = re.compile(r"patient\d+")
 
 
 def main() -> int:
@@ -28,66 +30,64 @@ def main() -> int:
     parser.add_argument("--patients", type=int, default=96)
     parser.add_argument("--slices", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--key", help="an API key with the role admin, where the server asks for one")
-    arguments = parser.parse_args()
-    generate(arguments.folder, patients=arguments.patients, slices=arguments.slices, seed=1, low_field=True)
+    parser.add_argument("--key", help="an API key with the role admin, where the server requires one")
+    options = parser.parse_args()
+    generate(options.folder, patients=options.patients, slices=options.slices, seed=1, low_field=True)
     started = time.monotonic()
-    with cli_errors(), Client(arguments.address, arguments.key) as client:
+    with cli_errors(), Client(options.address, options.key) as client:
         before = client.wait_ready()["model_version"]
-        upload(client, arguments.folder)
+        upload(client, options.folder)
         review(client)
-        job = retrain(client, arguments.epochs)
+        job = client.retrain(epochs=options.epochs)
+        print(f"Retraining: job {job['job_id']}")
+        job = client.wait_job(job["job_id"], 600, stage_printer(options.epochs))
         print(f"{job['state']}: {job['reason']}")
         if job["state"] != "promoted":
             return 1
         client.wait_version(job["version"])
-        image = next(arguments.folder.glob("*/*.png"))
-        answer = client.predict(image.read_bytes())
-        print(f"Version {before} was replaced by {answer['model_version']} while serving.")
-        print(f"Uploaded, retrained, proved and swapped in {time.monotonic() - started:.0f} s.")
-        return 0 if answer["model_version"] == job["version"] else 1
+        image = next(options.folder.glob("*/*.png"))
+        prediction = client.predict(image.read_bytes())
+        print(f"Version {before} was replaced by {prediction['model_version']} without a pause.")
+        print(f"Uploaded, retrained, tested and replaced in {time.monotonic() - started:.0f} s.")
+        return 0 if prediction["model_version"] == job["version"] else 1
 
 
 def upload(client: Client, folder: Path) -> None:
-    """Send a request a patient, so that no patient's images come to stand on both sides of the gate."""
+    """Send one request per patient, so that the images of a patient are all on the same side of the gate."""
     patients: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in sorted(folder.glob("*/*.png")):
         match = PATIENT.search(path.name)
         if match is None:
             raise LesionError(f"{path} does not name its patient.")
-        patients[path.parent.name, f"low-field-{match.group(1)}"].append(path)
-    counts: dict[str, int] = defaultdict(int)
+        patients[path.parent.name, f"low-field-{match[0]}"].append(path)
+    counts: Counter[str] = Counter()
     for (label, patient), paths in patients.items():
         outcome = client.upload([(path.name, path.read_bytes()) for path in paths], label, patient)
-        for kind in ("accepted", "quarantined", "rejected"):
-            counts[kind] += len(outcome[kind])
-    print(
-        f"Uploaded {sum(counts.values())} images of another scanner: "
-        + ", ".join(f"{n} {k}" for k, n in counts.items())
-    )
+        counts.update({kind: len(outcome[kind]) for kind in ("accepted", "quarantined", "rejected")})
+    outcomes = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    print(f"Uploaded {counts.total()} images of another scanner: {outcomes}")
 
 
 def review(client: Client) -> None:
     """Release what was quarantined: these labels are known to be right. An expert would look at each picture."""
-    waiting = client.quarantine()
-    for image in waiting:
+    images = client.quarantine()
+    for image in images:
         client.release(image["sha256"])
-    print(f"Released {len(waiting)} quarantined images, as an expert would after looking at them.")
+    print(f"Released {len(images)} quarantined images, as an expert would after looking at them.")
 
 
-def retrain(client: Client, epochs: int) -> dict:
-    job = client.retrain(epochs=epochs)
-    last = ""
+def stage_printer(epochs: int) -> Callable[[dict[str, Any]], None]:
+    """Return a function for ``Client.wait_job`` that prints each new stage and epoch once."""
+    printed: set[str] = set()
 
-    def tell(state: dict) -> None:
-        nonlocal last
-        line = f"  {state['stage']}" + (f", epoch {state['epoch']}/{epochs}" if state["stage"] == "train" else "")
-        if line != last:
+    def show(job: dict[str, Any]) -> None:
+        epoch = f", epoch {job['epoch']}/{epochs}" if job["stage"] == "train" else ""
+        line = f"  {job['stage']}{epoch}"
+        if line not in printed:
             print(line, flush=True)
-            last = line
+            printed.add(line)
 
-    print(f"Retraining: job {job['job_id']}")
-    return client.wait_job(job["job_id"], 600, tell)
+    return show
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ bash scripts/demo.sh
 python scripts/dev/record_walkthrough.py http://127.0.0.1:8501 FOLDER
 
 FOLDER has class folders of images; 60 of its first class are uploaded, so they should be new to the server. If it is
-missing, phantoms that the demo does not know are made there. What is recorded is a real browser before a real
+missing, phantoms that the demo does not have are generated there. The recording shows a real browser and a real
 retraining, whatever its verdict.
 """
 
@@ -19,17 +19,17 @@ from lesion.phantom.folder import generate
 from scripts.dev.browsing import PATIENCE_MS, browser, choose, drop, go, press, save, screenshot, settle, window
 
 WIDTH, HEIGHT, SHRINK = 1280, 800, 0.6
-BAR = 34  # pixels for the words below each picture
-LOOK_S, MOST_LOOKS = 3.0, 400
-ENDS = ("proved better and is in use", "not proved better", "The retraining failed", "was cancelled")
+BAR = 34  # pixels for the caption below each picture
+POLL_S, MAX_POLLS = 3.0, 400
+ENDS = ("proved better and is in use", "not proved better", "The retraining failed", "was canceled")
 
 
 class Film:
-    """Pictures of a page, each with what happens there.
+    """Pictures of a page, each with a caption.
 
     Args:
         page: The page.
-        stills: Where the pictures go that are worth a look by themselves; nowhere when None.
+        stills: The folder for single pictures; none are written when None.
     """
 
     def __init__(self, page: Page, stills: Path | None) -> None:
@@ -38,15 +38,15 @@ class Film:
         self._frames: list[Image.Image] = []
         self._durations: list[int] = []
 
-    def take(self, words: str, milliseconds: int = 1500, still: str = "") -> None:
-        """Add a picture, with a name if it is a still; one that shows nothing new makes the last one last longer."""
+    def take(self, caption: str, milliseconds: int = 1500, still: str = "") -> None:
+        """Add a picture, and write it as a still if it has a name; an unchanged picture only prolongs the last one."""
         picture = screenshot(self._page)
         if still and self._stills is not None:
             save(picture, self._stills / f"walkthrough_{still}.png")
         picture = picture.resize((round(WIDTH * SHRINK), round(HEIGHT * SHRINK)), Image.Resampling.LANCZOS)
         frame = Image.new("RGB", (picture.width, picture.height + BAR), "#0b3a4d")
         frame.paste(picture)
-        ImageDraw.Draw(frame).text((12, picture.height + 8), words, "white", ImageFont.load_default(16))
+        ImageDraw.Draw(frame).text((12, picture.height + 8), caption, "white", ImageFont.load_default(16))
         frame = frame.quantize(dither=Image.Dither.NONE)
         if self._frames and frame.tobytes() == self._frames[-1].tobytes():
             self._durations[-1] += milliseconds // 2
@@ -69,23 +69,23 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--seed", type=int, default=23, help="of the phantoms; another one gives others")
-    parser.add_argument("--stills", type=Path, help="a folder for single pictures of the way")
+    parser.add_argument("--seed", type=int, default=23, help="of the phantoms; another seed gives other phantoms")
+    parser.add_argument("--stills", type=Path, help="a folder for single pictures")
     parser.add_argument("--out", type=Path, default=Path("outputs/walkthrough.gif"))
-    arguments = parser.parse_args()
-    generate(arguments.folder, patients=80, slices=4, seed=arguments.seed, low_field=True)
-    label = min(path.name for path in arguments.folder.iterdir() if path.is_dir())
-    images = sorted((arguments.folder / label).glob("*.*"))[: arguments.images]
-    with browser() as opened:
-        page = window(opened, WIDTH, HEIGHT)
-        page.goto(arguments.address)
+    options = parser.parse_args()
+    generate(options.folder, patients=80, slices=4, seed=options.seed, low_field=True)
+    label = min(path.name for path in options.folder.iterdir() if path.is_dir())
+    images = sorted((options.folder / label).glob("*.*"))[: options.images]
+    with browser() as chromium:
+        page = window(chromium, WIDTH, HEIGHT)
+        page.goto(options.address)
         settle(page)
-        film = Film(page, arguments.stills)
+        film = Film(page, options.stills)
         predict(page, film, images[0])
         upload(page, film, images, label)
-        retrain(page, film, arguments.epochs)
+        retrain(page, film, options.epochs)
         roll_back(page, film)
-        film.save(arguments.out)
+        film.save(options.out)
 
 
 def predict(page: Page, film: Film, image: Path) -> None:
@@ -104,46 +104,46 @@ def predict(page: Page, film: Film, image: Path) -> None:
 
 def upload(page: Page, film: Film, images: list[Path], label: str) -> None:
     go(page, "Upload & Retrain")
-    film.take("Upload: labelled images for the next model")
+    film.take("Upload: labeled images for the next model")
     choose(page, "Class of these images", label)
     drop(page, *images)
     film.take(f"{len(images)} images of {label}")
     press(page, f"Upload {len(images)} files" if len(images) > 1 else "Upload 1 file")
     expect(page.get_by_text(f"of {len(images)} files accepted").first).to_be_visible(timeout=4 * PATIENCE_MS)
     settle(page)
-    film.take("What became of each file, and why", 3000, "3_upload")
+    film.take("The outcome of each file, with the reason", 3000, "3_upload")
 
 
 def retrain(page: Page, film: Film, epochs: int) -> None:
     number = page.get_by_role("spinbutton", name="Epochs")
     number.fill(str(epochs))
     number.press("Enter")
-    page.get_by_text(f"{epochs} epochs over").wait_for()  # the estimate is that of the choice
+    page.get_by_text(f"{epochs} epochs over").wait_for()  # the estimate is for the chosen number
     settle(page)
     button = page.get_by_role("button", name="Start retraining")
     button.scroll_into_view_if_needed()
-    film.take("Retrain: how long it will take is said before", still="4_retrain")
+    film.take("Retrain: the page estimates how long it will take", still="4_retrain")
     button.click()
     page.get_by_text("A retraining is running").scroll_into_view_if_needed()
-    for _ in range(MOST_LOOKS):
+    for _ in range(MAX_POLLS):
         if any(page.get_by_text(words).count() for words in ENDS):
             break
-        film.take("The retraining, as it goes", 600)
-        time.sleep(LOOK_S)
+        film.take("The retraining in progress", 600)
+        time.sleep(POLL_S)
     page.get_by_text("The last retraining", exact=True).scroll_into_view_if_needed()
     settle(page)
-    film.take("The verdict: the new model serves only if it is proved better", 4000, "5_verdict")
+    film.take("The verdict: the new model serves only if it proved better", 4000, "5_verdict")
 
 
 def roll_back(page: Page, film: Film) -> None:
     go(page, "Admin")
-    film.take("Admin: what ran, what serves, who may what", 2500)
+    film.take("Admin: jobs, models and keys", 2500)
     press(page, "Roll back")
-    page.get_by_label("Reason", exact=True).fill("the walk through the page ends as it began")
+    page.get_by_label("Reason", exact=True).fill("the recording ends with the model that it began with")
     film.take("Roll back: with a reason", still="6_roll_back")
     press(page, "Roll back now")
     settle(page)
-    film.take("The model that this one replaced serves again", 4000)
+    film.take("The previous model serves again", 4000)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-# Sourced by test.sh: installs what the tests need and is no Python package, where that may be done (root, apt-get).
-# Chromium for the page (Playwright's own cannot be had everywhere, and a test never fetches one), nginx and Prometheus
-# for what runs around the servers.
+# Sourced by test.sh: installs the programs that the tests need and that are not Python packages, if it can (root, apt-get).
+# Chromium for the page (Playwright's own is not available everywhere, and a test never downloads one), nginx, Prometheus.
 lacking() {
     { [ -n "${LESION_CHROMIUM:-}" ] || command -v chromium chromium-browser google-chrome >/dev/null; } || echo chromium
     command -v nginx >/dev/null || echo nginx
@@ -9,7 +8,7 @@ lacking() {
 
 install_packages() {
     local package policy=/usr/sbin/policy-rc.d
-    if [ ! -e $policy ]; then # no service of theirs is to start
+    if [ ! -e $policy ]; then # no service of these packages may start
         trap "rm -f $policy" EXIT # of the subshell below, Ctrl-C included
         printf '#!/bin/sh\nexit 101\n' >$policy
         chmod +x $policy

@@ -1,4 +1,4 @@
-# Sourced by start.sh, scale.sh and stop.sh: goes to the repository's root, and says whether there is a Docker engine.
+# Sourced by start.sh, scale.sh and stop.sh: changes to the repository's root, and chooses containers or processes.
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 secrets=serve/deploy/.env
 compose=(docker compose --env-file "$secrets" -f serve/deploy/compose.yaml)
@@ -14,15 +14,15 @@ docker_answers() { command -v docker >/dev/null && docker info >/dev/null 2>&1 &
 
 choose() {
     if docker_answers; then
-        echo "A Docker engine answers: containers. (--processes does without.)" >&2
+        echo "A Docker engine answers: starting containers. (--processes starts plain processes.)" >&2
         echo containers
     else
-        echo "No Docker engine with compose answers: plain processes on this machine." >&2
+        echo "No Docker engine with compose answers: starting plain processes on this machine." >&2
         echo processes
     fi
 }
 
-# What start.sh started: containers if there are any, else processes.
+# Print what start.sh started: containers if there are any, otherwise processes.
 running() {
     if [ -f "$secrets" ] && docker_answers && [ -n "$("${compose[@]}" ps --quiet 2>/dev/null)" ]; then
         echo containers
@@ -31,7 +31,7 @@ running() {
     fi
 }
 
-# What every later 'up' starts, an upgrade's as well.
+# Store the number of replicas for every later 'up', also that of an upgrade.
 remember_replicas() {
     (umask 077 && { grep -v '^LESION_API_REPLICAS=' "$secrets" || true; } >"$secrets.new")
     echo "LESION_API_REPLICAS=$1" >>"$secrets.new"
@@ -40,7 +40,7 @@ remember_replicas() {
 
 random_hex() { od -An -N "$1" -tx1 /dev/urandom | tr -d ' \n'; }
 
-# What .env.example leaves empty is made once, by chance, for this machine alone: nothing has a default password.
+# Generate at random, once, the values that .env.example leaves empty: nothing has a default password.
 make_secrets() {
     local name value
     if [ -f "$secrets" ]; then return; fi
@@ -55,5 +55,5 @@ make_secrets() {
         done < <(grep -E '^[A-Z_]+=$' "$secrets.example") >"$secrets.new"
         mv "$secrets.new" "$secrets"
     )
-    echo "Made passwords and keys: $secrets. LESION_ADMIN_KEY in it is the key to sign in with."
+    echo "Generated passwords and keys: $secrets. Sign in with its LESION_ADMIN_KEY."
 }

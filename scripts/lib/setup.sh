@@ -1,5 +1,5 @@
-# Sourced by demo.sh and test.sh: goes to the repository's root and makes .venv from requirements.lock, once a lock.
-# Nothing is installed that the lock does not name with its hash, but for uv, which installs it.
+# Sourced by demo.sh and test.sh: changes to the repository's root and creates .venv from requirements.lock, once per lock.
+# It installs only what the lock names with its hash, except uv, which installs the rest.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -24,7 +24,7 @@ install() {
     if [ ! -x .venv/bin/python ]; then "$python" -m venv .venv; fi
     .venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.9'
     export VIRTUAL_ENV=$PWD/.venv
-    # Compiled once here: without it every process would compile torch's 5,000 modules where none may be written.
+    # Compile the modules once: otherwise every process that may not write would compile torch's 5,000 modules again.
     env -u PYTHONDONTWRITEBYTECODE .venv/bin/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
     .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
     echo "$wanted" >$stamp

@@ -1,1 +1,1 @@
-"""What runs Lesion on one machine and on many."""
+"""Deployment: processes, containers and clusters that run Lesion on one machine or on many."""

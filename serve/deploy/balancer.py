@@ -1,4 +1,4 @@
-"""nginx on one machine: the configuration of ``nginx/`` with this machine's ports, started and reloaded."""
+"""nginx on one machine: write the configuration of ``nginx/`` with this machine's ports, start nginx, reload it."""
 
 import os
 import pwd
@@ -10,39 +10,49 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lesion.core.errors import ConfigError, LesionError
-from serve.deploy.processes import ProcessRecord, await_or_explain, start
+from lesion.core.files import write_atomically
+from serve.deploy.processes import ProcessRecord, start, wait_until_ready
 
 SOURCE = Path(__file__).parent / "nginx"
-_KEPT = ("nginx.conf", "variables.conf", "problems.conf", "limits.conf")  # the same in the container
-_CHANGES_S = 10.0  # how long a reload may take to begin
+_COPIED_FILES = ("nginx.conf", "variables.conf", "problems.conf", "limits.conf")  # the same as in the container
+_RELOAD_S = 10.0  # how long nginx may take to begin a reload
 _FAILURES = "max_fails=3 fail_timeout=2s"
+_NO_SERVER = "    server 127.0.0.1:9 down;\n"  # an upstream must name a server; nginx never asks this one
+
+
+class NginxMissingError(ConfigError):
+    """nginx is not installed."""
+
+    default_code = "nginx_missing"
+
+
+class NginxRefusedError(LesionError):
+    """nginx refuses its configuration."""
+
+    default_code = "nginx_refused"
 
 
 def nginx_program() -> str:
-    """Return nginx's path.
+    """Return the path of nginx.
 
     Raises:
-        ConfigError: There is none (``nginx_missing``).
+        NginxMissingError: nginx is not installed.
     """
-    # Debian installs it where only root's PATH looks.
-    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
-    if found is None:
-        raise ConfigError(
-            "There is no nginx. Install it, for example with apt-get install nginx.", code="nginx_missing"
-        )
-    return found
+    # Debian installs it in a folder that is only on root's PATH.
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
+    if program is None:
+        raise NginxMissingError("There is no nginx. Install it, for example with apt-get install nginx.")
+    return program
 
 
 class Balancer:
     """One nginx.
 
     Args:
-        folder: For its configuration, temporary files and logs; only its user may look into it.
-        host: Where it listens.
-        port: Where it listens.
-        tls_port: Where it listens for HTTPS, with the files of ``nginx/tls``; nowhere when None.
-        limited: Whether an address may ask for as much as ``limits.conf`` says, not for as much as it likes.
-        program: nginx.
+        folder: Receives its configuration, temporary files and logs; only the current user may read it.
+        host, port: Where it listens.
+        tls_port: The port for HTTPS, with the files of ``nginx/tls``; no HTTPS when None.
+        limited: Whether the limits per address of ``limits.conf`` apply.
     """
 
     def __init__(
@@ -53,7 +63,6 @@ class Balancer:
         tls_port: int | None = None,
         *,
         limited: bool = True,
-        program: str | None = None,
     ) -> None:
         self.folder = folder.resolve()
         self.log = self.folder / "nginx.log"
@@ -61,12 +70,12 @@ class Balancer:
         self._port = port
         self._tls_port = tls_port
         self._limited = limited
-        self._program = program or nginx_program()
+        self._program = nginx_program()
 
     @property
     def command(self) -> list[str]:
         """The program with its arguments, in the foreground."""
-        # nginx drops root's rights to a user that could not look into the folder; other users' it keeps anyway.
+        # Started by root, nginx would switch to a user that cannot read the folder. Other users it does not change.
         user = f"user {pwd.getpwuid(os.getuid()).pw_name};" if os.geteuid() == 0 else ""
         return [
             self._program, "-p", f"{self.folder}/", "-c", str(self.folder / "conf" / "nginx.conf"), "-e", "stderr",
@@ -74,15 +83,15 @@ class Balancer:
         ]  # fmt: skip
 
     def write(self, apis: Sequence[int], page: int | None) -> None:
-        """Write the configuration, for replicas and a page at these ports.
+        """Write the configuration for replicas and a page at these ports.
 
         Raises:
-            LesionError: nginx refuses it (``nginx_refused``).
+            NginxRefusedError: nginx refuses the configuration.
         """
         conf = self.folder / "conf"
         conf.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
-        for name in _KEPT:
+        for name in _COPIED_FILES:
             shutil.copyfile(SOURCE / name, conf / name)
         if not self._limited:
             (conf / "limits.conf").write_text("")
@@ -90,30 +99,28 @@ class Balancer:
         tls = conf / "tls"
         if not tls.is_symlink():
             tls.symlink_to(SOURCE.resolve() / "tls")
-        new = conf / "upstreams.conf.new"
-        new.write_text(upstreams(apis, page))
-        new.replace(conf / "upstreams.conf")
-        checked = subprocess.run([*self.command, "-t", "-q"], capture_output=True, text=True, check=False)
-        if checked.returncode:
-            raise LesionError(f"nginx refuses its settings: {checked.stderr.strip()}", code="nginx_refused", status=500)
+        write_atomically(conf / "upstreams.conf", upstreams(apis, page))
+        check = subprocess.run([*self.command, "-t", "-q"], capture_output=True, text=True, check=False)
+        if check.returncode:
+            raise NginxRefusedError(f"nginx refuses its settings: {check.stderr.strip()}")
 
     def start(self) -> ProcessRecord:
-        """Start nginx with what was written last."""
+        """Start nginx with the configuration that was written last."""
         return start("nginx", self.command, self.log, folder=self.folder, port=self._port)
 
-    def reload(self, member: ProcessRecord, seconds: float = 5.0) -> None:
-        """Have nginx take up what was written last, and wait until no request goes by what held before.
+    def reload(self, nginx: ProcessRecord, seconds: float = 5.0) -> None:
+        """Make nginx read the configuration that was written last, and wait until the old one serves no request.
 
         Args:
-            member: The nginx that runs.
-            seconds: How long to wait for requests that are being answered; event streams go on longer.
+            nginx: The nginx that runs.
+            seconds: How long to wait for requests in progress; event streams may continue for longer.
         """
-        process = member.process
+        process = nginx.process
         if process is None:
             return
         before = {child.pid for child in process.children()}
         process.send_signal(signal.SIGHUP)
-        await_or_explain(member, lambda: bool({c.pid for c in process.children()} - before), self.log, _CHANGES_S)
+        wait_until_ready(nginx, lambda: bool({c.pid for c in process.children()} - before), self.log, _RELOAD_S)
         deadline = time.monotonic() + seconds
         while before & {child.pid for child in process.children()} and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -126,16 +133,12 @@ class Balancer:
 
 
 def upstreams(apis: Sequence[int], page: int | None) -> str:
-    """Return this machine's ``upstreams.conf``: as the one of the container, with ports for names."""
-    replicas = "".join(f"    server 127.0.0.1:{port} {_FAILURES};\n" for port in apis) or _nobody()
-    kept = "    keepalive 64;\n    keepalive_timeout 4s;\n"
-    page_server = _nobody() if page is None else f"    server 127.0.0.1:{page};\n"
+    """Return ``upstreams.conf`` for this machine: that of the container, with ports in place of host names."""
+    replicas = "".join(f"    server 127.0.0.1:{port} {_FAILURES};\n" for port in apis) or _NO_SERVER
+    keepalive = "    keepalive 64;\n    keepalive_timeout 4s;\n"
+    page_server = _NO_SERVER if page is None else f"    server 127.0.0.1:{page};\n"
     return (
-        f"upstream predict {{\n    zone predict 256k;\n    least_conn;\n{replicas}{kept}}}\n"
+        f"upstream predict {{\n    zone predict 256k;\n    least_conn;\n{replicas}{keepalive}}}\n"
         f"upstream api {{\n    zone api 256k;\n    least_conn;\n{replicas}}}\n"
         f"upstream page {{\n    zone page 64k;\n{page_server}}}\n"
     )
-
-
-def _nobody() -> str:
-    return "    server 127.0.0.1:9 down;\n"  # an upstream needs a server; this one is never asked

@@ -1,33 +1,34 @@
-"""What runs on this machine and how it was started, kept in a file."""
+"""What runs on this machine and how it was started, stored in a file."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lesion.core.files import write_atomically
 from serve.deploy.processes import ProcessRecord
 
 _FILE = "replicas.json"
-_LISTS = ("settings", "worker_settings")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is started; kept in the state, so that later commands do the same.
+    """What to start; stored with the state, so that later commands start the same.
 
     Attributes:
-        port: Where nginx listens.
-        host: Where nginx listens. The replicas and the page answer this machine alone, and others through nginx.
-        tls_port: Where nginx listens for HTTPS.
-        bundle: The bundle to serve; the storage's champion, or the newest below ``outputs/``, when None.
+        port: The port of nginx.
+        host: The address that nginx listens on. The replicas and the page answer this machine only; others reach them
+            through nginx.
+        tls_port: The port of nginx for HTTPS; no HTTPS when None.
+        bundle: The bundle to serve. When None: the champion of the storage, or the newest bundle in ``outputs/``.
         storage: ``local``, ``cluster`` or ``none``, as in ``configs/storage``.
-        storage_root: The storage's folder on this machine; that of the configs when None.
-        workers: Inference workers of one replica.
-        worker: Whether a worker for retrainings runs, if there is a storage.
-        page_port: Where the page listens; there is none when None.
-        limited: Whether nginx bounds what one address may ask for.
-        settings: Further settings of ``configs/serve.yaml``.
-        worker_settings: Further settings of ``configs/worker.yaml``.
+        storage_root: The folder of the storage on this machine; the default of the configs when None.
+        workers: Inference workers per replica.
+        worker: Whether to start a retraining worker, if there is a storage.
+        page_port: The port of the web page; no page when None.
+        limited: Whether nginx limits how many requests one address may send.
+        settings: More settings of ``configs/serve.yaml``.
+        worker_settings: More settings of ``configs/worker.yaml``.
     """
 
     port: int = 8080
@@ -40,33 +41,25 @@ class Plan:
     worker: bool = True
     page_port: int | None = 8501
     limited: bool = True
-    settings: tuple[str, ...] = ()
-    worker_settings: tuple[str, ...] = ()
-
-    @property
-    def page_flags(self) -> list[str]:
-        """What the page is told of who may reach it: under other names than this machine's only behind nginx."""
-        return [] if self.host == "127.0.0.1" else ["--any-host"]
+    settings: Sequence[str] = ()
+    worker_settings: Sequence[str] = ()
 
     @property
     def address(self) -> str:
-        """How programs on this machine reach nginx."""
+        """The URL of nginx for programs on this machine."""
         return f"http://127.0.0.1:{self.port}"
 
 
 def read_state(folder: Path) -> tuple[Plan, list[ProcessRecord]]:
-    """Return what was written last: the plan, and the processes, whether they still run or not."""
+    """Return what was written last: the plan and the processes, which may have ended since."""
     file = folder / _FILE
     if not file.is_file():
         return Plan(), []
-    kept = json.loads(file.read_text("utf-8"))
-    plan = kept["plan"] | {name: tuple(kept["plan"][name]) for name in _LISTS}
-    return Plan(**plan), [ProcessRecord(**member) for member in kept["members"]]
+    state = json.loads(file.read_text("utf-8"))
+    return Plan(**state["plan"]), [ProcessRecord(**record) for record in state["members"]]
 
 
-def write_state(folder: Path, plan: Plan, members: Sequence[ProcessRecord]) -> None:
-    """Write it, whole or not at all."""
-    kept = {"plan": asdict(plan), "members": [asdict(member) for member in members]}
-    new = folder / f"{_FILE}.new"
-    new.write_text(json.dumps(kept, indent=2), "utf-8")
-    new.replace(folder / _FILE)
+def write_state(folder: Path, plan: Plan, processes: Sequence[ProcessRecord]) -> None:
+    """Write the plan and the processes, whole or not at all."""
+    state = {"plan": asdict(plan), "members": [asdict(process) for process in processes]}
+    write_atomically(folder / _FILE, json.dumps(state, indent=2))

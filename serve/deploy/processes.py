@@ -1,11 +1,11 @@
-"""Processes that outlive the command that started them, found again by id and start time: no others are ended."""
+"""Start processes that outlive this command, and find them again by id and start time, so that no others are ended."""
 
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +13,34 @@ import psutil  # type: ignore[import-untyped]
 
 from lesion.core.errors import LesionError
 
-_SAME_S = 0.05  # start times of one process, asked for twice, differ by less
-_SHOWN = 4000  # bytes of a log that an error shows
-_held: list[subprocess.Popen[bytes]] = []  # one that is thrown away warns that its process still runs
+_SAME_START_S = 0.05  # two readings of one process's start time differ by less
+_LOG_TAIL_BYTES = 4000  # how much of a log an error quotes
+_POLL_S = 0.1
+_children: list[subprocess.Popen[bytes]] = []  # Python warns when a Popen is dropped while its process runs
+
+
+class ProcessEndedError(LesionError):
+    """A process ended before it was ready."""
+
+    default_code = "member_ended"
+
+
+class StartTimeoutError(LesionError):
+    """A process was not ready in time."""
+
+    default_code = "timed_out"
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """A process of the fleet.
+    """A process that was started here.
 
     Attributes:
         name: ``api-1``, ``nginx``, ``worker`` or ``page``.
-        pid: Its process id, which is also that of its process group.
-        started: When it started, in seconds since 1970 as the system tells it: a process id alone may be used again.
-        port: Where it listens, if anywhere.
+        pid: The process id, which is also the id of its process group.
+        started: The start time in seconds since 1970, as the system reports it. The system may give a process id to a
+            new process later; the id and the start time together identify one process.
+        port: The port that it listens on, if any.
     """
 
     name: str
@@ -36,23 +50,23 @@ class ProcessRecord:
 
     @property
     def alive(self) -> bool:
-        """Whether this very process runs."""
+        """Whether this process runs."""
         return self.process is not None
 
     @property
     def process(self) -> psutil.Process | None:
         """The process, if it runs."""
         with suppress(psutil.NoSuchProcess):
-            found = psutil.Process(self.pid)
-            if self.same and found.status() != psutil.STATUS_ZOMBIE:
-                return found
+            process = psutil.Process(self.pid)
+            if self.owns_pid and process.status() != psutil.STATUS_ZOMBIE:
+                return process
         return None
 
     @property
-    def same(self) -> bool:
-        """Whether the process id is still this process's, though it may have ended."""
+    def owns_pid(self) -> bool:
+        """Whether the process id still belongs to this process, which may have ended without being reaped."""
         with suppress(psutil.NoSuchProcess):
-            return bool(abs(psutil.Process(self.pid).create_time() - self.started) < _SAME_S)
+            return bool(abs(psutil.Process(self.pid).create_time() - self.started) < _SAME_START_S)
         return False
 
 
@@ -65,15 +79,9 @@ def start(
     port: int | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> ProcessRecord:
-    """Start a process in a session of its own.
+    """Start a process in its own session and working ``folder``; its output is appended to ``log``.
 
-    Args:
-        name: Of the member.
-        command: Program and arguments.
-        log: The file that its output is appended to.
-        folder: Its working directory.
-        port: Where it will listen.
-        environment: Variables besides this process's own.
+    ``name`` and ``port`` are for the record; ``environment`` adds variables to those of this process.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
@@ -86,54 +94,63 @@ def start(
             env=os.environ | dict(environment or {}),
             start_new_session=True,
         )
-    _held.append(process)
+    _children.append(process)
     return ProcessRecord(name, process.pid, psutil.Process(process.pid).create_time(), port)
 
 
-def end(members: Sequence[ProcessRecord], seconds: float = 40.0) -> None:
-    """Ask members to end, all at once, and wait; what is left of their process groups after that is killed.
+def end(records: Sequence[ProcessRecord], seconds: float = 40.0) -> None:
+    """Ask processes to end, all at once, and wait; then kill what is left of their process groups.
 
-    Args:
-        members: Of those that do not run any more, what they left behind is ended: nginx's workers outlive it.
-        seconds: How long they may take.
+    Processes that have ended already may have left children, which are ended too: the workers of nginx outlive it.
     """
-    running = [process for member in members if (process := member.process) is not None]
+    running = [process for record in records if (process := record.process) is not None]
     for process in running:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGTERM)
     psutil.wait_procs(running, timeout=seconds)
-    for member in members:
-        # While a group has members its number is given to no new process: nobody has it, or the very leader.
-        if member.same or not psutil.pid_exists(member.pid):
+    for record in records:
+        # The system gives the number of a group that still has processes to no new process. So the number is either
+        # free, or it belongs to the leader of this group.
+        if record.owns_pid or not psutil.pid_exists(record.pid):
             with suppress(ProcessLookupError):
-                os.killpg(member.pid, signal.SIGKILL)
+                os.killpg(record.pid, signal.SIGKILL)
     psutil.wait_procs(running, timeout=5)
 
 
-def await_or_explain(member: ProcessRecord, ready: Callable[[], bool], log: Path, seconds: float) -> None:
-    """Wait until something holds.
-
-    Args:
-        member: What is waited for.
-        ready: A function without arguments; true once it is ready.
-        log: Its output, whose end is shown when it fails.
-        seconds: How long to wait.
+def wait_until_ready(record: ProcessRecord, ready: Callable[[], bool], log: Path, seconds: float) -> None:
+    """Wait until ``ready`` returns true for a process. Errors quote the end of its log.
 
     Raises:
-        LesionError: The member ended (``member_ended``) or took too long (``timed_out``).
+        ProcessEndedError: The process ended.
+        StartTimeoutError: It was not ready within ``seconds``.
     """
     deadline = time.monotonic() + seconds
     while not ready():
-        if not member.alive:
-            raise LesionError(f"{member.name} ended. Its log says:\n{_end_of(log)}", code="member_ended", status=500)
+        if not record.alive:
+            raise ProcessEndedError(f"{record.name} ended. Its log says:\n{_tail(log)}")
         if time.monotonic() > deadline:
-            raise LesionError(
-                f"{member.name} was not ready within {seconds:g} s. Its log, {log}, ends with:\n{_end_of(log)}",
-                code="timed_out",
-                status=504,
+            raise StartTimeoutError(
+                f"{record.name} was not ready within {seconds:g} s. Its log, {log}, ends with:\n{_tail(log)}"
             )
-        time.sleep(0.1)
+        time.sleep(_POLL_S)
 
 
-def _end_of(log: Path) -> str:
-    return log.read_bytes()[-_SHOWN:].decode(errors="replace").strip() if log.is_file() else "(nothing)"
+@contextmanager
+def running(
+    name: str, command: Sequence[str], log: Path, ready: Callable[[], bool], *, folder: Path, seconds: float = 300
+) -> Iterator[ProcessRecord]:
+    """Start a process, wait until it is ready, and end it when the block ends.
+
+    Raises:
+        LesionError: As for ``wait_until_ready``.
+    """
+    record = start(name, command, log, folder=folder)
+    try:
+        wait_until_ready(record, ready, log, seconds)
+        yield record
+    finally:
+        end([record])
+
+
+def _tail(log: Path) -> str:
+    return log.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip() if log.is_file() else "(nothing)"

@@ -1,81 +1,157 @@
-"""What each API process keeps in ``app.state`` for the routes."""
+"""What the routes take from the application, as typed dependencies: ``storage: StorageDep``."""
 
-from fastapi import Request
-from starlette.datastructures import State
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from lesion.core.errors import LesionError
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+
+from lesion.core.errors import NotFoundError
+from lesion.core.roles import Role
 from lesion.database.storage import Storage
+from lesion.imaging.limits import Limits
 from lesion.intake.intake import Intake
 from lesion.intake.rules import IntakeSettings
 from lesion.model.bundle import Bundle
 from lesion.registry.registry import Registry
+from serve.http.auth import Authenticator, Principal
 from serve.model_follower import ActiveModel, ModelFollower
-from serve.observability.collectors import LoopCollector
+from serve.observability.collectors import DatabaseCollector
+from serve.observability.request_stats import RequestCounter
+from serve.request_errors import ParameterError
+from serve.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from serve.inference.dispatcher import Dispatcher
+    from serve.inference.shared_state import SharedState
+
+_BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description="Authorization: Bearer lesion_…")
+_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="header")
 
 
-def fill_state(state: State, bundle: Bundle, storage: Storage | None, intake: IntakeSettings) -> None:
-    """Set ``bundle``, ``storage``, ``registry``, ``intake``, ``pulse`` and ``follower``.
+@dataclass(frozen=True, slots=True)
+class StorageServices:
+    """What an API process has only if the server has a storage."""
 
-    With a storage ``bundle`` follows its champion.
+    storage: Storage
+    registry: Registry
+    intake: Intake
+    collector: DatabaseCollector
+    follower: ModelFollower[Bundle]
 
-    Args:
-        state: The app's.
-        bundle: What is served at the start.
-        storage: The loop's database and files, if there are any.
-        intake: How uploaded images are judged.
+
+@dataclass(slots=True)
+class AppState:
+    """What one API process keeps for its routes and middleware, as ``app.state.services``.
+
+    Attributes:
+        bundle: The bundle that is served; with a storage it follows the champion.
+        stored: What there is only with a storage.
+        event_streams: The number of open event streams.
     """
-    state.bundle, state.storage = bundle, storage
-    state.registry = state.follower = state.intake = state.pulse = None
-    if storage is None:
-        return
-    state.registry = Registry(storage)
-    state.pulse = LoopCollector(storage)
-    state.intake = Intake(storage, bundle.classes, intake)
 
-    def follow(held: ActiveModel[Bundle]) -> None:
-        state.bundle = held.value
+    settings: ServerSettings
+    shared_state: "SharedState"
+    dispatcher: "Dispatcher"
+    authenticator: Authenticator
+    request_counter: RequestCounter
+    bundle: Bundle
+    stored: StorageServices | None = None
+    event_streams: int = 0
 
-    state.follower = ModelFollower(state.registry, Bundle.open, on_change=follow)
-    state.follower.hold(bundle.version, bundle)
-    state.follower.start()
+    def follow_champion(self, storage: Storage, intake: IntakeSettings) -> None:
+        """Use a storage, and serve its champion from now on."""
+        registry = Registry(storage)
+
+        def serve(model: ActiveModel[Bundle]) -> None:
+            self.bundle = model.value
+
+        follower = ModelFollower(registry, Bundle.open, on_change=serve)
+        follower.set_active(self.bundle.version, self.bundle)
+        follower.start()
+        self.stored = StorageServices(
+            storage, registry, Intake(storage, self.bundle.classes, intake), DatabaseCollector(storage), follower
+        )
 
 
-def storage_of(request: Request) -> Storage:
-    """Return the server's storage.
+# Asynchronous, since FastAPI runs each synchronous dependency in a thread.
+async def app_state(request: Request) -> AppState:
+    """Return what this API process keeps for its routes."""
+    return cast(AppState, request.app.state.services)
+
+
+StateDep = Annotated[AppState, Depends(app_state)]
+
+
+@cache
+def require(role: Role) -> Any:  # noqa: ANN401 - what Depends returns
+    """Return the dependency of a route whose sender must have this role or a higher one."""
+
+    async def check(
+        request: Request,
+        state: StateDep,
+        bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+        header: Annotated[str | None, Security(_HEADER)],
+    ) -> None:
+        key = bearer.credentials if bearer is not None else header
+        request.state.principal = state.authenticator.admit(request, key, role)
+
+    return Depends(check)
+
+
+async def storage_services(state: StateDep) -> StorageServices:
+    """Return what the server has with a storage.
 
     Raises:
-        LesionError: It has none (``no_storage``).
+        NotFoundError: It has no storage (``no_storage``).
     """
-    storage: Storage | None = request.app.state.storage
-    if storage is None:
-        raise LesionError(
+    if state.stored is None:
+        raise NotFoundError(
             "This server serves one bundle and keeps no state. Start it with storage=local for models, uploads and "
             "retraining.",
             code="no_storage",
-            status=404,
         )
-    return storage
+    return state.stored
 
 
-def registry_of(request: Request) -> Registry:
-    """Return the server's registry.
+ServicesDep = Annotated[StorageServices, Depends(storage_services)]
+
+
+async def _storage(services: ServicesDep) -> Storage:
+    return services.storage
+
+
+async def _registry(services: ServicesDep) -> Registry:
+    return services.registry
+
+
+async def _bundle(state: StateDep) -> Bundle:
+    return state.bundle
+
+
+async def _image_limits(state: StateDep) -> Limits:
+    return state.settings.image_limits
+
+
+async def _principal(request: Request) -> Principal:
+    return cast(Principal, request.state.principal)
+
+
+StorageDep = Annotated[Storage, Depends(_storage)]
+RegistryDep = Annotated[Registry, Depends(_registry)]
+CurrentBundle = Annotated[Bundle, Depends(_bundle)]
+ImageLimits = Annotated[Limits, Depends(_image_limits)]
+PrincipalDep = Annotated[Principal, Depends(_principal)]
+
+
+def check_label(bundle: Bundle, label: str) -> None:
+    """Refuse a label that is not a class of the champion.
 
     Raises:
-        LesionError: It has none (``no_storage``).
+        ParameterError: There is no such class (``label_unknown``).
     """
-    storage_of(request)
-    registry: Registry = request.app.state.registry
-    return registry
-
-
-def check_label(request: Request, label: str) -> None:
-    """Refuse what is no class of the champion's.
-
-    Raises:
-        LesionError: It is none (``label_unknown``).
-    """
-    classes = request.app.state.bundle.classes
-    if label not in classes:
-        raise LesionError(
-            f"There is no class {label[:80]!r}. The classes are {', '.join(classes)}.", code="label_unknown", status=422
+    if label not in bundle.classes:
+        raise ParameterError(
+            f"There is no class {label[:80]!r}. The classes are {', '.join(bundle.classes)}.", code="label_unknown"
         )

@@ -1,12 +1,12 @@
-"""Takes the one image out of a request: multipart field ``file``, or the raw body."""
+"""Reads the one image of a request: the multipart field ``file``, or the raw body."""
 
 from typing import Any
 
 from fastapi import Request
 from starlette.datastructures import UploadFile
 
-from lesion.core.errors import ImageError
-from serve.http.problems import RequestError
+from lesion.imaging.refusals import EmptyImageError
+from serve.request_errors import MediaTypeError, RequestError
 
 FIELD = "file"
 _MAX_FIELDS = 16
@@ -36,9 +36,9 @@ async def read_image(request: Request) -> bytes:
     """Return the bytes of the image in a request.
 
     Raises:
-        RequestError: There is no file (``file_missing``, 400), or the body is of another kind
-            (``media_type_not_supported``, 415).
-        ImageError: The file is empty (``image_empty``, 400).
+        RequestError: There is no file (``file_missing``).
+        MediaTypeError: The body has another type.
+        EmptyImageError: The file is empty.
         HTTPException: The multipart body is malformed (400).
     """
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -47,16 +47,12 @@ async def read_image(request: Request) -> bytes:
     elif media_type in _RAW or media_type.startswith("image/"):
         data = await request.body()
     else:
-        raise RequestError(
-            f"A body of type {media_type[:80]!r} is not taken. Send the image as the multipart field '{FIELD}', or "
-            "alone as the body with a content type such as image/png or application/octet-stream.",
-            code="media_type_not_supported",
-            status=415,
+        raise MediaTypeError(
+            f"A body of type {media_type[:80]!r} is not accepted. Send the image as the multipart field '{FIELD}', or "
+            "alone as the body with a content type such as image/png or application/octet-stream."
         )
     if not data:
-        raise ImageError(
-            "The image is empty: 0 bytes arrived. Send the file's content.", code="image_empty", status=400
-        )
+        raise EmptyImageError("The image is empty: 0 bytes arrived. Send the file's content.")
     return data
 
 

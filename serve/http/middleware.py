@@ -1,4 +1,4 @@
-"""ASGI middleware: a request id, a count and a last resort for errors; bounds on bodies, counted as they arrive."""
+"""ASGI middleware: request ids, counts, a response to every error, and limits on bodies, enforced as they arrive."""
 
 import asyncio
 import logging
@@ -13,31 +13,27 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lesion.core import logs
 from lesion.core.errors import LesionError
-from serve.http.problems import BusyError, RequestError, problem, problem_of
+from serve.http.dependencies import AppState
+from serve.http.problems import problem, problem_of
 from serve.observability import tracing
-from serve.observability.prometheus import count_request
-from serve.observability.request_stats import RequestCounter
+from serve.request_errors import BodyTimeoutError, BodyTooLargeError, BusyError
 
 logger = logging.getLogger(__name__)
 ACCESS_LOG = logging.getLogger("serve.access_log")
 
-_SANE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_LINGER_S = (
-    5.0  # how long a body that is refused is still taken in and thrown away, so that the client reads the answer
-)
-_ROOM_S = 0.05  # how often a body that waits for memory looks again
-_PREDICT = ("POST", "/predict")
+_VALID_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LINGER_S = 5.0  # how long a refused body is still received and discarded, so that the client reads the response
+_ROOM_S = 0.05  # how often a body that waits for memory checks again
 
 
 class RequestContext:
-    """Gives each request an id, takes a sane one from ``X-Request-ID``, and answers what nobody else answered.
+    """Gives each request an id, or accepts a valid one from ``X-Request-ID``, and answers errors that nothing else did.
 
-    Each request is counted for Prometheus and in the ``tally`` of the application's state, if it has one; it is traced
-    and logged where that is asked for.
+    Each request is counted if the application's state has a counter, and traced and logged where that is configured.
 
     Args:
         app: The application inside.
-        paths: Those that the application has, so that a request which is refused before it is routed counts as its own.
+        paths: The application's paths, so that a request that is refused before routing is counted under its path.
     """
 
     def __init__(self, app: ASGIApp, paths: Iterable[str] = ()) -> None:
@@ -50,22 +46,22 @@ class RequestContext:
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        given = headers.get("x-request-id", "")
-        scope["request_id"] = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
+        requested_id = headers.get("x-request-id", "")
+        scope["request_id"] = requested_id if _VALID_ID.fullmatch(requested_id) else uuid.uuid4().hex
         logs.request_id.set(scope["request_id"])
         with tracing.request_span(scope["method"], headers) as span:
-            status = await self._answer(scope, receive, send)
+            status = await self._respond(scope, receive, send)
             tracing.describe(span, scope["method"], self._route(scope), status, scope["request_id"])
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> int:
-        """Have a request answered and count it; returns the answer's status, 0 if nobody waited for one."""
-        answer: Message | None = None
-        began = time.perf_counter()
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> int:
+        """Answer and count a request; return the status, 0 if the sender left before the response began."""
+        response: Message | None = None
+        start = time.perf_counter()
 
         async def send_with_id(message: Message) -> None:
-            nonlocal answer
+            nonlocal response
             if message["type"] == "http.response.start":
-                answer = message
+                response = message
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = scope["request_id"]
                 headers["X-Content-Type-Options"] = "nosniff"
@@ -74,41 +70,59 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_id)
         except LesionError as error:
-            if answer is not None:
+            if response is not None:
                 raise
             await problem_of(scope, error)(scope, receive, send_with_id)
         except ClientDisconnect:
-            pass  # there is nobody left to answer, and nothing failed
+            pass  # the sender left, and nothing failed
         except Exception:
             logger.exception("request %s failed", scope["request_id"])
-            if answer is not None:
+            if response is not None:
                 raise
             detail = "The server failed on this request. Tell its operator the request_id."
             await problem(scope, 500, "internal_error", detail)(scope, receive, send_with_id)
         finally:
-            _count(scope, self._route(scope), answer, time.perf_counter() - began)
-        return answer["status"] if answer else 0
+            _count(scope, self._route(scope), response, time.perf_counter() - start)
+        return response["status"] if response else 0
 
     def _route(self, scope: Scope) -> str | None:
-        """Return the template of a request's path; None where nothing has that path."""
+        """Return the template of a request's path; None if no route has that path."""
         if "route" in scope:
             return str(scope["route"].path)
         return scope["path"] if scope["path"] in self._paths else None
 
 
+def _count(scope: Scope, route: str | None, response: Message | None, seconds: float) -> None:
+    services: AppState | None = getattr(scope["app"].state, "services", None)
+    method = scope["method"]
+    status = response["status"] if response else 0
+    if services is not None:
+        endless = response is None or _is_stream(response)
+        services.request_counter.count(method, route, status, None if endless else seconds)
+    if ACCESS_LOG.isEnabledFor(logging.INFO):
+        principal = scope.get("state", {}).get("principal")
+        fields = {"method": method, "route": route or "", "status": status, "ms": round(1000 * seconds, 1)}
+        fields |= {"request_id": scope["request_id"], "key": principal.key_id if principal else ""}
+        ACCESS_LOG.info("%s %s %d %.1f ms", method, route or "(no route)", status, 1000 * seconds, extra=fields)
+
+
+def _is_stream(response: Message) -> bool:
+    return Headers(raw=response["headers"]).get("content-type", "").startswith("text/event-stream")
+
+
 class BodyLimits:
-    """Bounds the bytes of one body, of all bodies in this process together, and the time a body may take.
+    """Limits the bytes of one body, those of all bodies in this process together, and the time that a body may take.
 
     Bytes are counted as they arrive, so a missing or wrong ``Content-Length`` changes nothing. While the bodies of all
-    requests hold more than ``max_total_bytes``, only the one that began first is read on: the others wait unread, in
+    requests hold more than ``max_total_bytes``, only the body that began first is received: the others wait unread, in
     the senders' buffers.
 
     Args:
         app: The application inside.
         max_body_bytes: The largest body.
         max_total_bytes: About the most that the bodies of all requests being answered may hold.
-        timeout: Seconds in which a body must have arrived; a larger one has more, in proportion.
-        larger: Paths that take larger bodies, with their bounds.
+        timeout: Seconds in which a body must have arrived; a larger body has more time, in proportion.
+        larger: Paths that accept larger bodies, with their limits in bytes.
     """
 
     def __init__(
@@ -123,98 +137,96 @@ class BodyLimits:
         self.app = app
         self.max_body_bytes = max_body_bytes
         self.larger = dict(larger or {})
-        self.max_total_bytes = max_total_bytes
         self.timeout = timeout
-        self._held = 0
-        self._arriving: dict[object, None] = {}  # bodies that are not complete, in the order in which they began
+        self._memory = _Memory(max_total_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        bound = self.larger.get(scope["path"], self.max_body_bytes)
-        declared = headers.get("content-length", "")
-        if declared.isascii() and declared.isdigit() and len(declared) < 20 and int(declared) > bound:
-            if "expect" not in headers:  # who asks before sending has sent nothing yet
-                await _throw_away(receive)
-            raise _too_large(f"{int(declared):,} bytes", bound)
-        body = object()
-        size = 0
-        timeout = self.timeout * max(bound / self.max_body_bytes, 1)
-        deadline = time.monotonic() + timeout
-
-        async def receive_counted() -> Message:
-            nonlocal size
-            if body not in self._arriving:
-                return await receive()
-            await self._wait_for_room(body, deadline)
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    message = await receive()
-            except TimeoutError:
-                raise RequestError(
-                    f"The body did not arrive within {timeout:g} seconds. Send it again.",
-                    code="body_timeout",
-                    status=408,
-                ) from None
-            arrived = len(message.get("body", b""))
-            size += arrived
-            self._held += arrived
-            complete = not message.get("more_body", False)
-            if complete:
-                del self._arriving[body]
-            if size > bound:
-                if not complete:
-                    await _throw_away(receive)
-                raise _too_large(f"more than {bound:,} bytes", bound)
-            return message
-
-        self._arriving[body] = None
+        limit = self.larger.get(scope["path"], self.max_body_bytes)
+        await _refuse_declared_size(Headers(scope=scope), limit, receive)
+        body = _Body(receive, self._memory, limit, self.timeout * max(limit / self.max_body_bytes, 1))
+        self._memory.arriving[body] = None
         try:
-            await self.app(scope, receive_counted, send)
+            await self.app(scope, body.receive, send)
         finally:
-            self._arriving.pop(body, None)
-            self._held -= size
+            self._memory.arriving.pop(body, None)
+            self._memory.size -= body.size
 
-    async def _wait_for_room(self, body: object, deadline: float) -> None:
-        while self._held > self.max_total_bytes and next(iter(self._arriving)) is not body:
-            if time.monotonic() > deadline:
+
+class _Memory:
+    """The bytes of all bodies in this process, and the bodies that are not complete, in the order they began."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.size = 0
+        self.arriving: dict[_Body, None] = {}
+
+    async def wait_for_room(self, body: "_Body") -> None:
+        while self.size > self.max_bytes and next(iter(self.arriving)) is not body:
+            if time.monotonic() > body.deadline:
                 raise BusyError("The server holds as many images as it has memory for. Send the image again soon.")
             await asyncio.sleep(_ROOM_S)
 
 
-def _count(scope: Scope, route: str | None, answer: Message | None, seconds: float) -> None:
-    tally: RequestCounter | None = getattr(scope["app"].state, "tally", None)
-    method = scope["method"]
-    status = answer["status"] if answer else 0  # 0: its sender went away
-    endless = answer is None or _is_stream(answer)
-    timed = None if endless else seconds
-    count_request(method, route, status, timed)
-    if tally is not None:
-        tally.count(status, timed, prediction=status == 200 and (method, route) == _PREDICT)
-    if ACCESS_LOG.isEnabledFor(logging.INFO):
-        facts = {"method": method, "route": route or "", "status": status, "ms": round(1000 * seconds, 1)}
-        sender = scope.get("state", {}).get("sender")
-        facts |= {"request_id": scope["request_id"], "key": sender.key_id if sender else ""}
-        ACCESS_LOG.info("%s %s %d %.1f ms", method, route or "(no route)", status, 1000 * seconds, extra=facts)
+class _Body:
+    """One body while it arrives."""
+
+    def __init__(self, receive: Receive, memory: _Memory, limit: int, timeout: float) -> None:
+        self._receive = receive
+        self._memory = memory
+        self._limit = limit
+        self._timeout = timeout
+        self.deadline = time.monotonic() + timeout
+        self.size = 0
+
+    async def receive(self) -> Message:
+        """Receive the next ASGI message, within the limits."""
+        if self not in self._memory.arriving:
+            return await self._receive()
+        await self._memory.wait_for_room(self)
+        message = await self._next_message()
+        arrived = len(message.get("body", b""))
+        self.size += arrived
+        self._memory.size += arrived
+        complete = not message.get("more_body", False)
+        if complete:
+            del self._memory.arriving[self]
+        if self.size > self._limit:
+            if not complete:
+                await _discard_rest(self._receive)
+            raise _too_large(f"more than {self._limit:,} bytes", self._limit)
+        return message
+
+    async def _next_message(self) -> Message:
+        try:
+            async with asyncio.timeout(self.deadline - time.monotonic()):
+                return await self._receive()
+        except TimeoutError:
+            raise BodyTimeoutError(
+                f"The body did not arrive within {self._timeout:g} seconds. Send it again."
+            ) from None
 
 
-def _is_stream(answer: Message) -> bool:
-    return Headers(raw=answer["headers"]).get("content-type", "").startswith("text/event-stream")
+async def _refuse_declared_size(headers: Headers, limit: int, receive: Receive) -> None:
+    """Refuse a body whose ``Content-Length`` is over the limit, before it is read."""
+    declared = headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and len(declared) < 20 and int(declared) > limit:
+        if "expect" not in headers:  # a sender that asks first has sent nothing yet
+            await _discard_rest(receive)
+        raise _too_large(f"{int(declared):,} bytes", limit)
 
 
-def _too_large(size: str, bound: int) -> RequestError:
-    return RequestError(
-        f"The body has {size}; at most {bound:,} are taken. Send a smaller image, or fewer at a time.",
-        code="body_too_large",
-        status=413,
+def _too_large(size: str, limit: int) -> BodyTooLargeError:
+    return BodyTooLargeError(
+        f"The body has {size}; at most {limit:,} are accepted. Send a smaller image, or fewer at a time."
     )
 
 
-async def _throw_away(receive: Receive) -> None:
-    """Take in what is left of a body for some seconds: a client that is cut off while it sends never reads why."""
+async def _discard_rest(receive: Receive) -> None:
+    """Receive the rest of a body for some seconds: a client that is cut off while it sends never reads the reason."""
     try:
         async with asyncio.timeout(_LINGER_S):
             while True:

@@ -1,13 +1,30 @@
-"""The OpenAPI description, with errors under the media type that they have."""
+"""The OpenAPI document, with errors under their media type."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI
 
 from serve.http.problems import MEDIA_TYPE
+from serve.http.schemas import ProblemDetails
 
 _PROBLEM = "#/components/schemas/ProblemDetails"
-_FASTAPI_OWN = ("HTTPValidationError", "ValidationError")  # what FastAPI would answer to a bad parameter; we do not
+_FASTAPI_ERRORS = ("HTTPValidationError", "ValidationError")  # FastAPI's answers to a bad parameter; ours differ
+Refusals = dict[int | str, dict[str, Any]]
+
+
+def refusals(descriptions: Mapping[int, str], needs_key: bool = True) -> Refusals:
+    """Return a route's refusals for OpenAPI: the given ones by status, and those of every route that needs a key."""
+    texts = {**(_KEY_REFUSALS if needs_key else {}), **descriptions}
+    return {status: {"model": ProblemDetails, "description": text} for status, text in texts.items()}
+
+
+_KEY_REFUSALS = {
+    401: "No key, or one that is unknown or revoked.",
+    403: "The key's role does not allow this.",
+    429: "Too many requests. Retry-After says when to try again.",
+}
+REFUSALS = refusals({})
 
 
 def describe(app: FastAPI, version: str) -> None:
@@ -27,15 +44,15 @@ def describe(app: FastAPI, version: str) -> None:
 
 
 def _move_problems(document: dict[str, Any]) -> None:
-    """FastAPI files every model under ``application/json``, and adds a 422 of its own where a route has none."""
+    """Correct FastAPI's document: it lists every model under ``application/json``, and adds a 422 of its own."""
     for path in document["paths"].values():
         for operation in path.values():
             for response in operation["responses"].values():
                 content = response.get("content", {})
                 schema = content.get("application/json", {}).get("schema", {})
-                if str(schema.get("$ref", "")).endswith(_FASTAPI_OWN[0]):
+                if str(schema.get("$ref", "")).endswith(_FASTAPI_ERRORS[0]):
                     response["description"], schema["$ref"] = "A parameter is not valid.", _PROBLEM
                 if content.get("application/json", {}).get("schema", {}).get("$ref") == _PROBLEM:
                     content[MEDIA_TYPE] = content.pop("application/json")
-    for name in _FASTAPI_OWN:
+    for name in _FASTAPI_ERRORS:
         document.get("components", {}).get("schemas", {}).pop(name, None)

@@ -1,4 +1,4 @@
-"""Every HTTP error as RFC 9457 ``application/problem+json`` with a stable code."""
+"""Every HTTP error as RFC 9457 ``application/problem+json`` with a stable code, and the status of each error class."""
 
 import logging
 from collections.abc import Mapping
@@ -12,7 +12,21 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from lesion.core.errors import LesionError
+from lesion.core.errors import (
+    BundleError,
+    ConfigError,
+    ConflictError,
+    DataError,
+    ImageError,
+    InvalidValueError,
+    LesionError,
+    NotFoundError,
+    TooLargeError,
+    UnavailableError,
+    UnsupportedTypeError,
+)
+from lesion.imaging.refusals import EmptyImageError, UnreadableFileError
+from serve.request_errors import BodyTimeoutError, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -21,36 +35,62 @@ RETRY_AFTER_S = 1
 _CODES = {400: "body_malformed", 404: "not_found", 405: "method_not_allowed"}
 
 
-class RequestError(LesionError):
-    """A request that the server refuses before it looks at the image."""
-
-    default_code = "request_invalid"
-    default_status = 400
-
-
-class BusyError(LesionError):
-    """A request that the server cannot answer now, though it might later."""
-
-    default_code = "server_busy"
-    default_status = 503
-
-
-class AccessError(LesionError):
+class AuthError(LesionError):
     """A request that its sender may not make, or not now.
 
     Args:
         message: A full sentence for the sender.
         code: Stable name of the refusal.
-        status: HTTP status.
-        headers: What the answer says besides, such as ``Retry-After``.
+        headers: Further headers of the response, such as ``Retry-After``.
     """
 
     default_code = "access_refused"
-    default_status = 403
 
-    def __init__(self, message: str, *, code: str, status: int, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message, code=code, status=status)
+    def __init__(self, message: str, *, code: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, code=code)
         self.headers = headers
+
+
+class UnauthorizedError(AuthError):
+    """A request without a valid API key."""
+
+
+class ForbiddenError(AuthError):
+    """A request that this sender may not make."""
+
+
+class TooManyRequestsError(AuthError):
+    """One request more than the sender's limit allows."""
+
+
+# The first class in an error's MRO that is listed here decides. Concrete errors name their kind before their subject.
+_STATUSES: dict[type, int] = {
+    # Kinds
+    NotFoundError: 404,
+    ConflictError: 409,
+    TooLargeError: 413,
+    UnsupportedTypeError: 415,
+    InvalidValueError: 422,
+    UnavailableError: 503,
+    # Subjects
+    RequestError: 400,
+    ConfigError: 400,
+    DataError: 422,
+    ImageError: 422,
+    BundleError: 503,
+    # Single cases
+    EmptyImageError: 400,
+    UnreadableFileError: 400,
+    UnauthorizedError: 401,
+    ForbiddenError: 403,
+    BodyTimeoutError: 408,
+    TooManyRequestsError: 429,
+}
+
+
+def status_of(error: LesionError) -> int:
+    """Return the HTTP status that an error is answered with; 500 for a class without an entry."""
+    return next((_STATUSES[base] for base in type(error).__mro__ if base in _STATUSES), 500)
 
 
 class Problem(JSONResponse):
@@ -62,7 +102,7 @@ class Problem(JSONResponse):
 def problem(
     scope: Scope, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **extra: object
 ) -> Problem:
-    """Build the answer to a refused request.
+    """Build the response to a refused request.
 
     Args:
         scope: The request's ASGI scope.
@@ -77,14 +117,15 @@ def problem(
     content |= {"code": code, "request_id": request_id} | extra
     more = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
     if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
-        more["Connection"] = "close"  # what is left of the body is not read
+        more["Connection"] = "close"  # the rest of the body is not read
     return Problem(content, status, more | dict(headers or {}))
 
 
-def problem_of(scope: Scope, error: LesionError) -> Problem:
-    """Build the answer to an error that was raised on purpose."""
-    headers = error.headers if isinstance(error, AccessError) else None
-    return problem(scope, error.status, error.code, error.message, headers)
+def problem_of(scope: Scope, error: LesionError, headers: Mapping[str, str] | None = None, **extra: object) -> Problem:
+    """Build the response to an error that was raised on purpose; the other arguments are those of :func:`problem`."""
+    if isinstance(error, AuthError):
+        headers = error.headers
+    return problem(scope, status_of(error), error.code, error.message, headers, **extra)
 
 
 def add_error_handlers(app: FastAPI) -> None:
@@ -97,20 +138,20 @@ def add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(SQLAlchemyError)
     async def on_database_error(request: Request, error: SQLAlchemyError) -> Problem:
         logger.error("request %s: the database failed", request.scope.get("request_id"), exc_info=error)
-        detail = "The database does not answer. Send the same again soon; nothing is taken twice."
+        detail = "The database does not answer. Send the same request again soon; nothing is stored twice."
         return problem(request.scope, 503, "database_unavailable", detail)
 
     @app.exception_handler(HTTPException)
     async def on_http_error(request: Request, error: HTTPException) -> Problem:
         code = _CODES.get(error.status_code, f"http_{error.status_code}")
         detail = {
-            404: "There is nothing at this path. See /openapi.json for what there is.",
-            405: f"This path does not take {request.method}. See /openapi.json for what it takes.",
+            404: "There is nothing at this path. See /openapi.json for the paths of this server.",
+            405: f"This path does not accept {request.method}. See /openapi.json for the methods that it accepts.",
         }.get(error.status_code, f"The request was refused: {error.detail}")
         return problem(request.scope, error.status_code, code, detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def on_validation_error(request: Request, error: RequestValidationError) -> Problem:
-        faults = [{"parameter": ".".join(map(str, each["loc"])), "message": each["msg"]} for each in error.errors()]
+        faults = [{"parameter": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
         sentence = "; ".join(f"{fault['parameter']}: {fault['message']}" for fault in faults)
         return problem(request.scope, 422, "parameter_invalid", f"A parameter is not valid. {sentence}.", errors=faults)

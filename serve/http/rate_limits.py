@@ -1,4 +1,4 @@
-"""How often a key may ask: a moving window a minute, and a quota a day that all servers share."""
+"""How often a key may be used: a moving window per minute, and a quota per day that all servers share."""
 
 import time
 from collections import Counter
@@ -13,19 +13,19 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from lesion.database.tables import ApiKey, Usage
-from serve.http.problems import AccessError
+from serve.http.problems import TooManyRequestsError
 
 
 class UsageMeter:
     """Counts the requests of one API process.
 
-    The minute's limit is shared out evenly over the API processes, which know nothing of each other; the day's is
-    counted in the database, a second late at most.
+    Each API process allows an equal part of a minute's limit, since the processes know nothing of each other. A day's
+    requests are counted in the database, at most a second late.
 
     Args:
-        per_minute: Requests a minute of a key without a limit of its own; no limit when None.
-        per_day: Requests a day (UTC) of such a key; no limit when None.
-        processes: API processes of this server.
+        per_minute: Requests per minute of a key without a limit of its own; no limit when None.
+        per_day: Requests per day (UTC) of such a key; no limit when None.
+        processes: The number of API processes of this server.
     """
 
     def __init__(self, per_minute: int | None, per_day: int | None, processes: int) -> None:
@@ -40,44 +40,50 @@ class UsageMeter:
         """Count a request.
 
         Raises:
-            AccessError: It is one too many (429).
+            TooManyRequestsError: It is one more than the limit.
         """
         today = _today()
         day = (key.id, today)
         quota = key.per_day or self.per_day
         if quota is not None and self._saved.get(day, 0) + self._unsaved[day] >= quota:
-            raise _too_many("quota_spent", f"The {quota:,} requests of this key for today are spent", _until_midnight())
+            raise _too_many(
+                "quota_spent", f"The {quota:,} requests of this key for today are used up", _until_midnight()
+            )
         limit = key.per_minute or self.per_minute
         if limit is not None:
             item = RateLimitItemPerMinute(max(1, limit // self._processes))
             if not self._window.hit(item, key.id):
                 left = self._window.get_window_stats(item, key.id).reset_time - time.time()
-                raise _too_many("rate_limited", f"This key may send {limit:,} requests a minute", left)
+                raise _too_many("rate_limited", f"This key may send {limit:,} requests per minute", left)
         self._unsaved[day] += 1
 
     def take_unsaved(self) -> Counter[tuple[str, str]]:
-        """Return what was counted since the last call; the caller saves it or gives it back."""
-        taken, self._unsaved = self._unsaved, Counter()
-        # Until they are saved they must count all the same.
-        for day, requests in taken.items():
+        """Return the requests since the last call, by key and day; the caller saves them or gives them back."""
+        unsaved, self._unsaved = self._unsaved, Counter()
+        # They count against the quota while they are being saved.
+        for day, requests in unsaved.items():
             self._saved[day] = self._saved.get(day, 0) + requests
-        return taken
+        return unsaved
 
-    def give_back(self, taken: Counter[tuple[str, str]]) -> None:
-        """Count again what could not be saved."""
-        for day, requests in taken.items():
+    def give_back(self, unsaved: Counter[tuple[str, str]]) -> None:
+        """Keep requests that could not be saved for the next time."""
+        for day, requests in unsaved.items():
             self._saved[day] -= requests
-        self._unsaved += taken
+        self._unsaved += unsaved
 
     def set_saved(self, saved: Mapping[str, int]) -> None:
-        """Note today's requests of each key over all servers."""
+        """Set today's requests of each key over all servers."""
         today = _today()
         self._saved = {(key, today): requests for key, requests in saved.items()}
 
 
-def save_usage(session: Session, counted: Counter[tuple[str, str]]) -> None:
-    """Add counted requests to the table; fails whole if another server adds the first of a key and day meanwhile."""
-    for (key, day), requests in sorted(counted.items()):  # in one order, so that two servers cannot lock each other out
+def save_usage(session: Session, unsaved: Counter[tuple[str, str]]) -> None:
+    """Add requests to the table.
+
+    Raises:
+        SQLAlchemyError: Such as when another server adds the first row of a key and day at the same time.
+    """
+    for (key, day), requests in sorted(unsaved.items()):  # sorted, so that two servers cannot deadlock
         row = update(Usage).where(Usage.key_id == key, Usage.day == day).values(requests=Usage.requests + requests)
         if session.execute(row).rowcount == 0:  # type: ignore[attr-defined]
             session.add(Usage(key_id=key, day=day, requests=requests))
@@ -87,7 +93,7 @@ def save_usage(session: Session, counted: Counter[tuple[str, str]]) -> None:
 def usage_today(session: Session) -> dict[str, int]:
     """Return today's requests by key."""
     rows = session.execute(select(Usage.key_id, Usage.requests).where(Usage.day == _today()))
-    return {key: requests for key, requests in rows}  # noqa: C416 - rows are no pairs to mypy
+    return {key: requests for key, requests in rows}  # noqa: C416 - mypy does not take rows for pairs
 
 
 def _today() -> str:
@@ -99,11 +105,10 @@ def _until_midnight() -> float:
     return ((now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0) - now).total_seconds()
 
 
-def _too_many(code: str, what: str, seconds: float) -> AccessError:
+def _too_many(code: str, what: str, seconds: float) -> TooManyRequestsError:
     wait = max(1, ceil(seconds))
-    return AccessError(
+    return TooManyRequestsError(
         f"{what}. Try again in {wait} seconds, or ask the operator for a higher limit.",
         code=code,
-        status=429,
         headers={"Retry-After": str(wait)},
     )

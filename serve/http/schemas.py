@@ -1,8 +1,12 @@
-"""What the API answers, for OpenAPI and for readers."""
+"""The JSON documents of the API that several modules use."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from lesion.intake.zip_reader import ZipLimits
+from lesion.registry.deployments import MAX_REASON
+from serve.settings import ServerSettings
 
 _PREDICTION: dict[str, Any] = {
     "predicted_class": "glioma",
@@ -17,20 +21,22 @@ _PREDICTION: dict[str, Any] = {
 
 
 class Explanation(BaseModel):
-    """Where the network looked for one class."""
+    """The regions of the image that count for one class."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     class_name: str = Field(alias="class", description="The class that is explained.")
-    method: str = Field(description="How the map was made.", examples=["grad-cam"])
-    overlay_png_base64: str = Field(description="The heat map over what the network saw: a PNG file in base64.")
+    method: str = Field(description="The method of the heat map.", examples=["grad-cam"])
+    overlay_png_base64: str = Field(
+        description="The heat map over the image as the network received it: a PNG file in base64."
+    )
     image_png_base64: str | None = Field(
-        default=None, description="What the network saw, without the heat map: a PNG file. Present when layers=true."
+        default=None, description="The image without the heat map: a PNG file. Present when layers=true."
     )
     heatmap_png_base64: str | None = Field(
         default=None,
-        description="The heat map alone: a PNG file of the same size, 8 bit grey, white where the network looked most. "
-        "Present when layers=true.",
+        description="The heat map alone: a PNG file of the same size, 8 bit gray, white at its highest. Present if "
+        "layers=true.",
     )
 
 
@@ -45,9 +51,11 @@ class PredictionAnswer(BaseModel):
     inference_time_ms: float = Field(ge=0, description="Milliseconds the model took for the batch with this image.")
     model_version: str = Field(description="The version of the bundle that answered.")
     domain_distance: float = Field(
-        ge=0, description="How far the image is from what the model was trained on: 1 is the border of its domain."
+        ge=0, description="The distance of the image from the training images: 1 is the border of the model's domain."
     )
-    in_domain: bool = Field(description="Whether it is within the border; if not, the probabilities mean little.")
+    in_domain: bool = Field(
+        description="Whether the image is within the border; if not, the probabilities mean little."
+    )
     request_id: str = Field(description="The id of this request; also the header X-Request-ID.")
     explanation: Explanation | None = Field(default=None, description="Present when explain=true.")
 
@@ -57,7 +65,7 @@ class Workers(BaseModel):
 
     ready: int
     total: int
-    versions: list[str | None] = Field(description="The model version that each worker serves.")
+    versions: list[str | None] = Field(description="The model version that each inference worker serves.")
 
 
 class Health(BaseModel):
@@ -69,12 +77,12 @@ class Health(BaseModel):
     workers: Workers
     model_version: str = Field(description="The champion, as far as this process knows.")
     ledger: Literal["none", "followed", "unreachable"] = Field(
-        description="Whether changes of champion arrive; `none` without a storage. If not, the model serves on."
+        description="Whether changes of the champion arrive; `none` without a storage. If not, the last model is used."
     )
 
 
 class ServerLimits(BaseModel):
-    """What is refused."""
+    """The limits of requests; see :class:`serve.settings.ServerSettings`."""
 
     max_body_bytes: int
     max_upload_bytes: int
@@ -85,9 +93,18 @@ class ServerLimits(BaseModel):
     queue_size: int
     request_timeout_s: float
 
+    @classmethod
+    def of(cls, settings: ServerSettings) -> Self:
+        """Return the limits of a server."""
+        return cls(
+            **settings.model_dump(include=set(cls.model_fields)),
+            max_archive_entries=ZipLimits().max_entries,
+            request_timeout_s=settings.request_timeout,
+        )
+
 
 class Info(BaseModel):
-    """The model that is served and how."""
+    """The model that is served, and its engine."""
 
     name: str
     model_version: str
@@ -107,18 +124,26 @@ class Me(BaseModel):
     """Who sent a request."""
 
     name: str = Field(description="The name of the key; `local` or `anonymous` where no key is needed.")
-    role: str = Field(description="viewer, contributor or admin; each may do what those before it may.")
-    keys: bool = Field(description="Whether this server asks for keys.")
+    role: str = Field(description="viewer, contributor or admin; each includes the rights of those before it.")
+    keys: bool = Field(description="Whether this server requires keys.")
+
+
+class Reason(BaseModel):
+    """Why something is done; it is recorded."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
+
+    reason: str = Field(min_length=1, max_length=MAX_REASON, examples=["worse on the new scanner"])
 
 
 class JudgedImage(BaseModel):
     """An uploaded image that was kept."""
 
-    name: str = Field(description="As it was sent, without control characters, at most 100 characters of it.")
+    name: str = Field(description="The name it was sent with, without control characters, at most 100 characters.")
     sha256: str
     label: str
     code: str = Field(description="Empty, or why it waits in quarantine, or `already_known`.")
-    reason: str = Field(description="The same for people.")
+    reason: str = Field(description="The same as a sentence for users.")
 
 
 class RejectedFile(BaseModel):
@@ -126,13 +151,15 @@ class RejectedFile(BaseModel):
 
     name: str = Field(description="As for the images that were kept.")
     code: str = Field(description="A stable name for programs.", examples=["duplicate"])
-    reason: str = Field(description="A sentence for people.")
+    reason: str = Field(description="A sentence for users.")
 
 
 class UploadAnswer(BaseModel):
-    """What became of each uploaded file."""
+    """The outcome of each uploaded file."""
 
-    accepted: list[JudgedImage] = Field(description="The next retraining may learn from these, or is judged by them.")
+    accepted: list[JudgedImage] = Field(
+        description="The next retraining may learn from these, or is evaluated with them."
+    )
     quarantined: list[JudgedImage] = Field(description="An admin must release or drop these.")
     rejected: list[RejectedFile]
 
@@ -148,7 +175,7 @@ class ProblemDetails(BaseModel):
                     "type": "about:blank",
                     "title": "Unsupported Media Type",
                     "status": 415,
-                    "detail": "The 5 bytes are not recognised as an image.",
+                    "detail": "The 5 bytes are not recognized as an image.",
                     "code": "image_not_recognised",
                     "request_id": "0b7e3c52b0f44f5b8a6d2f9f0c1f4f11",
                 }
@@ -159,6 +186,6 @@ class ProblemDetails(BaseModel):
     type: str
     title: str
     status: int
-    detail: str = Field(description="A sentence for people.")
+    detail: str = Field(description="A sentence for users.")
     code: str = Field(description="A stable name for programs.")
     request_id: str

@@ -1,1 +1,1 @@
-"""Load tests."""
+"""Load tests with Locust."""

@@ -1,6 +1,7 @@
-"""What all users have in common."""
+"""The base of all users."""
 
 import os
+from typing import Any
 
 from locust.contrib.fasthttp import FastHttpUser, ResponseContextManager
 
@@ -10,7 +11,7 @@ KEY = os.environ.get("LESION_API_KEY")
 
 
 class Caller(FastHttpUser):
-    """A user who sends the key of LESION_API_KEY with every request, if there is one."""
+    """A user who sends the key in LESION_API_KEY, if there is one, with every request."""
 
     abstract = True
     default_headers = {"Authorization": f"Bearer {KEY}"} if KEY else {}
@@ -18,7 +19,15 @@ class Caller(FastHttpUser):
     def send(
         self, method: str, path: str, body: bytes = b"", media_type: str = FORM, name: str | None = None
     ) -> ResponseContextManager:
-        """Send a request, to be used in a ``with`` that says whether the answer was right."""
+        """Send a request; use the result in a ``with`` block that reports whether the response was right."""
         headers = {"Content-Type": media_type} if body else {}
-        # Locust takes bytes as well, whatever its annotation says.
+        # Locust accepts bytes too, although its annotation does not.
         return self.client.request(method, path, name, body or None, headers=headers, catch_response=True)  # type: ignore[arg-type]
+
+    @staticmethod
+    def report(response: Any, fault: str) -> None:  # noqa: ANN401 - Locust's methods have no types
+        """Record a failure if there is a fault, else a success, whatever the status of the response."""
+        if fault:
+            response.failure(fault)
+        else:
+            response.success()

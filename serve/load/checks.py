@@ -1,4 +1,4 @@
-"""What the users send, and what is wrong with an answer: nothing is trusted because of its status alone."""
+"""What the users send, and what is wrong with a response: no response is trusted because of its status alone."""
 
 import base64
 import json
@@ -12,7 +12,7 @@ PROBLEM = "application/problem+json"
 
 
 class Response(Protocol):
-    """What is looked at of an answer; Locust's is one."""
+    """The parts of a response that are checked; Locust's responses have them."""
 
     status_code: int
     text: str | None
@@ -23,7 +23,7 @@ class Response(Protocol):
 
 
 def form(files: Mapping[str, bytes], field: str = "file", **texts: str) -> bytes:
-    """Return a multipart body."""
+    """Return a multipart body of texts and of files, all in one field."""
     parts = [(f'name="{name}"', value.encode()) for name, value in texts.items()]
     parts += [(f'name="{field}"; filename="{name}"', content) for name, content in files.items()]
     lines = [
@@ -32,25 +32,30 @@ def form(files: Mapping[str, bytes], field: str = "file", **texts: str) -> bytes
     return b"\r\n".join([*lines, f"--{BOUNDARY}--\r\n".encode()])
 
 
-def wrong_prediction(response: Response, explain: bool) -> str:
-    """Say what is wrong with an answer to an image; empty when nothing is."""
+def status_fault(response: Response) -> str:
+    """Describe the status of a response that is not 200 although it should be."""
+    return f"status {response.status_code}: {(response.text or '')[:200]}"
+
+
+def prediction_fault(response: Response, explain: bool) -> str:
+    """Describe what is wrong with the response to an image; empty when nothing is."""
     if response.status_code != 200:
-        return f"status {response.status_code}: {(response.text or '')[:200]}"
-    answer = response.json()
-    probabilities = answer["probabilities"]
+        return status_fault(response)
+    prediction = response.json()
+    probabilities = prediction["probabilities"]
     if abs(sum(probabilities.values()) - 1.0) > 1e-4:
         return f"the probabilities sum to {sum(probabilities.values())}"
-    if max(probabilities, key=probabilities.get) != answer["predicted_class"]:
-        return f"{answer['predicted_class']} is not the most probable of {probabilities}"
-    if _header(response, "X-Request-ID") != answer["request_id"]:
+    if max(probabilities, key=probabilities.get) != prediction["predicted_class"]:
+        return f"{prediction['predicted_class']} is not the most probable of {probabilities}"
+    if _header(response, "X-Request-ID") != prediction["request_id"]:
         return "the request ids differ"
-    if explain and not base64.b64decode(answer["explanation"]["overlay_png_base64"]).startswith(b"\x89PNG"):
+    if explain and not base64.b64decode(prediction["explanation"]["overlay_png_base64"]).startswith(b"\x89PNG"):
         return "the overlay is not a PNG file"
     return ""
 
 
-def wrong_refusal(response: Response, status: int, code: str) -> str:
-    """Say what is wrong with the refusal of something that must be refused; empty when it is the right one."""
+def refusal_fault(response: Response, status: int, code: str) -> str:
+    """Describe what is wrong with the refusal of a request that must be refused; empty when it is the right one."""
     text = response.text or ""
     if response.status_code != status:
         return f"status {response.status_code} for {status} {code}: {text[:200]}"
@@ -62,17 +67,17 @@ def wrong_refusal(response: Response, status: int, code: str) -> str:
     return ""
 
 
-def wrong_judgement(response: Response, sent: int, known: bool) -> str:
-    """Say what is wrong with the judgement of an upload; empty when nothing is."""
+def upload_fault(response: Response, sent: int, repeated: bool) -> str:
+    """Describe what is wrong with the response to an upload; empty when nothing is."""
     if response.status_code != 200:
-        return f"status {response.status_code}: {(response.text or '')[:200]}"
+        return status_fault(response)
     outcome = {name: images for name, images in response.json().items() if isinstance(images, list)}
     judged = sum(map(len, outcome.values()))
     if judged != sent:
         return f"{judged} of {sent} images were judged"
-    kept = [image for name, images in outcome.items() if name != "rejected" for image in images]
-    again = [image for image in kept if known and image["code"] != "already_known"]
-    return f"an image that came twice was taken twice: {again[0]}" if again else ""
+    stored = [image for name, images in outcome.items() if name != "rejected" for image in images]
+    again = [image for image in stored if repeated and image["code"] != "already_known"]
+    return f"an image that was sent twice was accepted twice: {again[0]}" if again else ""
 
 
 def _header(response: Response, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Requests that must be refused, and how."""
+"""Requests that must be refused, with the status and the code of each refusal."""
 
 import struct
 import zlib
@@ -9,7 +9,7 @@ from serve.load.samples import encode, scan
 
 
 class Mistake(NamedTuple):
-    """A request that must be refused, and how."""
+    """A request that must be refused, with the status and the code of the refusal."""
 
     name: str
     status: int
@@ -31,7 +31,7 @@ _BOMB = b"\x89PNG\r\n\x1a\n" + b"".join(
 )
 MISTAKES = (
     Mistake("empty file", 400, "image_empty", form({"a.png": b""})),
-    Mistake("no image", 415, "image_not_recognised", form({"a.jpg": b"This is no picture.\n" * 40})),
+    Mistake("no image", 415, "image_not_recognised", form({"a.jpg": b"This is not a picture.\n" * 40})),
     Mistake("half an image", 422, "image_truncated", form({"a.jpg": _GOOD[: len(_GOOD) // 2]})),
     Mistake("tiny image", 422, "image_too_small", form({"a.png": encode(scan(0)[:4, :4], "PNG")})),
     Mistake("huge image", 413, "image_too_many_pixels", form({"a.png": _BOMB})),

@@ -1,101 +1,130 @@
-"""Prometheus metrics that are read when they are asked for: the board's, and the loop's from its database."""
+"""Prometheus metrics that are read on request: from shared memory, and from the storage's database."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from lesion.database.storage import Storage
-from serve.inference.shared_state import SharedState
-from serve.model_follower import ModelFollower
-from serve.observability.database_snapshot import DatabaseSnapshot, pulse
+from lesion.database.tables import ACCEPTED, DELETED, QUARANTINED, Deployment, Image, Job, Worker, now
+from lesion.retraining.leases import SILENT_S
+
+if TYPE_CHECKING:
+    from serve.inference.shared_state import SharedState
+    from serve.model_follower import ModelFollower
 
 _PATIENCE_S = 3.0
+_STATES = ("queued", "running", "promoted", "rejected", "failed", "cancelled")
+_ACTIONS = ("first", "promote", "rollback", "refused")
 
 
-class BoardCollector(Collector):
-    """A server's queue and workers.
+class SharedStateCollector(Collector):
+    """A server's queue and inference workers.
 
     Args:
-        board: What its processes know of each other.
+        shared_state: What the server's processes know of each other.
         queue_size: The most requests that may wait or be computed.
-        follower: Of its API process; None without a storage.
+        follower: The model follower of this API process; None without a storage.
     """
 
-    def __init__(self, board: SharedState, queue_size: int, follower: ModelFollower[Any] | None) -> None:
-        self._board = board
+    def __init__(self, shared_state: "SharedState", queue_size: int, follower: "ModelFollower[Any] | None") -> None:
+        self._shared_state = shared_state
         self._queue_size = queue_size
         self._follower = follower
 
     def collect(self) -> Iterator[Metric]:
-        """Read the board."""
-        board = self._board
-        yield _gauge("queue_depth", "Images that wait for a worker or are computed.", board.in_flight)
-        yield _gauge("queue_limit", "The most that may; more are answered 503.", self._queue_size)
-        yield _gauge("workers", "Inference workers.", len(board.pids))
-        yield _gauge("workers_ready", "Inference workers that take requests.", board.ready)
-        yield _gauge("start_time_seconds", "When the server started.", board.traffic.started_at.timestamp())
+        """Read the shared memory."""
+        state = self._shared_state
+        yield _gauge("queue_depth", "Images that wait for an inference worker or are computed.", state.in_flight)
+        yield _gauge("queue_limit", "The most of them; further ones are answered 503.", self._queue_size)
+        yield _gauge("workers", "Inference workers.", len(state.pids))
+        yield _gauge("workers_ready", "Inference workers that accept requests.", state.ready)
+        yield _gauge("start_time_seconds", "When the server started.", state.request_stats.started_at.timestamp())
         labels = ("version", "engine", "precision")
         serving = GaugeMetricFamily("lesion_workers_serving", "Inference workers by what they serve.", labels=labels)
-        engine = board.engine
-        alive = [version for pid, version in zip(board.pids, board.versions, strict=True) if pid and version]
-        for version in sorted(set(alive)):
+        engine = state.engine
+        versions = [version for pid, version in zip(state.pids, state.versions, strict=True) if pid and version]
+        for version in sorted(set(versions)):
             names = (version, engine.get("engine", ""), engine.get("precision", ""))
-            serving.add_metric(names, alive.count(version))
+            serving.add_metric(names, versions.count(version))
         yield serving
         if self._follower is not None:
-            followed = self._follower.well and board.following
+            followed = self._follower.following and state.following
             yield _gauge("ledger_followed", "1 while every process can read which model is champion.", followed)
 
 
-class LoopCollector(Collector):
-    """What the loop's database says; every server on the same database says the same.
+class DatabaseCollector(Collector):
+    """The state of the database; every server on the same database reports the same.
 
-    One for each process: while the database leaves a question unanswered, no second one is asked.
+    There is one per process: while the database leaves a query unanswered, no second one is sent.
 
     Args:
-        storage: The loop's.
-        patience: Seconds that an answer may take; a scrape must not wait for a database that is away.
+        storage: The storage of the database.
+        patience: Seconds that an answer may take; a scrape must not wait for a database that is not there.
     """
 
     def __init__(self, storage: Storage, patience: float = _PATIENCE_S) -> None:
         self._storage = storage
         self._patience = patience
-        self._pool = ThreadPoolExecutor(1, "pulse")
-        self._asked: Future[DatabaseSnapshot] | None = None
+        self._pool = ThreadPoolExecutor(1, "database-snapshot")
+        self._query: Future[list[Metric]] | None = None
 
     def collect(self) -> Iterator[Metric]:
-        """Ask the database."""
-        if self._asked is None or self._asked.done():
-            self._asked = self._pool.submit(pulse, self._storage)
+        """Query the database."""
+        if self._query is None or self._query.done():
+            self._query = self._pool.submit(database_metrics, self._storage)
         try:
-            found = self._asked.result(self._patience)
+            metrics = self._query.result(self._patience)
         except (SQLAlchemyError, TimeoutError):
-            yield _gauge("database_up", "1 while the loop's database answers.", False)
+            yield _gauge("database_up", "1 while the database answers.", False)
             return
-        yield _gauge("database_up", "1 while the loop's database answers.", True)
-        yield _labelled("jobs", "Retrainings by state.", "state", found.jobs)
-        verdicts = {"promote": found.jobs["promoted"], "reject": found.jobs["rejected"]}
-        yield _labelled("gate_verdicts", "What the gate said of challengers.", "verdict", verdicts)
-        yield _labelled("images", "Images in the catalogue by status.", "status", found.images)
-        yield _gauge("retraining_workers", "Workers for retrainings that gave a sign of life lately.", found.workers)
-        if found.active_s is not None:
-            yield _gauge("job_active_seconds", "How long ago the active retraining was asked for.", found.active_s)
-        deployments = CounterMetricFamily("lesion_deployments", "Changes of the champion.", labels=["action"])
-        for action, number in found.deployments.items():
-            deployments.add_metric([action], number)
-        yield deployments
+        yield _gauge("database_up", "1 while the database answers.", True)
+        yield from metrics
+
+
+def database_metrics(storage: Storage) -> list[Metric]:
+    """Count the rows of the tables; cheap enough for every scrape.
+
+    Raises:
+        SQLAlchemyError: The database does not answer.
+    """
+    number, moment = func.count(), now()
+    alive = Worker.seen_at > moment - timedelta(seconds=2 * SILENT_S)
+    with storage.reading() as session:
+        states = session.execute(select(Job.state, number).group_by(Job.state)).all()
+        statuses = session.execute(select(Image.status, number).group_by(Image.status)).all()
+        actions = session.execute(select(Deployment.action, number).group_by(Deployment.action)).all()
+        workers = session.scalar(select(number).select_from(Worker).where(alive)) or 0
+        requested_at = session.scalar(select(Job.created_at).where(Job.active == 1))
+    jobs = dict.fromkeys(_STATES, 0) | dict(states)
+    verdicts = {"promote": jobs["promoted"], "reject": jobs["rejected"]}
+    images = dict.fromkeys((ACCEPTED, QUARANTINED, DELETED), 0) | dict(statuses)
+    deployments = CounterMetricFamily("lesion_deployments", "Changes of the champion.", labels=["action"])
+    for action, changes in (dict.fromkeys(_ACTIONS, 0) | dict(actions)).items():
+        deployments.add_metric([action], changes)
+    metrics = [
+        _labeled("jobs", "Retrainings by state.", "state", jobs),
+        _labeled("gate_verdicts", "The gate's verdicts on challengers.", "verdict", verdicts),
+        _labeled("images", "Images in the catalogue by status.", "status", images),
+        _gauge("retraining_workers", "Retraining workers with a recent heartbeat.", workers),
+    ]
+    if requested_at is not None:
+        age = (moment - requested_at).total_seconds()
+        metrics.append(_gauge("job_active_seconds", "The age of the active retraining.", age))
+    return [*metrics, deployments]
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"lesion_{name}", text, value=float(value))
 
 
-def _labelled(name: str, text: str, label: str, values: dict[str, int]) -> Metric:
+def _labeled(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
     family = GaugeMetricFamily(f"lesion_{name}", text, labels=[label])
     for key, value in values.items():
         family.add_metric([key], value)

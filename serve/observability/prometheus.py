@@ -1,7 +1,7 @@
-"""Prometheus metrics of everything that happens in a server's processes, added up over all of them.
+"""Prometheus metrics that a server's processes count, summed over all of them.
 
-prometheus-client lets processes share what they count by files in a folder. That folder is made here, once for each
-server: whatever multiprocessing starts from it counts in the same one.
+prometheus-client shares the counts of several processes through files in a folder. This module makes that folder once
+per server; every process that multiprocessing starts from the server counts in the same folder.
 """
 
 import atexit
@@ -21,26 +21,26 @@ if "--multiprocessing-fork" not in sys.orig_argv:  # parent_process() is not kno
 from prometheus_client import CollectorRegistry, Counter, Histogram, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
-# As it chooses by itself, if nobody imported it before the folder was made.
+# What prometheus-client itself chooses if it is first imported after the folder was made.
 values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 900.0)
 _SWAP_SECONDS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 60.0, 300.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-OTHER = "other"  # what a stranger can choose freely must not make new series
+OTHER = "other"  # senders choose methods and paths freely, which must not create new series
 
 REQUESTS = Counter("lesion_requests_total", "Answers, by route.", ["method", "route", "status"], registry=None)
 REQUEST_SECONDS = Histogram(
     "lesion_request_seconds",
-    "From a request's head to the end of its answer; streams of events are left out.",
+    "From a request's head to the end of its answer, without event streams.",
     ["route"],
     buckets=_SECONDS,
     registry=None,
 )
 STAGE_SECONDS = Histogram(
     "lesion_stage_seconds",
-    "Parts of an answer: receive (its body), queue (for a worker), decode and infer (its batch), explain. The looks at "
-    "uploaded images have queue, decode and infer as well.",
+    "Parts of an answer: receive (its body), queue (for an inference worker), decode and infer (its batch), explain. "
+    "Opinions on uploaded images have queue, decode and infer too.",
     ["stage"],
     buckets=_SECONDS,
     registry=None,
@@ -63,30 +63,32 @@ CONFIDENCE = Histogram(
 UPLOADS = Counter(
     "lesion_uploads_total", "Uploaded images: accepted, quarantined or rejected.", ["outcome", "code"], registry=None
 )
-SWAPS = Counter("lesion_swaps_total", "New champions that workers took, or refused.", ["outcome"], registry=None)
+SWAPS = Counter(
+    "lesion_swaps_total", "New champions that inference workers loaded, or refused.", ["outcome"], registry=None
+)
 SWAP_SECONDS = Histogram(
     "lesion_swap_seconds",
-    "From a new champion's entry in the ledger until a worker served it.",
+    "From a new champion's deployment until an inference worker served it.",
     buckets=_SWAP_SECONDS,
     registry=None,
 )
 
 
-def counted() -> CollectorRegistry:
-    """Return what all processes of this server counted until now."""
+def process_metrics() -> CollectorRegistry:
+    """Return the metrics that all processes of this server counted until now."""
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return registry
 
 
 def count_request(method: str, route: str | None, status: int, seconds: float | None) -> None:
-    """Count an answer.
+    """Count an answered request; :meth:`serve.observability.request_stats.RequestCounter.count` calls this.
 
     Args:
-        method: The request's.
-        route: The template of its path, such as ``/models/{version}``; None where nothing has that path.
-        status: Of the answer; 0 if nobody waited for one.
-        seconds: How long it took; None if that says nothing.
+        method: The HTTP method.
+        route: The template of its path, such as ``/models/{version}``; None if no route has that path.
+        status: The answer's status; 0 if the sender left before there was one.
+        seconds: The latency; None for an event stream.
     """
     name = route or OTHER
     REQUESTS.labels(method if method in _METHODS else OTHER, name, str(status)).inc()
@@ -95,20 +97,20 @@ def count_request(method: str, route: str | None, status: int, seconds: float | 
 
 
 def count_prediction(predicted_class: str, confidence: float, version: str, in_domain: bool) -> None:
-    """Count an image that was classified for its sender."""
+    """Count an image that ``POST /predict`` classified."""
     PREDICTIONS.labels(predicted_class, version, str(in_domain).lower()).inc()
     CONFIDENCE.observe(confidence)
 
 
 def count_swap(outcome: str, since: datetime) -> None:
-    """Count a champion that a worker took (``swapped``) or ``refused``, and how long after its entry in the ledger."""
+    """Count a champion that an inference worker loaded (``swapped``) or ``refused``, and the time since deployment."""
     SWAPS.labels(outcome).inc()
     if outcome == "swapped":
         SWAP_SECONDS.observe(max(0.0, (datetime.now(UTC) - since).total_seconds()))
 
 
 class StageTimer:
-    """Times the stages of one request or batch; each goes into the metrics, and stays here for a trace.
+    """Times the stages of one request or batch: adds each to the metrics, and keeps it for a trace.
 
     Attributes:
         intervals: Each stage's name, begin and end (nanoseconds since 1970), in the order of their ends.
@@ -127,6 +129,6 @@ class StageTimer:
             self.add(name, began, time.perf_counter() - start)
 
     def add(self, name: str, began: int, seconds: float) -> None:
-        """Add a stage that was timed elsewhere."""
+        """Add a stage that began at ``began`` (nanoseconds since 1970) and was timed elsewhere."""
         STAGE_SECONDS.labels(name).observe(seconds)
         self.intervals.append((name, began, began + round(1e9 * seconds)))

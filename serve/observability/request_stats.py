@@ -1,4 +1,4 @@
-"""Requests counted and timed over all API processes, by minute and since the start: cells in shared memory, no lock."""
+"""Counts and latencies of requests over all API processes, per minute and since the start, in shared memory."""
 
 import time
 from bisect import bisect_left
@@ -8,28 +8,31 @@ from datetime import UTC, datetime
 from itertools import accumulate
 from multiprocessing import get_context
 
-MINUTES = 60  # how many can be asked for
-# Of the latency buckets, each included: 0.125 ms to 131 s.
+from serve.observability.prometheus import count_request
+
+MINUTES = 60  # of history
+PREDICT = ("POST", "/predict")
+# The upper bounds of the latency buckets, each included: 0.125 ms to 131 s.
 BOUNDS_MS = tuple(2.0 ** (step / 4) for step in range(-12, 69))
 
-_RING = MINUTES + 4  # rows a process: the one that is begun anew is none that anybody still reads
+_RING = MINUTES + 4  # rows per process; spare ones, so that a row that is being reset is no longer read
 _REQUESTS, _CLIENT_ERRORS, _SERVER_ERRORS, _PREDICTIONS, _MICROSECONDS, _LATENCIES = range(1, 7)  # 0 is the minute
 _WIDTH = _LATENCIES + len(BOUNDS_MS) + 1
-_PAGE = (1 + _RING) * _WIDTH  # of one process: the row of all time, then the ring
+_PAGE = (1 + _RING) * _WIDTH  # per process: the row since the start, then the ring
 _EDGES = (BOUNDS_MS[0] / 2**0.25, *BOUNDS_MS, BOUNDS_MS[-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was counted over some time.
+    """The requests of a period.
 
     Attributes:
-        requests: Answers, and requests whose sender went away before there was one.
+        requests: Answers, and requests whose sender left before there was one.
         client_errors: Answers 400 to 499.
         server_errors: Answers from 500 on.
-        predictions: Images that were classified for ``POST /predict``.
+        predictions: Images that ``POST /predict`` classified.
         microseconds: The sum of the latencies.
-        latencies: How many fell into each bucket of ``BOUNDS_MS``; the last bucket is beyond the last bound.
+        latencies: The number of requests in each bucket of ``BOUNDS_MS``; the last bucket lies beyond the last bound.
     """
 
     requests: int
@@ -40,26 +43,29 @@ class Counts:
     latencies: tuple[int, ...]
 
     def quantile_ms(self, share: float) -> float | None:
-        """Return the latency that a share (above 0, up to 1) of the timed requests kept to; None if there were none.
+        """Return a quantile of the latencies, such as the median for ``share=0.5``; None if no request was timed.
 
         It is interpolated within a bucket, whose bounds lie 19 % apart.
+
+        Args:
+            share: Above 0, at most 1.
         """
-        reached = list(accumulate(self.latencies))
-        if not reached[-1]:
+        cumulative = list(accumulate(self.latencies))
+        if not cumulative[-1]:
             return None
-        wanted = share * reached[-1]
-        bucket = bisect_left(reached, wanted)
-        inside = 1 - (reached[bucket] - wanted) / self.latencies[bucket]
+        rank = share * cumulative[-1]
+        bucket = bisect_left(cumulative, rank)
+        inside = 1 - (cumulative[bucket] - rank) / self.latencies[bucket]
         low, high = _EDGES[bucket], _EDGES[bucket + 1]
         return float(low * (high / low) ** inside)
 
 
 class RequestCounter:
-    """One API process's cells, which it alone writes.
+    """Counts the requests of one API process, here and for Prometheus. Only that process writes its cells: no lock.
 
     Args:
-        cells: Those of every process.
-        start: Where this process's begin.
+        cells: The cells of all processes.
+        start: Where the cells of this process begin.
         clock: Seconds since 1970.
     """
 
@@ -68,18 +74,13 @@ class RequestCounter:
         self._start = start
         self._clock = clock
 
-    def count(self, status: int, seconds: float | None, *, prediction: bool = False) -> None:
-        """Count one request.
-
-        Args:
-            status: Of its answer; 0 if nobody waited for one.
-            seconds: How long it took; None if that says nothing, as of a stream of events.
-            prediction: Whether its answer was a prediction.
-        """
+    def count(self, method: str, route: str | None, status: int, seconds: float | None) -> None:
+        """Count one request; the arguments are those of :func:`serve.observability.prometheus.count_request`."""
+        count_request(method, route, status, seconds)
         changes = {_REQUESTS: 1}
         if status >= 400:
             changes[_SERVER_ERRORS if status >= 500 else _CLIENT_ERRORS] = 1
-        if prediction:
+        if status == 200 and (method, route) == PREDICT:
             changes[_PREDICTIONS] = 1
         if seconds is not None:
             changes[_MICROSECONDS] = round(1e6 * seconds)
@@ -93,15 +94,15 @@ class RequestCounter:
         row = self._start + _offset(minute)
         if self._cells[row] != minute:
             self._cells[row + 1 : row + _WIDTH] = [0] * (_WIDTH - 1)
-            self._cells[row] = minute  # last: until then nobody takes the row for this minute's
+            self._cells[row] = minute  # last: readers ignore the row until then
         return row
 
 
 class RequestStats:
-    """The requests of one server, shared by its API processes: each writes through its ``tally``, each reads all.
+    """The requests of one server, shared by its API processes: each writes through its own counter and reads all.
 
     Args:
-        api_processes: How many there are.
+        api_processes: Their number.
         clock: Seconds since 1970.
     """
 
@@ -109,34 +110,34 @@ class RequestStats:
         self._clock = clock
         self._processes = api_processes
         self._first_minute = int(clock() // 60)
-        self._begun = time.monotonic()
+        self._started = time.monotonic()
         self.started_at = datetime.fromtimestamp(clock(), UTC)
         self._cells = get_context("spawn").RawArray("q", api_processes * _PAGE)
 
     @property
     def uptime_s(self) -> float:
         """Seconds since the start."""
-        return time.monotonic() - self._begun
+        return time.monotonic() - self._started
 
-    def tally(self, api_process: int) -> RequestCounter:
-        """Return what an API process counts with."""
+    def counter(self, api_process: int) -> RequestCounter:
+        """Return the counter of an API process."""
         return RequestCounter(self._cells, api_process * _PAGE, self._clock)
 
     def totals(self) -> Counts:
-        """Return what was counted since the start; nothing in it ever falls."""
+        """Return the requests since the start; no number ever falls."""
         return _sum(self._rows(0))
 
     def minutes(self) -> list[tuple[datetime, Counts]]:
-        """Return the last 60 minutes since the start, the present one last, each with the moment when it began."""
+        """Return at most 60 minutes since the start, the current one last, each with the moment when it began."""
         last = int(self._clock() // 60)
-        found = []
+        minutes = []
         for minute in range(max(self._first_minute, last - MINUTES + 1), last + 1):
             rows = [row for row in self._rows(_offset(minute)) if row[0] == minute]
-            found.append((datetime.fromtimestamp(60 * minute, UTC), _sum(rows)))
-        return found
+            minutes.append((datetime.fromtimestamp(60 * minute, UTC), _sum(rows)))
+        return minutes
 
     def _rows(self, offset: int) -> list[list[int]]:
-        """Return each process's row at a place in its page."""
+        """Return each process's row at an offset in its page."""
         starts = (process * _PAGE + offset for process in range(self._processes))
         return [self._cells[start : start + _WIDTH] for start in starts]
 

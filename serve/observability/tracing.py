@@ -1,66 +1,55 @@
-"""OpenTelemetry traces, where a collector is named: a span for each request, and one for each stage of it.
+"""OpenTelemetry traces, if a collector is configured: a span for each request, and one for each stage of it.
 
-A request's stages run in two processes; the worker gets the request's trace with the job. Spans say what was asked and
-how long it took, and nothing of the image. What an inference worker measured in its last second may be lost.
+The stages of a request run in two processes; the inference worker receives the request's trace together with the
+request. Spans hold what was requested and how long it took, and nothing of the image. What an inference worker measured
+in its last second may be lost. Without a collector the tracer of OpenTelemetry's API does nothing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from opentelemetry.trace import NoOpTracer, Span, SpanKind, StatusCode, Tracer, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from lesion.core.errors import ConfigError
 from lesion.core.version import __version__
+from serve.settings import TraceSettings
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.trace import Span
 
 _SEND_EVERY_MS = 1000
 _SEND_WITHIN_S = 2
+_PROPAGATOR = TraceContextTextMapPropagator()
 _provider: "TracerProvider | None" = None  # of this process
+_tracer: Tracer = NoOpTracer()
 
 
-@dataclass(frozen=True, slots=True)
-class Traces:
-    """Where traces go.
+def check_installed(settings: TraceSettings) -> None:
+    """Refuse a collector that nothing could be sent to, before a server starts.
 
-    Attributes:
-        endpoint: The collector's address for OTLP over HTTP, such as ``http://127.0.0.1:4318``; None for no traces.
-        share: Of the requests that come without a trace of their own, the share that is traced, 0 to 1.
+    Raises:
+        ConfigError: A collector is configured, and OpenTelemetry's exporter is not installed.
     """
-
-    endpoint: str | None = None
-    share: float = 1.0
-
-    def check(self) -> None:
-        """Refuse what cannot work, before a server starts.
-
-        Raises:
-            ConfigError: A value makes no sense, or OpenTelemetry is not installed.
-        """
-        if self.endpoint is None:
-            return
-        if not self.endpoint.startswith(("http://", "https://")):
-            raise ConfigError(f"traces.endpoint={self.endpoint} is no address. Use one like http://127.0.0.1:4318.")
-        if not 0 <= self.share <= 1:
-            raise ConfigError(f"traces.share={self.share} must lie between 0 and 1.")
-        try:
-            import opentelemetry.exporter.otlp.proto.http.trace_exporter
-            import opentelemetry.sdk.trace  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(f"traces.endpoint needs pip install 'lesion[traces]': {error}.") from error
+    if settings.endpoint is None:
+        return
+    try:
+        import opentelemetry.exporter.otlp.proto.http.trace_exporter
+        import opentelemetry.sdk.trace  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"traces.endpoint needs pip install 'lesion[traces]': {error}.") from error
 
 
-def start(traces: Traces, process: str) -> None:
-    """Begin to send spans from this process; its threads do not outlive a fork, so each process does it for itself.
+def start(settings: TraceSettings, process: str) -> None:
+    """Begin to send spans; each process does this for itself, since the sender's thread does not survive a fork.
 
     Args:
-        traces: Where to.
+        settings: Where to send them.
         process: What this process is: ``api`` or ``inference``.
     """
-    global _provider
-    if traces.endpoint is None:
+    global _provider, _tracer
+    if settings.endpoint is None:
         return
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
@@ -69,74 +58,55 @@ def start(traces: Traces, process: str) -> None:
     from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
 
     resource = Resource.create({"service.name": "lesion", "service.version": __version__, "lesion.process": process})
-    _provider = TracerProvider(sampler=ParentBasedTraceIdRatio(traces.share), resource=resource)
-    # Bounded, or a collector that is away would hold up the end of this process.
-    exporter = OTLPSpanExporter(f"{traces.endpoint.rstrip('/')}/v1/traces", timeout=_SEND_WITHIN_S)
+    _provider = TracerProvider(sampler=ParentBasedTraceIdRatio(settings.share), resource=resource)
+    # With a timeout, since a collector that does not answer would delay the end of this process.
+    exporter = OTLPSpanExporter(f"{settings.endpoint.rstrip('/')}/v1/traces", timeout=_SEND_WITHIN_S)
     _provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=_SEND_EVERY_MS))
+    _tracer = _provider.get_tracer("lesion")
 
 
 def stop() -> None:
-    """Send what is left."""
-    global _provider
+    """Send the remaining spans."""
+    global _provider, _tracer
     if _provider is not None:
         _provider.shutdown()
-        _provider = None
+        _provider, _tracer = None, NoOpTracer()
 
 
 @contextmanager
-def request_span(method: str, headers: Mapping[str, str]) -> "Iterator[Span | None]":
-    """Open a span around a request, below the one that its ``traceparent`` header names; None without a collector."""
-    if _provider is None:
-        yield None
-        return
-    from opentelemetry.trace import SpanKind
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    context = TraceContextTextMapPropagator().extract(headers)
-    tracer = _provider.get_tracer("lesion")
-    with tracer.start_as_current_span(method, context, SpanKind.SERVER, record_exception=False) as span:
+def request_span(method: str, headers: Mapping[str, str]) -> Iterator[Span]:
+    """Open a span around a request, below the one that its ``traceparent`` header names."""
+    context = _PROPAGATOR.extract(headers)
+    with _tracer.start_as_current_span(method, context, SpanKind.SERVER, record_exception=False) as span:
         yield span
 
 
-def describe(span: "Span | None", method: str, route: str | None, status: int, request_id: str) -> None:
-    """Name a request's span and write down its outcome, in the terms of OpenTelemetry's conventions."""
-    if span is None:
-        return
-    from opentelemetry.trace import StatusCode
-
+def describe(span: Span, method: str, route: str | None, status: int, request_id: str) -> None:
+    """Set the name and the outcome of a request's span, with the names of OpenTelemetry's conventions."""
     span.update_name(f"{method} {route}" if route else method)
-    facts: dict[str, Any] = {"http.request.method": method, "http.response.status_code": status}
-    span.set_attributes(facts | {"lesion.request_id": request_id} | ({"http.route": route} if route else {}))
+    attributes: dict[str, Any] = {"http.request.method": method, "http.response.status_code": status}
+    span.set_attributes(attributes | {"lesion.request_id": request_id} | ({"http.route": route} if route else {}))
     if status >= 500:
         span.set_status(StatusCode.ERROR)
 
 
 def current() -> str:
     """Return the ``traceparent`` of the request that is being answered; empty if it is not traced."""
-    if _provider is None:
-        return ""
-    from opentelemetry.trace import get_current_span
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    if not get_current_span().is_recording():
-        return ""
     carrier: dict[str, str] = {}
-    TraceContextTextMapPropagator().inject(carrier)
+    if get_current_span().is_recording():
+        _PROPAGATOR.inject(carrier)
     return carrier.get("traceparent", "")
 
 
 def record(parent: str, intervals: Iterable[tuple[str, int, int]]) -> None:
-    """Add spans that are over already.
+    """Add spans that have ended already.
 
     Args:
-        parent: What :func:`current` returned, maybe in another process; nothing happens if it is empty.
-        intervals: The name, begin and end of each, in nanoseconds since 1970.
+        parent: What :func:`current` returned, perhaps in another process; if empty, nothing is added.
+        intervals: The name, begin and end of each span, in nanoseconds since 1970.
     """
-    if _provider is None or not parent:
+    if not parent:
         return
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    context = TraceContextTextMapPropagator().extract({"traceparent": parent})
-    tracer = _provider.get_tracer("lesion")
+    context = _PROPAGATOR.extract({"traceparent": parent})
     for name, begin, end in intervals:
-        tracer.start_span(name, context, start_time=begin).end(end)
+        _tracer.start_span(name, context, start_time=begin).end(end)

@@ -1,4 +1,4 @@
-"""What travels with a model version: its evaluation, its report and card for people, and the bundle as a whole."""
+"""What belongs to a model version: its evaluation, report and card, and the bundle as a whole."""
 
 import json
 import re
@@ -6,22 +6,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
 
-from lesion.core.errors import LesionError
+from lesion.core.errors import NotFoundError
 from lesion.registry.registry import Registry
-from serve.http import auth
-from serve.http.auth import require
-from serve.http.dependencies import registry_of
-from serve.http.zip_stream import packed
+from serve.http.dependencies import RegistryDep, require
+from serve.http.openapi import refusals
+from serve.http.zip_stream import zip_files
 from serve.routes.models import Version
 
 PAGE_POLICY = {"Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"}
 _METRICS, _REPORT, _CARD = "report/metrics.json", "report/report.html", "MODEL_CARD.md"
-# What everybody may know of an evaluation. Of the files that were refused or that contradict each other it is how many
-# there are: their names may be patients'.
-_MEASURED = (
+# What every viewer may see of an evaluation. Of files that were refused or that contradict each other only the number,
+# since their names may identify patients.
+_EVALUATION = (
     "split", "classes", "images", "groups", "temperature", "calibration_images", "metrics", "confusion_matrix",
     "curves", "definitions", "notes", "leakage",
 )  # fmt: skip
@@ -37,58 +36,63 @@ _REFUSALS = {
     503: "The store does not answer, or the bundle in it is damaged.",
 }
 
-router = APIRouter(prefix="/models/{version}", tags=["models"], responses=auth.refusals(_REFUSALS))
+router = APIRouter(prefix="/models/{version}", tags=["models"], responses=refusals(_REFUSALS))
+
+
+class ArtefactMissingError(NotFoundError):
+    """A version whose bundle lacks a file."""
+
+    default_code = "artefact_missing"
 
 
 def artefact(registry: Registry, version: str, name: str) -> Path:
-    """Return a file of a version's bundle, which is brought to this machine and verified.
+    """Return a file of a version's bundle, which is fetched to this machine and verified.
 
     Raises:
-        LesionError: There is no such version, or its bundle has no such file (``artefact_missing``).
+        NotFoundError: There is no such version.
+        ArtefactMissingError: Its bundle has no such file.
     """
     path = registry.folder(version) / name
     if not path.is_file():
-        raise LesionError(
-            f"The model {version} came without {name}. A model that scripts/train.py or a retraining made has it.",
-            code="artefact_missing",
-            status=404,
+        raise ArtefactMissingError(
+            f"The model {version} came without {name}. A model of 'lesion train' or of a retraining has it."
         )
     return path
 
 
 @lru_cache(maxsize=16)  # a bundle never changes
 def evaluation_of(registry: Registry, version: str) -> dict[str, Any]:
-    """Return what a version's evaluation measured, without names of files; ``curves`` is None where it kept none."""
-    found: dict[str, Any] = json.loads(artefact(registry, version, _METRICS).read_bytes())
-    told = {"curves": None} | {name: found[name] for name in _MEASURED if name in found}
-    if data := found.get("data"):
-        told["data"] = {name: data[name] for name in _DATA if name in data}
-        told["data"] |= {name: len(data[name]) for name in _FILES if name in data}
-    return told
+    """Return a version's evaluation without names of files; ``curves`` is None if it has none."""
+    metrics: dict[str, Any] = json.loads(artefact(registry, version, _METRICS).read_bytes())
+    public = {"curves": None} | {name: metrics[name] for name in _EVALUATION if name in metrics}
+    if data := metrics.get("data"):
+        public["data"] = {name: data[name] for name in _DATA if name in data}
+        public["data"] |= {name: len(data[name]) for name in _FILES if name in data}
+    return public
 
 
 @router.get("/evaluation", summary="How good a version is", dependencies=[require("viewer")])
-def evaluation(request: Request, version: Version) -> dict[str, Any]:
-    """Give what was measured on the test split: metrics with intervals, confusion matrix, curves and definitions.
+def evaluation(registry: RegistryDep, version: Version) -> dict[str, Any]:
+    """Return what was measured on the test split: metrics with intervals, confusion matrix, curves and definitions.
 
-    Of the data it gives counts; no image is named.
+    Of the data it returns counts; it names no image.
     """
-    return evaluation_of(registry_of(request), version)
+    return evaluation_of(registry, version)
 
 
 @router.get(
     "/report",
-    summary="A version's report for people",
+    summary="A version's report for users",
     dependencies=[require("viewer")],
     response_class=HTMLResponse,
 )
-def report(request: Request, version: Version) -> FileResponse:
-    """Give the report of the training run as one page; it loads nothing and runs nothing.
+def report(registry: RegistryDep, version: Version) -> FileResponse:
+    """Return the report of the training run as one page without scripts and remote assets.
 
     It names files (of the images that it shows, and of those whose labels contradict each other) and the folders of the
-    machine that trained: file names should say nothing of patients.
+    machine that trained: file names should not identify patients.
     """
-    path = artefact(registry_of(request), version, _REPORT)
+    path = artefact(registry, version, _REPORT)
     return FileResponse(path, media_type="text/html", headers=PAGE_POLICY)
 
 
@@ -99,9 +103,9 @@ def report(request: Request, version: Version) -> FileResponse:
     response_class=FileResponse,
     responses={200: {"content": {"text/markdown": {}}, "description": "Markdown."}},
 )
-def card(request: Request, version: Version) -> FileResponse:
-    """Give the model card: what the model is for, what it was made from and how good it is."""
-    return FileResponse(artefact(registry_of(request), version, _CARD), media_type="text/markdown")
+def card(registry: RegistryDep, version: Version) -> FileResponse:
+    """Return the model card: what the model is for, what it was made from and how good it is."""
+    return FileResponse(artefact(registry, version, _CARD), media_type="text/markdown")
 
 
 @router.get(
@@ -111,14 +115,13 @@ def card(request: Request, version: Version) -> FileResponse:
     response_class=StreamingResponse,
     responses={200: {"content": {"application/zip": {}}, "description": "A ZIP archive with one folder."}},
 )
-def bundle(request: Request, version: Version) -> StreamingResponse:
-    """Give every file of the bundle as one ZIP archive; unpacked, it is a bundle again that any server serves.
+def bundle(registry: RegistryDep, version: Version) -> StreamingResponse:
+    """Return every file of the bundle as one ZIP archive; unpacked, it is a bundle that any server can serve.
 
-    It holds the report, and names files as that does.
+    It contains the report, which names files.
     """
-    registry = registry_of(request)
     row = registry.model(version)
     name = f"{_NOT_IN_NAMES.sub('-', row.name).strip('-')[:80] or 'model'}-{version}"
-    content = packed(registry.folder(version), row.files, name)
+    content = zip_files(registry.folder(version), row.files, name)
     headers = {"Content-Disposition": f'attachment; filename="{name}.zip"'}
     return StreamingResponse(content, media_type="application/zip", headers=headers)

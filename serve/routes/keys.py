@@ -3,28 +3,27 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Request, Response
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from lesion.auth import api_keys
-from lesion.auth.api_keys import Role, key_view
-from serve.http import auth
-from serve.http.auth import Access, require
-from serve.http.dependencies import storage_of
+from lesion.auth.api_keys import key_view
+from lesion.core.roles import Role
+from serve.http.dependencies import PrincipalDep, StateDep, StorageDep, require
+from serve.http.openapi import refusals
 from serve.http.rate_limits import usage_today
-from serve.http.schemas import ProblemDetails
 
-_REFUSALS: dict[int | str, dict[str, Any]] = auth.REFUSALS | {
-    404: {"model": ProblemDetails, "description": "There is no such key, or this server has no storage."},
-    409: {"model": ProblemDetails, "description": "The first key must be an admin's, and the last admin's key stays."},
-    422: {"model": ProblemDetails, "description": "A value is not valid."},
+_REFUSALS = {
+    404: "There is no such key, or this server has no storage.",
+    409: "The first key must be an admin's, and the last admin's key stays.",
+    422: "A value is not valid.",
 }
 
-router = APIRouter(tags=["keys"], dependencies=[require("admin")], responses=_REFUSALS)
+router = APIRouter(tags=["keys"], dependencies=[require("admin")], responses=refusals(_REFUSALS))
 
 
 class NewKey(BaseModel):
-    """A key to be made."""
+    """A key to be created."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -35,7 +34,7 @@ class NewKey(BaseModel):
 
 
 class KeyMade(BaseModel):
-    """A key that was made; its text is shown this once."""
+    """A key that was created; its text is shown only this once."""
 
     id: str
     name: str
@@ -57,34 +56,33 @@ class KeyView(BaseModel):
 
 
 @router.get("/keys", summary="All keys")
-def all_keys(request: Request) -> list[KeyView]:
-    """List every key that was made, revoked ones as well."""
-    with storage_of(request).session() as session:
+def all_keys(storage: StorageDep) -> list[KeyView]:
+    """List every key that was created, including revoked ones."""
+    with storage.session() as session:
         used = usage_today(session)
         return [KeyView(**key_view(key), requests_today=used.get(key.id, 0)) for key in api_keys.all_keys(session)]
 
 
 @router.post("/keys", status_code=201, summary="Make a key")
-async def create(request: Request, response: Response, new: NewKey) -> KeyMade:
-    """Make a key. From the first one on, every request but `GET /health` needs one."""
-    storage, actor = storage_of(request), request.state.actor
+async def create(
+    state: StateDep, storage: StorageDep, principal: PrincipalDep, response: Response, new: NewKey
+) -> KeyMade:
+    """Create a key. From the first one on, every request but `GET /health` needs one."""
     limits = {"per_minute": new.per_minute, "per_day": new.per_day}
-    text = await asyncio.to_thread(api_keys.create, storage, new.name, new.role, actor, **limits)
-    await _sync(request)
+    text = await asyncio.to_thread(api_keys.create, storage, new.name, new.role, str(principal), **limits)
+    await state.authenticator.sync()
     response.headers["Cache-Control"] = "no-store"
     return KeyMade(id=text.split("_")[1], name=new.name, role=new.role, key=text)
 
 
 @router.delete("/keys/{key_id}", summary="Revoke a key")
 async def revoke(
-    request: Request, key_id: Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="The key's id.")]
+    state: StateDep,
+    storage: StorageDep,
+    principal: PrincipalDep,
+    key_id: Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="The key's id.")],
 ) -> dict[str, Any]:
-    """Revoke a key for good; every server refuses it within a second or two."""
-    key = await asyncio.to_thread(api_keys.revoke, storage_of(request), key_id, request.state.actor)
-    await _sync(request)
+    """Revoke a key permanently; every server refuses it within two seconds."""
+    key = await asyncio.to_thread(api_keys.revoke, storage, key_id, str(principal))
+    await state.authenticator.sync()
     return key_view(key)
-
-
-async def _sync(request: Request) -> None:
-    ring: Access = request.app.state.access
-    await ring.sync()

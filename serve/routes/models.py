@@ -1,16 +1,17 @@
 """Model versions, what they were made from, and the champion ledger."""
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
 
-from lesion.catalogue import images
-from lesion.registry.deployments import MAX_REASON, previous
+from lesion.catalogue.lineage import lineage_of_version
+from lesion.registry.deployments import previous
 from lesion.registry.version_views import deployment_view, model_summary, model_view
-from serve.http import auth
-from serve.http.auth import require
-from serve.http.dependencies import registry_of, storage_of
+from serve.http.dependencies import PrincipalDep, RegistryDep, StorageDep, require
+from serve.http.openapi import refusals
+from serve.http.schemas import Reason
 
 _REFUSALS = {
     404: "There is no such version, or this server has no storage.",
@@ -18,19 +19,10 @@ _REFUSALS = {
     422: "A parameter is not valid, or the reason is missing.",
     503: "The store does not answer.",
 }
-REFUSALS = auth.refusals(_REFUSALS)
 
-router = APIRouter(tags=["models"], responses=REFUSALS)
+router = APIRouter(tags=["models"], responses=refusals(_REFUSALS))
 
 Version = Annotated[str, Path(pattern="^[0-9a-f]{12}$", description="A model version.")]
-
-
-class Reason(BaseModel):
-    """Why something is done; it is kept."""
-
-    model_config = ConfigDict(extra="forbid", str_strip_whitespace=True)
-
-    reason: str = Field(min_length=1, max_length=MAX_REASON, examples=["worse on the new scanner"])
 
 
 class Change(Reason):
@@ -42,54 +34,50 @@ class Change(Reason):
 
 
 @router.get("/models", summary="All versions", dependencies=[require("viewer")])
-def models(request: Request) -> list[dict[str, Any]]:
-    """List every registered version, the oldest first, and say which one is the champion."""
-    registry = registry_of(request)
+def models(registry: RegistryDep) -> Sequence[Mapping[str, Any]]:
+    """List every registered version, the oldest first, and which one is the champion."""
     champion = registry.champion()
     return [model_summary(row, champion) for row in registry.models()]
 
 
 @router.get("/models/{version}", summary="One version", dependencies=[require("viewer")])
-def model(request: Request, version: Version) -> dict[str, Any]:
+def model(registry: RegistryDep, version: Version) -> Mapping[str, Any]:
     """Describe one version: its data, metrics, calibration, lineage and files."""
-    registry = registry_of(request)
     return model_view(registry.model(version), registry.champion())
 
 
 @router.get("/models/{version}/images", summary="The images of a version", dependencies=[require("admin")])
 def model_images(
-    request: Request,
+    storage: StorageDep,
     version: Version,
     after: Annotated[str, Query(pattern="^([0-9a-f]{64})?$", description="The last hash of the page before.")] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
-) -> dict[str, Any]:
-    """Say what a version was made from: counts, and one page of images."""
-    with storage_of(request).session() as session:
-        return images.lineage_of_version(session, version, after=after, limit=limit)
+) -> Mapping[str, Any]:
+    """Return what a version was made from: counts, and one page of images."""
+    with storage.session() as session:
+        return lineage_of_version(session, version, after=after, limit=limit)
 
 
 @router.post("/models/{version}/promote", summary="Make a version the champion", dependencies=[require("admin")])
-def promote(request: Request, version: Version, change: Change) -> dict[str, Any]:
-    """Put a version in the champion's place by hand; every server follows within seconds."""
-    registry = registry_of(request)
-    return deployment_view(registry.promote(version, request.state.actor, change.reason, expected=change.expected))
+def promote(registry: RegistryDep, principal: PrincipalDep, version: Version, change: Change) -> Mapping[str, Any]:
+    """Make a version the champion by hand; every server follows within seconds."""
+    return deployment_view(registry.promote(version, str(principal), change.reason, expected=change.expected))
 
 
 @router.post("/rollback", summary="Go back to the version before", dependencies=[require("admin")])
-def rollback(request: Request, change: Change) -> dict[str, Any]:
+def rollback(registry: RegistryDep, principal: PrincipalDep, change: Change) -> Mapping[str, Any]:
     """Make the version before the champion the champion again; a second rollback goes further back."""
-    registry = registry_of(request)
-    return deployment_view(registry.rollback(request.state.actor, change.reason, expected=change.expected))
+    return deployment_view(registry.rollback(str(principal), change.reason, expected=change.expected))
 
 
 @router.get("/deployments", summary="The champion ledger", dependencies=[require("viewer")])
-def deployments(request: Request) -> list[dict[str, Any]]:
+def deployments(registry: RegistryDep) -> list[dict[str, Any]]:
     """List every change of champion, the oldest first: which version, by whom, why and when.
 
-    The last one also says which version a rollback would bring back, as `rollback_to`; null if there is none.
+    The last one also names the version that a rollback would bring back, as `rollback_to`; null if there is none.
     """
-    history = registry_of(request).history()
-    views = [deployment_view(row) for row in history]
+    history = registry.history()
+    views = [dict[str, Any](deployment_view(row)) for row in history]
     if views:
         views[-1]["rollback_to"] = previous(history)
     return views

@@ -1,29 +1,29 @@
-"""What the intake took in: images that wait for an admin, and what the next retraining would add."""
+"""The images that wait for an admin, and what the next retraining would add."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from lesion.catalogue import images
+from lesion.catalogue.counts import count_images, count_new_images
 from lesion.database.tables import DELETED, QUARANTINED
 from lesion.registry.version_views import image_view
-from serve.http import auth
-from serve.http.auth import require
-from serve.http.dependencies import check_label, storage_of
-from serve.http.schemas import ProblemDetails
+from serve.http.dependencies import CurrentBundle, ImageLimits, PrincipalDep, StorageDep, check_label, require
+from serve.http.openapi import refusals
+from serve.http.schemas import Reason
 from serve.routes.images import PNG, Sha256
 from serve.routes.images import thumbnail as image_thumbnail
-from serve.routes.models import Reason
 
-_REFUSALS: dict[int | str, dict[str, Any]] = auth.REFUSALS | {
-    404: {"model": ProblemDetails, "description": "There is no such image, or this server has no storage."},
-    409: {"model": ProblemDetails, "description": "The image is not quarantined, or accepted under another label."},
-    422: {"model": ProblemDetails, "description": "A parameter is not valid."},
-    503: {"model": ProblemDetails, "description": "The store does not answer."},
+_REFUSALS = {
+    404: "There is no such image, or this server has no storage.",
+    409: "The image is not quarantined, or accepted under another label.",
+    422: "A parameter is not valid.",
+    503: "The store does not answer.",
 }
 
-router = APIRouter(tags=["training data"], dependencies=[require("admin")], responses=_REFUSALS)
+router = APIRouter(tags=["training data"], dependencies=[require("admin")], responses=refusals(_REFUSALS))
 
 
 class Release(BaseModel):
@@ -36,13 +36,13 @@ class Release(BaseModel):
 
 @router.get("/quarantine", summary="Images that wait for a decision")
 def quarantine(
-    request: Request,
+    storage: StorageDep,
     after: Annotated[int, Query(ge=0, description="The last id of the page before.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
-    """List one page of quarantined images in the order they came, each with the reason why it waits."""
-    with storage_of(request).session() as session:
-        rows = images.images(session, status=QUARANTINED, after=after, limit=limit)
+    """List one page of quarantined images in the order of their arrival, each with the reason why it waits."""
+    with storage.session() as session:
+        rows = images.list_images(session, status=QUARANTINED, after=after, limit=limit)
         return {"images": [{"id": row.id, **image_view(row)} for row in rows]}
 
 
@@ -52,30 +52,32 @@ def quarantine(
     response_class=Response,
     responses=PNG,
 )
-def thumbnail(request: Request, sha256: Sha256) -> Response:
-    """Give the picture that `GET /images/{sha256}/thumbnail` gives."""
-    return image_thumbnail(request, sha256)
+def thumbnail(storage: StorageDep, limits: ImageLimits, sha256: Sha256) -> Response:
+    """Return the picture of `GET /images/{sha256}/thumbnail`."""
+    return image_thumbnail(storage, limits, sha256)
 
 
 @router.post("/quarantine/{sha256}/release", summary="Accept a quarantined image")
-def release(request: Request, sha256: Sha256, how: Release | None = None) -> dict[str, Any]:
+def release(
+    storage: StorageDep, principal: PrincipalDep, bundle: CurrentBundle, sha256: Sha256, how: Release | None = None
+) -> Mapping[str, Any]:
     """Accept an image, perhaps under another label; the next retraining may learn from it."""
     label = how.label if how is not None else None
     if label is not None:
-        check_label(request, label)
-    with storage_of(request).session() as session:
-        return image_view(images.release(session, sha256, request.state.actor, label))
+        check_label(bundle, label)
+    with storage.session() as session:
+        return image_view(images.release(session, sha256, str(principal), label))
 
 
 @router.post("/quarantine/{sha256}/drop", summary="Refuse a quarantined image")
-def drop(request: Request, sha256: Sha256, reason: Reason) -> dict[str, str]:
-    """Refuse an image for good: its pixels go, and it is not taken again."""
-    images.drop(storage_of(request), sha256, request.state.actor, reason.reason)
+def drop(storage: StorageDep, principal: PrincipalDep, sha256: Sha256, reason: Reason) -> dict[str, str]:
+    """Refuse an image permanently: its pixels are deleted, and it is not accepted again."""
+    images.drop(storage, sha256, str(principal), reason.reason)
     return {"sha256": sha256, "status": DELETED}
 
 
 @router.get("/training_data", summary="What there is to learn from")
-def training_data(request: Request) -> dict[str, Any]:
+def training_data(storage: StorageDep) -> dict[str, Any]:
     """Count the images by status, label, split and gate generation, and those that the next retraining would add."""
-    with storage_of(request).session() as session:
-        return images.counts(session) | {"next_retrain": images.new_since(session)}
+    with storage.session() as session:
+        return {**count_images(session), "next_retrain": count_new_images(session)}

@@ -1,12 +1,13 @@
-"""``GET /statistics``: what the server was asked and how fast it answered, over all its API processes."""
+"""``GET /statistics``: requests and latencies over all API processes of the server."""
 
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from serve.http.auth import REFUSALS, require
-from serve.observability.request_stats import Counts, RequestStats
+from serve.http.dependencies import StateDep, require
+from serve.http.openapi import REFUSALS
+from serve.observability.request_stats import Counts
 
 router = APIRouter(tags=["status"], dependencies=[require("admin")], responses=REFUSALS)
 
@@ -14,14 +15,14 @@ _SHARES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
 
 class Served(BaseModel):
-    """Requests over some time."""
+    """Requests over a period."""
 
     requests: int
     client_errors: int = Field(description="Answers 400 to 499.")
     server_errors: int = Field(description="Answers from 500 on.")
     predictions: int = Field(description="Images that POST /predict classified.")
-    p50_ms: float | None = Field(description="Half of the requests were answered in so many milliseconds.")
-    p95_ms: float | None = Field(description="95 of 100 were. Streams of events are not timed.")
+    p50_ms: float | None = Field(description="Half of the requests were answered within this many milliseconds.")
+    p95_ms: float | None = Field(description="95 of 100 were. Event streams are not timed.")
     p99_ms: float | None = Field(description="99 of 100 were. Null when no request was timed.")
 
 
@@ -32,23 +33,23 @@ class ServedMinute(Served):
 
 
 class Statistics(BaseModel):
-    """What the server was asked, and how fast it answered."""
+    """Requests and latencies of the server."""
 
     started_at: str
     uptime_s: float
-    minutes: list[ServedMinute] = Field(description="At most 60 since the start; the present one comes last.")
+    minutes: list[ServedMinute] = Field(description="At most 60 since the start; the current one comes last.")
     totals: Served = Field(description="Since the start.")
 
 
 @router.get("/statistics", summary="Requests and latencies")
-async def statistics(request: Request) -> Statistics:
-    """Count requests, errors and predictions and give the quantiles of the latency, by minute and since the start."""
-    traffic: RequestStats = request.app.state.board.traffic
+async def statistics(state: StateDep) -> Statistics:
+    """Count requests, errors and predictions and return quantiles of the latency, per minute and since the start."""
+    stats = state.shared_state.request_stats
     return Statistics(
-        started_at=traffic.started_at.isoformat(timespec="seconds"),
-        uptime_s=round(traffic.uptime_s, 1),
-        minutes=[ServedMinute(at=began.isoformat(), **_served(counts)) for began, counts in traffic.minutes()],
-        totals=Served(**_served(traffic.totals())),
+        started_at=stats.started_at.isoformat(timespec="seconds"),
+        uptime_s=round(stats.uptime_s, 1),
+        minutes=[ServedMinute(at=began.isoformat(), **_served(counts)) for began, counts in stats.minutes()],
+        totals=Served(**_served(stats.totals())),
     )
 
 

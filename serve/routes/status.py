@@ -2,29 +2,30 @@
 
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from lesion.imaging.decode import FORMATS
-from serve.http.auth import REFUSALS, Principal, require
+from serve.http.dependencies import AppState, CurrentBundle, PrincipalDep, StateDep, require
+from serve.http.openapi import REFUSALS
 from serve.http.schemas import Health, Info, Me, ServerLimits, Workers
 
 router = APIRouter(tags=["status"])
 
 
 class Live(BaseModel):
-    """That the process answers."""
+    """The process answers."""
 
     live: Literal[True]
 
 
 @router.get("/", summary="What is here", dependencies=[require("viewer")])
-async def index(request: Request) -> dict[str, str]:
+async def index(bundle: CurrentBundle) -> dict[str, str]:
     """Name the service and its other paths."""
     return {
         "service": "lesion",
-        "model": request.app.state.bundle.name,
+        "model": bundle.name,
         "predict": "/predict",
         "health": "/health",
         "info": "/info",
@@ -38,16 +39,16 @@ async def index(request: Request) -> dict[str, str]:
     response_model=Health,
     responses={503: {"model": Health, "description": "No worker is ready."}},
 )
-async def health(request: Request) -> JSONResponse:
-    """Answer 200 while at least one worker is ready, else 503; `degraded` is less than it should be, yet it answers."""
-    workers, ledger = _workers(request), _ledger(request)
-    whole = workers.ready == workers.total and ledger != "unreachable"
+async def health(state: StateDep) -> JSONResponse:
+    """Answer 200 while at least one worker is ready, else 503; `degraded` if others or the ledger do not answer."""
+    workers, ledger = _workers(state), _ledger(state)
+    complete = workers.ready == workers.total and ledger != "unreachable"
     answer = Health(
-        status="unavailable" if not workers.ready else "ready" if whole else "degraded",
+        status="unavailable" if not workers.ready else "ready" if complete else "degraded",
         live=True,
         ready=workers.ready > 0,
         workers=workers,
-        model_version=request.app.state.bundle.version,
+        model_version=state.bundle.version,
         ledger=ledger,
     )
     return JSONResponse(answer.model_dump(), 200 if answer.ready else 503)
@@ -55,47 +56,43 @@ async def health(request: Request) -> JSONResponse:
 
 @router.get("/health/live", summary="Whether the process answers")
 async def live() -> Live:
-    """Answer 200 whatever the workers and the storage do: who restarts what does not answer should ask this."""
+    """Answer 200 whatever the workers and the storage do: for programs that restart servers that do not answer."""
     return Live(live=True)
 
 
 @router.get("/info", summary="The model and the limits", dependencies=[require("viewer")])
-async def info(request: Request) -> Info:
+async def info(state: StateDep) -> Info:
     """Describe the model that is served: classes, version, metrics, engine, limits."""
-    state = request.app.state
-    facts = state.bundle.facts
-    engine = state.board.engine
-    limits: ServerLimits = state.limits
+    bundle, engine = state.bundle, state.shared_state.engine
+    facts = bundle.facts
     return Info(
-        name=state.bundle.name,
-        model_version=state.bundle.version,
+        name=bundle.name,
+        model_version=bundle.version,
         created=facts.get("created"),
-        classes=list(state.bundle.classes),
+        classes=list(bundle.classes),
         preprocessing=facts["preprocessing"],
-        calibration=facts["calibration"],
+        calibration=dict(facts["calibration"]),
         metrics=facts.get("metrics", {}),
         engine=engine.get("engine"),
         precision=engine.get("precision"),
         formats=list(FORMATS),
-        limits=limits,
-        workers=_workers(request),
+        limits=ServerLimits.of(state.settings),
+        workers=_workers(state),
     )
 
 
 @router.get("/me", summary="Whose key this is", dependencies=[require("viewer")], responses=REFUSALS)
-async def me(request: Request) -> Me:
-    """Say to whom the key of this request belongs, and what they may do."""
-    sender: Principal = request.state.sender
-    return Me(name=sender.name, role=sender.role, keys=bool(sender.key_id))
+async def me(principal: PrincipalDep) -> Me:
+    """Return to whom the key of this request belongs, and its role."""
+    return Me(name=principal.name, role=principal.role, keys=bool(principal.key_id))
 
 
-def _workers(request: Request) -> Workers:
-    board = request.app.state.board
-    return Workers(ready=board.ready, total=len(board.pids), versions=board.versions)
+def _workers(state: AppState) -> Workers:
+    shared = state.shared_state
+    return Workers(ready=shared.ready, total=len(shared.pids), versions=shared.versions)
 
 
-def _ledger(request: Request) -> Literal["none", "followed", "unreachable"]:
-    state = request.app.state
-    if state.follower is None:
+def _ledger(state: AppState) -> Literal["none", "followed", "unreachable"]:
+    if state.stored is None:
         return "none"
-    return "followed" if state.follower.well and state.board.following else "unreachable"
+    return "followed" if state.stored.follower.following and state.shared_state.following else "unreachable"

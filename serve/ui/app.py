@@ -1,23 +1,24 @@
-"""The page's frame: sign-in, navigation and the words at its foot. ``scripts/ui.py`` starts it."""
+"""The frame of the page: sign-in, navigation and the disclaimer below. ``scripts/ui.py`` starts it."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from lesion.client import Client
-from lesion.core.errors import LesionError
-from serve.ui.error_messages import guarded, tell
+from lesion.client import Client, ClientError, KeyMissingError
+from lesion.core.roles import ROLES
+from serve.ui.error_messages import error_boundary, show_error
 from serve.ui.screens import admin, data, model, retrain
 from serve.ui.screens.predict import page
-from serve.ui.session import ROLES, connect, me, sign_in, sign_out
-from serve.ui.text.sentences import DISCLAIMER, plain
+from serve.ui.session import connect, current_user, sign_in, sign_out
+from serve.ui.text.sentences import DISCLAIMER, escape_markdown
 
-ICON = Path(__file__).parent / "icon.png"  # Streamlit would fetch one of its own from the net
-# Title, address, least role, icon, and what shows it; the first is the one that opens.
-PAGES: tuple[tuple[str, str, str, str, Callable[[Client], None]], ...] = (
+ICON = Path(__file__).parent / "icon.png"  # Streamlit would fetch its own from the internet
+# Title, address, lowest role that sees it, icon and function of each screen; the first screen opens by default.
+SCREENS: tuple[tuple[str, str, str, str, Callable[[Client], None]], ...] = (
     ("Predict", "predict", "viewer", ":material/search:", page.show),
     ("Visualizations", "visualizations", "viewer", ":material/bar_chart:", data.show),
     ("Upload & Retrain", "training", "contributor", ":material/upload:", retrain.show),
@@ -27,78 +28,73 @@ PAGES: tuple[tuple[str, str, str, str, Callable[[Client], None]], ...] = (
 
 
 def main() -> None:
-    """Show the page that was chosen to who signed in, or the sign-in."""
+    """Show the chosen screen, or the sign-in."""
     st.set_page_config("Lesion", ICON, layout="wide")
-    with guarded("frame"):
+    with error_boundary("frame"):
         client = connect()
         try:
-            who = me(client)
-        except LesionError as error:
-            # So that the page that was asked for is the one that opens when the server is back, or who asked signed in.
-            st.navigation(_pages(client, ROLES), position="hidden")
-            if error.status != 401:
+            user = current_user(client)
+        except ClientError as error:
+            # So that the requested screen opens as soon as the server is back or the user has signed in.
+            st.navigation(_screens(client, ROLES), position="hidden")
+            if error.status != HTTPStatus.UNAUTHORIZED:
                 raise
-            _sign_in(error)
+            _show_sign_in(error)
         else:
-            _signed_in(client, who)
+            _show_screen(client, user)
     st.divider()
     st.caption(DISCLAIMER)
 
 
-def _signed_in(client: Client, who: dict[str, Any]) -> None:
-    elsewhere = isinstance(st.context.ip_address, str)  # None for this machine, and a stand-in in a test
-    if elsewhere and not who["keys"] and who["name"] == "local":
+def _show_screen(client: Client, user: dict[str, Any]) -> None:
+    remote = isinstance(st.context.ip_address, str)  # None for this machine, and a stand-in in a test
+    if remote and not user["keys"] and user["name"] == "local":
         st.error(
-            "The server behind it has no API keys, and then only this page's own machine may use it. Make keys with "
-            "'python scripts/keys.py create NAME --role admin'.",
+            "The server behind this page has no API keys, so only the machine that runs the page may use it. Create a "
+            "key with 'python scripts/keys.py create NAME --role admin'.",
             title="This page is not open to other machines",
         )
         return
-    roles = ROLES[: ROLES.index(who["role"]) + 1]
-    pages = _pages(client, roles)
-    chosen = st.navigation(pages, position="hidden")
-    with st.container(horizontal=True):  # on a phone Streamlit's own unfolds over the page and stays there
-        for page in pages:
-            st.page_link(page)
+    screens = _screens(client, ROLES[: ROLES.index(user["role"]) + 1])
+    chosen = st.navigation(screens, position="hidden")
+    with st.container(horizontal=True):  # Streamlit's own navigation covers the page on a phone
+        for screen in screens:
+            st.page_link(screen)
     chosen.run()
-    if who["keys"]:
+    if user["keys"]:
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f"Signed in as {plain(who['name'])}, {who['role']}.")
+            st.caption(f"Signed in as {escape_markdown(user['name'])}, {user['role']}.")
             st.button("Sign out", on_click=sign_out, type="tertiary")
 
 
-def _pages(client: Client, roles: Sequence[str]) -> list[st.Page]:
-    """Return the pages for who has these roles."""
+def _screens(client: Client, roles: Sequence[str]) -> list[st.Page]:
+    """Return the screens that these roles may see."""
     return [
-        st.Page(partial(_page, show, client), title=title, url_path=path, icon=icon)
-        for title, path, role, icon, show in PAGES
+        # In its own boundary, so that what follows the screen is shown even if the screen fails.
+        st.Page(partial(error_boundary()(show), client), title=title, url_path=path, icon=icon)
+        for title, path, role, icon, show in SCREENS
         if role in roles
     ]
 
 
-def _page(show: Callable[[Client], None], client: Client) -> None:
-    with guarded():  # what follows the page is shown whatever becomes of it
-        show(client)
-
-
-def _sign_in(refusal: LesionError) -> None:
-    """Ask for a key, and say why the last one was not taken."""
+def _show_sign_in(refusal: ClientError) -> None:
+    """Ask for a key, and show why the last one was refused."""
     st.title("Lesion")
-    if refusal.code != "key_missing":
-        tell(refusal)
+    if not isinstance(refusal, KeyMissingError):
+        show_error(refusal)
     with st.form("sign-in"):
         key = st.text_input(
             "API key",
             type="password",
             autocomplete="current-password",
-            help="Whoever runs the server makes keys. It is kept for this browser window alone.",
+            help="The person who runs the server creates keys. Yours is kept for this browser window only.",
         )
-        sent = st.form_submit_button("Sign in", type="primary")
-    if sent and key.strip():
+        pressed = st.form_submit_button("Sign in", type="primary")
+    if pressed and key.strip():
         try:
             sign_in(key.strip())
-        except LesionError as error:
-            tell(error)
+        except ClientError as error:
+            show_error(error)
         else:
             st.rerun()
 

@@ -1,50 +1,98 @@
-"""What several pages show or do alike: a chart with its sentence, a change with its outcome."""
+"""What several screens share: charts with their sentence, changes with a confirmation, downloads and reports."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
 
+import pandas as pd
 import streamlit as st
 
-from serve.ui.charts.data_charts import Figure
-from serve.ui.error_messages import attempted
-from serve.ui.session import refresh
-from serve.ui.text.sentences import plain
+from lesion.client import Client
+from serve.ui.charts.style import Figure
+from serve.ui.error_messages import report_failure
+from serve.ui.session import clear_cache, read_bytes
+from serve.ui.text.sentences import escape_markdown, to_csv
 
-_DONE = "done"  # in the session until it was said
-NO_DATA = "This server keeps no data, so there is nothing to show here."
-START_IT = "Ask whoever runs it to start it with a storage (scripts/serve.py storage=local)."
+JUDGED_STATES = ("promoted", "rejected")  # states of jobs that the gate decided on, with a report
+_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_CONFIRMATION = "confirmation"  # in the session until it was shown
+NO_DATA = "This server stores no data, so there is nothing to show here."
+START_WITH_STORAGE = "Ask the person who runs it to start it with a storage (scripts/serve.py storage=local)."
 
 
-def figure(chart: Figure, title: str, sentence: str, note: str = "") -> None:
-    """Show a chart, the sentence that says what it means, the title for those who do not see it, and what it lacks."""
+def show_figure(chart: Figure | None, title: str, sentence: str, note: str = "") -> None:
+    """Show a chart, if any, the sentence about it and a note on what it leaves out; screen readers get the title."""
     st.subheader(title)
-    st.markdown(plain(sentence))
-    st.altair_chart(chart, width="stretch", alt=title)
+    st.markdown(escape_markdown(sentence))
+    if chart is not None:
+        st.altair_chart(chart, width="stretch", alt=title)
     if note:
-        st.caption(plain(note))
+        st.caption(escape_markdown(note))
 
 
-def act(change: Callable[[], object], done: str) -> None:
-    """Change something and show everything anew; if it is refused, say why and leave all as it stands."""
-    with attempted():
+def offer_download(label: str, content: bytes, file_name: str, mime: str | None = None) -> None:
+    """Show a button that gives a file to the user and does not run the page again."""
+    st.download_button(label, content, file_name, mime, on_click="ignore")
+
+
+def offer_csv(label: str, rows: Sequence[Mapping[str, Any]], file_name: str) -> None:
+    """Show a button that gives rows to the user as a CSV file."""
+    offer_download(label, to_csv(rows), file_name, "text/csv")
+
+
+def apply_change(change: Callable[[], object], confirmation: str) -> None:
+    """Change something and run the page again; if it is refused, show why and leave the page as it is."""
+    with report_failure():
         change()
-        refresh()
-        st.session_state[_DONE] = done
+        clear_cache()
+        st.session_state[_CONFIRMATION] = confirmation
         st.rerun()
 
 
-def show_done() -> None:
-    """Say what the last ``act`` did; a dialog that did it would take its own words with it."""
-    if (done := st.session_state.pop(_DONE, None)) is not None:
-        st.toast(plain(done))
+def show_confirmation() -> None:
+    """Show what the last ``apply_change`` did; a dialog cannot show it, since it closes."""
+    if (confirmation := st.session_state.pop(_CONFIRMATION, None)) is not None:
+        st.toast(escape_markdown(confirmation))
 
 
-def reason(action: str) -> str | None:
-    """Ask for a reason in a dialog, and return it once it is given and the action was pressed."""
-    # Neither a hint nor a counter, which Streamlit writes over the text; the server bounds it and says so.
+def ask_reason(action: str) -> str | None:
+    """Ask for a reason in a dialog, and return it once it was entered and the action's button was pressed."""
+    # Neither a hint nor a counter, which Streamlit writes over the text; the server limits its length and says so.
     with st.form("reason", enter_to_submit=False):
         text = st.text_input("Reason")
-        st.caption("It is kept with your name, for all who come after.")
+        st.caption("It is stored with your name, so that others can read it later.")
         pressed = st.form_submit_button(action, type="primary")
     if pressed and not text.strip():
-        st.warning("A reason is needed.")
+        st.warning("Enter a reason first.")
     return text.strip() or None if pressed else None
+
+
+def show_report(html: str, title: str, height: int = 700) -> None:
+    """Show a whole HTML page in a frame in which it can neither run scripts nor load anything.
+
+    Args:
+        html: The page.
+        title: What it is, for screen readers.
+        height: Pixels.
+    """
+    # The outer frame is Streamlit's and would allow scripts; the sandbox of the inner frame does not.
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+    style = "border:0;width:100%;height:100vh;background:white"
+    inner = f'<iframe sandbox title="{escape(title)}" srcdoc="{escape(policy + html)}" style="{style}"></iframe>'
+    st.iframe(f'<!doctype html><html><body style="margin:0">{inner}</body></html>', height=height, alt=title)
+
+
+def show_verdict(client: Client, job: dict[str, Any]) -> None:
+    """Show the conditions by which the gate decided on a retraining, and its report on demand."""
+    checks = (job["verdict"] or {}).get("checks", [])
+    if checks:
+        rows = [
+            {"Holds": "yes" if check["passed"] else "no", "Condition": escape_markdown(check["sentence"])}
+            for check in checks
+        ]
+        with st.expander("What was compared"):
+            st.table(pd.DataFrame(rows).set_index("Holds"), alt="What the gate compared")
+    if job["state"] in JUDGED_STATES and st.toggle("Show the whole report", key=f"gate-{job['job_id']}"):
+        report = read_bytes(client, f"/retrain_jobs/{job['job_id']}/report")
+        offer_download("Download the report", report, f"gate-{job['job_id']}.html", "text/html")
+        show_report(report.decode(), "The report of the decision")

@@ -1,10 +1,12 @@
-"""A client of the HTTP API, for the demo, the benches and the web page."""
+"""A client of the HTTP API, for the demo, the benchmarks and the web page."""
 
 import hashlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 import httpx
 
@@ -12,27 +14,105 @@ from lesion.core.errors import LesionError
 
 ENDED = frozenset({"promoted", "rejected", "failed", "cancelled"})
 _POLL_S = 1.0
-_JUDGING_S = 900.0  # a thousand photos take two cores minutes
+_UPLOAD_S = 900.0  # to check a thousand photos takes two cores minutes
 Result = TypeVar("Result")
 
 
+class ClientError(LesionError):
+    """A request that brought no result.
+
+    Attributes:
+        status: The HTTP status of the response; without one, the status that a proxy would answer with.
+    """
+
+    default_code = "http_error"
+    proxy_status: ClassVar[int] = HTTPStatus.BAD_GATEWAY
+
+    def __init__(self, message: str, *, code: str | None = None, status: int | None = None) -> None:
+        super().__init__(message, code=code)
+        self.status = status or self.proxy_status
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep code and status across process borders."""
+        return partial(type(self), code=self.code, status=self.status), (self.message,)
+
+
+class ServerUnavailableError(ClientError):
+    """The server cannot be reached, or the connection broke."""
+
+    default_code = "server_away"
+    proxy_status = HTTPStatus.SERVICE_UNAVAILABLE
+
+
+class ServerTimeoutError(ClientError):
+    """The server was reached and did not answer in time."""
+
+    default_code = "timed_out"
+    proxy_status = HTTPStatus.GATEWAY_TIMEOUT
+
+
+class WaitTimeoutError(ServerTimeoutError):
+    """What was waited for did not happen in time."""
+
+
+class UnexpectedResponseError(ClientError):
+    """A response that Lesion's server would not give, such as a proxy's page."""
+
+    default_code = "answer_not_understood"
+
+
+class ResponseError(ClientError):
+    """The server refused the request, with its own code, status and sentence."""
+
+
+class KeyMissingError(ResponseError):
+    """The server wants an API key, and none was sent."""
+
+    default_code = "key_missing"
+
+
+class NoWorkerReadyError(ResponseError):
+    """The server cannot predict now; it answers all other requests."""
+
+    default_code = "no_worker_ready"
+
+
+class NoStorageError(ResponseError):
+    """The server runs without a storage, which this request needs."""
+
+    default_code = "no_storage"
+
+
+class PredictionTimeoutError(ResponseError, ServerTimeoutError):
+    """The server gave up on a prediction that took too long."""
+
+    default_code = "timed_out"
+
+
+_BY_CODE: dict[str, type[ResponseError]] = {
+    kind.default_code: kind for kind in (KeyMissingError, NoStorageError, NoWorkerReadyError, PredictionTimeoutError)
+}
+
+
 class Client:
-    """Speaks with one server.
+    """A connection to one server.
+
+    All methods raise the errors of ``call``; those named ``wait_…`` also ``WaitTimeoutError``.
 
     Args:
         address: Such as ``http://127.0.0.1:8000``.
-        key: An API key, where the server asks for one.
-        timeout: Seconds for one answer; an upload's may take longer.
+        key: An API key, if the server requires one.
+        timeout: Seconds for one response; uploads may take longer.
 
     Attributes:
-        identity: Who asks whom, without the key itself; what the server told may be kept under it.
+        identity: A hash of address and key, under which a cache may keep the server's answers.
     """
 
     def __init__(self, address: str, key: str | None = None, timeout: float = 120.0) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.identity = hashlib.sha256(f"{address}\n{key or ''}".encode()).hexdigest()
         self._http = httpx.Client(base_url=address, headers=headers, timeout=timeout)
-        self._patient = httpx.Timeout(timeout, read=max(timeout, _JUDGING_S))
+        self._upload_timeout = httpx.Timeout(timeout, read=max(timeout, _UPLOAD_S))
 
     def __enter__(self) -> Self:
         return self
@@ -41,91 +121,56 @@ class Client:
         self._http.close()
 
     def call(self, method: str, path: str, **request: Any) -> Any:  # noqa: ANN401 - httpx's arguments, JSON's values
-        """Send one request and return the JSON of its answer.
+        """Send one request and return the JSON of its response.
 
         Raises:
-            LesionError: The server refused it, with the server's code, status and sentence; it cannot be reached
-                (``server_away``), takes too long (``timed_out``), or what answers is something else
-                (``answer_not_understood``).
+            ResponseError: The server refused it.
+            ServerUnavailableError: The server cannot be reached.
+            ServerTimeoutError: The server takes too long.
+            UnexpectedResponseError: Something other than the server answers.
         """
-        return self._json(self._send(method, path, **request))
+        return _json(_check_status(self._send(method, path, **request)))
 
     def download(self, path: str, **params: Any) -> bytes:  # noqa: ANN401 - query parameters
-        """Return the file that is at a path.
-
-        Raises:
-            LesionError: As for ``call``.
-        """
-        return self._send("GET", path, params=params).content
+        """Return the file at a path."""
+        return _check_status(self._send("GET", path, params=params)).content
 
     def _send(self, method: str, path: str, **request: Any) -> httpx.Response:  # noqa: ANN401 - httpx's arguments
-        """Send one request and return its answer if it is a good one."""
-        return self._good(self._exchange(method, path, **request))
-
-    def _exchange(self, method: str, path: str, **request: Any) -> httpx.Response:  # noqa: ANN401 - httpx's arguments
-        """Send one request and return its answer, whatever it is."""
+        """Send one request and return its response, whatever its status."""
         try:
             return self._http.request(method, path, **request)
         except (httpx.ReadTimeout, httpx.WriteTimeout) as error:  # it was reached: it is slow, not away
-            raise LesionError(
-                f"The server at {self._http.base_url} took too long over {method} {path}.", code="timed_out", status=504
+            raise ServerTimeoutError(
+                f"The server at {self._http.base_url} took too long over {method} {path}."
             ) from error
         except httpx.TransportError as error:
-            raise LesionError(
-                f"The server at {self._http.base_url} does not answer: {error}.", code="server_away", status=503
-            ) from error
+            raise ServerUnavailableError(f"The server at {self._http.base_url} does not answer: {error}.") from error
         except httpx.DecodingError as error:
-            raise self._not_understood(method, path, str(error)) from error
+            raise _unexpected(error.request, str(error)) from error
 
-    def _good(self, response: httpx.Response) -> httpx.Response:
-        """Return a good answer; raise what any other says."""
-        if response.is_success:
-            return response
-        try:
-            problem = response.json()
-            raise LesionError(problem["detail"], code=problem["code"], status=response.status_code)
-        except (ValueError, KeyError, TypeError):
-            asked = response.request
-            sentence = f"{asked.method} {asked.url.path} was answered {response.status_code}."
-            raise LesionError(sentence, code="http_error", status=response.status_code) from None
-
-    def _json(self, response: httpx.Response) -> Any:  # noqa: ANN401 - JSON's values
-        try:
-            return response.json() if response.content else None
-        except ValueError as error:
-            asked = response.request
-            raise self._not_understood(asked.method, asked.url.path, "it is no JSON") from error
-
-    def _not_understood(self, method: str, path: str, why: str) -> LesionError:
-        return LesionError(
-            f"The answer to {method} {path} is not understood: {why}. Check that it is Lesion's server, and no proxy's "
-            f"page, that answers at {self._http.base_url}.",
-            code="answer_not_understood",
-            status=502,
-        )
+    def _object(self, method: str, path: str, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - httpx's arguments
+        """Send one request that is answered with a JSON object."""
+        body: dict[str, Any] = self.call(method, path, **request)
+        return body
 
     def health(self, timeout: float | None = None) -> dict[str, Any]:
-        """Return what the server says of itself, also when it cannot predict now, which it answers with 503.
+        """Return ``/health``, also of a server that cannot predict now, which answers it with 503.
 
         Args:
-            timeout: Seconds for the answer; those of every request when None.
-
-        Raises:
-            LesionError: As for ``call``.
+            timeout: Seconds for the response; those of every request when None.
         """
-        limits = {} if timeout is None else {"timeout": timeout}
-        response = self._exchange("GET", "/health", **limits)
+        response = self._send("GET", "/health", **({} if timeout is None else {"timeout": timeout}))
         unready = response.status_code == HTTPStatus.SERVICE_UNAVAILABLE and _is_health(response)
-        found: dict[str, Any] = self._json(response if unready else self._good(response))
-        return found
+        body: dict[str, Any] = _json(response if unready else _check_status(response))
+        return body
 
     def wait_ready(self, seconds: float = 120.0) -> dict[str, Any]:
-        """Wait until predictions are answered and return ``/health``."""
+        """Wait until the server predicts and return ``/health``."""
 
         def ready() -> dict[str, Any] | None:
             try:
                 health = self.health()
-            except LesionError:
+            except ClientError:
                 return None
             return health if health["ready"] else None
 
@@ -136,37 +181,32 @@ class Client:
 
         Args:
             image: The file's content.
-            explain: Whether to say where the network looked, as an overlay and as its two layers.
-            class_name: For which class it is explained; the predicted one when None.
+            explain: Whether to show where the network looked, as an overlay and as its two layers.
+            class_name: The class to explain; the predicted one when None.
         """
         params: dict[str, Any] = {"explain": True, "layers": True} if explain else {}
         if class_name is not None:
             params["class"] = class_name
         headers = {"Content-Type": "application/octet-stream"}
-        answer: dict[str, Any] = self.call("POST", "/predict", params=params, content=image, headers=headers)
-        return answer
+        return self._object("POST", "/predict", params=params, content=image, headers=headers)
 
     def upload(
         self, files: Sequence[tuple[str, bytes]], label: str | None = None, group: str | None = None
     ) -> dict[str, Any]:
-        """Give labelled images, pairs of name and content, of one class and perhaps of one patient.
+        """Upload training images, pairs of name and content, of one class and perhaps of one patient (``group``).
 
-        One ZIP archive by itself may go without a label: its folders are the classes.
+        A single ZIP archive needs no label: its folders are the classes.
         """
         form = {name: value for name, value in (("label", label), ("group", group)) if value}
         parts = [("files", file) for file in files]
-        outcome: dict[str, Any] = self.call(
-            "POST", "/upload_training_data", files=parts, data=form, timeout=self._patient
-        )
-        return outcome
+        return self._object("POST", "/upload_training_data", files=parts, data=form, timeout=self._upload_timeout)
 
     def feedback(self, file: tuple[str, bytes], label: str) -> dict[str, Any]:
-        """Say what one image, a pair of name and content, really shows."""
-        outcome: dict[str, Any] = self.call("POST", "/feedback", files={"file": file}, data={"label": label})
-        return outcome
+        """Send the right class of one image, a pair of name and content."""
+        return self._object("POST", "/feedback", files={"file": file}, data={"label": label})
 
     def quarantine(self) -> list[dict[str, Any]]:
-        """Return the images that wait for an admin."""
+        """Return the images that wait for an admin's decision."""
         waiting: list[dict[str, Any]] = []
         while page := self.call("GET", "/quarantine", params={"after": waiting[-1]["id"] if waiting else 0})["images"]:
             waiting += page
@@ -177,28 +217,21 @@ class Client:
         self.call("POST", f"/quarantine/{sha256}/release")
 
     def retrain(self, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - epochs, batch_size, learning_rate
-        """Ask for a retraining and return its job."""
-        job: dict[str, Any] = self.call("POST", "/retrain", json=request)
-        return job
+        """Request a retraining and return its job."""
+        return self._object("POST", "/retrain", json=request)
 
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Cancel a retraining and return its job."""
-        job: dict[str, Any] = self.call("DELETE", f"/retrain_jobs/{job_id}")
-        return job
+        return self._object("DELETE", f"/retrain_jobs/{job_id}")
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Return the state of a retraining."""
-        job: dict[str, Any] = self.call("GET", f"/retrain_status/{job_id}")
-        return job
+        return self._object("GET", f"/retrain_status/{job_id}")
 
     def wait_job(
         self, job_id: str, seconds: float, tell: Callable[[dict[str, Any]], None] | None = None
     ) -> dict[str, Any]:
-        """Wait for the end of a retraining; ``tell`` gets every state on the way.
-
-        Raises:
-            LesionError: It did not end in time (``timed_out``).
-        """
+        """Wait for the end of a retraining; ``tell`` is called with every state on the way."""
 
         def ended() -> dict[str, Any] | None:
             job = self.job(job_id)
@@ -209,38 +242,64 @@ class Client:
         return _wait(ended, seconds, f"job {job_id} to end")
 
     def wait_version(self, version: str, seconds: float = 30.0) -> None:
-        """Wait until every inference worker answers with a version."""
+        """Wait until every inference worker predicts with a version."""
 
         def swapped() -> bool:
             workers = self.call("GET", "/health")["workers"]
             return bool(set(workers["versions"]) == {version} and workers["ready"] == workers["total"])
 
-        _wait(swapped, seconds, f"every worker to serve {version}")
+        _wait(swapped, seconds, f"every inference worker to predict with {version}")
 
     def rollback(self, reason: str, expected: int | None = None) -> dict[str, Any]:
-        """Bring back the champion before this one.
+        """Bring back the previous champion and return the new deployment.
 
         Args:
             reason: Why.
-            expected: The id of the deployment that this was decided against; refused when another has followed it.
+            expected: The id of the deployment that this was decided against; the server refuses when it is not the
+                newest any more.
         """
-        body = {"reason": reason, "expected": expected}
-        deployment: dict[str, Any] = self.call("POST", "/rollback", json=body)
-        return deployment
+        return self._object("POST", "/rollback", json={"reason": reason, "expected": expected})
 
 
-def _wait(look: Callable[[], Result | None], seconds: float, what: str) -> Result:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        if time.monotonic() > deadline:
-            raise LesionError(f"Waited {seconds:g} s for {what}.", code="timed_out", status=504)
-        time.sleep(_POLL_S)
-    return found
+def _check_status(response: httpx.Response) -> httpx.Response:
+    """Return a response of success; raise the problem that any other one describes."""
+    if response.is_success:
+        return response
+    try:
+        problem = response.json()
+        code, message = problem["code"], problem["detail"]
+    except (ValueError, KeyError, TypeError):
+        request = response.request
+        message = f"{request.method} {request.url.path} was answered with HTTP {response.status_code}."
+        raise ResponseError(message, status=response.status_code) from None
+    raise _BY_CODE.get(code, ResponseError)(message, code=code, status=response.status_code)
+
+
+def _json(response: httpx.Response) -> Any:  # noqa: ANN401 - JSON's values
+    try:
+        return response.json() if response.content else None
+    except ValueError as error:
+        raise _unexpected(response.request, "it is not JSON") from error
+
+
+def _unexpected(request: httpx.Request, reason: str) -> UnexpectedResponseError:
+    return UnexpectedResponseError(
+        f"The answer to {request.method} {request.url.path} is not understood: {reason}. Check that it is Lesion's "
+        f"server, and not a proxy's page, that answers at {request.url.scheme}://{request.url.netloc.decode()}."
+    )
 
 
 def _is_health(response: httpx.Response) -> bool:
-    try:
-        answer = response.json()
-    except ValueError:
-        return False
-    return isinstance(answer, dict) and "ready" in answer
+    with suppress(ValueError):
+        body = response.json()
+        return isinstance(body, dict) and "ready" in body
+    return False
+
+
+def _wait(poll: Callable[[], Result | None], seconds: float, event: str) -> Result:
+    deadline = time.monotonic() + seconds
+    while not (result := poll()):
+        if time.monotonic() > deadline:
+            raise WaitTimeoutError(f"Waited {seconds:g} s for {event}.")
+        time.sleep(_POLL_S)
+    return result

@@ -10,13 +10,22 @@ from pathlib import Path
 import pytest
 
 from lesion.auth import api_keys
-from lesion.auth.api_keys import KeyRefusedError, KeyRing, all_keys, any_usable, create, revoke
+from lesion.auth.api_keys import (
+    KeyConflictError,
+    KeyNotFoundError,
+    KeyRefusedError,
+    KeyRing,
+    all_keys,
+    any_usable,
+    create,
+    revoke,
+)
 from lesion.cli.keys import main
-from lesion.core.errors import LesionError
+from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
 from lesion.database import audit
 from lesion.database.storage import Storage
 from tests.support.loop_images import new_storage
-from tests.support.paths import REPOSITORY, SCRIPTS
+from tests.support.paths import SCRIPTS
 
 TEXT = re.compile(r"lesion_[0-9a-f]{16}_[0-9a-f]{64}")
 
@@ -39,10 +48,10 @@ def admin(storage: Storage) -> str:
     return create(storage, "root", "admin", "test")
 
 
-def refusal(*arguments: object, **options: object) -> tuple[str, int]:
+def refusal(*arguments: object, **options: object) -> tuple[str, type[Exception]]:
     with pytest.raises(KeyRefusedError) as caught:
         create(*arguments, **options)
-    return caught.value.code, caught.value.status
+    return caught.value.code, type(caught.value)
 
 
 class TestMaking:
@@ -73,7 +82,7 @@ class TestMaking:
 
     @pytest.mark.parametrize("role", ["viewer", "contributor"])
     def test_the_first_key_is_an_admins(self, storage, role):
-        assert refusal(storage, "ward", role, "test") == ("first_key_must_be_admin", 409)
+        assert refusal(storage, "ward", role, "test") == ("first_key_must_be_admin", KeyConflictError)
         admin(storage)
         text = create(storage, "ward", role, "test")
         assert ring(storage).check(text).role == role
@@ -82,7 +91,7 @@ class TestMaking:
         "name", ["", " ", " a", "a ", "a" * 101, "a\nb", "a\x00", "<script>", "a=b", "../etc", "a\u202eb"]
     )
     def test_names_that_would_confuse_are_refused(self, storage, name):
-        assert refusal(storage, name, "admin", "test") == ("key_invalid", 422)
+        assert refusal(storage, name, "admin", "test") == ("key_invalid", KeyRefusedError)
         assert not ring(storage).exists
 
     @pytest.mark.parametrize("name", ["a", "a" * 100, "Dr Müller", "ward-3@clinic.example", "x.y_z+1"])
@@ -91,9 +100,9 @@ class TestMaking:
         assert ring(storage).check(text).name == name
 
     def test_roles_and_limits_are_checked(self, storage):
-        assert refusal(storage, "a", "root", "test") == ("key_invalid", 422)
-        assert refusal(storage, "a", "admin", "test", per_minute=0) == ("key_invalid", 422)
-        assert refusal(storage, "a", "admin", "test", per_day=2**31) == ("key_invalid", 422)
+        assert refusal(storage, "a", "root", "test") == ("key_invalid", KeyRefusedError)
+        assert refusal(storage, "a", "admin", "test", per_minute=0) == ("key_invalid", KeyRefusedError)
+        assert refusal(storage, "a", "admin", "test", per_day=2**31) == ("key_invalid", KeyRefusedError)
 
 
 class TestChecking:
@@ -137,23 +146,31 @@ class TestRevoking:
     def test_the_last_admin_stays(self, storage):
         first = admin(storage)
         create(storage, "ward", "viewer", "test")
-        with pytest.raises(LesionError) as caught:
+        with pytest.raises(KeyConflictError) as caught:
             revoke(storage, identity(first), "test")
-        assert (caught.value.code, caught.value.status) == ("last_admin_key", 409)
+        assert caught.value.code == "last_admin_key"
         admin(storage)
         revoke(storage, identity(first), "test")
         assert ring(storage).check(first) is None
         assert any_usable(storage)
 
     def test_an_unknown_key_is_said_to_be_unknown(self, storage):
-        with pytest.raises(LesionError) as caught:
+        with pytest.raises(KeyNotFoundError) as caught:
             revoke(storage, "0" * 16, "test")
-        assert (caught.value.code, caught.value.status) == ("key_not_found", 404)
+        assert caught.value.code == "key_not_found"
+
+
+def test_each_refusal_is_of_its_kind():
+    kinds = (NotFoundError, ConflictError, InvalidValueError)  # the first one that is in the order of bases counts
+    orders = [kind.__mro__ for kind in (KeyRefusedError, KeyNotFoundError, KeyConflictError)]
+    assert [next(base for base in order if base in kinds) for order in orders] == [
+        InvalidValueError, NotFoundError, ConflictError,
+    ]  # fmt: skip
 
 
 class TestCommandLine:
     def run(self, folder: Path, *arguments: str) -> int:
-        return main(REPOSITORY / "configs", [*arguments, f"storage_root={folder}"])
+        return main([*arguments, f"storage_root={folder}"])
 
     def test_make_list_and_revoke(self, tmp_path, capsys):
         assert self.run(tmp_path, "create", "Dr Chen", "--role", "admin") == 0

@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from lesion.catalogue import images
-from lesion.catalogue.images import CatalogueError
-from lesion.core.errors import LesionError
+from lesion.catalogue.counts import count_images, count_new_images
+from lesion.catalogue.images import CatalogueError, EmptyCatalogueError, ImageNotFoundError, MissingReasonError
+from lesion.catalogue.lineage import lineage_of_image, lineage_of_version
+from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
 from lesion.database import audit
 from lesion.database.object_store import StoreError, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import Generation, Job, ModelVersion, Snapshot, SnapshotImage, now
+from lesion.registry.deployments import UnknownVersionError
 from lesion.retraining.schedule import retraining_due
 from tests.support.loop_images import new_storage, put_picture, row_of
 from tests.support.pictures import write
@@ -57,7 +60,7 @@ class TestAdding:
         with storage.session() as session:
             assert not images.add_image(session, row_of(file, label="b"))
         with storage.session() as session:
-            row = images.existing(session, row_of(file).sha256)
+            row = images.get_image(session, row_of(file).sha256)
             assert (row.label, row.status, row.id) == ("a", "accepted", 1)
         assert actions(storage, row.sha256) == [("ann", "image.accepted")]
 
@@ -84,31 +87,39 @@ class TestAdding:
     def test_only_accepted_images_of_the_gate_enter_the_open_generation(self, storage, put):
         held, waiting, training = put(1, split="gate"), put(2, split="gate", status="quarantined"), put(3)
         with storage.session() as session:
-            generations = [images.existing(session, sha).generation for sha in (held, waiting, training)]
+            generations = [images.get_image(session, sha).generation for sha in (held, waiting, training)]
         assert generations == [2, None, None]
 
     def test_an_unknown_image(self, storage):
         with storage.session() as session:
-            assert images.image(session, "0" * 64) is None
-            with pytest.raises(CatalogueError, match="no image '000") as caught:
-                images.existing(session, "0" * 64)
-        assert (caught.value.code, caught.value.status) == ("image_unknown", 404)
+            assert images.find_image(session, "0" * 64) is None
+            with pytest.raises(ImageNotFoundError, match="no image '000") as caught:
+                images.get_image(session, "0" * 64)
+        assert caught.value.code == "image_unknown"
 
     def test_without_an_import_there_is_no_gate(self, tmp_path):
         storage = new_storage(tmp_path / "empty")
-        with pytest.raises(CatalogueError, match="empty") as caught, storage.session() as session:
+        with pytest.raises(EmptyCatalogueError, match="empty") as caught, storage.session() as session:
             images.open_generation(session)
-        assert (caught.value.code, caught.value.status) == ("catalogue_empty", 409)
+        assert caught.value.code == "catalogue_empty"
+
+
+def test_each_refusal_is_of_its_kind():
+    kinds = (NotFoundError, ConflictError, InvalidValueError)  # the first one that is in the order of bases counts
+    orders = [kind.__mro__ for kind in (ImageNotFoundError, UnknownVersionError, CatalogueError, MissingReasonError)]
+    assert [next(base for base in order if base in kinds) for order in orders] == [
+        NotFoundError, NotFoundError, ConflictError, InvalidValueError,
+    ]  # fmt: skip
 
 
 class TestListing:
     def test_pages_in_the_order_of_arrival(self, storage, put):
         hashes = [put(seed, "ab"[seed % 2]) for seed in range(5)]
         with storage.session() as session:
-            first = images.images(session, limit=2)
-            second = images.images(session, after=first[-1].id, limit=2)
-            labelled = images.images(session, label="b")
-            none = images.images(session, status="quarantined")
+            first = images.list_images(session, limit=2)
+            second = images.list_images(session, after=first[-1].id, limit=2)
+            labelled = images.list_images(session, label="b")
+            none = images.list_images(session, status="quarantined")
         assert [row.sha256 for row in (*first, *second)] == hashes[:4]
         assert [row.sha256 for row in labelled] == [hashes[1], hashes[3]]
         assert none == []
@@ -116,7 +127,7 @@ class TestListing:
     def test_counts(self, storage, put):
         put(1), put(2), put(3, "b", split="val"), put(4, "b", split="gate"), put(5, status="quarantined")
         with storage.session() as session:
-            assert images.counts(session) == {
+            assert count_images(session) == {
                 "status": {"accepted": 4, "quarantined": 1, "deleted": 0},
                 "labels": {"a": {"train": 2}, "b": {"val": 1, "gate": 1}},
                 "generations": [
@@ -129,19 +140,19 @@ class TestListing:
         old, new = put(1), put(2, "b")
         put(3, split="val"), put(4, split="gate"), put(5, split="excluded"), put(6, status="quarantined")
         with storage.session() as session:
-            assert images.new_since(session)["images"] == 3
+            assert count_new_images(session)["images"] == 3
         snapshot(storage, "s1", {old: "train"})
         with storage.session() as session:
-            assert images.new_since(session)["images"] == 3  # a retraining was cancelled: nothing has learned of it
+            assert count_new_images(session)["images"] == 3  # a retraining was canceled: no model has learned from it
         version(storage, "v1", "s1")
         expected = {"images": 2, "held_out": 1, "splits": {"gate": {"a": 1}, "train": {"b": 1}, "val": {"a": 1}}}
         with storage.session() as session:
-            assert images.new_since(session) == expected
-            assert images.new_since(session, "s1") == expected
+            assert count_new_images(session) == expected
+            assert count_new_images(session, "s1") == expected
         snapshot(storage, "s2", {old: "train", new: "train"})
         version(storage, "v2", "s2")
         with storage.session() as session:
-            assert images.new_since(session)["images"] == 1
+            assert count_new_images(session)["images"] == 1
 
     def test_a_retraining_is_due_when_enough_wait_and_none_has_just_failed(self, storage, put):
         put(1), put(2)
@@ -171,7 +182,7 @@ class TestQuarantine:
             images.release(session, sha, "eve")
         with storage.session() as session:
             images.release(session, sha, "eve")  # again: nothing more happens
-            row = images.existing(session, sha)
+            row = images.get_image(session, sha)
             assert (row.status, row.label, row.split, row.reason) == ("accepted", "a", "train", "It is far away.")
         assert actions(storage, sha) == [("ann", "image.quarantined"), ("eve", "image.released")]
 
@@ -185,7 +196,7 @@ class TestQuarantine:
             assert images.release(session, sha, "ann", label="b").label == "b"
         with pytest.raises(CatalogueError, match="accepted as b already") as caught, storage.session() as session:
             images.release(session, sha, "ann", label="a")
-        assert (caught.value.code, caught.value.status) == ("accepted_otherwise", 409)
+        assert (caught.value.code, type(caught.value)) == ("accepted_otherwise", CatalogueError)
         assert [actor for actor, action in actions(storage, sha) if action == "image.released"] == ["eve"]
 
     def test_a_released_image_of_the_gate_enters_the_generation_that_is_open_now(self, storage, put):
@@ -207,7 +218,7 @@ class TestQuarantine:
         images.drop(storage, sha, "eve", "a photo of a dog")
         images.drop(storage, sha, "eve", "again")
         with storage.session() as session:
-            row = images.existing(session, sha)
+            row = images.get_image(session, sha)
         assert (row.status, row.reason_code, row.reason, row.thumbnail) == (
             "deleted",
             "dropped",
@@ -223,7 +234,7 @@ class TestQuarantine:
         images.delete_image(storage, gone, "eve", "asked for")
         with pytest.raises(CatalogueError, match="is accepted, not quarantined") as caught:
             images.drop(storage, accepted, "eve", "no")
-        assert (caught.value.code, caught.value.status) == ("not_quarantined", 409)
+        assert (caught.value.code, type(caught.value)) == ("not_quarantined", CatalogueError)
         with pytest.raises(CatalogueError, match="is deleted"), storage.session() as session:
             images.release(session, gone, "eve")
 
@@ -231,7 +242,7 @@ class TestQuarantine:
 class TestDeletion:
     def test_pixels_go_and_a_tombstone_stays(self, storage, put):
         sha = put(1)
-        copies = [storage.cache / image_key(sha), storage.cache / images.PIXELS / "abc" / sha[:2] / f"{sha}.rgb"]
+        copies = [storage.cache / image_key(sha), storage.cache / images.PIXEL_FOLDER / "abc" / sha[:2] / f"{sha}.rgb"]
         for copy in copies:
             copy.parent.mkdir(parents=True)
             copy.write_bytes(b"pixels")
@@ -240,7 +251,7 @@ class TestDeletion:
         with pytest.raises(StoreError):
             storage.store.get(image_key(sha))
         with storage.session() as session:
-            row = images.existing(session, sha)
+            row = images.get_image(session, sha)
         assert (row.status, row.reason_code, row.thumbnail) == ("deleted", "deleted", b"")
         assert row.label == "a"
 
@@ -272,9 +283,9 @@ class TestDeletion:
     @pytest.mark.parametrize("reason", ["", "  \n"])
     def test_a_reason_is_needed(self, storage, put, reason):
         sha = put(1)
-        with pytest.raises(CatalogueError, match="reason") as caught:
+        with pytest.raises(MissingReasonError, match="reason") as caught:
             images.delete_image(storage, sha, "eve", reason)
-        assert (caught.value.code, caught.value.status) == ("reason_missing", 422)
+        assert caught.value.code == "reason_missing"
         assert Path(storage.files, image_key(sha)).is_file()
 
 
@@ -296,7 +307,7 @@ class TestLineage:
 
         def seen(sha: str) -> list[tuple]:
             with storage.session() as session:
-                rows = images.lineage_of_image(session, sha)
+                rows = lineage_of_image(session, sha)
             return [(row["version"], row["split"], row["inherited_from"]) for row in rows]
 
         assert seen(one) == [("v1", "train", None), ("v2", None, "v1"), ("v4", None, "v2")]
@@ -309,8 +320,8 @@ class TestLineage:
 
     def test_from_a_version_to_its_images(self, storage, family):
         with storage.session() as session:
-            page = images.lineage_of_version(session, "v2", limit=1)
-            rest = images.lineage_of_version(session, "v2", after=page["next"])
+            page = lineage_of_version(session, "v2", limit=1)
+            rest = lineage_of_version(session, "v2", after=page["next"])
         assert (page["parent"], page["snapshot_id"]) == ("v1", "s2")
         assert page["counts"] == {"train": {"b": 1}, "test": {"a": 1}}
         assert [row["sha256"] for row in page["images"] + rest["images"]] == sorted(family[1:])
@@ -318,19 +329,19 @@ class TestLineage:
         assert rest["next"] is None
 
     def test_an_unknown_version(self, storage):
-        with pytest.raises(LesionError, match="no version 'v9'") as caught, storage.session() as session:
-            images.lineage_of_version(session, "v9")
-        assert (caught.value.code, caught.value.status) == ("model_unknown", 404)
+        with pytest.raises(UnknownVersionError, match="no version 'v9'") as caught, storage.session() as session:
+            lineage_of_version(session, "v9")
+        assert caught.value.code == "model_unknown"
 
 
 def test_the_audit_log_is_paged_and_rolled_back_with_the_change(storage):
     with storage.session() as session:
         for number in range(3):
-            images.record(session, "ann", "test.done", "x", number=number)
+            audit.record(session, "ann", "test.done", "x", number=number)
 
     def record_and_fail() -> None:
         with storage.session() as session:
-            images.record(session, "ann", "test.done", "x", number=3)
+            audit.record(session, "ann", "test.done", "x", number=3)
             raise RuntimeError
 
     with pytest.raises(RuntimeError):

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from lesion.cli.predict.command import main, overlay_name
-from lesion.cli.predict.inputs import Item, batches, find, listed, printable, read_all
-from lesion.imaging.decode import Limits
+from lesion.cli.predict.inputs import Item, batches, expand_folders, printable, read_all, read_names
+from lesion.imaging.limits import Limits
 from tests.support.hostile import encode, gradient, hostile_images
 from tests.support.paths import SCRIPTS
 
@@ -61,7 +61,7 @@ def process(bundle_path: Path, *arguments: str, data: bytes = b"") -> subprocess
 
 
 def test_a_folder_is_walked_in_the_order_of_names_without_going_round(folder: Path) -> None:
-    assert [str(Path(name).relative_to(folder)) for name in find([str(folder)])] == NAMES
+    assert [str(Path(name).relative_to(folder)) for name in expand_folders([str(folder)])] == NAMES
 
 
 def test_json_lines(predict: Command, folder: Path) -> None:
@@ -190,7 +190,7 @@ def test_a_full_output_is_said_and_nothing_else(bundle_path: Path, folder: Path)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "error (file_refused): A file or the output cannot be read or written: No space left on device. Name another "
-        "place, or make room or rights there, and try again."
+        "path, free some space or change the permissions, and try again."
     ]
 
 
@@ -267,7 +267,7 @@ def test_files_are_read_one_batch_at_a_time(tmp_path: Path) -> None:
 
 
 def test_lists_and_printable_names() -> None:
-    assert list(listed([b"a b.png\r\n", b"\n", b"c.png"])) == ["a b.png", "c.png"]
+    assert list(read_names([b"a b.png\r\n", b"\n", b"c.png"])) == ["a b.png", "c.png"]
     assert printable("ä\x1b[31m\n\udcff") == "ä\\x1b[31m\\n\\udcff"
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lesion.auth import api_keys
-from lesion.auth.api_keys import KeyRefusedError, KeyRing, all_keys, ensure, revoke
+from lesion.auth.api_keys import KeyConflictError, KeyRefusedError, KeyRing, all_keys, ensure, revoke
 from lesion.cli.prepare import FirstTraining, prepare
 from lesion.core.errors import ConfigError
 from lesion.database import audit
@@ -27,7 +27,7 @@ from tests.support.preparing import ADMIN, ENVIRONMENT, METRICS
 from tests.support.serving import eventually
 from tests.support.training_runs import Run, compose_config
 
-# In place of scripts/train.py: it writes down how it was called and leaves a finished run, if there is one to copy.
+# In place of 'lesion train': it writes down how it was called and leaves a finished run, if there is one to copy.
 TRAINING = """\
 import json, os, shutil, sys, time
 from pathlib import Path
@@ -55,7 +55,7 @@ def training(
     script = folder / "train.py"
     text = TRAINING.replace("CALLS", str(folder / "calls")).replace("RUN", str(run))
     script.write_text(text.replace("STATUS", str(status)).replace("SECONDS", str(seconds)))
-    return FirstTraining(script, experiment, folder / "it's a first", ("trainer.max_epochs=2",))
+    return FirstTraining(experiment, folder / "it's a first", ("trainer.max_epochs=2",), (sys.executable, str(script)))
 
 
 def calls(folder: Path) -> list[dict[str, object]]:
@@ -106,7 +106,7 @@ class TestEnsuring:
     def test_what_is_no_key_is_refused_and_not_repeated(self, storage: Storage, text: str) -> None:
         with pytest.raises(KeyRefusedError) as caught:
             ensure(storage, text, "operator", "admin", "test")
-        assert (caught.value.code, caught.value.status) == ("key_invalid", 422)
+        assert (type(caught.value), caught.value.code) == (KeyRefusedError, "key_invalid")
         assert "openssl rand -hex 32" in caught.value.message
         assert len(text) < 10 or text.strip() not in caught.value.message
         assert rows(storage) == []
@@ -114,7 +114,7 @@ class TestEnsuring:
     def test_the_command_that_a_refusal_shows_makes_a_key(self, storage: Storage) -> None:
         with pytest.raises(KeyRefusedError) as caught:
             ensure(storage, "x", "operator", "admin", "test")
-        command = caught.value.message.partition("Make one with: ")[2]
+        command = caught.value.message.partition("Create one with: ")[2]
         made = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True, timeout=60).stdout
         assert ensure(storage, made.strip(), "operator", "admin", "test").role == "admin"
 
@@ -124,7 +124,7 @@ class TestEnsuring:
         for text, role in ((other, "admin"), (ADMIN, "viewer")):
             with pytest.raises(KeyRefusedError) as caught:
                 ensure(storage, text, "operator", role, "test")
-            assert (caught.value.code, caught.value.status) == ("key_differs", 409)
+            assert (type(caught.value), caught.value.code) == (KeyConflictError, "key_differs")
         with storage.session() as session:
             assert KeyRing(all_keys(session)).check(other) is None
 
@@ -219,7 +219,7 @@ class TestTraining:
         made = training(tmp_path, seconds=600)
         code = (
             "from pathlib import Path\nfrom lesion.cli.prepare import FirstTraining\n"
-            f"FirstTraining(Path({str(made.script)!r}), 'phantom_mri', Path({str(made.folder)!r})).run()"
+            f"FirstTraining('phantom_mri', Path({str(made.folder)!r}), (), {made.command!r}).run()"
         )
         parent = subprocess.Popen([sys.executable, "-c", code])
         try:
@@ -248,7 +248,7 @@ class TestModel:
         assert calls(tmp_path) == []
         said = capsys.readouterr().out
         assert said.count("Imported ") == 1
-        assert f"The champion is {registry.models()[0].version}. '{run.bundle_path}' is left aside" in said
+        assert f"The champion is {registry.models()[0].version}. '{run.bundle_path}' is not imported" in said
 
     def test_without_a_bundle_what_was_trained_is_imported_and_not_trained_again(
         self, storage: Storage, tmp_path: Path, run: Run
@@ -265,7 +265,7 @@ class TestModel:
     def test_the_script(self, tmp_path: Path, run: Run) -> None:
         command = [sys.executable, str(SCRIPTS / "prepare.py"), f"storage_root={tmp_path}"]
         command += ["storage=local", f"bundle={run.output}"]
-        for expected in ("is the champion", "is left aside"):
+        for expected in ("is the champion", "is not imported"):
             done = subprocess.run(
                 command, env=os.environ | ENVIRONMENT, cwd=REPOSITORY,
                 capture_output=True, text=True, timeout=300, check=False,
@@ -277,4 +277,4 @@ class TestModel:
             capture_output=True, text=True, timeout=300, check=False,
         )  # fmt: skip
         assert bad.returncode == 2
-        assert re.fullmatch(r"error \(key_invalid\): The key for operator is not a key\..*\n", bad.stderr)
+        assert re.fullmatch(r"error \(key_invalid\): The key for operator is not a valid key\..*\n", bad.stderr)

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from lesion.auth import api_keys
-from lesion.catalogue.snapshots import import_manifest
+from lesion.catalogue.import_run import import_manifest
 from lesion.database.storage import Storage
 from lesion.database.tables import Job
 from lesion.registry.registry import Registry
-from lesion.retraining.jobs import cancel, jobs
+from lesion.retraining.jobs import JobState, cancel, jobs
 from lesion.retraining.leases import claim, finish, report
+from serve.deploy.ports import free_port
 from tests.support.lamp_bundles import lamp, lamp_pictures
 from tests.support.loop_images import new_storage, put_picture
 from tests.support.paths import SCRIPTS
-from tests.support.serving import ServerProcess, eventually, free_port
+from tests.support.serving import ServerProcess, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -81,7 +82,7 @@ def nothing_is_left(loop: Loop) -> Iterator[None]:
     yield
     for job in loop.active():
         cancel(loop.storage, job.id, "test")
-        finish(loop.storage, job.id, job.owner or "", "cancelled", "test")
+        finish(loop.storage, job.id, job.owner or "", JobState.CANCELLED, "test")
 
 
 def test_without_new_images_nothing_is_asked_for(loop: Loop) -> None:
@@ -118,7 +119,7 @@ def test_waiting_tells_how_it_goes_and_how_it_ended(loop: Loop, state: str, expe
     said = [process.stdout.readline() for _ in range(2)]
     while "train" not in said[-1]:
         said.append(process.stdout.readline())
-    finish(loop.storage, job.id, "w1", state, "so it was")
+    finish(loop.storage, job.id, "w1", JobState(state), "so it was")
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (expected, "")
     assert said[-1] == "train, 2 of 5 epochs\n"
@@ -156,7 +157,7 @@ def test_a_server_that_is_replaced_is_waited_for(loop: Loop, tmp_path: Path) -> 
     assert process.poll() is None
     (job,) = loop.active()
     assert claim(loop.storage, job.id, "w1")
-    finish(loop.storage, job.id, "w1", "rejected", "not better")
+    finish(loop.storage, job.id, "w1", JobState.REJECTED, "not better")
     with loop.server():
         out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")

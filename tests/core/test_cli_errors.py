@@ -1,4 +1,4 @@
-"""What every command does alike."""
+"""Errors of commands."""
 
 import errno
 import subprocess
@@ -9,8 +9,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from lesion.core.cli_errors import cli_errors, latest_bundle
-from lesion.core.errors import DataError, LesionError
+from lesion.core.cli_errors import cli_errors
+from lesion.core.errors import DataError
 from tests.support.paths import REPOSITORY
 from tests.support.training_runs import compose_config
 
@@ -35,7 +35,7 @@ def test_other_errors_keep_their_traceback() -> None:
         _ = 1 / 0
 
 
-def test_an_environment_variable_that_is_not_set_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_environment_variable_that_is_not_set_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended, cli_errors():
         OmegaConf.to_container(OmegaConf.create({"database": "${oc.env:NOT_SET_ANYWHERE}"}), resolve=True)
     assert ended.value.code == 2
@@ -50,31 +50,15 @@ def test_traceback_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
         raise DataError("x")
 
 
-def test_latest_bundle_is_the_newest(tmp_path: Path) -> None:
-    import os
-
-    for age, name in ((200, "old"), (100, "new")):
-        folder = tmp_path / "run" / name / "bundle"
-        folder.mkdir(parents=True)
-        (folder / "bundle.json").write_text("{}")
-        os.utime(folder / "bundle.json", (1e9 - age, 1e9 - age))
-    assert latest_bundle(tmp_path) == tmp_path / "run" / "new" / "bundle"
-
-
-def test_no_bundle_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(LesionError, match="Train one first"):
-        latest_bundle(tmp_path)
-
-
 def test_errors_survive_process_borders() -> None:
     import pickle
 
-    error = pickle.loads(pickle.dumps(DataError("x", code="special", status=418)))
-    assert (type(error), error.message, error.code, error.status) == (DataError, "x", "special", 418)
+    error = pickle.loads(pickle.dumps(DataError("x", code="special")))
+    assert (type(error), error.message, error.code) == (DataError, "x", "special")
 
 
-def said(error: BaseException, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a command that meets this error prints."""
+def printed(error: BaseException, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what a command prints that meets this error."""
     with pytest.raises(SystemExit) as ended, cli_errors():
         raise error
     assert ended.value.code == 2
@@ -131,9 +115,9 @@ def test_settings_that_do_not_exist_are_one_sentence(
 
 def test_files_that_do_not_work_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/data/x")
-    assert said(full, capsys) == (
-        "error (file_refused): '/data/x' cannot be read or written: No space left on device. Name another place, or "
-        "make room or rights there, and try again.\n"
+    assert printed(full, capsys) == (
+        "error (file_refused): '/data/x' cannot be read or written: No space left on device. Name another path, free "
+        "some space or change the permissions, and try again.\n"
     )
     with pytest.raises(BrokenPipeError), cli_errors():
         raise BrokenPipeError
@@ -146,9 +130,9 @@ def test_a_mistake_made_while_a_file_was_missing_keeps_its_traceback(tmp_path: P
         raise mistake
 
 
-def test_a_command_that_is_stopped_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stopped_command_names_its_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = tmp_path / "last.ckpt"
-    for words in ("stopped\n", f"stopped; go on with resume={checkpoint}\n"):
+    for words in ("stopped\n", f"stopped; continue with resume={checkpoint}\n"):
         with pytest.raises(SystemExit) as ended, cli_errors(checkpoint):
             raise KeyboardInterrupt
         assert ended.value.code == 130

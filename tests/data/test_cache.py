@@ -4,14 +4,15 @@ import multiprocessing
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from lesion.core.errors import DataError, ImageError
+from lesion.core.files import bytes_sha256
 from lesion.data import cache as cache_module
 from lesion.data.cache import PixelCache
-from lesion.imaging.decode import bytes_sha256
 from lesion.imaging.preprocessing import Preprocessing
 from tests.support.hostile import hostile_images
 from tests.support.pictures import write
@@ -26,7 +27,7 @@ def image(tmp_path) -> tuple[Path, str]:
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
+def folder(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
@@ -91,7 +92,7 @@ def test_a_full_disk_is_said_once_and_old_entries_stay_in_use(image, folder, mon
     pixels = cache.get(path, sha256)
 
     class FullDisk:
-        def __init__(self, **options: object) -> None:
+        def __init__(self, **options: Any) -> None:
             self.file = tempfile.NamedTemporaryFile(**options)  # noqa: SIM115
             self.name = self.file.name
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from lesion.data.transforms import augmentation
 from tests.support.pictures import write_classes
 
 AUGMENTATION = augmentation(horizontal_flip=0.5, rotation=20, brightness=0.3)
-OPTIONS = {
+OPTIONS: dict[str, Any] = {
     "size": 32,
     "batch_size": 4,
     "num_workers": 0,
@@ -28,7 +29,7 @@ OPTIONS = {
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """Three times as many pictures of a as of b, in train and test folders."""
-    folder = tmp_path_factory.mktemp("datamodule")
+    folder: Path = tmp_path_factory.mktemp("datamodule")
     write_classes(folder, {"Training/a": 27, "Training/b": 9, "Testing/a": 3, "Testing/b": 1})
     return folder
 
@@ -112,8 +113,8 @@ def test_loading_leaves_the_random_numbers_of_others_alone(data):
 
 
 def test_a_dataset_ends(data):
-    dataset = data.dataset("val")
-    assert isinstance(dataset, Dataset)
+    assert isinstance(data.dataset("val"), Dataset)
+    dataset: Any = data.dataset("val")
     assert len(list(dataset)) == 8
     with pytest.raises(IndexError):
         dataset[8]
@@ -133,7 +134,7 @@ def test_the_order_follows_seed_and_epoch_alone():
 
 def test_balanced_draws_even_out_the_classes(root):
     data = make(root, balanced=True)
-    sampler = data.train_dataloader().sampler
+    sampler: Any = data.train_dataloader().sampler
     labels = data.dataset("train").labels
     drawn = [row for epoch in range(40) for _, row in EpochSampler(24, 0, lambda: epoch, sampler._shares)]  # noqa: B023
     assert len(drawn) == 960
@@ -148,6 +149,12 @@ class Recorder(LightningModule):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.epochs: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    def test_step(self, batch, batch_idx):
+        self.epochs.setdefault(-1, []).append((batch[0].clone(), batch[1].clone()))
+
+    def predict_step(self, batch, _):
+        return batch[1]
 
     def training_step(self, batch, _):
         self.epochs.setdefault(self.current_epoch, []).append((batch[0].clone(), batch[1].clone()))
@@ -176,6 +183,24 @@ def test_epochs_differ_and_a_resumed_run_repeats_them(root, tmp_path):
     resumed, _ = fit(3, tmp_path / "first.ckpt")
     assert sorted(resumed.epochs) == [1, 2]
     assert all(are_equal(resumed.epochs[epoch], whole.epochs[epoch]) for epoch in (1, 2))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightnings_trainer_tests_and_predicts_the_test_split_in_order(root, tmp_path):
+    data = make(root, augmentation=AUGMENTATION, batch_size=3)
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    )
+    recorder = Recorder()
+    trainer.test(recorder, datamodule=data, verbose=False)
+    assert are_equal(recorder.epochs[-1], batches(data.evaluation_dataloader("test")))
+    predictions: Any = trainer.predict(recorder, datamodule=data)
+    labels = torch.cat(predictions)
+    assert labels.tolist() == data.manifest.labels(data.manifest.split("test")).tolist()
 
 
 def test_a_last_batch_that_is_not_full_is_left_out_of_training_alone(root):

@@ -36,7 +36,7 @@ def test_class_distribution_counts_and_advises() -> None:
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [([10, 12, 200, 202], "may learn the scanner"), ([10, 200, 11, 201], "does not give the class away")],
+    [([10, 12, 200, 202], "may learn the scanner"), ([10, 200, 11, 201], "does not tell them apart")],
 )
 def test_brightness_says_whether_it_gives_the_class_away(values: list[float], words: str) -> None:
     found = dataset_summary.brightness(manifest(["a", "a", "b", "b"], values, [0, 1, 2, 3], SQUARE))
@@ -61,7 +61,7 @@ def test_duplicates_by_hand() -> None:
     found = dataset_summary.duplicates(manifest(["a", "a", "a", "b"], [0] * 4, [0, 0, 1, 1], SQUARE))
     assert found.table["in_groups"].to_dict() == {"a": 3, "b": 1}
     assert "4 of 4 images (100%)" in found.sentence
-    assert "2 of them stand beside a copy under another class" in found.sentence
+    assert "2 of them have a near-duplicate in another class" in found.sentence
 
 
 def test_montage_keeps_proportions() -> None:

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from lesion.data.leakage import contact_sheet, find_leakage
+from lesion.data.leakage import Leakage, contact_sheet, find_leakage
 from lesion.data.manifest import Manifest, build_manifest
 from lesion.data.scan import scan_folders
 from tests.support.pictures import write, write_classes
@@ -21,8 +21,14 @@ def manifest_of(rows: list[tuple[str, str, str, int, str]]) -> Manifest:
     return Manifest("hand", Path(), table, tuple(sorted(table["label"].unique())), "grouped", 0)
 
 
+def leakage_of(manifest: Manifest) -> Leakage:
+    leakage = find_leakage(manifest)
+    assert leakage is not None
+    return leakage
+
+
 def test_counts_and_the_nearest_training_image():
-    leakage = find_leakage(
+    leakage = leakage_of(
         manifest_of(
             [
                 ("r1", "a", "train", 7, "0000000000000000"),
@@ -43,7 +49,7 @@ def test_counts_and_the_nearest_training_image():
 
 
 def test_a_clean_split_leaks_nothing():
-    leakage = find_leakage(manifest_of([("r", "a", "train", 0, "0" * 16), ("t", "b", "test", 1, "0" * 16)]))
+    leakage = leakage_of(manifest_of([("r", "a", "train", 0, "0" * 16), ("t", "b", "test", 1, "0" * 16)]))
     assert (leakage.leaked, leakage.test_images) == (0, 1)
     assert leakage.per_class == {"a": {"test": 0, "leaked": 0}, "b": {"test": 1, "leaked": 0}}
     assert contact_sheet(manifest_of([("r", "a", "train", 0, "0" * 16)]), leakage) is None
@@ -61,7 +67,7 @@ def test_fifty_thousand_images_take_seconds():
     rows = [(f"{i}", "ab"[i % 2], "test" if i % 5 == 0 else "train", g, f"{i:016x}") for i, g in enumerate(groups)]
     manifest = manifest_of(rows)
     start = time.process_time()
-    leakage = find_leakage(manifest)
+    leakage = leakage_of(manifest)
     assert time.process_time() - start < 5  # 0.3 s
     in_train = {g for i, g in enumerate(groups) if i % 5}
     assert leakage.leaked == sum(g in in_train for g in groups[::5])
@@ -80,13 +86,13 @@ def leaky(tmp_path) -> Manifest:
 
 def test_planted_copies_are_found_whatever_the_split_is_now(leaky):
     for manifest in (leaky, leaky.resplit("folder", {"train": 0.8, "val": 0.1, "calibration": 0.1}, 0)):
-        leakage = find_leakage(manifest)
+        leakage = leakage_of(manifest)
         assert leakage.per_class == {"a": {"test": 4, "leaked": 3}, "b": {"test": 2, "leaked": 0}}
         assert leakage.pairs["train_path"].tolist() == [f"Training/a/00{n}.png" for n in range(3)]
 
 
 def test_answers_on_the_leaked_images_are_compared_with_those_on_the_others(leaky):
-    leakage = find_leakage(leaky)
+    leakage = leakage_of(leaky)
     paths = [f"Testing/a/{name}.jpg" for name in ("0", "1", "2", "fresh")]
     assert leakage.accuracies(paths, np.array([True, True, False, False])) == (2 / 3, 0.0)
     alone = leakage.accuracies(paths[:1], np.array([True]))
@@ -95,8 +101,9 @@ def test_answers_on_the_leaked_images_are_compared_with_those_on_the_others(leak
 
 
 def test_the_contact_sheet_shows_each_pair_one_above_the_other(leaky):
-    leakage = find_leakage(leaky)
+    leakage = leakage_of(leaky)
     data = contact_sheet(leaky, leakage, pairs=2)
+    assert data is not None
     assert data == contact_sheet(leaky, leakage, pairs=2)
     sheet = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(float)
     # Two columns and two lines of 112 pixels, 14 for the words below each, 4 between all: 2·116 + 4 and 2·130 + 4.

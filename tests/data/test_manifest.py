@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,12 +24,13 @@ from tests.support.pictures import picture, write, write_classes
 FRACTIONS = {"train": 0.4, "val": 0.2, "calibration": 0.2, "test": 0.2}
 
 
-def build(root: Path, group_pattern: str | None = None, **options) -> Manifest:
+def build(root: Path, group_pattern: str | None = None, **options: Any) -> Manifest:
     rows = scan_folders(root, group_pattern)
-    return build_manifest("tiny", root, rows, **({"fractions": FRACTIONS, "progress": False} | options))
+    settings: dict[str, Any] = {"fractions": FRACTIONS, "progress": False}
+    return build_manifest("tiny", root, rows, **(settings | options))
 
 
-def row(manifest: Manifest, path: str) -> pd.Series:
+def row(manifest: Manifest, path: str) -> Any:
     return manifest.table.set_index("path").loc[path]
 
 
@@ -243,7 +245,7 @@ def test_a_class_of_which_nothing_is_left_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"No image of 1 classes can be used \(c\): of all images 1 are refused"):
         build(root)
     shutil.copy(root / "a" / "000.png", root / "c" / "text.jpg")
-    with pytest.raises(DataError, match=r"\(c\): of all images 0 are refused and 2 have the very pixels"):
+    with pytest.raises(DataError, match=r"\(c\): of all images 0 are refused and 2 have the same pixels"):
         build(root)
 
 

@@ -184,7 +184,7 @@ def test_patterns_that_name_no_patient_are_refused(tmp_path, pattern, words):
 
 
 @pytest.fixture
-def leaves(tmp_path) -> Path:
+def leaves(tmp_path: Path) -> Path:
     """Cassava's layout."""
     touch(tmp_path, "img/1.jpg", "img/2.jpg", "img/3.jpg")
     (tmp_path / "names.json").write_text(json.dumps({"0": "blight", "4": "healthy"}))
@@ -213,7 +213,7 @@ def test_csv_keeps_labels_as_they_are_written(leaves):
 def test_csv_with_a_group_pattern(leaves):
     csv = write_csv(leaves, "image_id,label\n1.jpg,a\n2.jpg,b\n")
     assert scan_csv(leaves, csv, images="img", group_pattern=r"(\d)\.jpg")["patient"].tolist() == ["1", "2"]
-    with pytest.raises(DataError, match="named twice"):
+    with pytest.raises(DataError, match="give only one"):
         scan_csv(leaves, csv, images="img", group_pattern=r"(\d)", group_column="label")
 
 
@@ -252,7 +252,7 @@ def test_cells_of_a_table_are_stripped(leaves):
 @pytest.mark.parametrize("columns", [{"group_column": "label"}, {"label_column": "image_id"}])
 def test_a_column_that_shall_be_two_things_is_refused(leaves, columns):
     csv = write_csv(leaves, "image_id,label\n1.jpg,0\n2.jpg,4\n")
-    with pytest.raises(DataError, match="cannot be two things"):
+    with pytest.raises(DataError, match="cannot have two meanings"):
         scan_csv(leaves, csv, images="img", **columns)
 
 

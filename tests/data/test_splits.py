@@ -1,11 +1,14 @@
 """Splitting by group."""
 
+import doctest
+import re
 import time
 
 import numpy as np
 import pytest
 
 from lesion.core.errors import DataError
+from lesion.data import splits as module
 from lesion.data.splits import SPLITS, split_by_folder, split_groups
 
 FRACTIONS = {"train": 0.70, "val": 0.075, "calibration": 0.075, "test": 0.15}
@@ -17,6 +20,23 @@ def counts(splits: np.ndarray) -> dict[str, int]:
 
 def is_divided(splits: np.ndarray, groups: np.ndarray) -> bool:
     return any(len(set(splits[groups == group])) > 1 for group in np.unique(groups))
+
+
+def test_the_worked_example_of_the_docstring():
+    assert doctest.testmod(module) == doctest.TestResults(failed=0, attempted=3)
+    rows = re.findall(r"^ +\d +(\d) +(\S+) +(\S+)  (train|test)", str(split_groups.__doc__), re.MULTILINE)
+    assert [int(images) for images, *_ in rows] == [4, 3, 2, 1]
+    targets, reached = {"train": 6, "test": 4}, {"train": 0, "test": 0}
+    for images, in_train, in_test, split in rows:
+        distance = {
+            name: [(count - target) ** 2 / target for count in (reached[name], reached[name] + int(images))]
+            for name, target in targets.items()
+        }
+        gains = {name: before - after for name, (before, after) in distance.items()}
+        assert gains == pytest.approx({"train": float(in_train), "test": float(in_test)}, abs=0.005)
+        assert max(gains, key=lambda name: gains[name]) == split
+        reached[split] += int(images)
+    assert reached == targets
 
 
 def test_shares_of_single_images_are_met_in_every_class():

@@ -1,5 +1,7 @@
 """Augmentation: each step does what its argument says, and nothing else."""
 
+from typing import Any
+
 import pytest
 import torch
 from hydra.utils import instantiate
@@ -18,7 +20,8 @@ def configured(name: str):
 
 def test_no_strength_changes_nothing():
     assert torch.equal(augmentation()(IMAGE), IMAGE)
-    assert torch.equal(augmentation(scale=[1.0, 1.0])(IMAGE), IMAGE)  # as a list, as YAML has it
+    as_yaml_has_it: Any = [1.0, 1.0]
+    assert torch.equal(augmentation(scale=as_yaml_has_it)(IMAGE), IMAGE)
     assert torch.equal(configured("none")(IMAGE), IMAGE)
 
 

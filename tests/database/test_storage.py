@@ -1,6 +1,7 @@
 """The loop's state: migrations that give the tables of the code, transactions, and files that appear whole."""
 
 import multiprocessing
+import os
 import pickle
 import sqlite3
 import subprocess
@@ -17,8 +18,8 @@ from sqlalchemy.exc import IntegrityError
 
 from lesion.catalogue.images import add_image
 from lesion.catalogue.snapshots import _renew_gate, frozen_generations, gate_images
-from lesion.core.errors import ConfigError
-from lesion.database.object_store import ObjectStore, StoreError
+from lesion.core.errors import ConfigError, NotFoundError, UnavailableError
+from lesion.database.object_store import ObjectNotFoundError, ObjectStore, StoreError
 from lesion.database.storage import Storage
 from lesion.database.tables import Base, Generation, Image, Worker
 from tests.support.loop_images import new_storage, row_of
@@ -209,10 +210,26 @@ class TestObjectStore:
         assert [file.name for file in (tmp_path / "files/images/ab").iterdir()] == ["abc"]
         assert store.folder == tmp_path / "files"
 
+    @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077])
+    def test_files_can_be_read_by_other_users_whatever_the_umask(self, store, tmp_path, umask):
+        before = os.umask(umask)
+        try:
+            store.put("a", b"1")
+        finally:
+            os.umask(before)
+        assert (tmp_path / "files/a").stat().st_mode & 0o777 == 0o644
+
+    def test_a_write_that_fails_leaves_nothing(self, store, tmp_path, monkeypatch):
+        monkeypatch.setattr("lesion.core.files.sync", lambda path: 1 / 0)
+        with pytest.raises(StoreError):
+            store.put("a", b"1")
+        assert list((tmp_path / "files").iterdir()) == []
+
     def test_a_missing_file_is_said(self, store):
-        with pytest.raises(StoreError, match="has no 'images/x'") as caught:
+        with pytest.raises(ObjectNotFoundError, match="has no 'images/x'") as caught:
             store.get("images/x")
-        assert (caught.value.code, caught.value.status) == ("file_gone", 404)
+        assert caught.value.code == "file_gone"
+        assert isinstance(caught.value, NotFoundError)
 
     def test_delete_twice(self, store):
         store.put("a", b"1")
@@ -259,7 +276,8 @@ class TestObjectStore:
         for ask in (store.has, store.get, store.delete, store.delete_folder, lambda key: store.put(key, b"1")):
             with pytest.raises(StoreError, match="asked for too long") as caught:
                 ask("a")
-            assert (caught.value.code, caught.value.status) == ("store_failed", 503)
+            assert (caught.value.code, type(caught.value)) == ("store_failed", StoreError)
+        assert issubclass(StoreError, UnavailableError)
 
 
 def test_no_secret_is_shown_with_a_storage(tmp_path):

@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 from lesion.deduplication.duplicate_index import DuplicateIndex
-from lesion.deduplication.duplicates import SIDE, Descriptor, Descriptors, describe, near_duplicates_of
-from tests.support.duplicates import as_lists, bench, described, textured
+from lesion.deduplication.duplicates import near_duplicates_of
+from lesion.deduplication.features import SIDE, make_thumbnail
+from tests.support.duplicates import as_lists, bench, textured, thumbnails_of
 
 KINDS = ("re-encoded at quality 40", "mirrored", "cropped by 3 %", "all six")
 
@@ -18,7 +19,8 @@ def filled(images: list[np.ndarray], page: int) -> DuplicateIndex:
     index = DuplicateIndex()
     for start in range(0, len(images), page):
         index.add(
-            described(*images[start : start + page]), [str(start + row) for row in range(len(images[start:][:page]))]
+            thumbnails_of(*images[start : start + page]),
+            [str(start + row) for row in range(len(images[start:][:page]))],
         )
     return index
 
@@ -32,8 +34,8 @@ def test_the_verdicts_are_those_of_the_search_over_all(page: int) -> None:
     index = filled(reference, page)
     assert len(index) == len(reference)
     queries = [*originals, *copies[:5], textured(99), np.zeros((64, 64, 3), np.uint8)]
-    expected = as_lists(near_duplicates_of(described(*queries), described(*reference)))
-    found = [[row, int(key)] for row, query in enumerate(queries) for key in index.query(describe(query))]
+    expected = as_lists(near_duplicates_of(thumbnails_of(*queries), thumbnails_of(*reference)))
+    found = [[row, int(key)] for row, query in enumerate(queries) for key in index.query(make_thumbnail(query))]
     assert found == expected
     assert len(expected) > 6 * len(KINDS)
 
@@ -41,29 +43,29 @@ def test_the_verdicts_are_those_of_the_search_over_all(page: int) -> None:
 def test_images_with_equal_thumbnails_are_all_named() -> None:
     index = DuplicateIndex()
     one, other = textured(0), textured(1)
-    index.add(described(one, other, one), ["a", "b", "c"])
-    index.add(described(one), ["d"])
-    assert index.query(describe(one)) == ["a", "c", "d"]
-    assert index.query(describe(one[:, ::-1])) == ["a", "c", "d"]
-    assert index.query(describe(other)) == ["b"]
+    index.add(thumbnails_of(one, other, one), ["a", "b", "c"])
+    index.add(thumbnails_of(one), ["d"])
+    assert index.query(make_thumbnail(one)) == ["a", "c", "d"]
+    assert index.query(make_thumbnail(one[:, ::-1])) == ["a", "c", "d"]
+    assert index.query(make_thumbnail(other)) == ["b"]
 
 
 def test_nothing_and_blank_images_match_nothing() -> None:
     index = DuplicateIndex()
     blank = np.zeros((64, 64, 3), np.uint8)
-    assert index.query(describe(textured(0))) == []
-    index.add(described(blank), ["a"])
-    assert index.query(describe(blank)) == []
+    assert index.query(make_thumbnail(textured(0))) == []
+    index.add(thumbnails_of(blank), ["a"])
+    assert index.query(make_thumbnail(blank)) == []
     assert len(index) == 1
 
 
-def test_a_query_does_not_derive_the_reference_anew() -> None:
+def test_a_query_does_not_compute_the_features_of_the_reference_again() -> None:
     rng = np.random.default_rng(0)
     coarse = [Image.fromarray(one) for one in rng.integers(0, 256, (800, 8, 8), np.uint8)]
     thumbnails = np.stack([np.asarray(one.resize((SIDE, SIDE), Image.Resampling.BICUBIC)) for one in coarse])
     index = DuplicateIndex()
-    index.add(Descriptors(thumbnails), [str(row) for row in range(800)])
-    query = Descriptor(thumbnails[567][:, ::-1])
+    index.add(thumbnails, [str(row) for row in range(800)])
+    query = thumbnails[567][:, ::-1]
     assert index.query(query) == ["567"]
 
     def seconds(search: Callable[[], object]) -> float:
@@ -71,5 +73,5 @@ def test_a_query_does_not_derive_the_reference_anew() -> None:
         search()
         return time.perf_counter() - start
 
-    whole = seconds(lambda: near_duplicates_of(Descriptors.stack([query]), Descriptors(thumbnails)))
+    whole = seconds(lambda: near_duplicates_of(query[None], thumbnails))
     assert min(seconds(lambda: index.query(query)) for _ in range(10)) < whole / 5  # 8 ms of one core against 7,000

@@ -15,12 +15,13 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lesion.core.errors import ConfigError, DataError
-from lesion.download import archives, sources
-from lesion.download.archives import unpack
+from lesion.download import sources
+from lesion.download.archives import ArchiveRefusedError, unpack
 from lesion.download.layout import place
 from lesion.download.reference_datasets import download, verify
 from lesion.download.transfer import fetch
@@ -222,7 +223,7 @@ def test_fetch_takes_http_alone(url: str, tmp_path: Path):
 
 
 def test_what_does_not_fit_is_refused_first(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+    monkeypatch.setattr("lesion.download.archives.shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
     server.files["/a.zip"] = bytes(1001)
     with pytest.raises(DataError, match="free") as refusal:
         fetch(server.url + "/a.zip", tmp_path / "a.zip")
@@ -307,7 +308,7 @@ def test_unpack_refuses_doubles_encryption_and_damage(tmp_path: Path):
     with pytest.raises(DataError, match="encrypted"):
         unpack(saved(tmp_path, plain[:position] + b"\1" + plain[position + 1 :]), tmp_path / "to")
     for damaged in (plain[:-30], b"no archive", plain.replace(JPEG[100:110], bytes(10))):
-        with pytest.raises(DataError, match="damaged") as refusal:
+        with pytest.raises(ArchiveRefusedError, match="damaged") as refusal:
             unpack(saved(tmp_path, damaged), tmp_path / "to")
         assert code_of(refusal) == "archive_refused"
 
@@ -354,7 +355,7 @@ def test_a_killed_download_goes_on_and_never_leaves_half_a_folder(server: Server
     server.files["/mri.zip"], server.cut_after, to = data, [5000, 0, 0, 0, 0, 0], tmp_path / "mri"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lesion.download.transfer.time.sleep", lambda _: None)
-        with pytest.raises(DataError, match="goes on after the 5,000 bytes"):
+        with pytest.raises(DataError, match="continues after the 5,000 bytes"):
             download("brain_tumor_mri", to, url=server.url + "/mri.zip")
     assert not to.exists()
     server.cut_after = []
@@ -406,7 +407,7 @@ def test_cassava_with_a_table_that_leads_out(server: Server, tmp_path: Path):
 
 def test_a_refused_archive_is_fetched_again(server: Server, tmp_path: Path):
     server.files["/mri.zip"] = b"<html>Please log in to this network</html>"
-    with pytest.raises(DataError, match="no ZIP archive") as refusal:
+    with pytest.raises(DataError, match="not a ZIP archive") as refusal:
         download("brain_tumor_mri", tmp_path / "mri", url=server.url + "/mri.zip")
     assert code_of(refusal) == "archive_refused"
     server.files["/mri.zip"] = archive_of(tumour_files())
@@ -427,12 +428,13 @@ def test_a_folder_of_somebody_else_is_left_alone(tmp_path: Path):
 
 
 def test_settings_that_contradict_each_other(tmp_path: Path):
-    for settings in (
+    contradictions: list[dict[str, Any]] = [
         {"mirror": "a/b", "url": "http://host/a.zip"},
         {"mirror": "a/b", "source": "kaggle"},
         {"url": "http://host/a.zip", "source": "hub"},
         {"source": "url"},
-    ):
+    ]
+    for settings in contradictions:
         with pytest.raises(ConfigError):
             download("brain_tumor_mri", tmp_path / "mri", **settings)
     with pytest.raises(ConfigError, match="brain_tumor_mri, cassava"):
@@ -494,13 +496,32 @@ def test_a_file_of_the_hub_with_the_wrong_checksum(server: Server, tmp_path: Pat
     assert not (tmp_path / "mri").exists()
 
 
-def test_a_hub_that_lists_files_outside_deletes_nothing(tmp_path: Path):
-    (tmp_path / "precious.txt").write_text("mine")
-    entry = SimpleNamespace(path="../precious.txt", lfs=SimpleNamespace(sha256="0" * 64))
-    with pytest.raises(DataError, match="leads out") as refusal:
-        sources._check_hub_file(tmp_path / "folder", entry)
+def test_a_hub_that_lists_files_outside_touches_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "precious.jpg").write_text("mine")
+    hub_of(server, "some/mirror", {"../precious.jpg": JPEG})
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    with pytest.raises(DataError, match=r"precious\.jpg.*choose another mirror") as refusal:
+        sources.from_hub("some/mirror", tmp_path / "folder")
     assert code_of(refusal) == "download_refused"
-    assert (tmp_path / "precious.txt").read_text() == "mine"
+    assert (tmp_path / "precious.jpg").read_text() == "mine"
+
+
+def test_a_name_that_is_no_repository_is_refused(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    with pytest.raises(DataError, match="choose another mirror") as refusal:
+        sources.from_hub("owner/name/more", tmp_path / "folder")
+    assert code_of(refusal) == "download_refused"
+
+
+def test_files_of_the_hub_are_taken_in_upper_case_too(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    hub_of(server, "some/mirror", {"a/1.JPG": JPEG, "a/2.jfif": JPEG, "a/3.dcm": JPEG, "a/run.exe": b"x"})
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    origin = sources.from_hub("some/mirror", tmp_path / "folder")
+    assert (origin.source, origin.address, origin.revision) == ("hub", "some/mirror", "a" * 40)
+    names = sorted(path.name for path in (tmp_path / "folder/a").iterdir())
+    assert names == ["1.JPG", "2.jfif", "3.dcm"]
 
 
 def test_a_cut_hub_download_goes_on(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -624,4 +645,4 @@ def test_the_command(server: Server, tmp_path: Path):
         [*command, "--sha256", "0" * 64], cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("brain_tumor_mri: What ")
+    assert done.stderr.splitlines()[-1].startswith("brain_tumor_mri: The file from ")

@@ -6,7 +6,7 @@ from sklearn.metrics import auc
 
 from lesion.evaluation import plots
 from lesion.evaluation.curves import POINTS, curves_json, precision_recall, roc
-from lesion.evaluation.evaluation import Evaluation, evaluate
+from lesion.evaluation.evaluation import Calibration, Evaluation, evaluate_logits
 
 CLASSES = ("x", "y", "z")
 
@@ -16,7 +16,14 @@ def scored(count: int, classes: int = 3, seed: int = 0) -> Evaluation:
     labels = rng.integers(classes, size=count)
     logits = rng.normal(size=(count, classes)).astype(np.float32)
     logits[np.arange(count), labels] += 1
-    return evaluate(logits, labels, np.arange(count), CLASSES[:classes], logits, labels, replicates=10)
+    return evaluate_logits(
+        logits,
+        labels,
+        np.arange(count),
+        CLASSES[:classes],
+        Calibration.fit(logits, labels, CLASSES[:classes]),
+        replicates=10,
+    )
 
 
 def test_by_hand() -> None:

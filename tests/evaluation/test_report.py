@@ -6,20 +6,21 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from lesion.evaluation import plots, views
 from lesion.evaluation.calibration import reliability, softmax
-from lesion.evaluation.evaluation import evaluate, right_examples, worst_errors
+from lesion.evaluation.evaluation import Calibration, correct_examples, evaluate_logits, worst_errors
 from lesion.evaluation.findings import (
     calibration_finding,
     faithfulness_finding,
     headline_finding,
     leakage_finding,
-    percent,
     weakest_finding,
 )
-from lesion.evaluation.report import DISCLAIMER, RANDOM_WEIGHTS, Example, write_report
+from lesion.evaluation.report import DISCLAIMER, RANDOM_WEIGHTS, write_report
+from lesion.evaluation.views import Example
 from lesion.explanation.faithfulness import RANDOM, Faithfulness
 
 NASTY = ("<script>alert(1)</script>", "Ünïcode näme 脳", "$x_1$ & 'quotes\"", "{{ 7 * 7 }}")
@@ -32,7 +33,9 @@ def made(classes=NASTY, n=60, seed=0, strength=1.5, present=None):
     logits = rng.normal(size=(n, len(classes))).astype(np.float32)
     logits[np.arange(n), labels] += strength
     names = [f"folder/<img src=x>{i}.png" for i in range(n)]
-    return evaluate(logits, labels, np.arange(n) // 2, classes, logits, labels, paths=names, replicates=30)
+    return evaluate_logits(
+        logits, labels, np.arange(n) // 2, classes, Calibration.fit(logits, labels, classes), paths=names, replicates=30
+    )
 
 
 def shown(evaluation, rows, overlay=True):
@@ -45,7 +48,7 @@ def full(evaluation, history=None):
     return {
         "model": {"backbone": "mobilenetv2_100", "weights": {"source": "none", "sha256": None}, "parameters": 2228996},
         "errors": shown(evaluation, worst_errors(evaluation)),
-        "examples": shown(evaluation, right_examples(evaluation), overlay=False),
+        "examples": shown(evaluation, correct_examples(evaluation), overlay=False),
         "faithfulness": [
             Faithfulness("gradcam", 0.3, 0.25, 0.1, 0.4, 16, 0.05),
             Faithfulness("eigencam", 0.1, 0.05, -0.1, 0.2, 16, 0.3),
@@ -171,7 +174,7 @@ def test_holds_the_numbers(page, history):
     assert RANDOM_WEIGHTS in text
     assert DISCLAIMER in text
     assert "0.988" in text  # the score on the data's own split
-    assert "1 picture stands" in text
+    assert "1 picture has" in text
     assert "2,228,996" in text
     assert "23 November 2026, 16:00 UTC" in text
 
@@ -221,7 +224,7 @@ def test_unusual_evaluations(tmp_path, classes, n, strength, present):
     text = Page(page).text
     assert "nan" not in re.sub(r"[A-Za-z-]{4,}", "", text).lower()
     if (evaluation.predictions == evaluation.labels).all():
-        assert "No test image was misclassified." in text
+        assert "misclassified." in text
         assert "Worst errors" not in text
 
 
@@ -241,27 +244,31 @@ def test_findings_say_the_numbers():
     labels = np.array([0] * 6 + [1] * 4)
     logits = 3 * np.eye(2)[labels]
     logits[9] = [2, 0]
-    evaluation = evaluate(logits, labels, np.arange(10), ("x", "y"), logits, labels, replicates=50)
-    assert headline_finding(evaluation).startswith("The model classifies 9 of 10 test images correctly, 90.0\xa0%")
-    assert headline_finding(evaluation).endswith("most frequent class would be right for 60.0\xa0%.")
-    assert "“y” (F1 0.857)" in weakest_finding(evaluation)
-    assert "“y” taken for “x”: 1 of 4 images." in weakest_finding(evaluation)
-    assert f"temperature {evaluation.temperature:.2f}, fitted on 10 other images" in calibration_finding(evaluation)
-    assert leakage_finding({"test_images": 200, "leaked": 50}).startswith("50 of the 200 images (25.0\xa0%)")
+    evaluation = evaluate_logits(
+        logits, labels, np.arange(10), ("x", "y"), Calibration.fit(logits, labels, "xy"), replicates=50
+    )
+    record = evaluation.to_json()
+    assert headline_finding(record).startswith("The model classifies 9 of 10 test images correctly, 90.0 %")
+    assert headline_finding(record).endswith("most frequent class would be correct for 60.0 %.")
+    assert "“y” (F1 0.857)" in weakest_finding(record)
+    assert "to predict “x” for “y”: 1 of 4 images." in weakest_finding(record)
+    calibration = f"calibration on 10 other images (temperature {evaluation.temperature:.2f}); the answers remain"
+    assert calibration in calibration_finding(record)
+    confidence = evaluation.probabilities.max(axis=1).mean()
+    assert calibration_finding(record).endswith(f"{'over' if confidence > 0.9 else 'under'}-confident.")
+    assert leakage_finding({"test_images": 200, "leaked": 50}).startswith("50 of the 200 images (25.0 %)")
     assert leakage_finding({"test_images": 200, "leaked": 0}).startswith("None of the 200")
     scored = {"test_images": 200, "leaked": 50, "folder_accuracy_leaked": 0.98, "folder_accuracy_others": 0.9}
-    assert leakage_finding(scored).endswith(" got 98.0\xa0% of those right, and 90.0\xa0% of the others.")
+    assert leakage_finding(scored).endswith(" classified 98.0 % of those correctly, and 90.0 % of the others.")
     assert leakage_finding(scored | {"folder_accuracy_others": None}).endswith("memory.")
     rows = [Faithfulness("a", 0.3, 0.2, 0.1, 0.3, 8, 0.1), Faithfulness("b", 0.1, 0.0, -0.1, 0.1, 8, 0.1)]
     assert faithfulness_finding(rows) == "On 8 images, better than a random map: a; not clearly better: b."
     assert "do not rely" in faithfulness_finding(rows[1:])
 
 
-@pytest.mark.parametrize(
-    ("share", "text"), [(1.0, "100.0"), (0.9999, "over 99.9"), (0.0, "0.0"), (1e-5, "under 0.1"), (0.1234, "12.3")]
-)
-def test_percent_never_rounds_to_certainty(share, text):
-    assert percent(share) == f"{text}\xa0%"
+def test_findings_never_round_to_certainty():
+    assert "(under 0.1 %)" in leakage_finding({"test_images": 100_000, "leaked": 1})
+    assert "(over 99.9 %)" in leakage_finding({"test_images": 100_000, "leaked": 99_999})
 
 
 def test_learning_curves_average_an_epoch_and_skip_blanks(history):
@@ -275,7 +282,7 @@ def test_learning_curves_average_an_epoch_and_skip_blanks(history):
     assert plots.learning_curves(history) is None
 
 
-def test_plots_leave_no_global_state_and_give_pngs():
+def test_plots_leave_no_global_state_and_can_be_rendered():
     import matplotlib as mpl
     from matplotlib import pyplot as plt
 
@@ -289,7 +296,11 @@ def test_plots_leave_no_global_state_and_give_pngs():
         plots.class_distribution({"train": {"a": 3, "b": 1}, "test": {"b": 2}}),
     ]
     for figure in figures:
-        image = Image.open(io.BytesIO(plots.to_png(figure)))
+        FigureCanvasAgg(figure)
+        buffer = io.BytesIO()
+        with plots._style():
+            figure.savefig(buffer, format="png", dpi=144, facecolor="white")
+        image = Image.open(buffer)
         assert image.size[0] > 400
         assert np.asarray(image.convert("L")).std() > 5
     assert dict(mpl.rcParams) == before

@@ -18,6 +18,7 @@ from pydicom.uid import (
 
 from lesion.core.errors import ImageError
 from lesion.imaging import decode, dicom
+from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 from tests.support.dicom_files import dicom_file
 from tests.support.hostile import encode, gradient
 
@@ -36,7 +37,7 @@ def grey(data: bytes) -> np.ndarray:
     return image[..., 0]
 
 
-def code(data: bytes, limits: decode.Limits = decode.DEFAULT_LIMITS) -> str:
+def code(data: bytes, limits: Limits = DEFAULT_LIMITS) -> str:
     with pytest.raises(ImageError) as refusal:
         decode.decode(data, limits)
     return refusal.value.code
@@ -139,7 +140,7 @@ def test_refusals():
     assert code(dicom_file(pixels, Rows=60_000, Columns=60_000)) == "image_too_many_pixels"
     assert code(dicom_file(pixels[:8])) == "image_too_small"
     assert code(dicom_file(pixels, Rows=0)) == "image_corrupt"
-    assert code(whole, decode.Limits(max_pixels=100)) == "image_too_many_pixels"
+    assert code(whole, Limits(max_pixels=100)) == "image_too_many_pixels"
     assert code(dicom_file(pixels, PhotometricInterpretation="PALETTE COLOR")) == "image_mode_not_supported"
     assert code(dicom_file(pixels.astype(np.uint32))) == "image_mode_not_supported"
     assert code(dicom_file(encapsulate([b"ab"]), shape=(32, 32), syntax=RLELossless)) == "image_mode_not_supported"
@@ -157,7 +158,7 @@ def test_probe_reads_the_header():
 
 def test_the_patient_is_not_read():
     data = dicom_file(RAMP)
-    dataset = dicom._checked(data, decode.DEFAULT_LIMITS)
+    dataset = dicom._read_dataset(data, DEFAULT_LIMITS)
     assert b"Doe^Jane" in data
     assert "PatientName" not in dataset
     assert "PatientID" not in dataset
@@ -189,7 +190,7 @@ def test_fuzz():
             start = bytearray(files[turn % len(files)])
             head = mutated(bytes(start[132:900]), rng)
             try:
-                decode.decode(bytes(start[:132]) + head + bytes(start[900:]), decode.Limits(max_pixels=10**6))
+                decode.decode(bytes(start[:132]) + head + bytes(start[900:]), Limits(max_pixels=10**6))
                 seen["decoded"] += 1
             except ImageError:
                 seen["refused"] += 1

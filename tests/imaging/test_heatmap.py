@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lesion.imaging.heatmap import colour, gradcam, overlay, png
+from lesion.imaging.heatmap import apply_colormap, encode_png, gradcam, overlay
 
 
 def test_a_map_is_rectified_and_scaled_to_its_maximum() -> None:
@@ -41,12 +41,12 @@ def test_it_equals_pytorch_grad_cam_in_every_sign() -> None:
 
 
 def test_colours_are_those_of_plasma_and_grow_lighter_all_the_way() -> None:
-    found = colour(np.linspace(0.0, 1.0, 256)[None])[0].astype(float)
+    found = apply_colormap(np.linspace(0.0, 1.0, 256)[None])[0].astype(float)
     matplotlib = pytest.importorskip("matplotlib", reason="needs the extra train")
     np.testing.assert_allclose(found, matplotlib.colormaps["plasma"](range(256))[:, :3] * 255, atol=6)
     luminance = (found / 255) ** 2.2 @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance[::8]) > 0).all()
-    np.testing.assert_array_equal(colour(np.array([[-1.0, 2.0]]))[0], found[[0, -1]])
+    np.testing.assert_array_equal(apply_colormap(np.array([[-1.0, 2.0]]))[0], found[[0, -1]])
 
 
 def test_an_overlay_leaves_the_image_where_there_is_no_heat() -> None:
@@ -61,6 +61,6 @@ def test_an_overlay_leaves_the_image_where_there_is_no_heat() -> None:
 
 def test_a_png_holds_the_pixels() -> None:
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    with Image.open(io.BytesIO(png(image))) as read:
+    with Image.open(io.BytesIO(encode_png(image))) as read:
         assert read.format == "PNG"
         np.testing.assert_array_equal(np.asarray(read), image)

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from lesion.core.errors import ConfigError, ImageError
-from lesion.imaging.decode import Limits, decode
+from lesion.imaging.decode import decode
+from lesion.imaging.limits import Limits
 from lesion.imaging.preprocessing import Preprocessing, content_box
 from tests.support.hostile import encode, gradient
 
@@ -122,7 +123,7 @@ def test_read_drafts_large_photos_with_hardly_a_difference(fit: str):
     data = encode(coarse.resize((2000, 1500), Image.Resampling.BICUBIC), "JPEG", quality=90)
     preprocessing = Preprocessing(224, fit)
     read, exact = preprocessing.read(data), preprocessing(decode(data))
-    assert decode(data, at_least=224).shape == (750, 1000, 3), "the draft is taken"
+    assert decode(data, target_side=224).shape == (750, 1000, 3), "the draft is taken"
     assert read.shape == exact.shape
     difference = np.abs(read.astype(int) - exact)
     assert difference.mean() < 0.7

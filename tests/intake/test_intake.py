@@ -1,6 +1,6 @@
 """Intake: each verdict with its reason, groups that stay on one side, and nothing that is kept twice or lost."""
 
-import json
+import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,16 +14,19 @@ from omegaconf import OmegaConf
 from PIL import Image as Pillow
 from sqlalchemy import func, select, update
 
-from lesion.catalogue.images import CatalogueError, delete_image, release
-from lesion.core.errors import ConfigError, ImageError, LesionError
+from lesion.catalogue.images import EmptyCatalogueError, delete_image, release
+from lesion.core.errors import ConfigError, ConflictError, ImageError
 from lesion.data.inspection import ImageRecord, examine
 from lesion.database.audit import entries
 from lesion.database.object_store import StoreError, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import Generation, Image
-from lesion.imaging.decode import Limits, read
-from lesion.intake.intake import Intake, Outcome
-from lesion.intake.rules import Decision, ExistingImage, IntakeSettings, ModelOpinion, decide
+from lesion.imaging.decode import read
+from lesion.imaging.limits import Limits
+from lesion.intake import rules
+from lesion.intake.intake import ContestedImageError, Intake
+from lesion.intake.rules import RULES, Case, IntakeSettings, decide
+from lesion.intake.uploads import Decision, ModelOpinion, RelatedImage, Upload
 from lesion.model.predictor import Prediction, Predictor
 from tests.support.hostile import encode, gradient
 from tests.support.loop_images import new_storage, put_picture
@@ -40,18 +43,18 @@ def examined(seed: int = 0, **changes: Any) -> ImageRecord:
     return replace(examine(encode(picture(seed))), **changes)
 
 
-def known(**changes: Any) -> ExistingImage:
-    fields: dict[str, Any] = {
+def known(*, frozen: bool = False, near: bool = True, **changes: Any) -> RelatedImage:
+    columns: dict[str, Any] = {
         "sha256": "f" * 64, "pixel_sha256": "p" * 64, "label": "a", "status": "accepted", "split": "train",
-        "frozen": False, "group_key": "g" * 64, "uploader": "ann", "near": True,
+        "group_key": "g" * 64, "uploader": "ann",
     }  # fmt: skip
-    return ExistingImage(**(fields | changes))
+    return RelatedImage(Image(**(columns | changes)), frozen, near)
 
 
 def verdict(
-    label: str = "a", opinion: ModelOpinion | None = SURE_OF_A, *others: ExistingImage, image: ImageRecord | None = None
+    label: str = "a", opinion: ModelOpinion | None = SURE_OF_A, *others: RelatedImage, image: ImageRecord | None = None
 ) -> Decision:
-    return decide(image or examined(), label, opinion, others, SETTINGS, classes=CLASSES, uploader="ann")
+    return decide(Case(Upload(image or examined(), label, "ann", opinion), others, SETTINGS, CLASSES))
 
 
 # Judging
@@ -97,7 +100,7 @@ REJECTIONS = [
 
 
 @pytest.mark.parametrize(("code", "label", "others", "changes"), REJECTIONS)
-def test_rejections(code: str, label: str, others: list[ExistingImage], changes: dict[str, Any]) -> None:
+def test_rejections(code: str, label: str, others: list[RelatedImage], changes: dict[str, Any]) -> None:
     made = verdict(label, SURE_OF_A, *others, image=examined(**changes))
     assert (made.status, made.code, made.split, made.group_key) == ("rejected", code, "", "")
     assert len(made.reason) > 40
@@ -145,6 +148,13 @@ def test_a_relative_in_quarantine_under_another_label_is_a_doubt() -> None:
     assert (made.status, made.code) == ("quarantined", "label_disputed")
 
 
+def test_the_documented_table_lists_the_rules_in_their_order() -> None:
+    documented = re.findall(r"^``(\w+)`` .* (rejected|quarantined|as before) +(\w+)$", rules.__doc__, re.MULTILINE)
+    assert documented == [
+        (rule.check.__name__.removeprefix("_"), rule.status or "as before", rule.code) for rule in RULES
+    ]
+
+
 def test_settings_that_leave_nothing_to_train_on_are_refused() -> None:
     with pytest.raises(ConfigError, match="train"):
         IntakeSettings(holdout=0.9, val=0.1)
@@ -176,9 +186,9 @@ def intake(storage: Storage) -> Intake:
 
 def send(
     intake: Intake, image: np.ndarray | bytes, label: str = "a", opinion: ModelOpinion | None = None, **fields: str
-) -> Outcome:
+) -> Decision:
     data = image if isinstance(image, bytes) else encode(image)
-    return intake.take(examine(data), data, label, opinion, **({"source": "upload", "uploader": "ann"} | fields))
+    return intake.process(Upload(examine(data), label, opinion=opinion, **({"uploader": "ann"} | fields)), data)
 
 
 def stored(storage: Storage) -> list[Image]:
@@ -195,29 +205,30 @@ def altered(image: np.ndarray) -> bytes:
 def test_an_accepted_image_is_in_the_store_and_the_catalogue(intake: Intake, storage: Storage) -> None:
     data = encode(picture(0))
     outcome = send(intake, data, "b", patient="p7")
-    assert json.loads(json.dumps(outcome.to_dict())) == {
-        "status": "accepted", "code": "", "reason": "", "sha256": examine(data).sha256, "label": "b",
-    }  # fmt: skip
+    sha256 = examine(data).sha256
+    assert (outcome.status, outcome.code, outcome.reason) == ("accepted", "", "")
     [row] = stored(storage)
-    assert (row.sha256, row.label, row.status, row.patient) == (outcome.sha256, "b", "accepted", "p7")
+    assert (row.sha256, row.label, row.status, row.patient) == (sha256, "b", "accepted", "p7")
+    assert (outcome.split, outcome.group_key) == (row.split, row.group_key)
     assert (row.width, row.height, row.format, row.bytes, row.uploader) == (48, 48, "PNG", len(data), "ann")
     assert row.generation == (2 if row.split == "gate" else None)
-    assert storage.store.get(image_key(outcome.sha256)) == data
+    assert storage.store.get(image_key(sha256)) == data
     with storage.session() as session:
-        [entry] = entries(session, subject=outcome.sha256)
+        [entry] = entries(session, subject=sha256)
         assert (entry.actor, entry.action) == ("ann", "image.accepted")
 
 
 def test_the_same_upload_twice_changes_nothing(intake: Intake, storage: Storage) -> None:
-    first = send(intake, picture(0))
-    again = send(intake, picture(0))
-    assert (again.status, again.code, again.sha256) == ("accepted", "already_known", first.sha256)
+    data = encode(picture(0))
+    assert send(intake, data).code == ""
+    again = send(intake, data)
+    assert (again.status, again.code) == ("accepted", "already_known")
     assert send(intake, picture(0), uploader="bob").code == "duplicate"
     assert send(intake, picture(0), "b").code == "label_conflict"
     assert send(intake, encode(picture(0), "BMP")).code == "duplicate"
     assert len(stored(storage)) == 1
     assert [path for path in Path(storage.files).rglob("*") if path.is_file()] == [
-        Path(storage.files) / image_key(first.sha256)
+        Path(storage.files) / image_key(examine(data).sha256)
     ]
 
 
@@ -237,11 +248,12 @@ def test_an_altered_copy_of_a_gate_image_is_refused(intake: Intake, storage: Sto
     put_picture(storage, tmp_path, 5, split="gate")
     with storage.session() as session:
         session.execute(update(Image).values(generation=1))
-    outcome = send(intake, altered(picture(5)))
+    data = altered(picture(5))
+    outcome = send(intake, data)
     assert (outcome.status, outcome.code) == ("rejected", "gate_contamination")
     assert "gate set" in outcome.reason
     assert len(stored(storage)) == 1
-    assert not storage.store._files.exists(str(Path(storage.files) / image_key(outcome.sha256)))
+    assert not storage.store._files.exists(str(Path(storage.files) / image_key(examine(data).sha256)))
 
 
 def test_images_of_one_patient_stand_on_one_side(intake: Intake, storage: Storage) -> None:
@@ -266,8 +278,9 @@ def test_quarantine_keeps_the_file_and_leaves_the_gate_alone(intake: Intake, sto
 
 
 def test_a_deleted_image_does_not_come_back(intake: Intake, storage: Storage) -> None:
-    outcome = send(intake, picture(0))
-    delete_image(storage, outcome.sha256, "admin", "consent withdrawn")
+    data = encode(picture(0))
+    send(intake, data)
+    delete_image(storage, examine(data).sha256, "admin", "consent withdrawn")
     assert send(intake, picture(0)).code == "deleted_before"
     assert send(intake, encode(picture(0), "BMP")).code == "deleted_before"
     fresh = Intake(storage, CLASSES, SETTINGS)  # its thumbnail is gone
@@ -306,7 +319,7 @@ def test_a_store_that_fails_keeps_nothing(storage: Storage, intake: Intake, monk
 
 def test_without_a_first_model_nothing_is_taken(tmp_path: Path) -> None:
     empty = new_storage(tmp_path)
-    with pytest.raises(CatalogueError) as caught:
+    with pytest.raises(EmptyCatalogueError) as caught:
         send(Intake(empty, CLASSES, SETTINGS), picture(0))
     assert caught.value.code == "catalogue_empty"
     assert send(Intake(empty, CLASSES, SETTINGS), picture(0), "d").code == "label_unknown"
@@ -316,9 +329,10 @@ def test_an_image_that_is_always_taken_elsewhere_is_said_so(
     intake: Intake, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("lesion.intake.intake.add_image", lambda session, row: False)
-    with pytest.raises(LesionError) as caught:
+    with pytest.raises(ContestedImageError) as caught:
         send(intake, picture(0))
-    assert (caught.value.code, caught.value.status) == ("image_contested", 409)
+    assert caught.value.code == "image_contested"
+    assert isinstance(caught.value, ConflictError)
 
 
 def test_the_champion_judges_what_it_was_trained_for(run: Run, storage: Storage) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lesion.core.errors import DataError, LesionError
-from lesion.intake.zip_reader import Member, ZipLimits, members
+from lesion.core.errors import LesionError
+from lesion.download.archives import ArchiveRefusedError
+from lesion.intake.zip_reader import LabeledFile, ZipLimits, read_zip
 
 LIMITS = ZipLimits(max_entries=20, max_bytes=8 * 2**20, max_file_bytes=4 * 2**20, max_ratio=100)
 
@@ -22,15 +23,15 @@ def archive(*files: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.Z
     return buffer
 
 
-def code(member: Member) -> str:
+def code(member: LabeledFile) -> str:
     assert isinstance(member.content, LesionError), member
     assert len(member.content.message) > 20
     return member.content.code
 
 
 def refused(buffer: io.BytesIO, limits: ZipLimits = LIMITS) -> str:
-    with pytest.raises(DataError) as caught:
-        list(members(buffer, limits))
+    with pytest.raises(ArchiveRefusedError) as caught:
+        list(read_zip(buffer, limits))
     assert caught.value.code == "archive_refused"
     return caught.value.message
 
@@ -38,13 +39,13 @@ def refused(buffer: io.BytesIO, limits: ZipLimits = LIMITS) -> str:
 def test_folders_name_the_classes() -> None:
     made = archive(("a/1.png", b"1"), ("set/train/b/2.png", b"2"), ("a/deep/", b""), ("a/.hidden", b"x"),
                    ("__MACOSX/a/1.png", b"x"), ("a/Thumbs.db", b"x"))  # fmt: skip
-    assert list(members(made, LIMITS)) == [("a/1.png", "a", b"1"), ("set/train/b/2.png", "b", b"2")]
+    assert list(read_zip(made, LIMITS)) == [("a/1.png", "a", b"1"), ("set/train/b/2.png", "b", b"2")]
 
 
 def test_one_label_for_all() -> None:
     made = archive(("1.png", b"1"), ("a/2.png", b"2"))
-    assert [member.label for member in members(made, LIMITS, "c")] == ["c", "c"]
-    first, second = members(made, LIMITS)
+    assert [member.label for member in read_zip(made, LIMITS, "c")] == ["c", "c"]
+    first, second = read_zip(made, LIMITS)
     assert (code(first), second.label) == ("label_missing", "a")
 
 
@@ -53,7 +54,7 @@ def test_one_label_for_all() -> None:
 )
 def test_a_member_that_leads_out_is_refused_alone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    slip, good = members(archive((name, b"root"), ("a/1.png", b"1")), LIMITS)
+    slip, good = read_zip(archive((name, b"root"), ("a/1.png", b"1")), LIMITS)
     assert code(slip) == "archive_entry_refused"
     assert good.content == b"1"
     assert list(tmp_path.iterdir()) == []
@@ -66,17 +67,17 @@ def test_links_and_encrypted_members_are_refused_alone() -> None:
     data = bytearray(made.getvalue())
     entry = data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)
     data[entry + 8] |= 1  # its flag says that it is encrypted
-    assert [code(member) for member in list(members(io.BytesIO(data), LIMITS))[:2]] == ["archive_entry_refused"] * 2
+    assert [code(member) for member in list(read_zip(io.BytesIO(data), LIMITS))[:2]] == ["archive_entry_refused"] * 2
 
 
 def test_archives_within_are_refused_whatever_their_name() -> None:
     inner = archive(("a/1.png", b"1")).getvalue()
-    found = list(members(archive(("a/in.zip", inner), ("a/in.png", inner), ("a/x.tar", b"tar")), LIMITS))
+    found = list(read_zip(archive(("a/in.zip", inner), ("a/in.png", inner), ("a/x.tar", b"tar")), LIMITS))
     assert [code(member) for member in found] == ["archive_nested"] * 3
 
 
 def test_a_bomb_is_refused_by_its_ratio_and_its_size() -> None:
-    bomb, large, good = members(
+    bomb, large, good = read_zip(
         archive(("a/bomb.bmp", bytes(3 * 2**20)), ("a/large.bmp", bytes(5 * 2**20 - 9)), ("a/1.png", b"1")),
         ZipLimits(max_entries=9, max_bytes=16 * 2**20, max_file_bytes=4 * 2**20, max_ratio=100),
     )
@@ -85,26 +86,26 @@ def test_a_bomb_is_refused_by_its_ratio_and_its_size() -> None:
     assert good.content == b"1"
     assert "unpack" in refused(archive(("a/1.bmp", bytes(5 * 2**20)), ("a/2.bmp", bytes(5 * 2**20))))
     stored = archive(("a/1.bmp", bytes(4 * 2**20 + 1)), method=zipfile.ZIP_STORED)
-    assert code(next(members(stored, LIMITS))) == "image_too_many_bytes"
+    assert code(next(read_zip(stored, LIMITS))) == "image_too_many_bytes"
 
 
 def test_a_size_that_is_a_lie_helps_nobody() -> None:
     data = bytearray(archive(("a/1.bmp", bytes(3 * 2**20))).getvalue())
     entry = data.index(b"PK\x01\x02")
     data[entry + 24 : entry + 28] = struct.pack("<I", 10)  # its size unpacked
-    [member] = members(io.BytesIO(data), LIMITS)
+    [member] = read_zip(io.BytesIO(data), LIMITS)
     assert code(member) in ("archive_entry_refused", "archive_bomb")
 
 
 def test_a_member_that_comes_twice_is_refused_the_second_time() -> None:
     with pytest.warns(UserWarning, match="Duplicate"):
         made = archive(("a/1.png", b"1"), ("a/1.png", b"2"))
-    first, second = members(made, LIMITS)
+    first, second = read_zip(made, LIMITS)
     assert (first.content, code(second)) == (b"1", "archive_entry_refused")
 
 
 def test_rare_ways_of_packing_are_refused() -> None:
-    [member] = members(archive(("a/1.png", b"1"), method=zipfile.ZIP_LZMA), LIMITS)
+    [member] = read_zip(archive(("a/1.png", b"1"), method=zipfile.ZIP_LZMA), LIMITS)
     assert code(member) == "archive_entry_refused"
 
 
@@ -122,5 +123,5 @@ def test_what_is_no_archive_is_refused() -> None:
 def test_a_damaged_member_is_refused_alone() -> None:
     data = bytearray(archive(("a/1.png", b"1" * 100), ("a/2.png", b"2"), method=zipfile.ZIP_STORED).getvalue())
     data[data.index(b"1" * 100) + 50] ^= 1
-    first, second = members(io.BytesIO(data), LIMITS)
+    first, second = read_zip(io.BytesIO(data), LIMITS)
     assert (code(first), second.content) == ("archive_entry_refused", b"2")

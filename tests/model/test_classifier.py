@@ -17,6 +17,7 @@ from lesion.data.datamodule import DataModule
 from lesion.data.transforms import augmentation
 from lesion.model.classifier import ImageClassifier, balanced_weights
 from lesion.model.finetune import FineTuning
+from lesion.model.inference import dataset_logits
 from lesion.training.run import fit
 
 QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -136,7 +137,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     [
         ({"optimizer": "foo"}, "model.optimizer=foo cannot be used"),
         ({"scheduler": "foo"}, "model.scheduler=foo"),
-        ({"scheduler": "plateau"}, "model.scheduler=plateau is no schedule of steps"),
+        ({"scheduler": "plateau"}, "model.scheduler=plateau is not a schedule by steps"),
         ({"class_weights": "even"}, "model.class_weights=even must be balanced, null, or a list of 2 numbers"),
         ({"class_weights": [1.0, 2.0, 3.0]}, "a list of 2 numbers"),
         ({"class_weights": [1.0, -2.0]}, "a list of 2 numbers"),
@@ -156,3 +157,32 @@ def test_classes_can_be_weighed_by_hand() -> None:
 def test_one_class_is_refused() -> None:
     with pytest.raises(ConfigError, match="at least 2 classes"):
         ImageClassifier(["only"], weights="none")
+
+
+@pytest.fixture(scope="module")
+def trained(run: object) -> ImageClassifier:
+    model = run.objects["model"]
+    assert isinstance(model, ImageClassifier)
+    return model
+
+
+def test_trainer_test_measures_the_test_split(data: Callable[[], DataModule], trained: ImageClassifier) -> None:
+    datamodule = data()
+    [metrics] = Trainer(enable_checkpointing=False, **QUIET).test(trained, datamodule=datamodule, verbose=False)
+    [*batches] = Trainer(**QUIET).predict(trained, datamodule=datamodule)
+    labels = torch.from_numpy(datamodule.dataset("test").labels)
+    predictions = torch.cat(batches).argmax(dim=1)
+    assert set(metrics) == {"test/loss", "test/acc", "test/f1_macro"}
+    assert metrics["test/acc"] == pytest.approx((predictions == labels).float().mean().item())
+
+
+def test_trainer_predict_gives_logits_in_the_order_of_the_test_split(
+    data: Callable[[], DataModule], trained: ImageClassifier
+) -> None:
+    datamodule = data()
+    logits = torch.cat(Trainer(**QUIET).predict(trained, datamodule=datamodule))
+    assert logits.shape == (len(datamodule.dataset("test")), len(datamodule.classes))
+    expected = dataset_logits(trained.network, datamodule.dataset("test"))
+    np.testing.assert_allclose(logits.numpy(), expected, atol=1e-4)
+    images = torch.stack([datamodule.dataset("test")[0][0]])
+    torch.testing.assert_close(trained.predict_step(images, 0), logits[:1], atol=1e-4, rtol=1e-4)

@@ -9,7 +9,7 @@ import pytest
 
 from lesion.core.errors import BundleError, ConfigError
 from lesion.model.bundle import Bundle
-from lesion.model.engines import OpenVINOEngine, TorchEngine, load_engine
+from lesion.model.engines import OpenVINOEngine, TorchEngine, check_golden, load_engine
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_every_engine_gives_the_golden_answers(bundle: Bundle, device: str, prec
         engine = load_engine(bundle, device, precision=precision)
     except ConfigError as error:  # not every processor computes in bfloat16
         pytest.skip(error.message)
-    bundle.check_golden(engine)
+    check_golden(bundle, engine)
 
 
 def test_unknown_devices_and_precisions_are_refused(bundle: Bundle) -> None:

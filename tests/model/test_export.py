@@ -85,7 +85,7 @@ def test_a_graph_that_disagrees_is_not_written(
             network.classifier.bias[0] -= 0.1
 
     monkeypatch.setattr(export, "export_onnx", altered)
-    with pytest.raises(BundleError, match="differs from torch"):
+    with pytest.raises(export.ExportMismatchError, match="differs from torch"):
         export_bundle(tmp_path / "bundle", network, images, 2.0, facts(), card)
     assert list(tmp_path.iterdir()) == []
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lesion.core.errors import BundleError, ImageError
 from lesion.imaging import heatmap
-from lesion.imaging.decode import Limits
+from lesion.imaging.limits import Limits
 from lesion.model import predictor as module
 from lesion.model.bundle import Bundle
 from lesion.model.engines import Outputs

@@ -12,9 +12,13 @@ from lesion.phantom import folder
 from lesion.phantom.anatomy import Section, brain_surface
 from lesion.phantom.folder import generate
 from lesion.phantom.lesions import CLASSES
-from lesion.phantom.patient import Patient, phantom_slice
+from lesion.phantom.patient import Patient
 
 SMALL = {"patients": 8, "slices": 2, "size": 48, "workers": 1}
+
+
+def phantom_slice(patient: int, index: int, *, seed: int = 0, **options: object) -> tuple[np.ndarray, np.ndarray]:
+    return Patient.sample(seed, patient).slice(index, **options)
 
 
 def hashes(root: Path) -> dict[str, str]:
@@ -83,7 +87,7 @@ def test_an_existing_folder_is_reused_untouched(small):
 
 
 def test_other_parameters_for_an_existing_folder_are_refused(small):
-    with pytest.raises(DataError, match=r"made with .*'seed': 3.*'seed': 9.* are asked for"):
+    with pytest.raises(DataError, match=r"made with .*'seed': 3.*'seed': 9.* are requested"):
         generate(small, seed=9, **SMALL)
 
 

@@ -1,14 +1,18 @@
 """Every preset composes, every ``_target_`` exists, and its keys fit the signature."""
 
 import inspect
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.utils import get_object
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
+import lesion
+from lesion.core import commands
+from lesion.retraining.stages import RetrainSettings
 from tests.support.paths import REPOSITORY
 from tests.support.training_runs import compose_config
 
@@ -73,8 +77,28 @@ def test_mri_is_never_stood_on_its_head(tmp_path: Path) -> None:
         assert "vertical_flip" not in augmentation
 
 
-def test_serve_config_composes() -> None:
-    from serve.factory import create_server
+def test_the_package_holds_the_configs_of_the_checkout() -> None:
+    def files(folder: Path) -> dict[Path, bytes]:
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.yaml")}
 
-    settings = OmegaConf.load(CONFIGS / "serve.yaml")
-    inspect.signature(create_server).bind("bundle", **settings.server)
+    assert files(commands.CONFIGS) == files(CONFIGS) != {}
+    assert Path(lesion.__file__).parent / "configs" == commands.CONFIGS
+
+
+def test_a_worker_s_configs_are_the_defaults() -> None:
+    settings = instantiate(OmegaConf.load(CONFIGS / "retrain" / "default.yaml"))
+    assert settings == RetrainSettings()
+    assert settings.command == commands.lesion_command("train")
+    other = RetrainSettings(script="scripts/other.py").command
+    assert other == [sys.executable, str(Path.cwd() / "scripts" / "other.py")]
+
+
+def test_a_server_s_configs_are_the_defaults() -> None:
+    from serve.launch import serve
+    from serve.settings import AccessSettings, ServerSettings, TraceSettings
+
+    config: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONFIGS / "serve.yaml"))  # type: ignore[assignment]
+    for section in (ServerSettings, AccessSettings, TraceSettings):
+        assert section.from_config(config[section.section]) == section()
+    own = {name: value for name, value in config.items() if name not in ("defaults", "hydra")}
+    inspect.signature(serve).bind(**own, storage=None, intake=None)

@@ -4,16 +4,17 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lesion.core.commands import lesion_command
 from lesion.model.bundle import Bundle
+from serve.deploy.ports import free_port, served_version
+from serve.deploy.processes import running
 from tests.support.paths import REPOSITORY
 from tests.support.training_runs import PHANTOMS, SHARED, TINY, Run
 
@@ -21,23 +22,26 @@ README = (REPOSITORY / "README.md").read_text("utf-8")
 COMMANDS = [
     line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line.strip()
 ]
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SHORT = (*(item for item in TINY if not item.startswith(("model.backbone", "logger", "trainer.max"))),)
 SHORT += ("explain.road_images=0", "+trainer.limit_train_batches=2")
-
-
-PATH = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # as after `source .venv/bin/activate`
 
 
 def of(prefix: str) -> list[str]:
     return [command for command in COMMANDS if command.startswith(prefix)]
 
 
+def split(command: str) -> list[str]:
+    """Split a command into arguments; `lesion` is that of this Python."""
+    name, *arguments = shlex.split(command)
+    return [*lesion_command(arguments[0]), *arguments[1:]] if name == "lesion" else [name, *arguments]
+
+
 def execute(command: str | list[str], **environment: str) -> subprocess.CompletedProcess[str]:
-    arguments = shlex.split(command) if isinstance(command, str) else command
     return subprocess.run(
-        arguments,
+        split(command) if isinstance(command, str) else command,
         cwd=REPOSITORY,
-        env=os.environ | {"PATH": PATH, "WANDB_MODE": "offline"} | environment,
+        env=os.environ | {"WANDB_MODE": "offline"} | environment,
         capture_output=True,
         text=True,
         timeout=550,
@@ -46,9 +50,22 @@ def execute(command: str | list[str], **environment: str) -> subprocess.Complete
 
 def test_every_command_is_executed_by_a_test_below() -> None:
     known = ("bash scripts/demo.sh", "bash scripts/test.sh", "curl ")
-    known += tuple(f"python scripts/{name}.py" for name in ("train", "download", "predict", "serve", "models", "keys"))
+    known += tuple(f"lesion {name} " for name in ("train", "download", "predict", "serve", "models", "keys"))
     assert len(COMMANDS) >= 12
-    assert [command for command in COMMANDS if not command.startswith(known)] == []
+    assert [command for command in COMMANDS if not f"{command} ".startswith(known)] == []
+
+
+def test_the_lines_of_python_predict_an_image(run: Run, data_dir: Path, tmp_path: Path) -> None:
+    [code] = PYTHON
+    code, bundles = re.subn(r'"outputs/[^"]*/bundle"', repr(str(run.bundle_path)), code)
+    assert bundles == 1
+    assert len([line for line in code.splitlines() if line]) <= 5
+    shutil.copy(next((data_dir / "phantom_mri" / "glioma").glob("*.png")), tmp_path / "scan.png")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    name, confidence = done.stdout.split()
+    assert name in Bundle.open(run.bundle_path).classes
+    assert 0 < float(confidence) <= 1
 
 
 @pytest.mark.parametrize("command", of("bash "))
@@ -58,10 +75,10 @@ def test_scripts_are_there(command: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", of("python scripts/train.py"))
+@pytest.mark.parametrize("command", of("lesion train"))
 def test_training(command: str, data_dir: Path, run: Run, tmp_path: Path) -> None:
     del run  # it made the phantoms that these read
-    arguments = shlex.split(command.replace("data/phantom_mri", f"{data_dir}/phantom_mri"))
+    arguments = split(command.replace("data/phantom_mri", f"{data_dir}/phantom_mri"))
     real = re.search(r"experiment=(brain_tumor_mri|cassava)", command)
     if real and not SHARED:
         pytest.skip("needs the real data and weights: set LESION_SHARED to the folder that has data/ and weights/")
@@ -89,19 +106,19 @@ def sample(root: Path, target: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("command", of("python scripts/download.py"))
+@pytest.mark.parametrize("command", of("lesion download"))
 def test_downloads_without_a_network_say_what_to_do(command: str, tmp_path: Path) -> None:
     closed = {"HF_ENDPOINT": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "KAGGLE_API_TOKEN": ""}
     closed |= {"HOME": str(tmp_path), "COLUMNS": "500"}
     result = execute(f"{command} --to {tmp_path}/data", **closed)
-    words = result.stdout + result.stderr
-    assert result.returncode == 1, words
-    assert "No Kaggle credentials" in words
-    assert "Check the network" in words
-    assert "Traceback" not in words
+    output = result.stdout + result.stderr
+    assert result.returncode == 1, output
+    assert "No Kaggle credentials" in output
+    assert "Check the network" in output
+    assert "Traceback" not in output
 
 
-@pytest.mark.parametrize("command", of("python scripts/predict.py"))
+@pytest.mark.parametrize("command", of("lesion predict"))
 def test_predicting(command: str, data_dir: Path, run: Run, tmp_path: Path) -> None:
     local = command.replace("data/phantom_mri", f"{data_dir}/phantom_mri").replace("outputs/overlays", f"{tmp_path}/o")
     result = execute(f"{local} --bundle {run.bundle_path}")
@@ -112,25 +129,20 @@ def test_predicting(command: str, data_dir: Path, run: Run, tmp_path: Path) -> N
     assert "glioma" in result.stdout
 
 
-@pytest.fixture(params=of("python scripts/serve.py"))
+@pytest.fixture(params=of("lesion serve"))
 def server(request: pytest.FixtureRequest, run: Run, tmp_path: Path) -> Iterator[str]:
     command = f"{request.param} storage_root={tmp_path} worker=false" if "storage" in request.param else request.param
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    arguments = [*shlex.split(command), f"bundle={run.bundle_path}", f"port={port}"]
-    process = subprocess.Popen(arguments, cwd=REPOSITORY, env=os.environ | {"PATH": PATH}, start_new_session=True)
-    try:
+    port = free_port()
+    arguments = [*split(command), f"bundle={run.bundle_path}", f"port={port}"]
+    log = tmp_path / "log"
+    with running("serve", arguments, log, lambda: served_version(port) is not None, folder=REPOSITORY):
         yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
-@pytest.mark.parametrize("command", [*of("python scripts/models.py"), *of("python scripts/keys.py")])
+@pytest.mark.parametrize("command", [*of("lesion models"), *of("lesion keys")])
 def test_the_loop_on_the_command_line(command: str, run: Run, tmp_path: Path) -> None:
     storage = f"storage_root={tmp_path}"
-    assert execute(f"python scripts/models.py import {run.output} {storage}").returncode == 0
+    assert execute(f"lesion models import {run.output} {storage}").returncode == 0
     result = execute(f"{command} {storage}")
     assert result.returncode == 0, result.stderr
     if "models" in command:
@@ -142,11 +154,7 @@ def test_serving(command: str, server: str, data_dir: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("needs curl, which this machine does not have")
     local = command.replace("http://127.0.0.1:8000", server).replace("data/phantom_mri", f"{data_dir}/phantom_mri")
-    for _ in range(120):
-        result = execute(f"{local} --silent --show-error")
-        if result.returncode == 0:
-            break
-        time.sleep(0.5)
+    result = execute(f"{local} --silent --show-error")
     assert result.returncode == 0, result.stderr
     assert '"predicted_class"' in result.stdout
     assert '"overlay_png_base64"' in result.stdout

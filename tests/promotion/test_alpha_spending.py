@@ -4,7 +4,7 @@ from omegaconf import OmegaConf
 
 from lesion.core.errors import ConfigError
 from lesion.promotion.alpha_spending import AlphaSpending, alpha_of_look
-from lesion.promotion.gate import GateSettings
+from lesion.promotion.gate_settings import GateSettings
 from tests.support.paths import REPOSITORY
 
 

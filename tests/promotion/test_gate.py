@@ -16,9 +16,10 @@ from scipy.stats import binom
 from lesion.core.errors import ConfigError, DataError
 from lesion.evaluation.calibration import reliability
 from lesion.promotion import paired_tests
-from lesion.promotion.comparison import MAX_CHANGED
-from lesion.promotion.gate import GateSet, GateSettings, decide, spent
+from lesion.promotion.comparison import MAX_CHANGED, GateSet
+from lesion.promotion.gate import decide, reject_exhausted
 from lesion.promotion.gate_report import gate_report
+from lesion.promotion.gate_settings import GateSettings
 from tests.support.paths import REPOSITORY
 
 CLASSES = ("glioma", "meningioma", "pituitary")
@@ -44,7 +45,7 @@ def gate_set(champion_wrong, challenger_wrong, images=300, generation=1, group=1
         groups=np.array([f"group {i // group}" for i in range(images)]),
         champion=answers(labels, champion_wrong),
         challenger=answers(labels, challenger_wrong, **confidence),
-        names=[f"{i:064x}" for i in range(images)],
+        hashes=[f"{i:064x}" for i in range(images)],
     )
 
 
@@ -75,8 +76,8 @@ def test_macro_f1_is_scikit_learns() -> None:
     from sklearn.metrics import f1_score
 
     labels, groups, champion, challenger = random_counts()
-    champion_f1, challenger_f1 = paired_tests.f1_macros(
-        paired_tests.tally(labels, groups, champion, challenger, 3).sum(axis=0)
+    champion_f1, challenger_f1 = paired_tests.macro_f1_scores(
+        paired_tests.count_by_group(labels, groups, champion, challenger, 3).sum(axis=0)
     )
     assert champion_f1 == pytest.approx(f1_score(labels, champion, average="macro"))
     assert challenger_f1 == pytest.approx(f1_score(labels, challenger, average="macro"))
@@ -84,8 +85,8 @@ def test_macro_f1_is_scikit_learns() -> None:
 
 def test_a_class_without_images_is_left_out_of_macro_f1() -> None:
     labels, given = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])
-    counts = paired_tests.tally(labels, np.arange(4), given, labels, 3).sum(axis=0)
-    champion, challenger = paired_tests.f1_macros(counts)
+    counts = paired_tests.count_by_group(labels, np.arange(4), given, labels, 3).sum(axis=0)
+    champion, challenger = paired_tests.macro_f1_scores(counts)
     assert champion == pytest.approx((1 + 2 / 3) / 2)
     assert challenger == 1
 
@@ -93,12 +94,14 @@ def test_a_class_without_images_is_left_out_of_macro_f1() -> None:
 @pytest.mark.parametrize("group", [1, 4])
 def test_bootstrap_by_kinds_is_the_bootstrap_by_groups(group) -> None:
     """The same distribution as drawing group by group, to what 20,000 replicates tell apart."""
-    counts = paired_tests.tally(*random_counts(group=group), 3)
+    counts = paired_tests.count_by_group(*random_counts(group=group), 3)
     fast = paired_tests.bootstrap_differences(counts, 20_000, seed=1)
     rng = np.random.default_rng(2)
     slow = np.empty(20_000)
     for replicate in range(len(slow)):
-        champion, challenger = paired_tests.f1_macros(counts[rng.integers(len(counts), size=len(counts))].sum(axis=0))
+        champion, challenger = paired_tests.macro_f1_scores(
+            counts[rng.integers(len(counts), size=len(counts))].sum(axis=0)
+        )
         slow[replicate] = challenger - champion
     assert fast.mean() == pytest.approx(slow.mean(), abs=4 * slow.std() / np.sqrt(len(slow)))
     assert fast.std() == pytest.approx(slow.std(), rel=0.03)
@@ -107,7 +110,7 @@ def test_bootstrap_by_kinds_is_the_bootstrap_by_groups(group) -> None:
 
 
 def test_chunks_do_not_change_the_bootstrap(monkeypatch) -> None:
-    counts = paired_tests.tally(*random_counts(), 3)
+    counts = paired_tests.count_by_group(*random_counts(), 3)
     whole = paired_tests.bootstrap_differences(counts, 100, seed=3)
     monkeypatch.setattr(paired_tests, "_CELLS", 500)
     np.testing.assert_array_equal(paired_tests.bootstrap_differences(counts, 100, seed=3), whole)
@@ -124,7 +127,7 @@ def test_groups_widen_the_bootstrap_of_images_that_change_together() -> None:
 @pytest.mark.parametrize("groups", [8, 30])
 def test_the_exact_test_keeps_its_level_whatever_the_share_of_changed_groups(groups) -> None:
     outcomes = [(b, c) for b, c in product(range(groups + 1), repeat=2) if b + c <= groups]
-    p = np.array([paired_tests.exact_test(b, c, groups) for b, c in outcomes])
+    p = np.array([paired_tests.exact_p_value(b, c, groups) for b, c in outcomes])
     changed, up = np.array([b + c for b, c in outcomes]), np.array([b for b, _ in outcomes])
     for rate in np.linspace(0.005, 1, 60):
         probability = binom.pmf(changed, groups, rate) * binom.pmf(up, changed, 0.5)
@@ -135,33 +138,33 @@ def test_the_exact_test_keeps_its_level_whatever_the_share_of_changed_groups(gro
 def test_the_exact_test_rejects_whatever_exact_mcnemar_rejects() -> None:
     for b, c in product(range(1, 60, 3), range(0, 40, 3)):
         conditional = binom.sf(b - 1, b + c, 0.5)
-        assert paired_tests.exact_test(b, c, 700) <= conditional + 2e-5
+        assert paired_tests.exact_p_value(b, c, 700) <= conditional + 2e-5
         if b > c:
-            assert conditional == pytest.approx(paired_tests.mcnemar_test(b, c) / 2)
+            assert conditional == pytest.approx(paired_tests.mcnemar_p_value(b, c) / 2)
 
 
 def test_the_exact_test_knows_values() -> None:
     """Of 30 changed groups 20 got better: 0.049 conditionally, which never rejects at 0.045."""
     assert binom.sf(19, 30, 0.5) == pytest.approx(0.0494, abs=1e-4)
-    assert 0.035 < paired_tests.exact_test(20, 10, 700) < 0.045
-    assert paired_tests.exact_test(0, 0, 700) == 1
-    assert paired_tests.exact_test(0, 9, 700) == 1
-    assert paired_tests.exact_test(300, 0, 300) < 2e-5
+    assert 0.035 < paired_tests.exact_p_value(20, 10, 700) < 0.045
+    assert paired_tests.exact_p_value(0, 0, 700) == 1
+    assert paired_tests.exact_p_value(0, 9, 700) == 1
+    assert paired_tests.exact_p_value(300, 0, 300) < 2e-5
 
 
 def test_fewest_better_groups() -> None:
-    needed = paired_tests.fewest_better(700, ALPHA)
+    needed = paired_tests.fewest_better_groups(700, ALPHA)
     assert needed in (4, 5)
-    assert paired_tests.exact_test(needed, 0, 700) <= ALPHA < paired_tests.exact_test(needed - 1, 0, 700)
-    assert paired_tests.fewest_better(3, ALPHA) is None
+    assert paired_tests.exact_p_value(needed, 0, 700) <= ALPHA < paired_tests.exact_p_value(needed - 1, 0, 700)
+    assert paired_tests.fewest_better_groups(3, ALPHA) is None
 
 
 def test_changed_groups_count_the_sign_of_the_net_change() -> None:
     labels = np.zeros(8, int)
     champion = np.array([0, 1, 1, 1, 0, 0, 0, 1])
     challenger = np.array([0, 0, 1, 0, 1, 1, 1, 0])
-    counts = paired_tests.tally(labels, np.array([0, 0, 1, 1, 2, 2, 3, 3]), champion, challenger, 2)
-    assert paired_tests.changed_groups(counts) == (2, 1)  # the last group gained one image and lost one
+    counts = paired_tests.count_by_group(labels, np.array([0, 0, 1, 1, 2, 2, 3, 3]), champion, challenger, 2)
+    assert paired_tests.discordant_groups(counts) == (2, 1)  # the last group gained one image and lost one
 
 
 # Decisions
@@ -279,7 +282,7 @@ def test_a_class_that_the_newest_generation_lacks_is_guarded_by_the_others() -> 
     keep = newest.labels != 2
     newest = GateSet(
         2, newest.labels[keep], newest.groups[keep], newest.champion[keep], newest.challenger[keep],
-        [name for name, kept in zip(newest.names, keep, strict=True) if kept],
+        [name for name, kept in zip(newest.hashes, keep, strict=True) if kept],
     )  # fmt: skip
     earlier = gate_set(range(90), [i for i in range(60) if i % 3 == 2], generation=1)
     verdict = verdict_of(newest, earlier)
@@ -306,12 +309,12 @@ def test_says_that_the_champion_errs_too_seldom() -> None:
 
 
 def test_a_spent_generation_rejects_and_says_what_renews_it() -> None:
-    verdict = spent(4, SETTINGS, gathered=40)
+    verdict = reject_exhausted(4, SETTINGS, gathered=40)
     assert not verdict.promoted
     assert verdict.checks == verdict.comparisons == ()
     assert "Generation 4" in verdict.reasons[0]
     assert "160 more held-out images" in verdict.reasons[0]
-    assert "enough for a new one" in spent(4, SETTINGS, gathered=200).reasons[0]
+    assert "enough for a new one" in reject_exhausted(4, SETTINGS, gathered=200).reasons[0]
 
 
 def test_images_that_changed_sides_are_listed_the_worst_first() -> None:
@@ -345,7 +348,7 @@ def test_a_verdict_is_json() -> None:
 
 @pytest.mark.parametrize("alpha", [0, 0.5, 1, -0.1])
 def test_refuses_what_is_no_level(alpha) -> None:
-    with pytest.raises(ConfigError, match="A spent generation allows none"):
+    with pytest.raises(ConfigError, match="An exhausted generation has none"):
         verdict_of(better(), alpha=alpha)
 
 
@@ -368,7 +371,7 @@ def test_refuses_a_floor_of_an_unknown_class() -> None:
         ("labels", np.zeros(0, int)),
         ("labels", np.full(300, 3)),
         ("groups", np.arange(299)),
-        ("names", ["a"]),
+        ("hashes", ["a"]),
         ("champion", np.ones((300, 3))),
         ("challenger", np.full((300, 3), np.nan)),
         ("challenger", np.full((300, 2), 0.5)),
@@ -425,9 +428,9 @@ def test_report_of_a_promotion() -> None:
     assert page.count("<figure") == 22
     assert "22 of 22" in page
     assert "04 May 2026, 03:02 UTC" in page
-    assert "5 images wait in quarantine" in page
-    assert "leans towards the champion" in page
-    assert "bears 2 more decisions, at stricter levels. 17 of the 200 held-out images" in page
+    assert "Of the images in quarantine, 5 would be held out" in page
+    assert "favors the champion" in page
+    assert "allows 2 more decisions, at stricter levels. 17 of the 200 held-out images" in page
     assert all(check.sentence.replace("'", "&#39;") in page for check in verdict.checks)
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
@@ -443,7 +446,7 @@ def test_report_of_a_rejection() -> None:
 
 
 def test_report_of_a_spent_generation() -> None:
-    page = page_of(spent(3, SETTINGS, 40))
+    page = page_of(reject_exhausted(3, SETTINGS, 40))
     assert "was not compared" in page
     assert "Nothing is left of the error budget of generation 3. 40 of the 200" in page
     assert 'id="conditions"' not in page

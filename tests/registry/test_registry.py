@@ -13,14 +13,23 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text
 
-from lesion.cli.models import import_run, main, open_storage
+from lesion.catalogue.first_model import import_run
+from lesion.cli.models import main
+from lesion.cli.storage_settings import open_storage
 from lesion.core.errors import BundleError, LesionError
 from lesion.database.object_store import StoreError
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry, Deployment, Job, ModelVersion
 from lesion.model.bundle import Bundle
 from lesion.registry import deployments
-from lesion.registry.deployments import RegistryError, fallback, line
+from lesion.registry.deployments import (
+    ChampionChangedError,
+    EmptyLedgerError,
+    RegistryError,
+    UnknownVersionError,
+    fallback,
+    rollback_line,
+)
 from lesion.registry.registry import Registry
 from serve.model_follower import ModelFollower
 from tests.support.paths import REPOSITORY
@@ -101,6 +110,8 @@ def test_a_job_registers_one_version_even_if_it_exports_again(
 
 
 def test_an_unknown_version_is_said_so(registry: Registry) -> None:
+    with pytest.raises(UnknownVersionError):
+        registry.model("0" * 12)
     assert refusal(lambda: registry.model("0" * 12)) == "model_unknown"
     assert refusal(lambda: registry.fetch("0" * 12)) == "model_unknown"
 
@@ -199,6 +210,8 @@ def test_promotions_that_are_refused(registry: Registry, versions: list[str], tm
 def test_an_empty_ledger_has_no_champion(registry: Registry, tmp_path: Path) -> None:
     version = registry.register(sealed(tmp_path / "bundle"))
     assert registry.champion() is None
+    with pytest.raises(EmptyLedgerError):
+        registry.rollback("anna", "why")
     assert refusal(lambda: registry.promote(version, "anna", "why")) == "ledger_empty"
     assert refusal(lambda: registry.rollback("anna", "why")) == "ledger_empty"
 
@@ -230,7 +243,7 @@ def test_of_promotions_at_once_one_is_made(registry: Registry, versions: list[st
 def test_no_two_rows_follow_the_same_one(registry: Registry, versions: list[str]) -> None:
     first = registry.champion()
     registry.promote(versions[1], "anna", "why")
-    with pytest.raises(RegistryError) as caught, registry._ledger() as session:
+    with pytest.raises(ChampionChangedError) as caught, registry._ledger() as session:
         deployments.append(session, first, versions[2], "promote", "ben", "why")
     assert caught.value.code == "champion_changed"
     assert [row.actor for row in registry.history()] == ["import", "anna"]
@@ -309,7 +322,7 @@ def rows(*moves: str) -> list[Deployment]:
     ],
 )
 def test_the_line_of_champions(moves: str, expected: str) -> None:
-    assert "".join(line(rows(*moves.split()))) == expected
+    assert "".join(rollback_line(rows(*moves.split()))) == expected
 
 
 @pytest.mark.parametrize(
@@ -335,7 +348,7 @@ def test_the_verbs_of_the_command_line(
     registry: Registry, versions: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def run(*arguments: str) -> str:
-        assert main(REPOSITORY / "configs", [*arguments, f"storage_root={tmp_path}/loop"]) == 0
+        assert main([*arguments, f"storage_root={tmp_path}/loop"]) == 0
         return capsys.readouterr().out
 
     listed = json.loads(run("--json", "list"))
@@ -367,17 +380,16 @@ def test_the_verbs_of_the_command_line(
 def test_the_storage_of_a_command_is_the_one_that_its_settings_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    configs = REPOSITORY / "configs"
-    local = open_storage(configs, [f"storage_root={tmp_path}/own"])
+    local = open_storage([f"storage_root={tmp_path}/own"])
     assert local.database == f"sqlite:///{tmp_path}/own/lesion.db"
     assert (local.files, local.cache) == (f"{tmp_path}/own/files", tmp_path / "own" / "cache")
     monkeypatch.setenv("LESION_DATABASE", f"sqlite:///{tmp_path}/shared.db")
     monkeypatch.setenv("LESION_FILES", f"{tmp_path}/bucket")
-    shared = open_storage(configs, ["storage=cluster", f"paths.outputs={tmp_path}/outputs"])
+    shared = open_storage(["storage=cluster", f"paths.outputs={tmp_path}/outputs"])
     assert (shared.database, shared.files) == (f"sqlite:///{tmp_path}/shared.db", f"{tmp_path}/bucket")
     assert (shared.cache, shared.options) == (tmp_path / "outputs" / "loop" / "cache", {"endpoint_url": None})
     assert pickle.loads(pickle.dumps(shared)) == shared
-    assert refusal(lambda: open_storage(configs, ["storage=none"])) == "config_invalid"
+    assert refusal(lambda: open_storage(["storage=none"])) == "config_invalid"
 
 
 def test_a_run_without_its_manifest_is_not_imported(storage: Storage, tmp_path: Path) -> None:

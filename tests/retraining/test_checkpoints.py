@@ -8,7 +8,7 @@ import pytest
 
 from lesion.database.object_store import ObjectStore, StoreError
 from lesion.database.tables import Job
-from lesion.promotion.gate import GateSettings
+from lesion.promotion.gate_settings import GateSettings
 from lesion.retraining.checkpoints import FILES, Checkpoints
 from lesion.retraining.stages import RetrainSettings, Stages
 from tests.support.loop_images import new_storage
@@ -38,9 +38,9 @@ def test_another_disk_gets_the_last_epoch_that_was_kept(store: ObjectStore, tmp_
     first = Checkpoints(store, "job", tmp_path / "first")
     for epoch in (1, 2, 4):
         trained(tmp_path / "first", epoch)
-        first.keep(epoch)
+        first.save(epoch)
     trained(tmp_path / "first", 5)
-    first.keep(4)  # no news: what was kept stays
+    first.save(4)  # no news: what was kept stays
     (tmp_path / "second").mkdir()
     (tmp_path / "second" / "old.txt").write_text("an earlier try of this worker's")
     Checkpoints(store, "job", tmp_path / "second").fetch(6)  # the fifth and sixth were lost with their worker
@@ -56,15 +56,15 @@ def test_where_nothing_was_kept_training_begins_anew(store: ObjectStore, tmp_pat
 def test_an_unfinished_run_is_not_kept(store: ObjectStore, tmp_path: Path) -> None:
     trained(tmp_path, 1)
     (tmp_path / FILES[0]).unlink()
-    Checkpoints(store, "job", tmp_path).keep(1)
+    Checkpoints(store, "job", tmp_path).save(1)
     assert not any(store.has(f"jobs/job/1/{name}") for name in FILES)
 
 
 def test_a_job_that_is_over_leaves_nothing(store: ObjectStore, tmp_path: Path) -> None:
     made = Checkpoints(store, "job", tmp_path / "run")
     trained(tmp_path / "run", 1)
-    made.keep(1)
-    Checkpoints(store, "other", tmp_path / "run").keep(1)
+    made.save(1)
+    Checkpoints(store, "other", tmp_path / "run").save(1)
     made.delete()
     made.delete()
     assert not any(store.has(f"jobs/job/1/{name}") for name in FILES)
@@ -74,7 +74,7 @@ def test_a_job_that_is_over_leaves_nothing(store: ObjectStore, tmp_path: Path) -
 def test_a_store_on_this_machine_gets_no_copies(tmp_path: Path) -> None:
     trained(tmp_path / "run", 1)
     made = Checkpoints(ObjectStore(str(tmp_path / "files"), {}), "job", tmp_path / "run")
-    made.keep(1)
+    made.save(1)
     made.fetch(2)
     made.delete()
     assert content(tmp_path / "run") == of_epoch(1)
@@ -95,8 +95,8 @@ def test_a_store_that_is_away_stops_no_training(tmp_path: Path, caplog: pytest.L
     made = Checkpoints(Away(f"memory://{uuid.uuid4().hex}", {}), "job", tmp_path)
     trained(tmp_path, 1)
     with caplog.at_level(logging.WARNING):
-        made.keep(1)
-    assert "the checkpoint of epoch 1 is not kept: It does not answer." in caplog.text
+        made.save(1)
+    assert "the checkpoint of epoch 1 is not stored: It does not answer." in caplog.text
     with pytest.raises(StoreError):  # this may pass, and then there is more to go on from
         made.fetch(1)
 
@@ -109,6 +109,6 @@ def test_a_worker_clears_its_disk_of_jobs_that_ended_elsewhere(tmp_path: Path) -
             session.add(Job(id=str(number), state=state, active=active, metrics=[], request={}, requested_by="ann"))
     for name in (*map(str, range(5)), "unknown"):
         (storage.cache / "jobs" / name / "run").mkdir(parents=True)
-    Stages(storage, RetrainSettings(), GateSettings(), "w1").tidy()
+    Stages(storage, RetrainSettings(), GateSettings(), "w1").remove_leftovers()
     assert sorted(folder.name for folder in (storage.cache / "jobs").iterdir()) == ["3", "4", "unknown"]
     storage.engine.dispose()

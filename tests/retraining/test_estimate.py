@@ -10,14 +10,14 @@ from lesion.database.storage import Storage
 from lesion.database.tables import Generation, Image, Job, Snapshot, SnapshotImage
 from lesion.model.bundle import Bundle
 from lesion.retraining.estimate import Estimate, estimate
-from lesion.retraining.recipe import own_settings
+from lesion.retraining.recipe import default_settings
 from tests.support.app import client_of, make_app, refusal
 from tests.support.loop_images import new_storage, put_picture
 from tests.support.registry_bundles import sealed
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 CONFIG = {"data": {"batch_size": 24}, "model": {"lr": 0.004}}
-UNKNOWN = "No retraining was timed to its end yet, so nobody knows how long one takes here."
+UNKNOWN = "No retraining has run to its end yet, so there is nothing to estimate from."
 
 
 @pytest.fixture
@@ -73,19 +73,19 @@ def test_without_a_retraining_nothing_is_known(storage: Storage) -> None:
 
 
 def test_one_retraining(storage: Storage) -> None:
-    """Two epochs of three images in 12 s and 18 s: 5 s an image and epoch; of the 100 s in all 70 s are the rest."""
+    """Two epochs of three images in 12 s and 18 s: 5 s per image and epoch; of the 100 s in all 70 s are the rest."""
     retrained(storage, 1, images=3, epochs=[12.0, 18.0], total=100.0)
     found = estimated(storage, 3)
     assert (found.images, found.seconds) == (4, 5 * 4 * 3 + 70)
     assert found.basis == (
-        "Measured on the last retraining: 5,000.0 ms an image and epoch, and 70 s for the rest, such as the evaluation "
-        "and the comparison with the champion."
+        "Measured on the last retraining: 5,000.0 ms per image and epoch, and 70 s for the rest, such as the "
+        "evaluation and the comparison with the champion."
     )
     assert estimated(storage, 100).seconds == 5 * 4 * 100 + 70
 
 
 def test_the_last_three_retrainings_are_taken_by_their_medians(storage: Storage) -> None:
-    """Seconds an image and epoch: 1, 2 and 9; the rest: 40, 10 and 20; the oldest one, 100 and 1000, is left out."""
+    """Seconds per image and epoch: 1, 2 and 9; the rest: 40, 10 and 20; the oldest one, 100 and 1000, is left out."""
     retrained(storage, 1, images=1, epochs=[100.0], total=1100.0)
     retrained(storage, 2, images=2, epochs=[2.0, 2.0], total=44.0, state="rejected")
     retrained(storage, 3, images=4, epochs=[8.0], total=18.0)
@@ -123,7 +123,7 @@ def test_a_retraining_whose_data_is_unknown_says_nothing(storage: Storage) -> No
 )
 def test_what_a_retraining_takes_of_the_champion(tmp_path: Path, config: Any, expected: dict[str, Any]) -> None:
     facts = {} if config is None else {"config": config}
-    assert own_settings(Bundle.open(sealed(tmp_path / "bundle", **facts))) == expected
+    assert default_settings(Bundle.open(sealed(tmp_path / "bundle", **facts))) == expected
 
 
 def test_the_route_gives_estimate_defaults_and_bounds(tmp_path: Path, storage: Storage) -> None:

@@ -17,12 +17,26 @@ from lesion.core.errors import LesionError
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry, Job, Worker, now
 from lesion.registry.registry import Registry
-from lesion.retraining.jobs import JobError, JobRunningError, RetrainRequest, cancel, job, job_view, jobs, submit
+from lesion.retraining.jobs import (
+    IdempotencyKeyReusedError,
+    JobError,
+    JobNotFoundError,
+    JobOverError,
+    JobRunningError,
+    JobState,
+    RequestInvalidError,
+    RetrainRequest,
+    cancel,
+    job,
+    job_view,
+    jobs,
+    submit,
+)
 from lesion.retraining.leases import (
-    Identity,
     JobCancelledError,
-    JobTaken,
+    LeaseLost,
     WorkerHeartbeats,
+    WorkerIdentity,
     claim,
     finish,
     report,
@@ -69,7 +83,7 @@ def deaths(storage: Storage, job_id: str) -> list[dict[str, object]]:
 def test_what_is_out_of_bounds_is_refused(name: str, value: float) -> None:
     with pytest.raises(JobError, match=rf"{name}=.* must lie between") as caught:
         RetrainRequest(**{name: value})
-    assert (caught.value.code, caught.value.status) == ("retrain_invalid", 422)
+    assert (type(caught.value), caught.value.code) == (RequestInvalidError, "retrain_invalid")
 
 
 def test_one_job_at_a_time(storage: Storage) -> None:
@@ -78,7 +92,7 @@ def test_one_job_at_a_time(storage: Storage) -> None:
     assert (first.state, first.stage, first.request["epochs"]) == ("queued", "queued", 3)
     with pytest.raises(JobRunningError, match=first.id) as caught:
         submit(storage, REQUEST, "bob")
-    assert (caught.value.code, caught.value.status, caught.value.job_id) == ("job_running", 409, first.id)
+    assert (caught.value.code, caught.value.job_id) == ("job_running", first.id)
     cancel(storage, first.id, "ann")
     second, created = submit(storage, REQUEST, "bob")
     assert created
@@ -91,13 +105,13 @@ def test_the_same_key_gives_the_same_job(storage: Storage) -> None:
     assert (again.id, created) == (first.id, False)
     with pytest.raises(JobError, match="another request before") as caught:
         submit(storage, replace(REQUEST, epochs=4), "ann", "key")
-    assert (caught.value.code, caught.value.status) == ("idempotency_key_reused", 422)
+    assert (type(caught.value), caught.value.code) == (IdempotencyKeyReusedError, "idempotency_key_reused")
     cancel(storage, first.id, "ann")
     assert submit(storage, REQUEST, "ann", "key")[0].state == "cancelled"  # even when it is over
     other, created = submit(storage, REQUEST, "bob", "key")  # a key belongs to who sent it
     assert created
     assert other.id != first.id
-    with pytest.raises(JobError, match="1 to 200 are taken"):
+    with pytest.raises(JobError, match="1 to 200 are allowed"):
         submit(storage, REQUEST, "ann", "k" * 201)
 
 
@@ -115,10 +129,10 @@ def test_a_queued_job_is_cancelled_at_once(storage: Storage) -> None:
     assert claim(storage, job_id, "w1") is None
     with pytest.raises(JobError, match="is over") as caught:
         cancel(storage, job_id, "bob")
-    assert (caught.value.code, caught.value.status) == ("job_over", 409)
+    assert (type(caught.value), caught.value.code) == (JobOverError, "job_over")
     with pytest.raises(JobError, match="no retraining") as unknown:
         cancel(storage, "0" * 32, "bob")
-    assert unknown.value.status == 404
+    assert type(unknown.value) is JobNotFoundError
 
 
 def test_a_running_job_learns_that_it_is_cancelled(storage: Storage) -> None:
@@ -130,7 +144,7 @@ def test_a_running_job_learns_that_it_is_cancelled(storage: Storage) -> None:
     cancel(storage, job_id, "bob")
     with pytest.raises(JobCancelledError, match="bob cancelled it"):
         report(storage, job_id, "w1", progress=0.5)
-    finish(storage, job_id, "w1", "cancelled", "bob cancelled it.")
+    finish(storage, job_id, "w1", JobState.CANCELLED, "bob cancelled it.")
     ended = job(storage, job_id)
     assert (ended.state, ended.progress, ended.active, ended.owner) == ("cancelled", 0.25, None, None)
 
@@ -139,14 +153,14 @@ def test_a_worker_that_was_overruled_may_write_nothing(storage: Storage) -> None
     job_id = make_job(storage)
     claim(storage, job_id, "w1")
     assert take_over(storage, job_id, "w1", "w2") == 1
-    with pytest.raises(JobTaken):
+    with pytest.raises(LeaseLost):
         report(storage, job_id, "w1", progress=0.9)
-    with pytest.raises(JobTaken):
-        finish(storage, job_id, "w1", "promoted", "no")
+    with pytest.raises(LeaseLost):
+        finish(storage, job_id, "w1", JobState.PROMOTED, "no")
     assert job(storage, job_id).progress == 0
     report(storage, job_id, "w2", progress=0.5)
-    finish(storage, job_id, "w2", "rejected", "not better")
-    finish(storage, job_id, "w1", "failed", "too late")  # it is over: nothing happens
+    finish(storage, job_id, "w2", JobState.REJECTED, "not better")
+    finish(storage, job_id, "w1", JobState.FAILED, "too late")  # it is over: nothing happens
     assert (job(storage, job_id).state, job(storage, job_id).progress) == ("rejected", 1.0)
 
 
@@ -171,7 +185,7 @@ def test_deaths_count_where_they_happen_in_a_row(storage: Storage) -> None:
 
 def test_what_a_worker_gives_back_is_no_death(storage: Storage) -> None:
     job_id = make_job(storage)
-    me = Identity.of_this_process()
+    me = WorkerIdentity.of_this_process()
     roll = WorkerHeartbeats(storage, me)
     roll.beat()
     claim(storage, job_id, me.id)
@@ -187,7 +201,7 @@ def put_worker(storage: Storage, name: str, host: str, pid: int) -> None:
 
 
 def test_a_process_that_is_gone_is_dead_at_once(storage: Storage) -> None:
-    me = Identity.of_this_process()
+    me = WorkerIdentity.of_this_process()
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     put_worker(storage, "child", me.host, child.pid)
     put_worker(storage, "far", "another machine", child.pid)
@@ -203,7 +217,7 @@ def test_a_process_that_is_gone_is_dead_at_once(storage: Storage) -> None:
 
 
 def test_a_silent_worker_is_dead_after_a_while_by_our_own_clock(storage: Storage) -> None:
-    roll = WorkerHeartbeats(storage, Identity.of_this_process(), silent_s=0.05)
+    roll = WorkerHeartbeats(storage, WorkerIdentity.of_this_process(), silent_s=0.05)
     put_worker(storage, "far", "another machine", 1)
     assert "far" in roll.alive()  # however long ago its row was written
     put_worker(storage, "far", "another machine", 1)

@@ -25,11 +25,11 @@ import pytest
 from PIL import Image as Picture
 from sqlalchemy import make_url, select
 
-from lesion.catalogue.snapshots import import_manifest
+from lesion.catalogue.import_run import import_manifest
+from lesion.core.files import bytes_sha256
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import GateLook, Image
-from lesion.imaging.decode import bytes_sha256
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import job, submit
 from lesion.retraining.workflow import system_database
@@ -195,7 +195,7 @@ class Starter:
     servers: list[ServerProcess] = field(default_factory=list)
 
     def start(self, workers: int = 1) -> ServerProcess:
-        script = f"worker_settings=[\"retrain.script._args_=['{STAND_IN}']\"]"
+        script = f"worker_settings=[\"retrain.script='{STAND_IN}'\"]"
         root = f"storage_root={self.storage.cache.parent}"
         port = self.server.port if self.server else None
         with pytest.MonkeyPatch.context() as patch:
@@ -482,7 +482,7 @@ def test_inference_workers_killed_at_each_stage_are_replaced(
     storage: Storage, starter: Starter, tmp_path: Path
 ) -> None:
     first, server = champion_of(storage), starter.start(workers=2)
-    companion = next(one for one in server.family() if any(part.endswith("worker.py") for part in one.cmdline()))
+    companion = next(one for one in server.family() if {"lesion", "worker"} <= set(one.cmdline()))
     eventually(lambda: "is ready" in server.output(), PATIENCE_S)
     workflows = system_database(storage)
     hold(workflows, AFTER_STEP)

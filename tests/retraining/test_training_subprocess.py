@@ -17,8 +17,8 @@ import pytest
 
 from lesion.model.bundle import Bundle
 from lesion.retraining.jobs import JobError, RetrainRequest
-from lesion.retraining.leases import JobTaken
-from lesion.retraining.recipe import recipe
+from lesion.retraining.leases import LeaseLost
+from lesion.retraining.recipe import RunPaths, recipe
 from lesion.retraining.training_subprocess import Progress, TrainingProcess
 from tests.support.registry_bundles import sealed
 from tests.support.serving import eventually
@@ -35,10 +35,7 @@ def make(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         return recipe(
             champion,
             RetrainRequest(epochs=epochs, batch_size=8, learning_rate=0.01),
-            tmp_path / "manifest.parquet",
-            root,
-            tmp_path / "run",
-            cache,
+            RunPaths(tmp_path / "manifest.parquet", root, tmp_path / "run", cache),
             {"devices": 1},
             {"replicates": 1000, "folder_split": False, "new": 2},
         )
@@ -75,8 +72,8 @@ def test_recipe_keeps_the_padding_that_the_weights_were_made_for(make: Callable[
 def test_recipe_of_a_retrained_champion_can_be_used_again(make: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     first = make()
     champion = Bundle.open(sealed(tmp_path / "second", config=first))
-    where = (tmp_path / "manifest.parquet", tmp_path / "files", tmp_path / "other", tmp_path / "pixels")
-    again = recipe(champion, RetrainRequest(), *where, {}, {})
+    paths = RunPaths(tmp_path / "manifest.parquet", tmp_path / "files", tmp_path / "other", tmp_path / "pixels")
+    again = recipe(champion, RetrainRequest(), paths, {}, {})
     assert again["callbacks"]["progress_file"]["path"] == str(tmp_path / "other" / "progress.json")
 
 
@@ -96,7 +93,7 @@ def test_recipe_calls_nothing_else(make: Callable[..., dict[str, Any]], section:
 
 
 def test_a_champion_without_a_recipe_cannot_be_retrained(make: Callable[..., dict[str, Any]]) -> None:
-    with pytest.raises(JobError, match="Train a model anew") as caught:
+    with pytest.raises(JobError, match="Train a new model") as caught:
         make(None)
     assert caught.value.code == "recipe_missing"
 
@@ -111,7 +108,7 @@ def training(
         bundle = sealed(tmp_path / "made")
         monkeypatch.setenv("LESION_STAND_IN", json.dumps({"bundle": str(bundle)} | orders))
         config = make() | {"paths": {"output": str(tmp_path / "job" / "run")}}
-        return TrainingProcess(tmp_path / "job", config, STAND_IN, nice=1, grace_s=1.0)
+        return TrainingProcess(tmp_path / "job", config, [sys.executable, str(STAND_IN)], nice=1, grace_s=1.0)
 
     return made
 
@@ -157,9 +154,9 @@ def test_what_stops_the_job_ends_the_process(training: Callable[..., TrainingPro
 
     def stop(progress: Progress) -> None:
         if (process.output / "starts.txt").is_file():
-            raise JobTaken
+            raise LeaseLost
 
-    with pytest.raises(JobTaken):
+    with pytest.raises(LeaseLost):
         process.run(stop)
     assert not psutil.pid_exists(starts(process)[0][0])
 
@@ -189,9 +186,9 @@ def test_two_trainings_never_share_a_folder(training: Callable[..., TrainingProc
         def report_progress(progress: Progress) -> None:
             waited.append(time.monotonic())
             if len(waited) == 2:
-                raise JobTaken
+                raise LeaseLost
 
-        with pytest.raises(JobTaken):
+        with pytest.raises(LeaseLost):
             process.run(report_progress)
     assert not (process.output / "starts.txt").exists()
     process.run(lambda progress: None)

@@ -16,17 +16,18 @@ import pytest
 from sqlalchemy import make_url, select
 
 from lesion.catalogue.images import delete_image
-from lesion.catalogue.snapshots import import_manifest
+from lesion.catalogue.import_run import import_manifest
+from lesion.core.errors import LesionError
 from lesion.database.storage import Storage
 from lesion.database.tables import GateLook, Job, Worker
 from lesion.promotion.alpha_spending import AlphaSpending
-from lesion.promotion.gate import GateSettings
+from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.registry import Registry
 from lesion.retraining.gate_step import reserve_look
 from lesion.retraining.jobs import cancel, job, submit
-from lesion.retraining.leases import JobTaken, claim, take_over
+from lesion.retraining.leases import JobCancelledError, LeaseLost, claim, take_over
 from lesion.retraining.stages import RetrainSettings, Stages
-from lesion.retraining.stored_reports import report_of
+from lesion.retraining.stored_reports import load_report
 from lesion.retraining.workflow import system_database
 from tests.support.lamp_bundles import CLASSES, lamp, lamp_pictures
 from tests.support.loop_images import new_storage, put_picture
@@ -118,13 +119,13 @@ def test_a_report_shows_pictures_as_long_as_they_are_there(storage: Storage, sta
     stages.compare(job_id, begun["parent"], version)
     verdict = job(storage, job_id).verdict
     assert verdict is not None
-    page = report_of(storage, job_id)
+    page = load_report(storage, job_id)
     assert version in page
     whole = page.count("data:image/png;base64,")
     blank = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAAB"
     assert (whole, page.count(blank)) == (len(verdict["comparisons"][0]["changed"]), 0)
     delete_image(storage, verdict["comparisons"][0]["changed"][0]["sha256"], "ann", "asked for it")
-    assert report_of(storage, job_id).count(blank) == 1
+    assert load_report(storage, job_id).count(blank) == 1
 
 
 def test_a_champion_that_changed_meanwhile_is_not_replaced(storage: Storage, stages: Stages, tmp_path: Path) -> None:
@@ -144,10 +145,10 @@ def test_a_job_that_was_taken_stops_at_its_next_word(storage: Storage, stages: S
     claim(storage, job_id, "w1")
     begun = stages.begin(job_id)
     take_over(storage, job_id, "w1", "w2")
-    with pytest.raises(JobTaken):
+    with pytest.raises(LeaseLost):
         stages.snapshot(job_id)
-    with pytest.raises(JobTaken):
-        stages.fail(job_id, "error", "no")
+    with pytest.raises(LeaseLost):
+        stages.fail(job_id, LesionError("no"))
     assert job(storage, job_id).state == "running"
     assert begun["parent"] == job(storage, job_id).parent
 
@@ -179,9 +180,9 @@ def test_cancelling_a_training_ends_its_process(
         eventually(lambda: starts.is_file() and starts.read_text())
         pid = int(starts.read_text().split()[0])
         cancel(storage, job_id, "bob")
-        with pytest.raises(Exception, match="bob cancelled it") as caught:
+        with pytest.raises(JobCancelledError, match="bob cancelled it") as caught:
             training.result(20)
-    assert stages.fail(job_id, caught.value.code, str(caught.value)) == "cancelled"  # type: ignore[attr-defined]
+    assert stages.fail(job_id, caught.value) == "cancelled"
     assert not psutil.pid_exists(pid)
 
 

@@ -21,8 +21,9 @@ import pytest
 from PIL import Image
 
 from lesion.model.predictor import Prediction, Predictor
+from serve.deploy.ports import free_port
 from tests.support.hostile import encode, gradient, hostile_images
-from tests.support.serving import SCRIPT, ServerProcess, eventually, free_port, maps
+from tests.support.serving import SCRIPT, ServerProcess, eventually, maps
 
 STATUS = {
     "image_empty": 400,
@@ -499,7 +500,7 @@ def test_nothing_is_left_when_a_process_is_killed(bundle_path: Path, victim: str
         (["server.threads=abc"], "threads=abc must be a whole number, more than 0."),
         (["server.workers=1.5"], "workers=1.5 must be a whole number"),
         (["server.batch_timeout=abc"], "batch_timeout=abc"),
-        (["server.precision=foo"], "precision='foo' is unknown. Use auto, f32, bf16, f16."),
+        (["server.precision=foo"], "precision='foo' is unknown. Use 'auto', 'f32', 'bf16' or 'f16'."),
         (["host=example.org"], "host"),
         (["server.workers=-1"], "workers"),
         (["server.device=tpu"], "tpu"),
@@ -539,9 +540,10 @@ def test_a_server_that_serves_says_so_and_what_is_off(server: ServerProcess) -> 
 def test_workers_that_cannot_load_end_the_server(bundle_path: Path, tmp_path: Path) -> None:
     code = (
         "from serve.factory import create_server\n"
+        "from serve.settings import ServerSettings\n"
         "from lesion.core.errors import BundleError\n"
         "if __name__ == '__main__':\n"
-        f"    made = create_server({str(bundle_path)!r}, device='cpu', workers=2)\n"
+        f"    made = create_server({str(bundle_path)!r}, settings=ServerSettings(device='cpu', workers=2))\n"
         "    made.lit_api.bundle = made.lit_api.bundle / 'gone'\n"
         "    try:\n"
         f"        made.run(port={free_port()})\n"

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import httpx
 import numpy as np
@@ -13,13 +14,14 @@ from sqlalchemy import text
 
 from lesion.core.errors import BundleError, ConfigError, LesionError
 from lesion.database.storage import Storage
-from lesion.imaging.decode import Limits
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Prediction, Predictor
 from lesion.registry.registry import Registry
-from serve.inference.inference_worker import InferenceRequest, PredictAPI
+from serve.inference.inference_worker import InferenceAPI
+from serve.inference.messages import InferenceRequest
 from serve.inference.shared_state import SharedState
 from serve.model_follower import ModelFollower
+from serve.settings import ServerSettings
 from serve.startup import open_champion
 from tests.support.hostile import encode, gradient
 from tests.support.registry_bundles import retempered, sealed
@@ -60,41 +62,41 @@ def follower(registry: Registry, actor: str | None = "server") -> ModelFollower[
 
 def test_a_new_champion_is_taken_up(registry: Registry, versions: list[str]) -> None:
     followed = follower(registry)
-    assert followed.held.version == versions[0]
-    before = followed.held
-    followed.attempt()
-    assert followed.held is before
+    assert followed.active.version == versions[0]
+    before = followed.active
+    followed.try_update()
+    assert followed.active is before
     row = registry.promote(versions[1], "anna", "better")
-    followed.attempt()
-    assert (followed.held.deployment, followed.held.version) == (row.id, versions[1])
-    assert followed.held.value.version == versions[1]
+    followed.try_update()
+    assert (followed.active.deployment, followed.active.version) == (row.id, versions[1])
+    assert followed.active.value.version == versions[1]
     assert before.value.version == versions[0]  # who holds the old one goes on with it
     registry.rollback("anna", "worse")
-    followed.attempt()
-    assert followed.held.value.version == versions[0]
+    followed.try_update()
+    assert followed.active.value.version == versions[0]
 
 
 def test_a_broken_champion_is_refused_and_the_old_one_serves_on(registry: Registry, versions: list[str]) -> None:
     followed = follower(registry)
     damage(registry, versions[1])
     registry.promote(versions[1], "anna", "better")
-    followed.attempt()
-    assert followed.held.version == versions[0]
-    assert followed.well
+    followed.try_update()
+    assert followed.active.version == versions[0]
+    assert followed.following
     champion = registry.champion()
     assert champion is not None
     assert (champion.action, champion.version, champion.actor) == ("refused", versions[0], "server")
-    followed.attempt()
-    assert followed.held.deployment == champion.id
+    followed.try_update()
+    assert followed.active.deployment == champion.id
 
 
 def test_who_only_follows_refuses_nothing(registry: Registry, versions: list[str]) -> None:
     followed = follower(registry, actor=None)
     damage(registry, versions[1])
     registry.promote(versions[1], "anna", "better")
-    followed.attempt()
-    assert followed.held.version == versions[0]
-    assert not followed.well
+    followed.try_update()
+    assert followed.active.version == versions[0]
+    assert not followed.following
     assert "MODEL_CARD.md" in followed.trouble
     assert len(registry.history()) == 2
 
@@ -103,7 +105,7 @@ def test_a_start_passes_over_broken_champions(registry: Registry, versions: list
     for version in versions[1:]:
         registry.promote(version, "anna", "better")
         damage(registry, version)
-    assert follower(registry).held.version == versions[0]
+    assert follower(registry).active.version == versions[0]
     assert [row.version for row in registry.history()] == [*versions, versions[1], versions[0]]
 
 
@@ -119,15 +121,15 @@ def test_a_ledger_that_does_not_answer_stops_nothing(registry: Registry, version
     registry.promote(versions[1], "anna", "better")
     with registry.storage.session() as session:
         session.execute(text("ALTER TABLE deployments RENAME TO gone"))
-    followed.attempt()
-    assert not followed.well
+    followed.try_update()
+    assert not followed.following
     assert "no such table" in followed.trouble
-    assert followed.held.version == versions[0]
+    assert followed.active.version == versions[0]
     with registry.storage.session() as session:
         session.execute(text("ALTER TABLE gone RENAME TO deployments"))
-    followed.attempt()
-    assert followed.well
-    assert followed.held.version == versions[1]
+    followed.try_update()
+    assert followed.following
+    assert followed.active.version == versions[1]
 
 
 def test_a_server_starts_with_the_champion(registry: Registry, versions: list[str], tmp_path: Path) -> None:
@@ -146,18 +148,18 @@ def test_a_server_starts_with_the_champion(registry: Registry, versions: list[st
     assert empty.value.code == "ledger_empty"
 
 
-def test_versions_on_the_board_are_those_that_were_written() -> None:
-    board = SharedState(2, 1)
-    assert board.versions == [None, None]
-    board.worker_serves(1, "00ab3f9a0c41", "openvino:cpu", "f32")
-    assert board.versions == [None, "00ab3f9a0c41"]
-    assert board.ready == 0
-    board.worker_is_ready(1, 4711)
-    board.worker_follows(1, False)
-    assert not board.following
-    board.worker_is_gone(1)
-    assert board.following  # its successor will tell
-    assert board.versions[1] == "00ab3f9a0c41"  # what it may come back with
+def test_versions_in_the_shared_state_are_those_that_were_written() -> None:
+    state = SharedState(2, 1)
+    assert state.versions == [None, None]
+    state.worker_serves(1, "00ab3f9a0c41", "openvino:cpu", "f32")
+    assert state.versions == [None, "00ab3f9a0c41"]
+    assert state.ready == 0
+    state.worker_is_ready(1, 4711)
+    state.worker_follows(1, False)
+    assert not state.following
+    state.worker_is_gone(1)
+    assert state.following  # its successor will tell
+    assert state.versions[1] == "00ab3f9a0c41"  # what it may come back with
 
 
 # With a real network
@@ -171,10 +173,8 @@ def softer(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_one_batch_is_answered_by_one_version(bundle_path: Path, softer: Path) -> None:
     models = [Predictor.load(path, "cpu", precision="f32") for path in (bundle_path, softer)]
-    api = PredictAPI(
-        bundle_path, device="cpu", threads=1, precision="f32", limits=Limits(), max_batch_size=8, batch_timeout=0.0
-    )
-    api.board, api.worker = SharedState(1, 1), 0
+    api = InferenceAPI(bundle_path, ServerSettings(device="cpu", precision="f32", batch_timeout=0.0))
+    api.shared_state, api.worker = SharedState(1, 1), 0
     turns = iter([*models, *models])
     api.current = lambda: next(turns)
     jobs = [
@@ -182,16 +182,14 @@ def test_one_batch_is_answered_by_one_version(bundle_path: Path, softer: Path) -
         InferenceRequest(encode(gradient()), opinion=True),
         InferenceRequest(encode(gradient())),
     ]
-    answered = [{answer["model_version"] for answer in api.predict(jobs)} for _ in range(4)]
+    answered = [{answer["model_version"] for answer in cast(Any, api.predict(jobs))} for _ in range(4)]
     assert answered == [{model.bundle.version} for model in (*models, *models)]
 
 
 def test_an_opinion_is_the_whole_answer_and_nothing_else(bundle_path: Path) -> None:
     model = Predictor.load(bundle_path, "cpu", precision="f32")
-    api = PredictAPI(
-        bundle_path, device="cpu", threads=1, precision="f32", limits=Limits(), max_batch_size=8, batch_timeout=0.0
-    )
-    api.board, api.worker, api.current = SharedState(1, 1), 0, lambda: model
+    api = InferenceAPI(bundle_path, ServerSettings(device="cpu", precision="f32", batch_timeout=0.0))
+    api.shared_state, api.worker, api.current = SharedState(1, 1), 0, lambda: model
     data = encode(gradient())
     expected = model.predict([data])[0]
     assert isinstance(expected, Prediction)

@@ -12,26 +12,25 @@ from starlette.testclient import TestClient
 from lesion.database.storage import Storage
 from lesion.intake.rules import IntakeSettings
 from lesion.model.bundle import Bundle
-from serve.http.auth import Access
-from serve.http.dependencies import fill_state
+from serve.http.auth import Authenticator
+from serve.http.dependencies import AppState
 from serve.http.middleware import BodyLimits, RequestContext
 from serve.http.problems import add_error_handlers
-from serve.http.schemas import ServerLimits
 from serve.inference.dispatcher import Dispatcher
 from serve.inference.shared_state import SharedState
 from serve.routes import ROUTERS
+from serve.settings import AccessSettings, ServerSettings
 
 HERE = ("127.0.0.1", 50000)
 
 
 def make_app(bundle: Path, storage: Storage | None, **settings: Any) -> FastAPI:
     """The server's routes and middleware in this process; its one inference worker never becomes ready."""
-    access = Access(storage, **settings)
-    board = SharedState(1, 1)
+    state = make_state(Bundle.open(bundle), storage, **settings)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI):
-        async with access.running():
+        async with state.authenticator.running():
             yield
 
     app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -40,12 +39,24 @@ def make_app(bundle: Path, storage: Storage | None, **settings: Any) -> FastAPI:
     add_error_handlers(app)
     app.add_middleware(BodyLimits, max_body_bytes=1000, max_total_bytes=10_000, timeout=5.0, larger={"/feedback": 5000})
     app.add_middleware(RequestContext)
-    limits = dict.fromkeys(ServerLimits.model_fields, 1) | {"max_image_bytes": 2**20, "max_pixels": 10**6}
-    app.state.board, app.state.limits, app.state.access = board, ServerLimits(**limits), access
-    app.state.dispatcher = Dispatcher(board, 0, queue.Queue(), {}, 8, 5.0)
-    app.state.tally = board.traffic.tally(0)
-    fill_state(app.state, Bundle.open(bundle), storage, IntakeSettings())
+    app.state.services = state
     return app
+
+
+def make_state(bundle: Bundle, storage: Storage | None, api_processes: int = 1, **access: Any) -> AppState:
+    """The state of an API process of a server whose one inference worker never becomes ready."""
+    shared_state = SharedState(1, 1)
+    state = AppState(
+        settings=ServerSettings(max_image_bytes=2**20, max_pixels=10**6, min_side=1, queue_size=8, request_timeout=5.0),
+        shared_state=shared_state,
+        dispatcher=Dispatcher(shared_state, 0, queue.Queue(), {}, 8, 5.0),
+        authenticator=Authenticator(storage, AccessSettings(**access), api_processes),
+        request_counter=shared_state.request_stats.counter(0),
+        bundle=bundle,
+    )
+    if storage is not None:
+        state.follow_champion(storage, IntakeSettings())
+    return state
 
 
 def client_of(app: FastAPI, address: str = "http://127.0.0.1:8000", peer: tuple[str, int] = HERE) -> TestClient:

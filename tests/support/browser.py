@@ -1,71 +1,41 @@
-"""The page as a real process, and a server before the API that can refuse whatever it is asked."""
+"""The page as a real process, windows before it, and a stand-in for the API that can refuse any request."""
 
 import http.client
 import json
-import signal
-import subprocess
 import sys
-import tempfile
 import threading
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import urlsplit
 
-import httpx
-import psutil
+from playwright.sync_api import Page, expect
 
+from lesion.database.storage import Storage
+from scripts.dev.browsing import PAGES
+from serve.deploy.ports import free_port, page_answers
 from tests.support.paths import SCRIPTS
-from tests.support.serving import free_port
+from tests.support.serving import CommandProcess, ServerProcess
 
-SCRIPT = SCRIPTS / "ui.py"
+OpenWindow = Callable[..., Page]
+SOON_MS = 20_000
+PATHS = dict(zip(PAGES, ("", "visualizations", "training", "model", "admin"), strict=True))
 Answer = tuple[int, dict[str, str], bytes]
 _HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"})
 
 
-class PageProcess:
-    """``scripts/ui.py`` before an API, on a free port."""
+class PageProcess(CommandProcess):
+    """``scripts/ui.py`` for an API, on a free port."""
 
     def __init__(self, api: str) -> None:
         port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [sys.executable, str(SCRIPT), "--api", api, "--port", str(port)]
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True)
+        command = [sys.executable, str(SCRIPTS / "ui.py"), "--api", api, "--port", str(port)]
+        super().__init__(command, f"http://127.0.0.1:{port}")
 
-    def __enter__(self) -> Self:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if httpx.get(f"{self.url}/_stcore/health").text == "ok":
-                    return self
-            except httpx.TransportError:
-                time.sleep(0.1)
-        text = self.output()
-        self.__exit__()
-        raise RuntimeError(f"the page did not start:\n{text}")
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.stop()
-        self.log.close()
-
-    def output(self) -> str:
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
-
-    def stop(self) -> int:
-        """Ask it to end, and make sure that nothing is left."""
-        family = [psutil.Process(self.process.pid), *psutil.Process(self.process.pid).children(recursive=True)]
-        self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(20)
-        _, alive = psutil.wait_procs(family, timeout=5)
-        for process in alive:
-            process.kill()
-        assert not alive, f"left over: {alive}"
-        return status
+    def ready(self) -> bool:
+        return page_answers(self.url)
 
 
 @dataclass
@@ -167,3 +137,19 @@ class Front:
         finally:
             connection.close()
         return answer.status, {name: value for name, value in answer.getheaders() if name.lower() not in _HOP}, content
+
+
+@dataclass
+class World:
+    """A server with its storage, the page before it, and the stand-in between the two."""
+
+    server: ServerProcess
+    storage: Storage
+    front: Front
+    page: PageProcess
+
+
+def shows(page: Page, words: str, milliseconds: int = SOON_MS) -> None:
+    """Wait until a page shows the words."""
+    # A closed expander, such as the model card's, may hold the same words earlier on the page.
+    expect(page.get_by_text(words).filter(visible=True).first).to_be_visible(timeout=milliseconds)

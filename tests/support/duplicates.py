@@ -7,10 +7,7 @@ from types import ModuleType
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from lesion.deduplication.duplicates import (
-    Descriptors,
-    describe,
-)
+from lesion.deduplication.features import SIDE, Thumbnails, make_thumbnail
 from tests.support.paths import SCRIPTS
 
 SCRIPT = SCRIPTS / "bench" / "duplicates.py"
@@ -35,8 +32,8 @@ def textured(seed: int, height: int = 120, width: int = 150, smoothness: float =
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def described(*images: np.ndarray) -> Descriptors:
-    return Descriptors.stack([describe(image) for image in images])
+def thumbnails_of(*images: np.ndarray) -> Thumbnails:
+    return np.array([make_thumbnail(image) for image in images], np.uint8).reshape(-1, SIDE, SIDE)
 
 
 def as_lists(pairs: np.ndarray) -> list[list[int]]:

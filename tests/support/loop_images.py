@@ -36,9 +36,9 @@ def row_of(file: Path, label: str = "a", **fields: Any) -> Image:
     """The row of a picture file: accepted, for training, in a group of its own, unless the fields say other."""
     facts = inspect(file)
     assert isinstance(facts, ImageRecord)
-    values = {name: getattr(facts, name) for name in ImageRecord.__slots__ if name != "descriptor"}
+    values = {name: getattr(facts, name) for name in ImageRecord.__slots__ if name != "thumbnail"}
     values |= {"status": "accepted", "split": "train", "group_key": facts.sha256, "source": "upload", "uploader": "ann"}
-    return Image(label=label, thumbnail=facts.descriptor.thumbnail.tobytes(), **(values | fields))
+    return Image(label=label, thumbnail=facts.thumbnail.tobytes(), **(values | fields))
 
 
 def put_picture(

@@ -1,8 +1,9 @@
-"""What tests of the page without a browser share."""
+"""Running screens of the page without a browser, reading what they show, and servers with models for them."""
 
 import io
 import json
 import shutil
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from lesion.catalogue.snapshots import import_manifest
+from lesion.catalogue.import_run import import_manifest
+from lesion.client import Client
 from lesion.database.storage import Storage
 from lesion.database.tables import Job, now
 from lesion.model.bundle import seal
@@ -23,6 +25,27 @@ from tests.support.serving import ServerProcess
 from tests.support.training_subprocess import CONFIG
 
 UI = REPOSITORY / "serve" / "ui"
+OpenScreen = Callable[..., AppTest]
+
+
+def open_screen(name: str = "", call: str = "show(connect())", client: Client | None = None) -> AppTest:
+    """Run a module of ``serve.ui.screens`` as a new session would; the whole page without a name.
+
+    Args:
+        name: The module, such as ``admin`` or ``predict.page``.
+        call: What of it is called.
+        client: The session's client, for example with a key; by default one for the address in the environment.
+    """
+    if not name:
+        return AppTest.from_file(UI / "app.py", default_timeout=30).run()
+    script = (
+        f"import serve.ui.screens.{name} as screen\nfrom serve.ui.error_messages import error_boundary\n"
+        f"from serve.ui.session import connect\nwith error_boundary():\n    screen.{call}\n"
+    )
+    page = AppTest.from_string(script, default_timeout=30)
+    if client is not None:
+        page.session_state["client"] = client
+    return page.run()
 
 
 def photo(seed: int, base: int = 150, spread: float = 0.4) -> bytes:
@@ -45,7 +68,7 @@ def select(page: AppTest, label: str, value: str) -> AppTest:
     return next(box for box in page.selectbox if box.label == label).select(value).run()
 
 
-def drop(page: AppTest, *files: tuple[str, bytes]) -> AppTest:
+def drop_files(page: AppTest, *files: tuple[str, bytes]) -> AppTest:
     return page.file_uploader[0].set_value([(name, data, "application/octet-stream") for name, data in files]).run()
 
 
@@ -112,7 +135,7 @@ def judged_job(champion: str, challenger: str) -> Job:
     )  # fmt: skip
 
 
-def said(page: AppTest) -> str:
+def page_text(page: AppTest) -> str:
     """All words on a page."""
     kinds = (page.title, page.header, page.subheader, page.markdown, page.caption)
     boxes = (page.info, page.warning, page.error, page.success)
@@ -120,7 +143,7 @@ def said(page: AppTest) -> str:
     return "\n".join(str(each.value) for kind in (*kinds, *boxes) for each in kind).replace("\\", "")
 
 
-def tables(page: AppTest) -> list[list[dict[str, Any]]]:
+def tables(page: AppTest) -> list[list[dict[Hashable, Any]]]:
     return [table.value.reset_index().to_dict("records") for table in page.table]
 
 
@@ -133,3 +156,12 @@ def going_back(server: ServerProcess) -> str:
     ledger = server.client.get("/deployments").json()
     back = next(row for row in ledger if row["version"] == ledger[-1]["rollback_to"])
     return f"roll_back(connect(), {ledger[-1]}, {back})"
+
+
+def error_titles(page: AppTest) -> list[str]:
+    """The titles of the errors on a page."""
+    return [error.proto.title for error in page.error]
+
+
+def download_labels(page: AppTest) -> list[str]:
+    return [button.proto.label for button in page.get("download_button")]

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from lesion.evaluation.calibration import softmax
-from lesion.model.bundle import FACTS_FILE, Bundle, seal
+from lesion.model.bundle import Bundle, seal
+from lesion.model.bundle_facts import FACTS_FILE
 from lesion.model.domain import Domain
 from tests.support.bundle_files import FACTS, write_files
 

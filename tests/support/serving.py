@@ -1,4 +1,4 @@
-"""A real server process for tests."""
+"""Real processes of the server and the page for tests."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,42 +14,39 @@ from typing import Self
 import httpx
 import psutil
 
-from serve.deploy.ports import free_port
+from serve.deploy.ports import free_port, served_version
 from tests.support.paths import SCRIPTS
 
 SCRIPT = SCRIPTS / "serve.py"
 
 
-class ServerProcess:
-    """``scripts/serve.py``, on a free port if none is given; settings are Hydra overrides: ``server.workers=1``."""
+class CommandProcess:
+    """A command in its own session, waited for until it is ready and ended so that nothing is left."""
 
-    def __init__(self, bundle: Path, *overrides: str, python: str = sys.executable, port: int | None = None) -> None:
-        self.port = port or free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+    def __init__(self, command: Sequence[str], url: str) -> None:
+        self.url = url
         self.log = tempfile.TemporaryFile()  # noqa: SIM115
-        command = [python, str(SCRIPT), f"bundle={bundle}", f"port={self.port}", "server.device=cpu", *overrides]
         environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
         self.process = subprocess.Popen(
             command, stdout=self.log, stderr=subprocess.STDOUT, start_new_session=True, env=environment
         )
-        self.client = httpx.Client(base_url=self.url, timeout=60)
+
+    def ready(self) -> bool:
+        raise NotImplementedError
 
     def __enter__(self) -> Self:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and self.process.poll() is None:
-            try:
-                if self.client.get("/health").json()["ready"]:
-                    return self
-            except httpx.TransportError:
-                time.sleep(0.1)
+            if self.ready():
+                return self
+            time.sleep(0.1)
         text = self.output()
         self.__exit__(None, None, None)
-        raise RuntimeError(f"the server did not start:\n{text}")
+        raise RuntimeError(f"{self.process.args!r} did not start:\n{text}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.client.close()
         if self.process.poll() is None:
             self.stop()
         self.log.close()
@@ -58,16 +56,12 @@ class ServerProcess:
         return self.log.read().decode(errors="replace")
 
     def family(self) -> list[psutil.Process]:
-        """The server's process and everything it started."""
+        """The process and everything that it started."""
         parent = psutil.Process(self.process.pid)
         return [parent, *parent.children(recursive=True)]
 
-    def workers(self) -> list[psutil.Process]:
-        """The inference workers, which are the ones that have the engine loaded."""
-        return [process for process in self.family() if "openvino" in maps(process)]
-
     def stop(self, number: int = signal.SIGTERM, seconds: float = 30) -> int:
-        """Send a signal to the parent alone, wait, and make sure that nothing is left."""
+        """Send a signal to the parent only, wait, and make sure that nothing is left."""
         family = self.family()
         self.process.send_signal(number)
         try:
@@ -78,6 +72,31 @@ class ServerProcess:
                 process.kill()
         assert not alive, f"left over: {alive}"
         return status
+
+
+class ServerProcess(CommandProcess):
+    """``scripts/serve.py``, on a free port if none is named; settings are Hydra overrides: ``server.workers=1``."""
+
+    def __init__(
+        self, bundle: Path | str, *overrides: str, python: str = sys.executable, port: int | None = None
+    ) -> None:
+        self.port = port or free_port()
+        settings = [f"bundle={bundle}", f"port={self.port}", "server.device=cpu", *overrides]
+        super().__init__([python, str(SCRIPT), *settings], f"http://127.0.0.1:{self.port}")
+        self.client = httpx.Client(base_url=self.url, timeout=60)
+
+    def ready(self) -> bool:
+        return served_version(self.port) is not None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.client.close()
+        super().__exit__(kind, error, trace)
+
+    def workers(self) -> list[psutil.Process]:
+        """The inference workers, which are the processes that have loaded the engine."""
+        return [process for process in self.family() if "openvino" in maps(process)]
 
 
 def maps(process: psutil.Process) -> str:

@@ -29,7 +29,7 @@ class WorkerRun:
         self.log = tempfile.TemporaryFile()  # noqa: SIM115
         places = {"database": storage.database, "files": storage.files, "cache": storage.cache}
         settings = [f"storage.{name}='{value}'" for name, value in places.items()]
-        command = [sys.executable, str(SCRIPT), *settings, f"retrain.script._args_=['{script}']", *overrides]
+        command = [sys.executable, str(SCRIPT), *settings, f"retrain.script='{script}'", *overrides]
         environment = os.environ | {"LESION_STAND_IN": json.dumps(orders, default=str)}
         self.process = subprocess.Popen(
             command, stdout=self.log, stderr=subprocess.STDOUT, env=environment, cwd=REPOSITORY

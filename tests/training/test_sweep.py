@@ -27,7 +27,7 @@ def test_jobs_are_ranked_and_failed_ones_come_last(tmp_path: Path) -> None:
     rows = rank(tmp_path, "val/f1_macro")
     assert [(row["job"], row["val/f1_macro"]) for row in rows] == [("2", 0.9), ("0", 0.5), ("1", None)]
     assert rows[1]["finetune.x"] == "2"
-    assert [row["job"] for row in rank(tmp_path, "val/f1_macro", minimise=True)] == ["0", "2", "1"]
+    assert [row["job"] for row in rank(tmp_path, "val/f1_macro", minimize=True)] == ["0", "2", "1"]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ from lesion.data.manifest import Manifest
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
 from lesion.model.predictor import Predictor
-from lesion.training.packaging import as_words
+from lesion.training.packaging import literal_markdown
 from lesion.training.progress import clock
 from lesion.training.provenance import git_commit
 from lesion.training.resuming import check_checkpoint
@@ -70,7 +70,7 @@ def test_bundle_says_what_it_is(run: Run) -> None:
     card = (run.bundle_path / "MODEL_CARD.md").read_text()
     assert "RANDOM INITIAL WEIGHTS" in card
     assert manifest.fingerprint[:12] in card
-    assert all(f"| {as_words(name)} |" in card for name in manifest.classes)
+    assert all(f"| {literal_markdown(name)} |" in card for name in manifest.classes)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_bundle_says_what_it_is(run: Run) -> None:
     ],
 )
 def test_names_stand_in_the_card_as_they_are(name: str, shown: str) -> None:
-    assert as_words(name) == shown
+    assert literal_markdown(name) == shown
 
 
 def test_no_patient_stands_on_two_sides(run: Run) -> None:
@@ -135,7 +135,7 @@ def test_what_is_no_whole_checkpoint_is_refused(
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("trainer.max_epochs=1", "has 2 epochs behind it, more than trainer.max_epochs=1"),
+        ("trainer.max_epochs=1", "has 2 finished epochs, more than trainer.max_epochs=1"),
         ("model.backbone=resnet18", "its backbone is mobilenetv2_035, this run's is resnet18"),
         ("model.optimizer=adamw", "its optimizer is sgd, this run's is adamw"),
         ("model.scheduler=null", "its scheduler is cosine, this run's is None"),
@@ -184,7 +184,7 @@ def test_a_training_that_is_stopped_says_how_to_go_on(data_dir: Path, run: Run, 
         assert process.wait(60) == 130
     [last] = tmp_path.glob("*/*/checkpoints/last.ckpt")
     words = (tmp_path / "log").read_text()
-    assert words.splitlines()[-1] == f"stopped; go on with resume={last}"
+    assert words.splitlines()[-1] == f"stopped; continue with resume={last}"
     assert "Traceback" not in words
 
 

@@ -1,1 +1,1 @@
-"""The screens of the page: one module for each, and their parts."""
+"""The screens of the page, and their parts."""

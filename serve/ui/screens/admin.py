@@ -1,4 +1,4 @@
-"""The Admin page: what serves, what waits, what ran, who may what, and how the server does."""
+"""The Admin screen: the model in use, quarantine, retrainings, API keys and requests."""
 
 from typing import Any
 
@@ -7,88 +7,89 @@ import streamlit as st
 
 from lesion.client import Client
 from serve.ui.charts import model_charts
-from serve.ui.components import START_IT, figure, show_done
-from serve.ui.error_messages import guarded
+from serve.ui.components import START_WITH_STORAGE, show_confirmation, show_figure, show_verdict
+from serve.ui.error_messages import error_boundary
 from serve.ui.screens import api_keys, deployments, review
-from serve.ui.screens.model_reports import show_verdict
-from serve.ui.session import in_use, keeps_data, read
+from serve.ui.session import has_storage, read, version_in_use
 from serve.ui.text import admin_findings
-from serve.ui.text.sentences import moment, outcome, plain, span
+from serve.ui.text.sentences import describe_outcome, escape_markdown, format_age, format_time
 
-_LOOK_S = 10.0
+_REFRESH_S = 10.0
 _JOBS = 50
 
 
 def show(client: Client) -> None:
-    """Show the page."""
+    """Show the screen."""
     st.title("Admin")
-    show_done()
-    if keeps_data(client):
+    show_confirmation()
+    if has_storage(client):
         parts = {"deploying": deployments.show, "quarantine": review.show, "jobs": _show_jobs, "keys": api_keys.show}
         for name, show_part in parts.items():
-            with guarded(name, part=True):
+            with error_boundary(name, part=True):
                 show_part(client)
     else:
-        st.info(f"This server keeps no data: there are no jobs, deployments, uploads or keys. {START_IT}")
+        st.info(
+            "This server stores no data: there are no retrainings, deployments, uploads or keys. " + START_WITH_STORAGE
+        )
     st.header("Traffic")
     _show_traffic(client)
 
 
-@st.fragment(run_every=_LOOK_S)
-@guarded("traffic")
+@st.fragment(run_every=_REFRESH_S)
+@error_boundary("traffic")
 def _show_traffic(client: Client) -> None:
-    """Show what the server was asked and how it did, anew every few seconds."""
-    found = client.call("GET", "/statistics")
-    totals = found["totals"]
+    """Show the requests of the last hour, updated every few seconds."""
+    statistics = client.call("GET", "/statistics")
+    totals, minutes = statistics["totals"], statistics["minutes"]
     with st.container(horizontal=True):
-        st.metric("Up for", span(found["uptime_s"]), width="content")
-        for name, words in (("requests", "Requests"), ("predictions", "Predictions"), ("server_errors", "Failed")):
-            st.metric(words, f"{totals[name]:,}", width=150)
-    figure(model_charts.requests(found["minutes"]), "Requests and errors", admin_findings.traffic(found))
-    figure(model_charts.latencies(found["minutes"]), "Latency", admin_findings.pace(found["minutes"]))
+        st.metric("Running for", format_age(statistics["uptime_s"]), width="content")
+        for name, title in (("requests", "Requests"), ("predictions", "Predictions"), ("server_errors", "Failed")):
+            st.metric(title, f"{totals[name]:,}", width=150)
+    show_figure(model_charts.requests(minutes), "Requests and errors", admin_findings.traffic(statistics))
+    show_figure(model_charts.latencies(minutes), "Latency", admin_findings.latency(minutes))
     st.caption(
-        f"Since {moment(found['started_at'])}; the last {len(found['minutes'])} minutes are drawn. "
-        "Of the server that answered: where there are several, each counts its own."
+        f"The numbers count from {format_time(statistics['started_at'])}; the charts show the last {len(minutes)} "
+        "minutes. They are those of the server that answered: where there are several, each counts its own requests."
     )
 
 
 def _show_jobs(client: Client) -> None:
-    """Show the retrainings, and one of them closely."""
+    """Show all recent retrainings, and the details of one."""
     st.header("Retrainings")
     jobs = read(client, "/retrain_jobs", limit=_JOBS)
-    st.markdown(plain(admin_findings.jobs(jobs, _JOBS)))
+    st.markdown(escape_markdown(admin_findings.jobs(jobs, _JOBS)))
     if not jobs:
         return
     st.dataframe(pd.DataFrame([_row(job) for job in jobs]), hide_index=True, alt="The last retrainings")
-    chosen = st.selectbox(
+    job = st.selectbox(
         "Retraining to look at",
         jobs,
         index=None,
-        format_func=lambda job: f"{moment(job['created_at'])}, {job['state']}, {job['job_id'][:8]}",
-        placeholder="Choose one",
+        format_func=lambda job: f"{format_time(job['created_at'])}, {job['state']}, {job['job_id'][:8]}",
+        placeholder="Choose a retraining",
     )
-    if chosen is not None:
-        _show_job(client, chosen)
+    if job is not None:
+        _show_job(client, job)
 
 
 def _row(job: dict[str, Any]) -> dict[str, Any]:
-    seconds = admin_findings.seconds_of(job)
+    seconds = admin_findings.job_seconds(job)
     return {
-        "Asked for": moment(job["created_at"]),
+        "Requested": format_time(job["created_at"]),
         "By": job["requested_by"],
         "State": job["state"],
         "Epochs": job["epoch"],
         "Minutes": None if seconds is None else round(seconds / 60, 1),
-        "From": job["parent"],
-        "Made": job["version"],
-        "Why": job["reason"],
+        "Started from": job["parent"],
+        "New version": job["version"],
+        "Reason": job["reason"],
     }
 
 
 def _show_job(client: Client, job: dict[str, Any]) -> None:
     """Show why a retraining ended as it did."""
     with st.container(border=True):
-        st.markdown(f"{outcome(job, in_use(client))}\n\n{plain(job['reason'])}".rstrip())
+        st.markdown(f"{describe_outcome(job, version_in_use(client))}\n\n{escape_markdown(job['reason'])}".rstrip())
         settings = ", ".join(f"{name} {value}" for name, value in job["request"].items() if value is not None)
-        st.caption(plain(f"{job['job_id']}: {settings}").replace("_", " "))
+        st.caption(escape_markdown(f"{job['job_id']}: {settings}").replace("_", " "))
         show_verdict(client, job)

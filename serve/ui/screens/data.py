@@ -1,4 +1,4 @@
-"""The Visualizations page: what the data looks like, each picture with a sentence that its numbers make."""
+"""The Visualizations screen: charts and images of the data, each with a sentence written from its numbers."""
 
 from statistics import median
 from typing import Any
@@ -7,127 +7,117 @@ import pandas as pd
 import streamlit as st
 
 from lesion.client import Client
+from lesion.core.text import format_percent
 from serve.ui.charts import data_charts
-from serve.ui.components import NO_DATA, START_IT, figure
-from serve.ui.error_messages import guarded
-from serve.ui.screens.predict import table
-from serve.ui.session import keeps_data, read, read_bytes
+from serve.ui.components import NO_DATA, START_WITH_STORAGE, show_figure
+from serve.ui.error_messages import error_boundary
+from serve.ui.session import has_storage, read, read_bytes
 from serve.ui.text import data_findings
-from serve.ui.text.sentences import plain
+from serve.ui.text.sentences import escape_markdown, select_lowest, selection_note
 
-_SAMPLES = (12, 24, 48)
+_MONTAGE_SIZES = (12, 24, 48)
 
 
 def show(client: Client) -> None:
-    """Show the page."""
+    """Show the screen."""
     st.title("Visualizations")
-    if not keeps_data(client):
-        st.info(f"{NO_DATA} {START_IT}")
+    if not has_storage(client):
+        st.info(f"{NO_DATA} {START_WITH_STORAGE}")
         return
     stats = read(client, "/dataset/stats")
-    _show_counts(stats)
+    _show_totals(stats)
     if not stats["images"]:
-        st.info("There is no accepted image yet. Upload some, or import the first model with its data.")
+        st.info("There are no accepted images yet. Upload some, or import the first model with its data.")
         return
-    _show_classes(stats)
+    _show_classes(stats["classes"])
     _show_montage(client, stats)
     left, right = st.columns(2, gap="large")
     with left:
         _show_brightness(stats["brightness"])
-    with right, guarded("resolutions", part=True):
-        _show_resolutions(client, stats)
-    _show_sameness(stats)
-    _show_uploads(stats)
+    with right, error_boundary("resolutions", part=True):
+        chart = data_charts.resolution_bars(stats["resolutions"], stats["other_resolutions"])
+        show_figure(chart, "Resolutions", data_findings.resolutions(stats, read(client, "/info")["preprocessing"]))
+    left, right = st.columns(2, gap="large")
+    with left:
+        _show_duplicates(stats)
+    with right:
+        _show_leakage(stats["leakage"], known=stats["leakage_known"])
+    days = stats["uploads"]
+    show_figure(data_charts.upload_bars(days) if days else None, "Uploads", data_findings.uploads(days))
 
 
-def _show_counts(stats: dict[str, Any]) -> None:
-    """Show how many images there are, by status."""
+def _show_totals(stats: dict[str, Any]) -> None:
+    """Show how many images there are, by status and by format."""
     statuses = {"accepted": stats["images"]} | stats["statuses"]
     with st.container(horizontal=True):
-        for status, words in (("accepted", "Accepted"), ("quarantined", "In quarantine"), ("deleted", "Deleted")):
-            st.metric(words, f"{statuses.get(status, 0):,}", width=150)
+        for status, title in (("accepted", "Accepted"), ("quarantined", "In quarantine"), ("deleted", "Deleted")):
+            st.metric(title, f"{statuses.get(status, 0):,}", width=150)
     formats = ", ".join(f"{name} {images:,}" for name, images in stats["formats"].items())
-    st.caption(plain(f"Formats: {formats or 'none'}"))
+    st.caption(escape_markdown(f"File formats: {formats or 'none'}"))
 
 
-def _show_classes(stats: dict[str, Any]) -> None:
-    total = len(stats["classes"])
+def _show_classes(classes: list[dict[str, Any]]) -> None:
     st.header("Classes")
-    st.markdown(plain(data_findings.class_distribution(stats["classes"])))
-    classes = table.first(stats["classes"], lambda row: row["images"])
-    if len(classes) < total:
-        st.caption(table.cut(len(classes), total, "with the fewest images"))
+    st.markdown(escape_markdown(data_findings.class_distribution(classes)))
+    selected = select_lowest(classes, lambda row: row["images"])
+    if note := selection_note(len(selected), len(classes), "with the fewest images"):
+        st.caption(note)
     left, right = st.columns(2, gap="large")
-    left.altair_chart(data_charts.class_counts(classes), width="stretch", alt="Images of each class by use")
-    right.altair_chart(data_charts.class_shares(classes, total), width="stretch", alt="Share of each class")
+    left.altair_chart(data_charts.class_counts(selected), width="stretch", alt="Images of each class by use")
+    right.altair_chart(data_charts.class_shares(selected, len(classes)), width="stretch", alt="Share of each class")
     rows = [
-        {"Class": plain(row["label"]), "Images": f"{row['images']:,}", "Share": f"{row['share']:.1%}"}
-        | {words.capitalize(): f"{row['splits'].get(split, 0):,}" for split, words in data_charts.SPLITS.items()}
-        for row in classes
+        {
+            "Class": escape_markdown(row["label"]),
+            "Images": f"{row['images']:,}",
+            "Share": format_percent(row["share"], 1),
+        }
+        | {use.capitalize(): f"{row['splits'].get(split, 0):,}" for split, use in data_charts.SPLITS.items()}
+        for row in selected
     ]
     st.table(pd.DataFrame(rows).set_index("Class"), alt="Images of each class")
 
 
 @st.fragment
-@guarded("montage")
+@error_boundary("montage")
 def _show_montage(client: Client, stats: dict[str, Any]) -> None:
     """Show some images of one class, chosen at random."""
     st.header("Images")
-    labels = [row["label"] for row in stats["classes"]]
+    images = {row["label"]: row["images"] for row in stats["classes"]}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        label = st.selectbox("Class to look at", labels, width=240)
-        most = st.selectbox("How many", _SAMPLES, index=1, width=120)
+        label = st.selectbox("Class to look at", list(images), width=240)
+        number = st.selectbox("How many", _MONTAGE_SIZES, index=1, width=120)
         seed: int = st.session_state.setdefault("montage-seed", 0)
-        if st.button("Draw others"):
+        if st.button("Show others"):
             st.session_state["montage-seed"] = seed = seed + 1
-    st.markdown(plain(data_findings.montage(label, most, stats["brightness"])))
-    if any(row["label"] == label and row["images"] for row in stats["classes"]):
-        picture = read_bytes(client, "/dataset/montage", label=label, images=most, seed=seed)
-        st.image(picture, width="stretch", alt=f"Images of {label}")
+    st.markdown(escape_markdown(data_findings.montage(label, number, stats["brightness"])))
+    if images[label]:
+        montage = read_bytes(client, "/dataset/montage", label=label, images=number, seed=seed)
+        st.image(montage, width="stretch", alt=f"Images of {label}")
 
 
 def _show_brightness(rows: list[dict[str, Any]]) -> None:
     middle = median([row["median"] for row in rows if row["images"]] or [0.0])
-    shown = table.first(rows, lambda row: -abs(row["median"] - middle) if row["images"] else 0.0)
-    note = table.cut(len(shown), len(rows), "that are brightest or darkest")
-    figure(data_charts.brightness_boxes(shown), "Brightness", data_findings.brightness(rows), note)
+    selected = select_lowest(rows, lambda row: -abs(row["median"] - middle) if row["images"] else 0.0)
+    note = selection_note(len(selected), len(rows), "that are brightest or darkest")
+    show_figure(data_charts.brightness_boxes(selected), "Brightness", data_findings.brightness(rows), note)
 
 
-def _show_resolutions(client: Client, stats: dict[str, Any]) -> None:
-    sizes, others = stats["resolutions"], stats["other_resolutions"]
-    sentence = data_findings.resolutions(stats, read(client, "/info")["preprocessing"])
-    figure(data_charts.resolution_bars(sizes, others), "Resolutions", sentence)
+def _show_duplicates(stats: dict[str, Any]) -> None:
+    classes, groups = stats["classes"], stats["duplicates"]
+    grouped = groups["classes"]
+    selected = select_lowest(classes, lambda row: -grouped.get(row["label"], 0) / max(1, row["images"]))
+    note = selection_note(len(selected), len(classes), "with the largest share in groups")
+    chart = data_charts.duplicate_bars(selected, grouped)
+    show_figure(chart, "Near-duplicates", data_findings.duplicates(groups, stats["images"]), note)
 
 
-def _show_sameness(stats: dict[str, Any]) -> None:
-    """Show near-duplicates, and what they did to the split that came with the data."""
-    classes, same = stats["classes"], stats["duplicates"]
-    left, right = st.columns(2, gap="large")
-    with left:
-        shown = table.first(classes, lambda row: -same["classes"].get(row["label"], 0) / max(1, row["images"]))
-        note = table.cut(len(shown), len(classes), "with the largest share in groups")
-        chart = data_charts.duplicate_bars(shown, same["classes"])
-        figure(chart, "Near-duplicates", data_findings.duplicates(same, stats["images"]), note)
-    with right:
-        _show_leakage(stats["leakage"], known=stats["leakage_known"])
-
-
-def _show_leakage(leak: dict[str, Any] | None, *, known: bool) -> None:
-    sentence = data_findings.leakage(leak, known=known)
-    if leak is None or not leak["test_images"]:
-        st.subheader("Leakage")
-        st.markdown(plain(sentence))
+def _show_leakage(leakage: dict[str, Any] | None, *, known: bool) -> None:
+    """Show how near-duplicates affect the split that came with the data."""
+    sentence = data_findings.leakage(leakage, known=known)
+    if leakage is None or not leakage["test_images"]:
+        show_figure(None, "Leakage", sentence)
         return
-    classes = leak["per_class"]
-    shown = table.first(list(classes), lambda label: -classes[label]["leaked"] / max(1, classes[label]["test"]))
-    note = table.cut(len(shown), len(classes), "that leak most")
-    figure(data_charts.leakage_bars({label: classes[label] for label in shown}), "Leakage", sentence, note)
-
-
-def _show_uploads(stats: dict[str, Any]) -> None:
-    sentence = data_findings.uploads(stats["uploads"])
-    if stats["uploads"]:
-        figure(data_charts.upload_bars(stats["uploads"]), "Uploads", sentence)
-    else:
-        st.subheader("Uploads")
-        st.markdown(plain(sentence))
+    classes = leakage["per_class"]
+    selected = select_lowest(list(classes), lambda name: -classes[name]["leaked"] / max(1, classes[name]["test"]))
+    note = selection_note(len(selected), len(classes), "that leak most")
+    show_figure(data_charts.leakage_bars({name: classes[name] for name in selected}), "Leakage", sentence, note)

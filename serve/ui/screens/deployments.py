@@ -1,4 +1,4 @@
-"""Which model serves: the history of champions, going back, and promoting by hand."""
+"""The model in use on the Admin screen: rolling back, promoting by hand, and the history."""
 
 from functools import partial
 from typing import Any
@@ -7,75 +7,65 @@ import pandas as pd
 import streamlit as st
 
 from lesion.client import Client
-from serve.ui.components import act, reason
-from serve.ui.error_messages import guarded
+from serve.ui.components import apply_change, ask_reason, offer_csv
+from serve.ui.error_messages import error_boundary
 from serve.ui.session import read
 from serve.ui.text import admin_findings
-from serve.ui.text.sentences import moment, plain, spreadsheet
+from serve.ui.text.sentences import escape_markdown, format_time
 
 
 def show(client: Client) -> None:
-    """Show what serves, and let people change it."""
+    """Show which model is in use, and let users change it."""
     st.header("Model in use")
-    ledger = read(client, "/deployments")
-    st.markdown(plain(admin_findings.deployments(ledger)))
-    if not ledger:
+    deployments = read(client, "/deployments")
+    st.markdown(escape_markdown(admin_findings.deployments(deployments)))
+    if not deployments:
         return
-    serving, back = ledger[-1]["version"], _before(ledger)
-    others = [row["version"] for row in reversed(read(client, "/models")) if row["version"] != serving]
+    current = deployments[-1]
+    # The last deployment of the version that a rollback would bring back.
+    previous = next((row for row in reversed(deployments) if row["version"] == current["rollback_to"]), None)
+    others = [row["version"] for row in reversed(read(client, "/models")) if row["version"] != current["version"]]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        if st.button("Roll back", disabled=back is None) and back is not None:
-            roll_back(client, ledger[-1], back)
-        chosen = st.selectbox("Version to promote", others, index=None, placeholder="Choose one", width=240)
-        if st.button("Promote", disabled=chosen is None) and chosen is not None:
-            promote(client, chosen, ledger[-1]["id"])
-    if back is None:
-        st.caption("There is no version before this one to roll back to.")
-    _show_history(ledger)
+        if st.button("Roll back", disabled=previous is None) and previous is not None:
+            roll_back(client, current, previous)
+        version = st.selectbox("Version to promote", others, index=None, placeholder="Choose a version", width=240)
+        if st.button("Promote", disabled=version is None) and version is not None:
+            promote(client, version, current["id"])
+    if previous is None:
+        st.caption("There is no earlier version to roll back to.")
+    _show_history(deployments)
 
 
-def _before(ledger: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the last deployment of the version that a rollback would bring back; None if there is none."""
-    target = ledger[-1]["rollback_to"]
-    return next((row for row in reversed(ledger) if row["version"] == target), None)
-
-
-def _show_history(ledger: list[dict[str, Any]]) -> None:
+def _show_history(deployments: list[dict[str, Any]]) -> None:
     st.subheader("History")
+    columns = {"Version": "version", "Action": "action", "By": "actor", "Reason": "reason"}
     rows = [
-        {
-            "When": moment(row["created_at"]),
-            "Version": row["version"],
-            "What": row["action"],
-            "By": row["actor"],
-            "Why": row["reason"],
-        }
-        for row in reversed(ledger)
+        {"When": format_time(row["created_at"])} | {title: row[name] for title, name in columns.items()}
+        for row in reversed(deployments)
     ]
-    # No table that wraps: on a phone a gate's reason would be a column of single words.
-    st.dataframe(pd.DataFrame(rows), hide_index=True, alt="The changes of champion, the last one first")
-    st.download_button(
-        "Download the history as CSV", spreadsheet(rows), "deployments.csv", "text/csv", on_click="ignore"
-    )
+    # Not st.table, which wraps: on a phone a gate's reason would become a column of single words.
+    st.dataframe(pd.DataFrame(rows), hide_index=True, alt="The changes of the model in use, the last one first")
+    offer_csv("Download the history as CSV", rows, "deployments.csv")
 
 
-@st.dialog("Bring back the model before")
-@guarded("roll-back")
-def roll_back(client: Client, serving: dict[str, Any], back: dict[str, Any]) -> None:
-    """Ask why, and go back from one deployment to the version of another, unless a third has followed."""
+@st.dialog("Bring back the previous model")
+@error_boundary("roll-back")
+def roll_back(client: Client, current: dict[str, Any], previous: dict[str, Any]) -> None:
+    """Ask for a reason, and roll back to the version of ``previous``, unless another deployment followed."""
     st.markdown(
-        f"{back['version']}, which was last put to use on {moment(back['created_at'])}, serves again within seconds, "
-        f"on every server. To return, promote {serving['version']}."
+        f"{previous['version']}, which was last put into use on {format_time(previous['created_at'])}, is in use again "
+        f"within seconds, on every server. To undo this, promote {current['version']}."
     )
-    if (why := reason("Roll back now")) is not None:
-        act(partial(client.rollback, why, serving["id"]), f"{back['version']} serves again.")
+    if (reason := ask_reason("Roll back now")) is not None:
+        apply_change(partial(client.rollback, reason, current["id"]), f"{previous['version']} is in use again.")
 
 
 @st.dialog("Promote a model by hand")
-@guarded("promote")
+@error_boundary("promote")
 def promote(client: Client, version: str, expected: int) -> None:
-    """Ask why, and make a version the champion, unless another deployment has followed the expected one."""
-    st.markdown(f"{version} serves from now on, whether or not the gate found it better.")
-    if (why := reason("Promote now")) is not None:
-        body = {"reason": why, "expected": expected}
-        act(partial(client.call, "POST", f"/models/{version}/promote", json=body), f"{version} serves now.")
+    """Ask for a reason, and put a version into use, unless another deployment has followed the expected one."""
+    st.markdown(f"{version} is in use from now on, whether or not the gate found it better.")
+    if (reason := ask_reason("Promote now")) is not None:
+        body = {"reason": reason, "expected": expected}
+        request = partial(client.call, "POST", f"/models/{version}/promote", json=body)
+        apply_change(request, f"{version} is in use now.")

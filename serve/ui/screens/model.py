@@ -1,4 +1,4 @@
-"""The Model Info page: what a model is, what it was made from, how good it is, and how that is known."""
+"""The Model Info screen: what a model is, what it was made from, how good it is, and how that was measured."""
 
 from datetime import UTC, datetime
 from functools import partial
@@ -9,97 +9,93 @@ import streamlit as st
 
 from lesion.client import Client
 from serve.ui.charts import model_charts
-from serve.ui.components import NO_DATA, START_IT, figure
-from serve.ui.error_messages import attempted, guarded
+from serve.ui.components import NO_DATA, START_WITH_STORAGE, offer_download, show_figure, show_report
+from serve.ui.error_messages import error_boundary, report_failure
 from serve.ui.screens import model_evaluation
-from serve.ui.screens.model_reports import show_report
-from serve.ui.screens.predict import table
-from serve.ui.session import keeps_data, may, read, read_bytes, unless_missing
+from serve.ui.session import has_role, has_storage, none_if_missing, read, read_bytes
 from serve.ui.text import model_findings
-from serve.ui.text.sentences import moment, plain
+from serve.ui.text.sentences import escape_markdown, format_time, select_lowest, selection_note
 
+_DATA = {
+    "name": "Dataset", "policy": "Split", "groups": "Groups that no split divides",
+    "patients": "Named patients, plants or the like", "fingerprint": "Fingerprint",
+}  # fmt: skip
 _LINEAGE = {
     "parent": "Retrained from", "snapshot_id": "Snapshot of the data", "job_id": "Retraining", "seed": "Seed",
     "lesion": "Lesion", "git": "Commit", "python": "Python", "torch": "PyTorch", "timm": "timm",
 }  # fmt: skip
-_DATA = {"name": "Dataset", "policy": "Split", "groups": "Groups that no split divides"}
-_DATA |= {"patients": "Patients, plants or the like that are named", "fingerprint": "Fingerprint"}
-# Retrainings to look at: a few, since one of them will have come as far as the gate; then all that the server gives.
+# Retrainings to search: a few, since one of them has usually reached the gate; then as many as the server returns.
 _FEW, _ALL = 10, 200
 
 
 def show(client: Client) -> None:
-    """Show the page."""
+    """Show the screen."""
     st.title("Model Info")
     info = read(client, "/info")
-    if not keeps_data(client):
-        _show_identity(info, info["created"], served=True)
+    if not has_storage(client):
+        _show_identity(info, info["created"], in_use=True)
         model_evaluation.show_headline(info)
         model_evaluation.show_classes(info)
-        st.info(f"{NO_DATA} {START_IT} Then it also keeps evaluations, earlier models and what they were made from.")
+        more = "It then also stores evaluations, earlier models and what they were made from."
+        st.info(f"{NO_DATA} {START_WITH_STORAGE} {more}")
         return
-    version = _choose(client, info["model_version"])
+    version = _choose_version(client, info["model_version"])
     facts = read(client, f"/models/{version}")
-    _show_identity(info | facts, facts.get("created", facts["created_at"]), served=version == info["model_version"])
+    in_use = version == info["model_version"]
+    _show_identity(info | facts, facts.get("created", facts["created_at"]), in_use=in_use)
     _show_origin(facts)
-    with guarded("evaluation", part=True):
+    with error_boundary("evaluation", part=True):
         _show_evaluation(client, version, facts)
-    if may(client, "admin"):
-        with guarded("challenge", part=True):
-            _show_challenge(client)
-    with guarded("papers", part=True):
-        _show_papers(client, facts["name"], version)
+    if has_role(client, "admin"):
+        with error_boundary("challenge", part=True):
+            _show_last_challenger(client)
+    with error_boundary("papers", part=True):
+        _show_files(client, facts["name"], version)
 
 
 def _show_evaluation(client: Client, version: str, facts: dict[str, Any]) -> None:
-    """Show all that was measured, or what the model itself says of it."""
-    measured = unless_missing(partial(read, client, f"/models/{version}/evaluation"))
-    if measured is not None:
-        model_evaluation.show(measured)
+    """Show everything that was measured, or what the model itself contains of it."""
+    evaluation = none_if_missing(partial(read, client, f"/models/{version}/evaluation"))
+    if evaluation is not None:
+        model_evaluation.show(evaluation)
         return
     st.info("This model came without the details of its evaluation.")
-    known = {"metrics": {}} | facts
-    model_evaluation.show_headline(known)
-    model_evaluation.show_classes(known)
+    scores = {"metrics": {}} | facts
+    model_evaluation.show_headline(scores)
+    model_evaluation.show_classes(scores)
 
 
-def _choose(client: Client, served: str) -> str:
-    """Let people look at earlier models too."""
+def _choose_version(client: Client, current: str) -> str:
+    """Let users choose the model in use or an earlier one."""
     versions = [row["version"] for row in reversed(read(client, "/models"))]
-    if served not in versions:  # a change of champion is under way
-        versions.insert(0, served)
+    if current not in versions:  # the model in use is being replaced right now
+        versions.insert(0, current)
     if len(versions) == 1:
-        return served
-    chosen: str = st.selectbox(
-        "Model",
-        versions,
-        index=versions.index(served),
-        format_func=lambda one: f"{one} (in use)" if one == served else one,
-    )
-    return chosen
+        return current
+    titles = {version: f"{version} (in use)" if version == current else version for version in versions}
+    return str(st.selectbox("Model", versions, index=versions.index(current), format_func=titles.__getitem__))
 
 
-def _show_identity(facts: dict[str, Any], created: str | None, *, served: bool) -> None:
-    """Show which model this is, how old and of which kind."""
-    model, prepared, calibrated = facts.get("model", {}), facts["preprocessing"], facts["calibration"]
-    version = facts.get("version") or facts["model_version"]
-    tiles = {"Version": version, "Classes": f"{len(facts['classes'])}"}
+def _show_identity(facts: dict[str, Any], created: str | None, *, in_use: bool) -> None:
+    """Show which model this is, how old it is and of which kind."""
+    model, preprocessing, calibration = facts.get("model", {}), facts["preprocessing"], facts["calibration"]
+    tiles = {"Version": facts.get("version") or facts["model_version"], "Classes": f"{len(facts['classes'])}"}
     if created:
         tiles["Age"] = model_findings.age(created, datetime.now(UTC))
     if "backbone" in model:
         tiles["Architecture"] = model["backbone"]
     if "parameters" in model:
         tiles["Parameters"] = f"{model['parameters'] / 1e6:.1f} million"
-    tiles["Input"] = f"{prepared['size']} × {prepared['size']} pixels"
+    tiles["Input"] = f"{preprocessing['size']} × {preprocessing['size']} pixels"
     with st.container(horizontal=True, gap="large"):
-        for name, value in tiles.items():
-            st.metric(name, plain(value), width="content")
-    made = f"Made on {moment(created)}. " if created else ""
-    state = f"In use, by {facts['engine']}. " if served and facts.get("engine") else "In use. " if served else ""
-    kind = "Not calibrated."  # such a model has a temperature too, of 1
-    if images := calibrated.get("images"):
-        kind = f"Calibrated with temperature {calibrated['temperature']:.2f}, fitted on {images:,} images."
-    st.caption(plain(f"{state}{made}{kind}"))
+        for title, value in tiles.items():
+            st.metric(title, escape_markdown(value), width="content")
+    use = "" if not in_use else f"In use, with {facts['engine']}. " if facts.get("engine") else "In use. "
+    creation = f"Created on {format_time(created)}. " if created else ""
+    fit = "Not calibrated."  # such a model has a temperature too, of 1
+    if images := calibration.get("images"):
+        fit = f"Calibrated with temperature {calibration['temperature']:.2f}, fitted on {images:,} images."
+    st.caption(escape_markdown(f"{use}{creation}{fit}"))
 
 
 def _show_origin(facts: dict[str, Any]) -> None:
@@ -107,93 +103,95 @@ def _show_origin(facts: dict[str, Any]) -> None:
     data = facts.get("data", {})
     lineage = facts.get("lineage", {}) | {name: facts[name] for name in ("parent", "snapshot_id", "job_id")}
     weights = facts.get("model", {}).get("weights", {})
-    rows = {words: data.get(name) for name, words in _DATA.items()}
-    rows["First weights"] = ", ".join(str(weights[name]) for name in ("source", "name") if weights.get(name))
-    rows |= {words: lineage.get(name) for name, words in _LINEAGE.items()}
+    values = {title: data.get(name) for name, title in _DATA.items()}
+    values["Initial weights"] = ", ".join(str(weights[name]) for name in ("source", "name") if weights.get(name))
+    values |= {title: lineage.get(name) for name, title in _LINEAGE.items()}
+    rows = [
+        {"What": title, "Value": escape_markdown(str(value))}
+        for title, value in values.items()
+        if value not in (None, "")
+    ]
     with st.expander("Data and lineage"):
         if images := data.get("images"):
             _show_images(pd.DataFrame(images).fillna(0).astype(int))
-        known = [
-            {"What": words, "Value": plain(str(value))} for words, value in rows.items() if value not in (None, "")
-        ]
-        st.table(pd.DataFrame(known, columns=["What", "Value"]).set_index("What"), alt="Where the model comes from")
+        st.table(pd.DataFrame(rows, columns=["What", "Value"]).set_index("What"), alt="Where the model comes from")
 
 
 def _show_images(images: pd.DataFrame) -> None:
-    """Show how many images of each class the model learned from, chose by and was tested on."""
-    sums = images.sum(axis="columns").to_dict()
-    shown = table.first(list(sums), lambda name: sums[name])
-    counts = images.loc[shown].rename(index=plain, columns=plain).rename_axis("Class")
+    """Show how many images of each class the model was trained, selected and tested on."""
+    totals = images.sum(axis="columns").to_dict()
+    selected = select_lowest(list(totals), lambda name: totals[name])
+    counts = images.loc[selected].rename(index=escape_markdown, columns=escape_markdown).rename_axis("Class")
     st.table(counts, alt="Images by class and split")
-    if note := table.cut(len(shown), len(images), "with the fewest images"):
+    if note := selection_note(len(selected), len(images), "with the fewest images"):
         st.caption(note)
 
 
-def _last_judged(client: Client) -> tuple[dict[str, Any] | None, bool]:
-    """Return the last retraining that came as far as a comparison, and whether all there ever were were looked at."""
-    for most in (_FEW, _ALL):
-        jobs = read(client, "/retrain_jobs", limit=most)
-        judged = [job for job in jobs if (job["verdict"] or {}).get("comparisons")]
-        if judged or len(jobs) < most:
-            return (judged[0] if judged else None), True
+def _last_compared_job(client: Client) -> tuple[dict[str, Any] | None, bool]:
+    """Return the last retraining that reached a comparison, and whether the search covered all retrainings."""
+    for limit in (_FEW, _ALL):
+        jobs = read(client, "/retrain_jobs", limit=limit)
+        compared = [job for job in jobs if (job["verdict"] or {}).get("comparisons")]
+        if compared or len(jobs) < limit:
+            return (compared[0] if compared else None), True
     return None, False
 
 
-def _show_challenge(client: Client) -> None:
-    """Show the last challenger beside the champion of then."""
+def _show_last_challenger(client: Client) -> None:
+    """Show the last challenger next to the champion of that time."""
     st.header("Champion against challenger")
-    job, all_seen = _last_judged(client)
+    st.caption("The champion is the model in use at the time, the challenger the model from a retraining.")
+    job, searched_all = _last_compared_job(client)
     if job is None:
-        none = "No challenger was" if all_seen else f"Of the last {_ALL} retrainings no challenger was"
-        st.markdown(f"{none} compared with a champion yet.")
+        subject = "No challenger was" if searched_all else f"Of the last {_ALL} retrainings, no challenger was"
+        st.markdown(f"{subject} compared with a champion yet.")
         return
-    found = job["verdict"]["comparisons"][-1]
-    outcome = "took its place" if job["state"] == "promoted" else "did not take its place"
+    comparison = job["verdict"]["comparisons"][-1]
     title = f"{job['version'] or 'The challenger'} against {job['parent']}"
-    shown = table.first(found["recalls"], _gain)
-    note = table.cut(len(shown), len(found["recalls"]), "where the challenger gains least")
-    figure(model_charts.recalls(shown), title, model_findings.comparison(found), note)
-    scores = {"accuracy": "Accuracy", "f1_macro": "Macro-F1", "ece": "Calibration error"}
+    recalls = comparison["recalls"]
+    selected = select_lowest(recalls, _gain)
+    note = selection_note(len(selected), len(recalls), "where the challenger gains least")
+    show_figure(model_charts.recalls(selected), title, model_findings.comparison(comparison), note)
     rows = [
-        {"Score": words, "Champion": f"{found['champion'][name]:.3f}", "Challenger": f"{found['challenger'][name]:.3f}"}
-        for name, words in scores.items()
+        {"Score": score}
+        | {model.capitalize(): f"{comparison[model][name]:.3f}" for model in ("champion", "challenger")}
+        for name, score in (("accuracy", "Accuracy"), ("f1_macro", "Macro-F1"), ("ece", "Calibration error"))
     ]
     st.table(pd.DataFrame(rows).set_index("Score"), alt="Scores of both models")
-    st.caption(f"The challenger {outcome} on {moment(job['finished_at'] or job['updated_at'])}.")
+    outcome = "took the champion's place" if job["state"] == "promoted" else "did not take the champion's place"
+    st.caption(f"The challenger {outcome} on {format_time(job['finished_at'] or job['updated_at'])}.")
 
 
 def _gain(row: dict[str, Any]) -> float:
-    known = row["champion"] is not None and row["challenger"] is not None
-    return float(row["challenger"] - row["champion"]) if known else model_findings.lowest(None)
+    comparable = row["champion"] is not None and row["challenger"] is not None
+    return model_findings.low_first(row["challenger"] - row["champion"] if comparable else None)
 
 
-def _show_papers(client: Client, name: str, version: str) -> None:
-    """Show the model card and the report, and give the files away."""
-    st.header("Papers and files")
-    card = unless_missing(partial(read_bytes, client, f"/models/{version}/card"))
+def _show_files(client: Client, name: str, version: str) -> None:
+    """Show the model card and the report, and offer the files for download."""
+    st.header("Documents and files")
+    card = none_if_missing(partial(read_bytes, client, f"/models/{version}/card"))
     if card is not None:
         with st.expander("Model card"):
-            st.markdown(card.decode().replace("![", "!\\["))  # a picture in it could be anywhere on the net
-        st.download_button("Download the model card", card, f"{name}-{version}.md", on_click="ignore")
-    if may(client, "contributor"):
+            st.markdown(card.decode().replace("![", "!\\["))  # an image in it could be loaded from anywhere
+        offer_download("Download the model card", card, f"{name}-{version}.md")
+    if has_role(client, "contributor"):
         _offer_bundle(client, name, version)
     if st.toggle("Show the report", key=f"report-{version}"):
-        page = unless_missing(partial(read_bytes, client, f"/models/{version}/report"))
-        if page is None:
+        report = none_if_missing(partial(read_bytes, client, f"/models/{version}/report"))
+        if report is None:
             st.info("This model came without a report.")
             return
-        st.download_button("Download the report", page, f"{name}-{version}.html", "text/html", on_click="ignore")
-        show_report(page.decode(), "The report of the training run")
+        offer_download("Download the report", report, f"{name}-{version}.html", "text/html")
+        show_report(report.decode(), "The report of the training run")
 
 
 @st.fragment
-@guarded("bundle")
+@error_boundary("bundle")
 def _offer_bundle(client: Client, name: str, version: str) -> None:
-    """Fetch the bundle when somebody wants it, since it is large, and then give it away."""
+    """Fetch the bundle only on demand, since it is large, and then offer it for download."""
     if st.button("Fetch the bundle"):
-        # Not by the download button itself, which fetches out of reach of the page and has no words for a refusal.
-        with attempted(), st.spinner("Fetching …"):
+        # Not by the download button itself, whose fetch could not show a refusal on the page.
+        with report_failure(), st.spinner("Fetching …"):
             content = client.download(f"/models/{version}/bundle")
-            st.download_button(
-                "Download the bundle", content, f"{name}-{version}.zip", "application/zip", on_click="ignore"
-            )
+            offer_download("Download the bundle", content, f"{name}-{version}.zip", "application/zip")

@@ -1,71 +1,59 @@
-"""How good a model is: its scores with intervals, class by class, its mistakes, its curves and its calibration."""
+"""How good a model is: scores with intervals, scores of each class, mistakes, curves and calibration."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import streamlit as st
 
+from lesion.evaluation import findings
+from lesion.evaluation.findings import CLASS_TITLES, TITLES, EvaluationRecord, metric
 from serve.ui.charts import model_charts
-from serve.ui.components import figure
-from serve.ui.screens.predict import table
+from serve.ui.components import offer_csv, show_figure
 from serve.ui.text import model_findings
-from serve.ui.text.model_findings import metric, written_interval
-from serve.ui.text.sentences import plain, spreadsheet
+from serve.ui.text.model_findings import format_interval
+from serve.ui.text.sentences import escape_markdown, select_lowest, selection_note
 
-# Title, and whether more is better.
-_HEADLINE = {
-    "acc": ("Accuracy", True),
-    "balanced_acc": ("Balanced accuracy", True),
-    "precision_macro": ("Precision, macro", True),
-    "recall_macro": ("Recall, macro", True),
-    "f1_macro": ("F1, macro", True),
-    "roc_auc": ("ROC-AUC, macro", True),
-    "pr_auc": ("PR-AUC, macro", True),
-    "nll": ("Log-loss", False),
-    "brier": ("Brier score", False),
-    "ece": ("Calibration error", False),
-}
+_LOWER_IS_BETTER = ("nll", "brier", "ece")
 _TILES = ("acc", "f1_macro", "roc_auc", "ece")
-_PER_CLASS = {"precision": "Precision", "recall": "Recall", "f1": "F1", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 _LOWEST = "with the lowest F1"
-_CURVES = {"roc": "ROC curves", "pr": "Precision and recall"}
+_CURVES: dict[Literal["roc", "pr"], str] = {"roc": "ROC curves", "pr": "Precision and recall"}
 
 
-def show(evaluation: Mapping[str, Any]) -> None:
+def show(evaluation: EvaluationRecord) -> None:
     """Show everything that was measured."""
-    show_headline(evaluation, model_findings.headline(evaluation))
+    show_headline(evaluation, findings.headline_finding(evaluation))
     for note in evaluation["notes"]:
-        st.warning(plain(note))
+        st.warning(escape_markdown(note))
     images = {name: sum(row) for name, row in zip(evaluation["classes"], evaluation["confusion_matrix"], strict=True)}
     show_classes(evaluation, images)
     _show_confusion(evaluation)
     if evaluation.get("curves"):
         _show_curves(evaluation)
     else:
-        st.info("This model's evaluation kept no curves; its report has them drawn.")
+        st.info("The evaluation of this model stored no curves; its report contains them.")
 
 
 def show_headline(evaluation: Mapping[str, Any], sentence: str = "") -> None:
-    """Show the headline scores on the test split, each with its 95 % interval; ``metrics`` alone are enough."""
+    """Show the scores on the test split, each with its 95 % interval; only ``metrics`` is required."""
     st.header("How good it is")
-    scores = {name: score for name in _HEADLINE if (score := metric(evaluation, name)) is not None}
+    scores = {name: score for name in TITLES if (score := metric(evaluation, name)) is not None}
     if not scores:
         st.markdown("This model came without scores.")
         return
     if sentence:
-        st.markdown(plain(sentence))
+        st.markdown(escape_markdown(sentence))
     with st.container(horizontal=True):
         for name in (name for name in _TILES if name in scores):
-            title, value, around = _HEADLINE[name][0], f"{scores[name]:.3f}", written_interval(evaluation, name)
-            st.metric(title, value, around or None, "off", width=165, border=True, delta_arrow="off")
+            interval = format_interval(evaluation, name) or None
+            st.metric(TITLES[name], f"{scores[name]:.3f}", interval, "off", width=165, border=True, delta_arrow="off")
     rows = [
         {
-            "Score": _HEADLINE[name][0],
+            "Score": TITLES[name],
             "Value": f"{score:.3f}",
-            "95 % interval": written_interval(evaluation, name),
-            "Better": "higher" if _HEADLINE[name][1] else "lower",
-            "Meaning": plain(evaluation.get("definitions", {}).get(name, "")),
+            "95 % interval": format_interval(evaluation, name),
+            "Better": "lower" if name in _LOWER_IS_BETTER else "higher",
+            "Meaning": escape_markdown(evaluation.get("definitions", {}).get(name, "")),
         }
         for name, score in scores.items()
     ]
@@ -78,45 +66,45 @@ def show_classes(evaluation: Mapping[str, Any], images: Mapping[str, int] | None
     rows = [
         {"Class": name}
         | ({} if images is None else {"Test images": images[name]})
-        | {words: metric(evaluation, f"{key}/{name}") for key, words in _PER_CLASS.items()}
+        | {title: metric(evaluation, f"{score}/{name}") for score, title in CLASS_TITLES.items()}
         for name in evaluation["classes"]
     ]
-    shown = table.first(rows, lambda row: model_findings.lowest(row["F1"]))
-    scores = pd.DataFrame(shown).dropna(axis="columns", how="all")
+    selected = select_lowest(rows, lambda row: model_findings.low_first(row["F1"]))
+    scores = pd.DataFrame(selected).dropna(axis="columns", how="all")
     if len(scores.columns) == 1:
         return
     st.subheader("Class by class")
-    columns = {words: st.column_config.NumberColumn(format="%.3f") for words in _PER_CLASS.values()}
+    columns = {title: st.column_config.NumberColumn(format="%.3f") for title in CLASS_TITLES.values()}
     st.dataframe(scores, hide_index=True, column_config=columns, alt="Scores of each class")
-    if len(shown) < len(rows):
-        st.caption(table.cut(len(shown), len(rows), _LOWEST))
-        st.download_button("Download all as CSV", spreadsheet(rows), "classes.csv", "text/csv", on_click="ignore")
+    if note := selection_note(len(selected), len(rows), _LOWEST):
+        st.caption(note)
+        offer_csv("Download all as CSV", rows, "classes.csv")
 
 
-def _show_confusion(evaluation: Mapping[str, Any]) -> None:
-    """Show what was taken for what, as counts and as shares of the class."""
-    classes, answers, matrix = model_findings.confusions(evaluation)
-    note = table.cut(len(classes), len(evaluation["classes"]), _LOWEST)
-    chart = model_charts.confusion(matrix, classes, answers)
-    figure(chart, "Confusion matrix", model_findings.weakest(evaluation), note)
+def _show_confusion(evaluation: EvaluationRecord) -> None:
+    """Show which class was predicted for which images, in numbers and in shares of the class."""
+    classes, predicted, matrix = model_findings.confusions(evaluation)
+    note = selection_note(len(classes), len(evaluation["classes"]), _LOWEST)
+    chart = model_charts.confusion(matrix, classes, predicted)
+    show_figure(chart, "Confusion matrix", findings.weakest_finding(evaluation), note)
     with st.expander("The same as tables"):
-        counts = pd.DataFrame(matrix, index=classes, columns=answers).rename_axis("Labelled")
+        counts = pd.DataFrame(matrix, index=classes, columns=predicted).rename_axis("Labeled")
         shares = counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
-        st.caption("Images of each class (rows) by the class that was predicted (columns).")
+        st.caption("Number of images of each class (rows) by predicted class (columns).")
         st.dataframe(counts, alt="Confusion matrix in images")
         st.caption("The same as shares of the class.")
-        percents = {name: st.column_config.NumberColumn(format="percent") for name in answers}
+        percents = {name: st.column_config.NumberColumn(format="percent") for name in predicted}
         st.dataframe(shares, column_config=percents, alt="Confusion matrix in shares")
 
 
-def _show_curves(evaluation: Mapping[str, Any]) -> None:
-    places = st.columns(2, gap="large")
-    for place, (kind, title) in zip(places, _CURVES.items(), strict=True):
-        found = evaluation["curves"][kind]
-        shown = model_findings.worst_classes(evaluation, kind, model_charts.MOST_CURVES)
-        with place:
-            figure(model_charts.curves(found, kind, shown), title, model_findings.ranking(evaluation, kind))
-            if len(shown) < len(found):
-                st.caption(f"The {len(shown)} classes that fare worst, of {len(found)}.")
+def _show_curves(evaluation: EvaluationRecord) -> None:
+    for column, (kind, title) in zip(st.columns(2, gap="large"), _CURVES.items(), strict=True):
+        points = evaluation["curves"][kind]
+        worst = model_findings.worst_classes(evaluation, kind, model_charts.MOST_CURVES)
+        note = selection_note(len(worst), len(points), "with the worst curves")
+        with column:
+            show_figure(
+                model_charts.curves(points, kind, worst), title, findings.ranking_finding(evaluation, kind), note
+            )
     chart = model_charts.reliability(evaluation["curves"]["reliability"])
-    figure(chart, "Reliability", model_findings.calibration(evaluation))
+    show_figure(chart, "Reliability", findings.calibration_finding(evaluation))

@@ -1,74 +1,76 @@
-"""Images that wait for an admin: looked at in pages, released under the right class, or dropped."""
+"""Quarantine on the Admin screen: images that wait for a decision, to be released under the right class or dropped."""
 
 from functools import partial
 from typing import Any
 
 import streamlit as st
 
-from lesion.client import Client
-from lesion.core.errors import LesionError
-from serve.ui.components import act, reason
-from serve.ui.error_messages import advice, guarded, of_the_session
+from lesion.client import Client, ClientError
+from serve.ui.components import apply_change, ask_reason
+from serve.ui.error_messages import advice_for, error_boundary, is_session_error
 from serve.ui.session import read, read_bytes
 from serve.ui.text import admin_findings
-from serve.ui.text.sentences import moment, plain
+from serve.ui.text.sentences import escape_markdown, format_time
 
-_A_PAGE = 8
-_CARD = 260  # pixels
+_PAGE_SIZE = 8
+_CARD_WIDTH = 260  # pixels
 
 
 def show(client: Client) -> None:
-    """Show one page of what waits."""
+    """Show one page of the waiting images."""
     st.header("Quarantine")
-    turned: list[int] = st.session_state.setdefault("quarantine-pages", [0])  # the last id of each page before
-    images = read(client, "/quarantine", after=turned[-1], limit=_A_PAGE)["images"]
-    if not images and len(turned) > 1:  # the last one here was decided
-        turned.pop()
-        images = read(client, "/quarantine", after=turned[-1], limit=_A_PAGE)["images"]
-    waiting = read(client, "/training_data")["status"]["quarantined"]
-    st.markdown(plain(admin_findings.quarantine(waiting, images)))
+    page_starts: list[int] = st.session_state.setdefault("quarantine-pages", [0])  # the id that each page begins after
+    images = read(client, "/quarantine", after=page_starts[-1], limit=_PAGE_SIZE)["images"]
+    if not images and len(page_starts) > 1:  # the last image of this page was decided on
+        page_starts.pop()
+        images = read(client, "/quarantine", after=page_starts[-1], limit=_PAGE_SIZE)["images"]
+    total = read(client, "/training_data")["status"]["quarantined"]
+    st.markdown(escape_markdown(admin_findings.quarantine(total, images)))
     classes = read(client, "/info")["classes"]
     with st.container(horizontal=True):
         for image in images:
-            with st.container(border=True, width=_CARD):
+            with st.container(border=True, width=_CARD_WIDTH):
                 _show_image(client, image, classes)
-    if len(turned) > 1 or len(images) == _A_PAGE:
+    if len(page_starts) > 1 or len(images) == _PAGE_SIZE:
         with st.container(horizontal=True):
-            if st.button("Earlier", disabled=len(turned) == 1):
-                turned.pop()
+            if st.button("Earlier", disabled=len(page_starts) == 1):
+                page_starts.pop()
                 st.rerun()
-            if st.button("Later", disabled=len(images) < _A_PAGE):
-                turned.append(images[-1]["id"])
+            if st.button("Later", disabled=len(images) < _PAGE_SIZE):
+                page_starts.append(images[-1]["id"])
                 st.rerun()
 
 
 def _show_image(client: Client, image: dict[str, Any], classes: list[str]) -> None:
-    """Show an image, why it waits, and what can be done."""
-    sha256, given = image["sha256"], image["label"]
+    """Show an image, why it waits, and what can be done with it."""
+    sha256, uploaded_as = image["sha256"], image["label"]
     try:
-        picture = read_bytes(client, f"/quarantine/{sha256}/thumbnail")
-    except LesionError as error:
-        if of_the_session(error):
+        thumbnail = read_bytes(client, f"/quarantine/{sha256}/thumbnail")
+    except ClientError as error:
+        if is_session_error(error):
             raise
-        st.warning(plain(error.message), title=advice(error).title)  # it can be decided on all the same
+        st.warning(escape_markdown(error.message), title=advice_for(error).title)  # a decision is still possible
     else:
-        st.image(picture, width="stretch", alt=f"Image that was uploaded as {given}")
-    st.markdown(f"Uploaded as **{plain(given)}**")
-    st.caption(plain(f"{image['reason']} By {image['uploader']}, {moment(image['created_at'])}."))
-    index = classes.index(given) if given in classes else None
+        st.image(thumbnail, width="stretch", alt=f"Image that was uploaded as {uploaded_as}")
+    st.markdown(f"Uploaded as **{escape_markdown(uploaded_as)}**")
+    st.caption(
+        escape_markdown(f"{image['reason']} Uploaded by {image['uploader']} on {format_time(image['created_at'])}.")
+    )
+    index = classes.index(uploaded_as) if uploaded_as in classes else None
     label = st.selectbox("Release as", classes, index=index, key=f"label-{sha256}")
     with st.container(horizontal=True):
         if st.button("Release", key=f"release-{sha256}", type="primary", disabled=label is None):
-            change = partial(client.call, "POST", f"/quarantine/{sha256}/release", json={"label": label})
-            act(change, f"The image is accepted as {label}.")
+            request = partial(client.call, "POST", f"/quarantine/{sha256}/release", json={"label": label})
+            apply_change(request, f"The image is accepted as {label}.")
         if st.button("Drop", key=f"drop-{sha256}"):
             drop(client, sha256)
 
 
 @st.dialog("Drop an image")
-@guarded("drop")
+@error_boundary("drop")
 def drop(client: Client, sha256: str) -> None:
-    """Ask why, and refuse an image for good."""
-    st.markdown("Its pixels are removed for good, and it is not taken again.")
-    if (why := reason("Drop now")) is not None:
-        act(partial(client.call, "POST", f"/quarantine/{sha256}/drop", json={"reason": why}), "The image is dropped.")
+    """Ask for a reason, and refuse an image permanently."""
+    st.markdown("Its pixels are deleted permanently, and the same image is not accepted again.")
+    if (reason := ask_reason("Drop now")) is not None:
+        request = partial(client.call, "POST", f"/quarantine/{sha256}/drop", json={"reason": reason})
+        apply_change(request, "The image is dropped.")

@@ -1,1 +1,1 @@
-"""Sentences that the page makes of numbers."""
+"""Sentences that the page writes from numbers."""

@@ -1,4 +1,4 @@
-"""What the numbers of the server's work mean, in a sentence made of them."""
+"""Sentences about the server's work, written from its numbers."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,23 +6,25 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from serve.ui.text.sentences import count, duration, milliseconds, moment, percent, span
+from lesion.core.text import format_count, format_percent
+from serve.ui.text.sentences import format_age, format_duration, format_milliseconds, format_time
 
 
-def jobs(rows: Sequence[Mapping[str, Any]], most: int) -> str:
-    """Say how retrainings ended and how long they took, from ``/retrain_jobs``, which gives the last ``most``."""
+def jobs(rows: Sequence[Mapping[str, Any]], limit: int) -> str:
+    """Write how retrainings ended and how long they took, from ``/retrain_jobs``, which returns the last ``limit``."""
     if not rows:
-        return "There was no retraining yet."
+        return "There has been no retraining yet."
     states = Counter(row["state"] for row in rows)
-    these = f"The last {count(most, 'retraining')}" if len(rows) >= most else count(len(rows), "retraining")
-    text = f"{these}: {', '.join(f'{number:,} {state}' for state, number in states.items())}."
-    seconds = [taken for row in rows if (taken := seconds_of(row)) is not None]
+    prefix = "The last " if len(rows) >= limit else ""
+    listed = ", ".join(f"{number:,} {state}" for state, number in states.items())
+    text = f"{prefix}{format_count(len(rows), 'retraining')}: {listed}."
+    seconds = [duration for row in rows if (duration := job_seconds(row)) is not None]
     if not seconds:
         return text
-    return f"{text} Half of those that ended took {duration(median(seconds))} or less."
+    return f"{text} Half of those that ended took {format_duration(median(seconds))} or less."
 
 
-def seconds_of(job: Mapping[str, Any]) -> float | None:
+def job_seconds(job: Mapping[str, Any]) -> float | None:
     """Return how long a retraining ran; None unless it began and ended."""
     if not (job["started_at"] and job["finished_at"]):
         return None
@@ -30,64 +32,72 @@ def seconds_of(job: Mapping[str, Any]) -> float | None:
 
 
 def deployments(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say what serves, since when and on whose word, from ``/deployments``."""
+    """Write which model is in use, since when and by whose decision, from ``/deployments``."""
     if not rows:
-        return "No model was ever deployed."
+        return "No model has been deployed yet."
     last = rows[-1]
-    text = f"{last['version']} serves since {moment(last['created_at'])}, by {last['actor']}."
+    text = f"{last['version']} has been in use since {format_time(last['created_at'])}, deployed by {last['actor']}."
     if len(rows) == 1:
         return f"{text} It is the first model here."
-    back = sum(row["action"] == "rollback" for row in rows)
-    return f"{text} Of {count(len(rows) - 1, 'change')} of model so far, {back:,} went back to an earlier one."
-
-
-def quarantine(waiting: int, shown: Sequence[Mapping[str, Any]]) -> str:
-    """Say how many images wait for an admin and what for, from the page that is shown."""
-    if not shown:
-        return "No image waits for a decision."
-    reasons = Counter(row["reason_code"].replace("_", " ") or "unknown" for row in shown)
-    why = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
-    waits = f"{count(waiting, 'image')} {'waits' if waiting == 1 else 'wait'} for a decision"
-    return f"{waits}; here: {why}." if waiting > len(shown) else f"{waits}: {why}."
-
-
-def keys(rows: Sequence[Mapping[str, Any]], name: str) -> str:
-    """Say which keys open the server, from ``/keys``, and who needs none, by the name that ``/me`` gives."""
-    if not rows and name == "anonymous":
-        return "There are no keys: whoever reaches the server may use it, and everybody is an admin."
-    if not rows:
-        return "There are no keys: the server answers its own machine alone, and there everybody is an admin."
-    roles = Counter(row["role"] for row in rows if row["revoked_at"] is None)
-    requests = sum(row["requests_today"] for row in rows)
-    works = ", ".join(f"{number:,} {role}" for role, number in roles.items())
-    return f"{count(roles.total(), 'key')} in force ({works}); {count(requests, 'request')} with keys today."
-
-
-def traffic(found: Mapping[str, Any]) -> str:
-    """Say what the server was asked and how fast it answered, from ``/statistics``."""
-    totals, minutes = found["totals"], found["minutes"]
-    requests = sum(minute["requests"] for minute in minutes)
-    text = f"Up for {span(found['uptime_s'])}, with {count(totals['requests'], 'request')} since the start"
-    text += f", {requests / max(1, len(minutes)):.1f} a minute of late."
-    if not totals["requests"]:
-        return text
-    failed, refused = (totals[name] / totals["requests"] for name in ("server_errors", "client_errors"))
-    text += f" {percent(refused)} were refused and {percent(failed)} failed by the server's fault."
-    if totals["p50_ms"] is None:
-        return text
+    rollbacks = sum(row["action"] == "rollback" for row in rows)
     return (
-        f"{text} Half were answered within {milliseconds(totals['p50_ms'])}, 95 of 100 within "
-        f"{milliseconds(totals['p95_ms'])}."
+        f"{text} The model has been changed {format_count(len(rows) - 1, 'time')} so far; {rollbacks:,} of these "
+        "changes went back to an earlier model."
     )
 
 
-def pace(minutes: Sequence[Mapping[str, Any]]) -> str:
-    """Say how even the latencies of the last minutes were, from ``minutes`` of ``/statistics``."""
-    timed = [minute["p95_ms"] for minute in minutes if minute["p95_ms"] is not None]
-    if not timed:
-        return "No request was timed of late."
-    best, worst = milliseconds(min(timed)), milliseconds(max(timed))
-    if len(timed) == 1:
+def quarantine(total: int, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write how many images wait for an admin, and the reasons of those that are shown."""
+    if not rows:
+        return "No image waits for a decision."
+    reasons = Counter(row["reason_code"].replace("_", " ") or "unknown" for row in rows)
+    listed = ", ".join(f"{number:,} {reason}" for reason, number in reasons.most_common())
+    text = f"{format_count(total, 'image')} {'waits' if total == 1 else 'wait'} for a decision"
+    return f"{text}; shown here: {listed}." if total > len(rows) else f"{text}: {listed}."
+
+
+def keys(rows: Sequence[Mapping[str, Any]], user_name: str) -> str:
+    """Write which keys are active, from ``/keys``; without keys, who may use the server, by the name in ``/me``."""
+    if not rows and user_name == "anonymous":
+        return "There are no keys: everyone who can reach the server may use it, and everyone is an admin."
+    if not rows:
+        return "There are no keys: the server answers only its own machine, and everyone there is an admin."
+    roles = Counter(row["role"] for row in rows if row["revoked_at"] is None)
+    requests = sum(row["requests_today"] for row in rows)
+    listed = ", ".join(f"{number:,} {role}" for role, number in roles.items())
+    return (
+        f"{format_count(roles.total(), 'active key')} ({listed}); {format_count(requests, 'request')} with keys today."
+    )
+
+
+def traffic(statistics: Mapping[str, Any]) -> str:
+    """Write how many requests the server got and how fast it answered, from ``/statistics``."""
+    totals, minutes = statistics["totals"], statistics["minutes"]
+    requests = totals["requests"]
+    recent = sum(minute["requests"] for minute in minutes) / max(1, len(minutes))
+    text = (
+        f"Running for {format_age(statistics['uptime_s'])}, with {format_count(requests, 'request')} since the start "
+        f"and {recent:.1f} per minute recently."
+    )
+    if not requests:
+        return text
+    failed, refused = (format_percent(totals[name] / requests) for name in ("server_errors", "client_errors"))
+    text += f" {refused} were refused and {failed} failed because of the server."
+    if totals["p50_ms"] is None:
+        return text
+    half, most = (format_milliseconds(totals[name]) for name in ("p50_ms", "p95_ms"))
+    return f"{text} Half were answered within {half}, 95 of 100 within {most}."
+
+
+def latency(minutes: Sequence[Mapping[str, Any]]) -> str:
+    """Write how much the latency of the last minutes varied, from ``minutes`` of ``/statistics``."""
+    values = [minute["p95_ms"] for minute in minutes if minute["p95_ms"] is not None]
+    if not values:
+        return "No request was timed recently."
+    best, worst = format_milliseconds(min(values)), format_milliseconds(max(values))
+    if len(values) == 1:
         return f"In the one minute with requests, 95 of 100 were answered within {best}."
-    within = f"95 of 100 were answered within {best} at best and {worst} at worst"
-    return f"In the {len(timed)} minutes with requests, {within}."
+    return (
+        f"In the {len(values)} minutes with requests, 95 of 100 were answered within {best} in the best minute and "
+        f"{worst} in the worst."
+    )

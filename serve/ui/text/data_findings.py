@@ -1,172 +1,164 @@
-"""What numbers about the data mean, in a sentence made of them."""
+"""Sentences about the data, written from its numbers."""
 
 from collections.abc import Mapping, Sequence
 from datetime import date
+from itertools import combinations
 from typing import Any
 
-from serve.ui.text.sentences import count, percent
+from lesion.core.text import format_count, format_percent
+from lesion.evaluation.findings import leakage_finding
 
-_BALANCED = 1.5  # a class up to so many times as large as another is about as large
-_GREY = 255
-_FEW = 20  # images: the quartiles of fewer say little of their class
+_BALANCED = 1.5  # how many times as large a class may be for both to count as about equally frequent
+_WHITE = 255
+_FEW = 20  # images; the quartiles of fewer images mean little
 
 
 def class_distribution(classes: Sequence[Mapping[str, Any]]) -> str:
-    """Say how evenly images are spread over the classes, from ``classes`` of ``/dataset/stats``."""
+    """Write how evenly images are spread over the classes, from ``classes`` of ``/dataset/stats``."""
     images = sum(row["images"] for row in classes)
     if not images:
-        return "There is no accepted image yet."
-    most, least = max(classes, key=_images), min(classes, key=_images)
+        return "There are no accepted images yet."
+    text = f"{format_count(images, 'image')} in {format_count(len(classes), 'class')}."
+    most, least = (choose(classes, key=lambda row: row["images"]) for choose in (max, min))
     if most["images"] == least["images"]:
-        every = f"Every class has {most['images']:,}, so that accuracy can be taken as it is."
-        return f"{count(images, 'image')} in {count(len(classes), 'class')}. {every}"
-    text = (
-        f"{count(images, 'image')} in {count(len(classes), 'class')}. {most['label']} is the most frequent with "
-        f"{most['images']:,} ({percent(most['share'])}), {least['label']} the rarest with {least['images']:,} "
-        f"({percent(least['share'])})"
+        return f"{text} Every class has {most['images']:,}, so accuracy can be taken at face value."
+    text += (
+        f" {most['label']} is the most frequent with {most['images']:,} ({format_percent(most['share'])}), "
+        f"{least['label']} the rarest with {least['images']:,} ({format_percent(least['share'])})"
     )
     if not least["images"]:
         return f"{text}: no model can learn a class that it never sees."
     ratio = most["images"] / least["images"]
     if ratio <= _BALANCED:
-        return f"{text}: the classes are about equally frequent, so that accuracy can be taken as it is."
+        return f"{text}: the classes are about equally frequent, so accuracy can be taken at face value."
     return (
         f"{text}, {ratio:.1f} times fewer: always guessing {most['label']} would be right for "
-        f"{percent(most['share'])}, so look at macro-F1 rather than at accuracy."
+        f"{format_percent(most['share'])}, so look at macro-F1 rather than at accuracy."
     )
 
 
 def brightness(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say whether brightness alone tells classes apart, from ``brightness`` of ``/dataset/stats``."""
-    there = [row for row in rows if row["images"]]
-    if not there:
-        return "No brightness was measured yet."
-    seen = sorted((row for row in there if row["images"] >= _FEW), key=lambda row: row["median"])
-    if not seen:
-        return f"No class has {_FEW} images yet, too few to compare how bright they are."
-    if fewer := len(there) - len(seen):
-        return f"{_brightness(seen)} Left out: {count(fewer, 'class')} of fewer than {_FEW} images."
-    return _brightness(seen)
+    """Write whether brightness alone tells classes apart, from ``brightness`` of ``/dataset/stats``."""
+    present = [row for row in rows if row["images"]]
+    if not present:
+        return "No brightness has been measured yet."
+    large = sorted((row for row in present if row["images"] >= _FEW), key=lambda row: row["median"])
+    if not large:
+        return f"No class has {_FEW} images yet; fewer are too few to compare brightness."
+    if left_out := len(present) - len(large):
+        classes = format_count(left_out, "class")
+        return f"{_compare_brightness(large)} Left out: {classes} with fewer than {_FEW} images."
+    return _compare_brightness(large)
 
 
-def _brightness(seen: Sequence[Mapping[str, Any]]) -> str:
-    """Compare classes, the darkest first."""
-    dark, bright = seen[0], seen[-1]
-    if len(seen) == 1:
-        return f"Half of the images of {dark['label']} are darker than {dark['median']:.0f} of {_GREY}."
+def _compare_brightness(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Compare classes that are sorted by brightness."""
+    dark, bright = rows[0], rows[-1]
+    if len(rows) == 1:
+        return f"Half of the images of {dark['label']} are darker than {dark['median']:.0f} of {_WHITE}."
     text = (
-        f"Half of the images of {dark['label']}, the darkest class, are below {dark['median']:.0f} of {_GREY}; half of "
-        f"those of {bright['label']}, the brightest, above {bright['median']:.0f}."
+        f"Half of the images of {dark['label']}, the darkest class, are below {dark['median']:.0f} of {_WHITE}; half "
+        f"of those of {bright['label']}, the brightest class, are above {bright['median']:.0f}."
     )
-    apart = [
-        (other["q1"] - one["q3"], one["label"], other["label"])
-        for number, one in enumerate(seen)
-        for other in seen[number + 1 :]
-        if one["q3"] < other["q1"]
+    gaps = [
+        (brighter["q1"] - darker["q3"], darker["label"], brighter["label"])
+        for darker, brighter in combinations(rows, 2)
+        if darker["q3"] < brighter["q1"]
     ]
-    if not apart:
+    if not gaps:
         return (
-            f"{text} The middle halves of all classes overlap: whoever told two of them apart by brightness alone "
-            "would be wrong for a quarter of one of them or more."
+            f"{text} The middle halves of all classes overlap: telling any two of them apart by brightness alone would "
+            "be wrong for at least a quarter of the images of one of them."
         )
-    pairs = "one pair of classes" if len(apart) == 1 else f"{len(apart):,} pairs of classes"
-    such = "" if len(apart) == 1 else "such as "
-    _, one, other = max(apart)
+    pairs, example = ("one pair of classes", "") if len(gaps) == 1 else (f"{len(gaps):,} pairs of classes", "such as ")
+    _, darker, brighter = max(gaps)
     return (
-        f"{text} The middle halves of {pairs} do not overlap ({such}{one} and {other}): a model may learn brightness "
-        "instead of what matters."
+        f"{text} The middle halves of {pairs} do not overlap ({example}{darker} and {brighter}): a model may learn "
+        "brightness instead of what matters."
     )
 
 
 def resolutions(stats: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> str:
-    """Say how alike the images' sizes are, from ``/dataset/stats`` and ``preprocessing`` of ``/info``."""
+    """Write how alike the images' sizes are, from ``/dataset/stats`` and ``preprocessing`` of ``/info``."""
     rows, others = stats["resolutions"], stats["other_resolutions"]
     if not rows:
-        return "There is no image whose size could be told."
-    first, images = rows[0], sum(row["images"] for row in rows) + others
-    size = f"{first['width']} × {first['height']} pixels"
+        return "The size of the images is not known."
+    most, images = rows[0], sum(row["images"] for row in rows) + others
+    size = f"{most['width']} × {most['height']} pixels"
     if len(rows) == 1 and not others:
-        text = f"All {count(images, 'image')} {'is' if images == 1 else 'are'} {size}."
+        text = f"All {format_count(images, 'image')} {'is' if images == 1 else 'are'} {size}."
     else:
-        sizes = f"more than {count(len(rows), 'size')}" if others else count(len(rows), "size")
-        text = f"There are {sizes}; the most frequent, {size}, has {percent(first['images'] / images)} of the images."
-    seen = f"smaller than the {preprocessing['size']} pixels that the model sees"
-    trimmed = ", before dark margins are cut off" if preprocessing.get("trim") else ""
-    if small := stats["enlarged"]:
-        share = "All" if small == images else f"{small:,} of {images:,} ({percent(small / images)})"
-        return f"{text} {share} {'is' if small == 1 else 'are'} {seen}{trimmed}, and enlarged."
-    return f"{text} None is {seen}{trimmed}."
+        sizes = ("more than " if others else "") + format_count(len(rows), "size")
+        share = format_percent(most["images"] / images)
+        text = f"There are {sizes}; the most frequent is {size}, with {share} of the images."
+    limit = f"smaller than the {preprocessing['size']} pixels that the model sees"
+    limit += " (before dark margins are cut off)" if preprocessing.get("trim") else ""
+    enlarged = stats["enlarged"]
+    if not enlarged:
+        return f"{text} No image is {limit}."
+    subject = "All" if enlarged == images else f"{enlarged:,} of {images:,} ({format_percent(enlarged / images)})"
+    verb = "is" if enlarged == 1 else "are"
+    return f"{text} {subject} {verb} {limit} and {verb} enlarged."
 
 
-def duplicates(found: Mapping[str, Any], images: int) -> str:
-    """Say how many images are no new evidence, from ``duplicates`` of ``/dataset/stats``."""
-    if not found["groups"]:
-        alone = "is a near-duplicate of another or shares a patient or plant with one"
-        return f"None of the {count(images, 'image')} {alone}."
-    groups = "one group" if found["groups"] == 1 else count(found["groups"], "group")
-    largest = "" if found["groups"] == 1 else f", the largest of {found['largest']:,}"
+def duplicates(groups: Mapping[str, Any], images: int) -> str:
+    """Write how many images are not independent evidence, from ``duplicates`` of ``/dataset/stats``."""
+    if not groups["groups"]:
+        related = "is a near-duplicate of another or shares a patient or plant with another"
+        return f"None of the {format_count(images, 'image')} {related}."
+    number = "one group"
+    if groups["groups"] > 1:
+        number = f"{format_count(groups['groups'], 'group')}, the largest with {groups['largest']:,} images"
     return (
-        f"{found['images']:,} of {count(images, 'image')} ({percent(found['images'] / images)}) have near-duplicates "
-        f"or share a patient or plant: {groups}{largest}. A group stands on one side, learned from or judged by, never "
-        "on both."
+        f"{groups['images']:,} of {format_count(images, 'image')} ({format_percent(groups['images'] / images)}) have "
+        f"near-duplicates or share a patient or plant: {number}. A group is used either to learn from or to evaluate, "
+        "never for both."
     )
 
 
-def leakage(found: Mapping[str, Any] | None, *, known: bool) -> str:
-    """Say how far the split that came with the data can be trusted, from ``/dataset/stats``.
+def leakage(leakage: Mapping[str, Any] | None, *, known: bool) -> str:
+    """Write how far the split that came with the data can be trusted, from ``/dataset/stats``.
 
     Args:
-        found: Its ``leakage``.
-        known: Its ``leakage_known``: if not, nothing can be said.
+        leakage: Its ``leakage``.
+        known: Its ``leakage_known``; if False, nothing can be concluded.
     """
     if not known:
-        return "Whether the data came with a test split of its own, and whether that leaks, is not known here."
-    if found is None or not found["test_images"]:
-        return "The data came without a test split of its own, so that there is none that could leak."
-    images, leaked = found["test_images"], found["leaked"]
-    if not leaked:
-        own = f"{count(images, 'image')} of the data's own test split"
-        return f"None of the {own} has a near-duplicate in its training split."
-    return (
-        f"{leaked:,} of the {count(images, 'image')} ({percent(leaked / images)}) of the data's own test split have a "
-        "near-duplicate in its training split: a score on it partly measures memory. This is why Lesion splits anew."
-    )
+        return "It is not known here whether the data came with a test split, and whether that split leaks."
+    if leakage is None or not leakage["test_images"]:
+        return "The data came without a test split, so no such split can leak."
+    return leakage_finding(leakage) + (" This is why Lesion makes its own splits." if leakage["leaked"] else "")
 
 
 def uploads(days: Sequence[Mapping[str, Any]]) -> str:
-    """Say what came in and what became of it, from ``uploads`` of ``/dataset/stats``."""
+    """Write how many files were uploaded, and with which outcomes, from ``uploads`` of ``/dataset/stats``."""
     totals = {name: sum(day[name] for day in days) for name in ("accepted", "quarantined", "rejected")}
     files = sum(totals.values())
     if not files:
-        return "Nothing was uploaded yet: all images came with the first model."
-    used = [day for day in days if any(day[name] for name in totals)]
-    busiest = max(used, key=lambda day: sum(day[name] for name in totals))
+        return "Nothing has been uploaded yet: all images came with the first model."
+    files_by_day = {day["day"]: total for day in days if (total := sum(day[name] for name in totals))}
+    accepted, quarantined, rejected = (format_percent(total / files) for total in totals.values())
     text = (
-        f"{count(files, 'file')} on {count(len(used), 'day')}: {percent(totals['accepted'] / files)} accepted, "
-        f"{percent(totals['quarantined'] / files)} in quarantine, {percent(totals['rejected'] / files)} refused."
+        f"{format_count(files, 'file')} on {format_count(len(files_by_day), 'day')}: {accepted} accepted, "
+        f"{quarantined} in quarantine, {rejected} refused."
     )
-    if len(used) == 1:
+    if len(files_by_day) == 1:
         return text
-    return f"{text} Most came on {_day(busiest['day'])}, {sum(busiest[name] for name in totals):,} of them."
+    busiest = max(files_by_day, key=lambda day: files_by_day[day])
+    day = date.fromisoformat(busiest).strftime("%d %B %Y").lstrip("0")
+    return f"{text} The busiest day was {day} with {format_count(files_by_day[busiest], 'file')}."
 
 
-def montage(label: str, shown: int, rows: Sequence[Mapping[str, Any]]) -> str:
-    """Say what a montage shows of a class, from ``brightness`` of ``/dataset/stats``."""
+def montage(label: str, images: int, rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write what a montage shows of a class, from ``brightness`` of ``/dataset/stats``."""
     row = next((row for row in rows if row["label"] == label), None)
     if row is None or not row["images"]:
-        return f"There is no accepted image of {label} yet."
+        return f"There are no accepted images of {label} yet."
     if row["images"] == 1:
-        return f"The only image of {label}. Its mean brightness is {row['median']:.0f} of {_GREY}."
-    sample = "All" if shown >= row["images"] else f"{shown:,} of"
+        return f"The only image of {label}. Its mean brightness is {row['median']:.0f} of {_WHITE}."
+    sample, order = ("All", "in random order") if images >= row["images"] else (f"{images:,} of", "chosen at random")
     return (
-        f"{sample} {count(row['images'], 'image')} of {label}, chosen at random. Half of them are darker than "
-        f"{row['median']:.0f} of {_GREY}, the darkest has {row['low']:.0f} and the brightest {row['high']:.0f}."
+        f"{sample} {format_count(row['images'], 'image')} of {label}, {order}. Half of the class is darker "
+        f"than {row['median']:.0f} of {_WHITE}; its darkest image has {row['low']:.0f} and its brightest "
+        f"{row['high']:.0f}."
     )
-
-
-def _images(row: Mapping[str, Any]) -> int:
-    return int(row["images"])
-
-
-def _day(iso: str) -> str:
-    return date.fromisoformat(iso).strftime("%d %B %Y").lstrip("0")

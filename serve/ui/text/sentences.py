@@ -1,58 +1,48 @@
-"""Sentences made of numbers, for people who read no tables."""
+"""Sentences about predictions, uploads and retrainings, and how the page writes times, texts and long tables."""
 
-import csv
-import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-UNSURE = 0.6  # calibrated: fewer than six of ten answers this sure are right
+import pandas as pd
+
+from lesion.core.text import format_count, format_percent
+
+UNSURE = 0.6  # calibrated: of answers with a lower confidence, fewer than six in ten are right
 DISCLAIMER = (
-    "Not a medical device. Lesion is for research and teaching; nothing that it says replaces the judgement of a "
+    "Not a medical device. Lesion is for research and teaching; nothing that it says replaces the judgment of a "
     "qualified person."
 )
-State = Literal["foreign", "unsure", "sure"]
+MOST_CLASSES = 30  # that the page shows at once
+State = Literal["unfamiliar", "unsure", "sure"]
+Row = TypeVar("Row")
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>$~#|]|:(?=[a-zA-Z]))")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _STAGES = {
     "queued": "Waiting for a free worker",
     "snapshot": "Collecting the images",
-    "train": "Learning",
-    "evaluate": "Measuring the new model",
-    "register": "Keeping the new model",
+    "train": "Training",
+    "evaluate": "Evaluating the new model",
+    "register": "Saving the new model",
     "gate": "Comparing the new model with the one in use",
-    "promote": "Putting the new model to use",
+    "promote": "Putting the new model into use",
 }
 _OUTCOMES = {
-    "promoted": "The new model was proved better and was put to use.",
+    "promoted": "The new model was proved better and was put into use.",
     "rejected": "The new model was not proved better; the model in use stays.",
     "failed": "The retraining failed; the model in use stays.",
-    "cancelled": "The retraining was cancelled; the model in use stays.",
+    "cancelled": "The retraining was canceled; the model in use stays.",
 }
 
 
-def plain(text: str) -> str:
-    """Return a text that Markdown shows as it is, such as a class or a file name of a stranger."""
+def escape_markdown(text: str) -> str:
+    """Return a text that Markdown shows as it is, whatever characters a class or file name contains."""
     return _MARKDOWN.sub(r"\\\1", text)
 
 
-def percent(share: float) -> str:
-    """Write a share, without claiming certainty that rounding alone would give."""
-    if 0 < share < 0.01:
-        return "less than 1 %"
-    if 0.99 < share < 1:
-        return "more than 99 %"
-    return f"{share:.0%}".replace("%", " %")
-
-
-def count(number: int, noun: str) -> str:
-    """Write a number of things: ``1 image``, ``1,234 images``."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith(("s", "x")) else "s")
-
-
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Write about how long something takes."""
     if seconds < 10:
         return "a few seconds"
@@ -61,158 +51,159 @@ def duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     if minutes < 90:
         return f"about {minutes} minutes"
-    return f"about {count(round(minutes / 60), 'hour')}"
+    return f"about {format_count(round(minutes / 60), 'hour')}"
 
 
-def span(seconds: float) -> str:
-    """Write how long something has been there, in whole minutes, hours or days."""
+def format_age(seconds: float) -> str:
+    """Write how long something has existed, in whole minutes, hours or days."""
     if seconds < _HOUR_S:
-        return count(int(seconds / _MINUTE_S), "minute")
+        return format_count(int(seconds / _MINUTE_S), "minute")
     if seconds < 2 * _DAY_S:
-        return count(int(seconds / _HOUR_S), "hour")
-    return count(int(seconds / _DAY_S), "day")
+        return format_count(int(seconds / _HOUR_S), "hour")
+    return format_count(int(seconds / _DAY_S), "day")
 
 
-def milliseconds(value: float) -> str:
-    """Write how long the model took."""
+def format_milliseconds(value: float) -> str:
+    """Write how long a request or a prediction took."""
     return f"{value:.1f} ms" if value < 10 else f"{value:,.0f} ms"
 
 
-def state_of(answer: Mapping[str, Any]) -> State:
-    """Say which kind of answer this is: of an unfamiliar image, an unsure one, or a sure one."""
-    if not answer["in_domain"]:
-        return "foreign"
-    return "unsure" if answer["confidence"] < UNSURE else "sure"
+def format_time(iso: str) -> str:
+    """Write a point in time."""
+    return datetime.fromisoformat(iso).astimezone(UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
 
 
-def sureness(confidence: float) -> str:
-    """Say in a word or two how sure a calibrated probability is."""
-    for least, words in ((0.95, "very sure"), (0.8, "fairly sure"), (UNSURE, "somewhat sure")):
-        if confidence >= least:
-            return words
-    return "not sure"
+def state_of(prediction: Mapping[str, Any]) -> State:
+    """Return whether a prediction is of an unfamiliar image, unsure, or sure."""
+    if not prediction["in_domain"]:
+        return "unfamiliar"
+    return "unsure" if prediction["confidence"] < UNSURE else "sure"
 
 
-def frequency(confidence: float) -> str:
-    """Say what a calibrated probability means."""
-    number = "more than 99" if confidence > 0.99 else f"about {confidence * 100:.0f}"
-    return f"Of 100 answers this sure, {number} are right on images like those it was tested on."
-
-
-def prediction(answer: Mapping[str, Any], *, calibrated: bool = True) -> str:
-    """Say what an answer means, in the words of the model; only a calibrated one knows how often it is right."""
-    label, confidence, state = answer["predicted_class"], answer["confidence"], state_of(answer)
-    if state == "foreign":
+def describe_prediction(prediction: Mapping[str, Any], *, calibrated: bool = True) -> str:
+    """Explain a prediction in the first person; only a calibrated model knows how often it is right."""
+    label, confidence, state = prediction["predicted_class"], prediction["confidence"], state_of(prediction)
+    if state == "unfamiliar":
         return (
-            f"This does not look like what I was trained on: it lies {answer['domain_distance']:.1f} times as far out "
-            f"as the border of what I know. If I had to choose, I would say {label}, but do not rely on it."
+            f"This does not look like what I was trained on: it is {prediction['domain_distance']:.1f} times as far "
+            "from the training images as the limit for familiar images. If I had to choose, I would say "
+            f"{label}, but do not rely on it."
         )
     if state == "unsure":
-        second = list(answer["probabilities"].items())[1:2]
-        rival = "".join(f" {name} comes next with {percent(share)}." for name, share in second)
-        bound = f"and below {percent(UNSURE)} I call no answer sure"
-        return f"I am not sure. {label} is the most probable with {percent(confidence)}, {bound}.{rival} Ask a person."
-    often = frequency(confidence) if calibrated else "How often such answers are right was never measured."
-    return f"I am {sureness(confidence)} that this is {label}. {often}"
+        second = list(prediction["probabilities"].items())[1:2]
+        next_best = "".join(f" The next is {name} with {format_percent(share)}." for name, share in second)
+        return (
+            f"I am not sure. {label} is the most probable class with {format_percent(confidence)}, and I call no "
+            f"answer below {format_percent(UNSURE)} sure.{next_best} Ask a qualified person."
+        )
+    sureness = "very sure" if confidence >= 0.95 else "fairly sure" if confidence >= 0.8 else "somewhat sure"
+    often = "How often such answers are right was never measured."
+    if calibrated:
+        number = "more than 99" if confidence > 0.99 else f"about {confidence * 100:.0f}"
+        often = f"Of 100 answers with this confidence, {number} are right on images like those I was tested on."
+    return f"I am {sureness} that this is {label}. {often}"
 
 
-def evidence(label: str, method: str, *, any_heat: bool) -> str:
-    """Say what a heat map shows; each is scaled to its own strongest place, and an even one shows nothing."""
+def describe_heat_map(label: str, method: str, *, any_heat: bool) -> str:
+    """Explain a heat map; each map is scaled to its own strongest place, and a uniform map shows nothing."""
     if not any_heat:
-        return f"No place in it speaks more for {label} than any other ({method})."
+        return f"No part of it speaks more for {label} than any other ({method})."
     return (
-        f"Yellow is where most speaks for {label}, violet where little does ({method}). The scale is this map's own: "
-        f"how probable {label} is, the bars say."
+        f"Yellow marks what speaks most for {label}, violet what speaks little for it ({method}). The colors compare "
+        f"parts of this image only; how probable {label} is, the bars show."
     )
 
 
-def summary(answers: Sequence[Mapping[str, Any]]) -> str:
-    """Say how sure the answers for many images are."""
-    states = [state_of(answer) for answer in answers]
-    parts = [f"{count(len(states), 'image')} answered"]
+def summarize_predictions(predictions: Sequence[Mapping[str, Any]]) -> str:
+    """Write how many images were classified, and how many answers are unsure."""
+    states = [state_of(prediction) for prediction in predictions]
+    parts = [f"{format_count(len(states), 'image')} classified"]
     if unsure := states.count("unsure"):
-        parts.append(f"{unsure:,} of them unsure (below {percent(UNSURE)})")
-    if foreign := states.count("foreign"):
-        parts.append(f"{foreign:,} unlike what the model was trained on")
+        parts.append(f"{unsure:,} of them unsure (below {format_percent(UNSURE)})")
+    if unfamiliar := states.count("unfamiliar"):
+        parts.append(f"{unfamiliar:,} unlike what the model was trained on")
     return ", ".join(parts) + "."
 
 
 def upload_outcome(accepted: int, quarantined: int, rejected: int) -> str:
-    """Say what became of uploaded files."""
-    total = accepted + quarantined + rejected
-    parts = [f"{accepted:,} of {count(total, 'file')} accepted"]
+    """Write what happened to uploaded files."""
+    parts = [f"{accepted:,} of {format_count(accepted + quarantined + rejected, 'file')} accepted"]
     if quarantined:
-        parts.append(f"{quarantined:,} {'waits' if quarantined == 1 else 'wait'} for an admin's look")
+        parts.append(f"{quarantined:,} in quarantine until an admin decides")
     if rejected:
         parts.append(f"{rejected:,} refused")
     return ", ".join(parts) + "."
 
 
-def upload_left(sent: int, total: int, *, here: bool) -> str:
-    """Say how far an upload came that did not come to its end, and how to go on, with the files still here or not."""
-    again = "Press the button again: only the rest is sent." if here else "Drop the files again: what was taken is not "
-    return f"{sent:,} of {count(total, 'file')} sent; the rest was not. {again}" + ("" if here else "taken twice.")
+def upload_unfinished(sent: int, total: int, *, dropped: bool) -> str:
+    """Write how far an unfinished upload came and how to continue it, with its files still dropped here or not."""
+    continuation = (
+        "Press the button again: only the rest is sent."
+        if dropped
+        else "Drop the files again: those that were sent are not stored twice."
+    )
+    return f"{sent:,} of {format_count(total, 'file')} sent; the rest was not. {continuation}"
 
 
-def next_retraining(fresh: Mapping[str, Any]) -> str:
-    """Say what the next retraining would add, from ``next_retrain`` of ``/training_data``."""
-    images, held_out = fresh["images"], fresh["held_out"]
-    kept = f"; {count(held_out, 'more image')} {'is' if held_out == 1 else 'are'} held out to judge models by."
+def next_retraining(new: Mapping[str, Any]) -> str:
+    """Write what the next retraining would add, from ``next_retrain`` of ``/training_data``."""
+    images, held_out = new["images"], new["held_out"]
+    more = f"; {format_count(held_out, 'more image')} {'is' if held_out == 1 else 'are'} held out to compare models."
     if not images:
-        nothing = "There is nothing new to learn from since the last retraining"
-        return f"{nothing}{kept}" if held_out else f"{nothing}. Upload labelled images first."
-    return f"The next retraining would learn from {count(images, 'new image')}{kept if held_out else '.'}"
+        nothing = "There are no new images to learn from since the last retraining"
+        return f"{nothing}{more}" if held_out else f"{nothing}. Upload labeled images first."
+    return f"The next retraining would learn from {format_count(images, 'new image')}{more if held_out else '.'}"
 
 
-def estimate(known: Mapping[str, Any]) -> str:
-    """Say how long a retraining would take, from ``/retrain_estimate``."""
-    if known["seconds"] is None:
-        return f"How long it takes is not known yet. {known['basis']}"
-    epochs = count(known["epochs"], "epoch")
-    return f"It takes {duration(known['seconds'])}: {epochs} over {count(known['images'], 'image')}. {known['basis']}"
+def describe_estimate(estimate: Mapping[str, Any]) -> str:
+    """Write how long a retraining would take, from ``/retrain_estimate``."""
+    if estimate["seconds"] is None:
+        return f"How long it takes is not known yet. {estimate['basis']}"
+    work = f"{format_count(estimate['epochs'], 'epoch')} over {format_count(estimate['images'], 'image')}"
+    return f"It takes {format_duration(estimate['seconds'])}: {work}. {estimate['basis']}"
 
 
-def stage(job: Mapping[str, Any]) -> str:
-    """Say what a retraining is doing."""
+def describe_stage(job: Mapping[str, Any]) -> str:
+    """Write what a retraining is doing."""
     if job["cancel_requested"]:
-        return "Being cancelled"
-    words: str = _STAGES.get(job["stage"], job["stage"])
+        return "Being canceled"
+    text: str = _STAGES.get(job["stage"], job["stage"])
     if job["stage"] == "train":
-        words += f": {job['epoch']} of {count(job['epochs'], 'epoch')} done"
+        text += f": {job['epoch']} of {format_count(job['epochs'], 'epoch')} done"
     left = job["seconds_left"]
-    return f"{words}, {duration(left)} left" if left is not None else words
+    return f"{text}, {format_duration(left)} left" if left is not None else text
 
 
-def outcome(job: Mapping[str, Any], in_use: str | None = None) -> str:
-    """Say how a retraining ended, and whether its model is the one in use: others may have followed it."""
-    if job["state"] == "promoted" and job["version"] == in_use:
+def describe_outcome(job: Mapping[str, Any], version_in_use: str | None = None) -> str:
+    """Write how a retraining ended, and whether its model is still in use: another one may have followed it."""
+    if job["state"] == "promoted" and job["version"] == version_in_use:
         return "The new model was proved better and is in use."
-    words: str = _OUTCOMES.get(job["state"], job["state"])
-    return words
+    return str(_OUTCOMES.get(job["state"], job["state"]))
 
 
-def feedback(answer: Mapping[str, Any], label: str) -> str:
-    """Say what became of an image that came with its right class, from the answer to ``/feedback``."""
-    if answer["accepted"]:
-        return f"Thank you. The image is kept as {label}."
-    for entry in answer["quarantined"]:
+def describe_feedback(outcome: Mapping[str, Any], label: str) -> str:
+    """Write what happened to an image that was sent with its right class, from the response of ``/feedback``."""
+    if outcome["accepted"]:
+        return f"Thank you. The image is stored as {label}."
+    for entry in outcome["quarantined"]:
         return f"Thank you. An admin will look at the image first: {entry['reason']}"
-    return f"The image was not kept: {answer['rejected'][0]['reason']}"
+    return f"The image was not stored: {outcome['rejected'][0]['reason']}"
 
 
-def moment(iso: str) -> str:
-    """Write a point in time."""
-    return datetime.fromisoformat(iso).astimezone(UTC).strftime("%d %B %Y, %H:%M UTC").lstrip("0")
+def select_lowest(rows: Sequence[Row], rank: Callable[[Row], Any], most: int = MOST_CLASSES) -> list[Row]:
+    """Return all rows in their order; of too many, those with the lowest rank, the lowest first."""
+    return list(rows) if len(rows) <= most else sorted(rows, key=rank)[:most]
 
 
-def spreadsheet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Write rows as a CSV file that spreadsheets open, and in which no stranger's text acts as a formula."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(map(_cell, columns))
-    writer.writerows([_cell(row.get(name)) for name in columns] for row in rows)
-    return text.getvalue().encode("utf-8-sig")
+def selection_note(selected: int, total: int, criterion: str) -> str:
+    """Write which classes are shown and how many there are; return nothing where all are shown."""
+    return f"Only the {selected} classes {criterion} are shown, of {total:,}." if selected < total else ""
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Write rows as a CSV file that spreadsheets open, and in which no text from outside acts as a formula."""
+    table = pd.DataFrame(list(rows)).map(_cell).rename(columns=_cell)
+    return table.to_csv(index=False, lineterminator="\r\n").encode("utf-8-sig")
 
 
 def _cell(value: object) -> object:

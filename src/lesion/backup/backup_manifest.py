@@ -1,6 +1,6 @@
-"""A backup's manifest: what is in the folder, with hashes; written last, so that a backup without one is not whole.
+"""The manifest of a backup lists its files with their hashes. It is written last: without it a backup is not complete.
 
-Folders and files of a backup are made for their owner alone, whatever the umask.
+Folders and files of a backup are readable for their owner only, whatever the umask.
 """
 
 import fcntl
@@ -8,126 +8,167 @@ import hashlib
 import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 from lesion.catalogue.snapshot_store import THREADS
-from lesion.core.errors import LesionError
-from lesion.model.bundle import canonical_json
+from lesion.core.errors import ConflictError
+from lesion.core.files import atomic_path, file_sha256
+from lesion.core.text import join_names
+from lesion.model.bundle_facts import canonical_json
 
 FORMAT = 1
-NAME = "manifest.json"
-FILES, DATABASE = "files", "database"  # folders of a backup: the store's objects under their names, and the dumps
-_SHOWN = 5  # names in a message
-_FOLDER = "backup_folder"
-_OWN = "A backup holds images and hashes of keys: name a folder that belongs to the user who makes it, or a new one."
-_SAFE = re.compile(rf"(?:{FILES}|{DATABASE})(?:/(?!\.{{1,2}}(?:/|$))[\w.\- ]+)+")
+MANIFEST = "manifest.json"
+FILES, DATABASE = "files", "database"  # folders of a backup: the store's files under their keys, and the dumps
+_ADVICE = "A backup holds images and hashes of keys: name a folder that belongs to the user who makes it, or a new one."
+_SAFE_NAME = re.compile(rf"(?:{FILES}|{DATABASE})(?:/(?!\.{{1,2}}(?:/|$))[\w.\- ]+)+")
 
 
-class BackupError(LesionError):
-    """A backup that cannot be made, is not whole, or cannot be restored here."""
+class FileFacts(TypedDict):
+    """The hash and the size of a file."""
+
+    sha256: str
+    bytes: int
+
+
+class DatabaseFacts(TypedDict):
+    """The copy of the database: its files by part, and the major version of a PostgreSQL server."""
+
+    kind: Literal["sqlite", "postgresql"]
+    server: int | None
+    files: dict[str, str]
+
+
+class BackupManifest(TypedDict):
+    """The content of a backup.
+
+    ``revision`` is that of the database. ``files`` has the names below the backup's folder. ``deleted`` lists hashes of
+    images that were deleted after the database was copied. ``began`` is the first entry of the audit log. ``sha256`` is
+    the hash of everything else in the manifest.
+    """
+
+    format: int
+    sha256: str
+    lesion: str
+    revision: str
+    taken_at: str
+    finished_at: str
+    database: DatabaseFacts
+    deleted: list[str]
+    files: dict[str, FileFacts]
+    counts: dict[str, int]
+    champion: str | None
+    began: dict[str, Any] | None
+
+
+class BackupError(ConflictError):
+    """A backup that cannot be made, is not complete, or cannot be restored here."""
 
     default_code = "backup_failed"
-    default_status = 409
 
 
-def some(names: list[str]) -> str:
-    """Return the first names for a message, and how many more there are."""
-    more = len(names) - _SHOWN
-    return ", ".join(f"'{name}'" for name in names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+class BackupAlteredError(BackupError):
+    """A file of a backup is missing, or has other bytes than when the backup was made."""
+
+    default_code = "backup_altered"
 
 
-def write(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """Write a manifest in place of the one before, whole or not at all; returns it.
+class BackupFolderError(BackupError):
+    """A folder that a backup must not be made in."""
+
+    default_code = "backup_folder"
+
+
+class DiskFaultError(BackupError):
+    """A file has other bytes than those that were just written to it."""
+
+    default_code = "backup_disk"
+
+
+def write_manifest(folder: Path, manifest: BackupManifest) -> BackupManifest:
+    """Seal a manifest with its hash, write it in place of the old one and return it.
 
     Raises:
-        BackupError: What was written reads otherwise (``backup_disk``); the one before is still there.
+        DiskFaultError: The file has other content than was written; the old manifest is still there.
     """
-    manifest = {"format": FORMAT} | facts
-    manifest["sha256"] = _seal(manifest)
-    temporary = folder / f".{NAME}.part"
-    temporary.unlink(missing_ok=True)  # of a backup that was interrupted
-    with private_file(temporary).open("w", encoding="utf-8") as file:
-        json.dump(manifest, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    if json.loads(temporary.read_text("utf-8")) != manifest:
-        raise BackupError(f"'{temporary}' reads otherwise than it was written. Check the disk.", code="backup_disk")
-    temporary.replace(folder / NAME)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)  # what the one before needed is removed next
-    finally:
-        os.close(descriptor)
+    manifest = {**manifest, "sha256": _seal(manifest)}
+    with atomic_path(folder / MANIFEST, mode=0o600) as unfinished:
+        unfinished.write_text(json.dumps(manifest, indent=1, sort_keys=True), "utf-8")
+        if json.loads(unfinished.read_text("utf-8")) != manifest:
+            raise DiskFaultError(f"'{unfinished}' has other bytes than those that were written. Check the disk.")
     return manifest
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> BackupManifest:
     """Return a backup's manifest.
 
     Raises:
-        BackupError: There is none (``backup_incomplete``), it was altered (``backup_altered``), or a newer version of
-            Lesion wrote it (``backup_newer``).
+        BackupAlteredError: It was altered.
+        BackupError: There is no manifest (``backup_incomplete``), or a newer version of Lesion wrote it
+            (``backup_newer``).
     """
-    path = folder / NAME
+    path = folder / MANIFEST
     if not path.is_file():
         raise BackupError(
-            f"'{folder}' has no {NAME}: it is no backup, or one that was interrupted. Run create again, it goes on.",
+            f"'{folder}' has no {MANIFEST}: it is not a backup, or the backup was interrupted. Run create again to "
+            "continue it.",
             code="backup_incomplete",
         )
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
+        manifest: BackupManifest = json.loads(path.read_text("utf-8"))
         newer = manifest["format"] > FORMAT
-        whole = newer or manifest["sha256"] == _seal(manifest)
+        intact = newer or manifest["sha256"] == _seal(manifest)
     except (ValueError, KeyError, TypeError, AttributeError):
-        newer = whole = False
+        newer = intact = False
     if newer:
-        raise BackupError(f"'{path}' is of a newer version of Lesion. Update Lesion.", code="backup_newer")
-    if not whole or not all(_SAFE.fullmatch(name) for name in manifest["files"]):
-        raise BackupError(f"'{path}' was altered or is damaged. Use another backup.", code="backup_altered")
+        raise BackupError(f"A newer version of Lesion wrote '{path}'. Update Lesion.", code="backup_newer")
+    if not intact or not all(_SAFE_NAME.fullmatch(name) for name in manifest["files"]):
+        raise BackupAlteredError(f"'{path}' was altered or is damaged. Use another backup.")
     return manifest
 
 
-def verify(folder: Path) -> dict[str, Any]:
-    """Read every file of a backup and compare it with the manifest, which is returned.
+def verify_backup(folder: Path) -> BackupManifest:
+    """Compare every file of a backup with its manifest, which is returned.
 
     Raises:
-        BackupError: As :func:`read`; a file is missing or has other bytes (``backup_altered``), which are named.
+        BackupAlteredError: A file, which is named, is missing or has other bytes.
+        BackupError: See :func:`read_manifest`.
     """
-    manifest = read(folder)
+    manifest = read_manifest(folder)
+    files = manifest["files"]
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda name: facts_of(folder / name) if (folder / name).is_file() else None, manifest["files"])
-        wrong = [name for name, facts in zip(manifest["files"], found, strict=True) if facts != manifest["files"][name]]
-    if wrong:
-        raise BackupError(
-            f"{len(wrong)} of the {len(manifest['files'])} files of '{folder}' are missing or have other bytes than "
-            f"when the backup was made: {some(wrong)}. Use another backup; nothing was restored.",
-            code="backup_altered",
+        present = pool.map(lambda name: file_facts(folder / name) if (folder / name).is_file() else None, files)
+        altered = [name for name, facts in zip(files, present, strict=True) if facts != files[name]]
+    if altered:
+        names = join_names(altered, quote="'")
+        raise BackupAlteredError(
+            f"{len(altered)} of the {len(files)} files of '{folder}' are missing or have other bytes than when the "
+            f"backup was made: {names}. Use another backup; nothing was restored."
         )
     return manifest
 
 
-def facts_of(path: Path) -> dict[str, Any]:
-    """Return what a manifest says of a file."""
-    with path.open("rb") as file:
-        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}
+def file_facts(path: Path) -> FileFacts:
+    """Return a file's facts for the manifest."""
+    return {"sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Make a backup's folder, if need be, and keep other backups out of it meanwhile.
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Create a backup's folder if necessary, and keep other backups out of it.
 
     Raises:
-        BackupError: One is being made there (``backup_running``), or what is in it is none (``backup_folder``).
+        BackupError: Another backup is being made in the folder (``backup_running``).
+        BackupFolderError: The folder has other content than a backup.
     """
-    lock = folder / ".lock"  # stays: it marks the folder as a backup's while there is no manifest yet
-    strange = [name for name in (FILES, DATABASE) if (folder / name).exists()]
-    if strange and not lock.exists() and not (folder / NAME).exists():
-        raise BackupError(f"{some(strange)} in '{folder}' are of no backup. Name another folder.", code=_FOLDER)
+    lock = folder / ".lock"  # is never removed: it marks the folder of a backup that has no manifest yet
+    foreign = [name for name in (FILES, DATABASE) if (folder / name).exists()]
+    if foreign and not lock.exists() and not (folder / MANIFEST).exists():
+        names = join_names(foreign, quote="'")
+        raise BackupFolderError(f"{names} in '{folder}' do not belong to a backup. Name another folder.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with os.fdopen(os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)) as file:
         try:
@@ -137,62 +178,44 @@ def alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def private_folder(path: Path) -> Path:
-    """Make a folder, and those above it that are missing, for their owner alone."""
+def make_private_folder(path: Path) -> Path:
+    """Create a folder and its missing parents, readable for the owner only."""
     if not path.is_dir():
-        private_folder(path.parent)
+        make_private_folder(path.parent)
         path.mkdir(mode=0o700, exist_ok=True)
     return path
 
 
-def private_file(path: Path) -> Path:
-    """Make an empty file for its owner alone, that others then write into."""
+def make_private_file(path: Path) -> Path:
+    """Create an empty file, readable for the owner only, for a program that then writes to it."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     return path
 
 
-def write_private(path: Path, data: bytes) -> None:
-    """Write a file for its owner alone; what has its name stays until it is whole."""
-    private_folder(path.parent)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).rename(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def close_to_others(folder: Path) -> None:
-    """Take a backup's folder, and what a backup has in it, from everybody but its owner.
+def restrict_to_owner(folder: Path) -> None:
+    """Make a backup's folder and its content readable for the owner only.
 
     Raises:
-        BackupError: It belongs to another user, or its file system has no such rights (``backup_folder``).
+        BackupFolderError: It belongs to another user, or its file system has no permissions.
     """
     try:
-        ours = [folder, *(folder / name for name in (NAME, FILES, DATABASE))]
-        for path in (*ours, *(folder / FILES).rglob("*"), *(folder / DATABASE).rglob("*")):
+        paths = [folder, *(folder / name for name in (MANIFEST, FILES, DATABASE))]
+        for path in (*paths, *(folder / FILES).rglob("*"), *(folder / DATABASE).rglob("*")):
             if path.exists() and not path.is_symlink() and path.stat().st_mode & 0o077:
                 path.chmod(0o700 if path.is_dir() else 0o600)
-        shared = bool(folder.stat().st_mode & 0o077)
+        readable = bool(folder.stat().st_mode & 0o077)
     except OSError as error:
-        raise BackupError(
-            f"'{error.filename}' cannot be closed to others: {error.strerror}. {_OWN}", code=_FOLDER
-        ) from error
-    if shared:
-        raise BackupError(f"The file system of '{folder}' does not keep others out of it. {_OWN}", code=_FOLDER)
+        raise BackupFolderError(f"'{error.filename}' cannot be restricted: {error.strerror}. {_ADVICE}") from error
+    if readable:
+        raise BackupFolderError(f"The file system of '{folder}' does not keep other users out. {_ADVICE}")
 
 
-def prune(folder: Path, manifest: dict[str, Any]) -> None:
-    """Remove what a backup holds beyond its manifest: earlier dumps, and images that were deleted since."""
-    for path in (folder / FILES, folder / DATABASE):
-        for file in path.rglob("*"):
-            if file.is_file() and file.relative_to(folder).as_posix() not in manifest["files"]:
-                file.unlink()
+def remove_unlisted(folder: Path, manifest: BackupManifest) -> None:
+    """Remove what is not in a backup's manifest: older dumps, images deleted since, and files of interrupted writes."""
+    for path in (*(folder / FILES).rglob("*"), *(folder / DATABASE).rglob("*"), *folder.glob(".*part*")):
+        if path.is_file() and path.relative_to(folder).as_posix() not in manifest["files"]:
+            path.unlink()
 
 
-def _seal(manifest: dict[str, Any]) -> str:
+def _seal(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(canonical_json({key: manifest[key] for key in manifest if key != "sha256"})).hexdigest()

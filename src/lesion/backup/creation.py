@@ -1,8 +1,7 @@
-"""A backup: a folder with one consistent copy of the database and every file of the store that it knows.
+"""Create a backup: a folder with one consistent copy of the database and every file of the store that it names.
 
-The database comes first. Files of the store never change and are there before a row names them, so whatever the copy
-of the database names can be copied after it; only an image that was deleted meanwhile is missing, and its tombstone
-says so.
+The database is copied first. Files of the store never change and exist before a row names them, so everything that the
+copy names can be copied after it; only an image that was deleted meanwhile is missing, as its tombstone tells.
 """
 
 import json
@@ -12,34 +11,42 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from sqlalchemy import Connection, func, select
 
-from lesion.backup import backup_manifest
-from lesion.backup.backup_manifest import DATABASE, FILES, NAME, BackupError, facts_of, some
-from lesion.backup.dumps import POSTGRESQL, SQLITE, check_same, dumped, first_entry, kind_of, revision_of, sqlite_files
+from lesion.backup import backup_manifest, dumps
+from lesion.backup.backup_manifest import (
+    DATABASE,
+    FILES,
+    MANIFEST,
+    BackupError,
+    BackupManifest,
+    DiskFaultError,
+    FileFacts,
+)
 from lesion.backup.postgres_tools import server_version
 from lesion.catalogue.snapshot_store import THREADS
+from lesion.core.files import bytes_sha256, write_atomically
+from lesion.core.text import join_names
 from lesion.core.version import __version__
-from lesion.database.object_store import ObjectStore, StoreError, bundle_key, image_key
+from lesion.database.object_store import ObjectNotFoundError, ObjectStore, StoreError, bundle_key, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import DELETED, ApiKey, Deployment, Image, Job, ModelVersion, Snapshot
-from lesion.imaging.decode import bytes_sha256
-from lesion.model.bundle import FACTS_FILE, version_of
+from lesion.model.bundle_facts import FACTS_FILE, version_of
 
-Trouble = Literal["absent", "missing", "damaged"]  # absent: it need not be there
+Problem = Literal["absent", "missing", "damaged"]  # absent: missing, but optional
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A file of the store, and how its content is known to be right.
+class StoredFile:
+    """A file of the store, and how its content is verified.
 
     Attributes:
-        key: Its name in the store.
-        sha256: What the hash of its content begins with; nothing for what is not named by it.
-        version: The version that its facts hash to, for a bundle's ``bundle.json``.
-        optional: Whether there may be none.
+        key: Its key in the store.
+        sha256: The beginning of its content's hash; empty if its key does not depend on the content.
+        version: For a bundle's ``bundle.json``: the version that its facts hash to.
+        optional: Whether it may be missing.
     """
 
     key: str
@@ -47,8 +54,8 @@ class Wanted:
     version: str = ""
     optional: bool = False
 
-    def fits(self, data: bytes) -> bool:
-        """Whether it has this content."""
+    def matches(self, data: bytes) -> bool:
+        """Return whether this is its content."""
         if not self.version:
             return bytes_sha256(data).startswith(self.sha256)
         try:
@@ -57,179 +64,176 @@ class Wanted:
             return False
 
 
-def create(storage: Storage, folder: Path, *, replace: bool = False) -> dict[str, Any]:
-    """Make a backup, or bring one that is there up to date; files that it has already are not copied again.
+def create_backup(storage: Storage, folder: Path, *, replace: bool = False) -> BackupManifest:
+    """Create a backup, or update an existing one; files that it has already are not copied again.
 
-    Until the new manifest is written the one before holds, and nothing that it lists is changed or removed: a backup
-    that is interrupted or fails leaves the last whole one.
-
-    Args:
-        storage: The loop's database and files; servers and workers may go on.
-        folder: Where the backup lies; made if need be, and closed to everybody but its owner.
-        replace: Make it even though the backup that is there is of another installation, or unreadable.
-
-    Returns:
-        The manifest.
+    The old manifest stays valid until the new one is written, and nothing that it lists is changed or removed before:
+    after an interruption or a failure the last complete backup is still there.
+    Servers and workers may keep running. The folder is created if necessary and restricted to its owner. With
+    ``replace`` the existing backup may belong to another installation, or be unreadable.
 
     Raises:
-        BackupError: A file that the database knows is missing or damaged in the store (``store_incomplete``), the
-            folder has another installation's backup (``backup_other``), cannot be closed to others or is the store's
-            (``backup_folder``), the disk is full, or another backup is being made there (``backup_running``).
-        ConfigError: See :func:`lesion.backup.dumps.dumped`; or the database is of a newer Lesion (``database_newer``).
-        StoreError: The store does not answer.
+        BackupError: A file that the database names is missing or damaged in the store (``store_incomplete``), the
+            backup belongs to another installation (``backup_other``), or another backup is being made there
+            (``backup_running``).
+        BackupFolderError: The folder cannot be restricted to its owner, or belongs to the storage.
+        ConfigError: See :func:`lesion.backup.dumps.dump_database`.
+        StoreError: The store does not answer, or the disk is full.
     """
-    _check_place(storage, folder)
-    with backup_manifest.alone(folder):
-        backup_manifest.close_to_others(folder)
-        before = _before(folder, replace)
-        with _new_dumps_only_if_whole(folder / DATABASE):
-            manifest = _copied(storage, folder, before)
-        manifest = backup_manifest.write(folder, manifest)
-        backup_manifest.prune(folder, manifest)
+    _check_folder(storage, folder)
+    with backup_manifest.lock_folder(folder):
+        backup_manifest.restrict_to_owner(folder)
+        previous = _previous_manifest(folder, replace)
+        with _remove_new_dumps_on_failure(folder / DATABASE):
+            manifest = _copy_storage(storage, folder, previous)
+        manifest = backup_manifest.write_manifest(folder, manifest)
+        backup_manifest.remove_unlisted(folder, manifest)
         return manifest
 
 
-def _copied(storage: Storage, folder: Path, before: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Copy the database, then what it names; returns what the manifest says of it. ``before`` must be its own."""
-    taken = datetime.now(UTC)
-    with dumped(storage, folder / DATABASE) as (dumps, connection):
-        revision = revision_of(connection)
-        if before is not None:
-            check_same(connection, folder, before)
-        wanted, facts = list(known_files(connection)), _facts(connection)
-        server = server_version(connection) if kind_of(storage) == POSTGRESQL else None
-    known = {} if before is None else before["files"]
+def _copy_storage(storage: Storage, folder: Path, previous: BackupManifest | None) -> BackupManifest:
+    """Copy the database and then the files that it names; return the manifest without its hash."""
+    taken_at, kind = datetime.now(UTC), dumps.database_kind(storage)
+    with dumps.dump_database(storage, folder / DATABASE) as (parts, connection):
+        revision = dumps.database_revision(connection)
+        if previous is not None:
+            dumps.check_same_installation(connection, folder, previous)
+        stored, counts, began = list(stored_files(connection)), _counts(connection), dumps.first_entry(connection)
+        champion = connection.scalar(select(Deployment.version).order_by(Deployment.id.desc()).limit(1))
+        server = server_version(connection) if kind == dumps.POSTGRESQL else None
+    previous_files = {} if previous is None else previous["files"]
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda one: _copy(storage.store, folder, one, known.get(f"{FILES}/{one.key}")), wanted)
-        copied = dict(zip(wanted, found, strict=True))
-    deleted = sorted(_deleted(storage) & {one.sha256 for one in wanted})
-    files = _complete(copied, {image_key(sha256) for sha256 in deleted})
-    parts = {part: path.relative_to(folder).as_posix() for part, path in dumps.items()}
+        copies = pool.map(
+            lambda file: _copy(storage.store, folder, file, previous_files.get(f"{FILES}/{file.key}")), stored
+        )
+        results = dict(zip(stored, copies, strict=True))
+    deleted = sorted(_deleted_images(storage) & {file.sha256 for file in stored})
+    files = _check_complete(results, {image_key(sha256) for sha256 in deleted})
+    names = {part: path.relative_to(folder).as_posix() for part, path in parts.items()}
     return {
+        "format": backup_manifest.FORMAT,
+        "sha256": "",
         "lesion": __version__,
         "revision": revision,
-        "taken_at": taken.isoformat(timespec="seconds"),
+        "taken_at": taken_at.isoformat(timespec="seconds"),
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "database": {"kind": kind_of(storage), "server": server, "files": parts},
-        "deleted": deleted,  # after the database was copied, where they are not deleted yet
-        "files": files | {name: facts_of(folder / name) for name in parts.values()},
-        **facts,
+        "database": {"kind": kind, "server": server, "files": names},
+        "deleted": deleted,  # the copy of the database still has these
+        "files": files | {name: backup_manifest.file_facts(folder / name) for name in names.values()},
+        "counts": counts,
+        "champion": champion,
+        "began": began,
     }
 
 
-def known_files(connection: Connection) -> Iterator[Wanted]:
-    """Yield every file of the store that a database names. Checkpoints of trainings that run are not among them."""
+def stored_files(connection: Connection) -> Iterator[StoredFile]:
+    """Yield every file of the store that a database names, except checkpoints of running trainings."""
     for sha256 in connection.scalars(select(Image.sha256).where(Image.status != DELETED).order_by(Image.id)):
-        yield Wanted(image_key(sha256), sha256)
+        yield StoredFile(image_key(sha256), sha256)
     for key in connection.scalars(select(Snapshot.manifest_key).order_by(Snapshot.id)):
-        yield Wanted(key, Path(key).stem)
+        yield StoredFile(key, Path(key).stem)
     for version, facts in connection.execute(select(ModelVersion.version, ModelVersion.facts)):
         for name, expected in facts["files"].items():
-            yield Wanted(f"{bundle_key(version)}/{name}", expected["sha256"])
-        yield Wanted(f"{bundle_key(version)}/{FACTS_FILE}", version=version)
+            yield StoredFile(f"{bundle_key(version)}/{name}", expected["sha256"])
+        yield StoredFile(f"{bundle_key(version)}/{FACTS_FILE}", version=version)
     for job_id in connection.scalars(select(Job.id).order_by(Job.id)):
-        yield Wanted(f"reports/{job_id}.html", optional=True)
+        yield StoredFile(f"reports/{job_id}.html", optional=True)
 
 
-def _facts(connection: Connection) -> dict[str, Any]:
+def _counts(connection: Connection) -> dict[str, int]:
     tables = {"images": Image, "versions": ModelVersion, "snapshots": Snapshot, "jobs": Job, "keys": ApiKey}
-    counts = {name: connection.scalar(select(func.count()).select_from(table)) for name, table in tables.items()}
-    champion = connection.scalar(select(Deployment.version).order_by(Deployment.id.desc()).limit(1))
-    return {"counts": counts, "champion": champion, "began": first_entry(connection)}
+    return {name: connection.scalar(select(func.count()).select_from(table)) or 0 for name, table in tables.items()}
 
 
-def _check_place(storage: Storage, folder: Path) -> None:
-    """Refuse a folder that shares a place with the storage: what the backup does not list is removed from it."""
-    theirs = [path for path in (storage.store.folder,) if path is not None]
-    theirs += sqlite_files(storage).values() if kind_of(storage) == SQLITE else []
-    for path in theirs:
-        for ours in (folder / FILES, folder / DATABASE):
-            one, other = path.resolve(), ours.resolve()
-            if one.is_relative_to(other) or other.is_relative_to(one):
-                raise BackupError(
-                    f"'{ours}' of the backup and '{path}' of the storage are in one place. Name another folder.",
-                    code="backup_folder",
+def _check_folder(storage: Storage, folder: Path) -> None:
+    """Refuse a folder inside or above the storage's files: a backup removes what it does not list."""
+    storage_paths = [storage.store.folder] if storage.store.folder is not None else []
+    storage_paths += dumps.sqlite_files(storage).values() if dumps.database_kind(storage) == dumps.SQLITE else []
+    for path in storage_paths:
+        for part in (folder / FILES, folder / DATABASE):
+            ours, theirs = part.resolve(), path.resolve()
+            if theirs.is_relative_to(ours) or ours.is_relative_to(theirs):
+                raise backup_manifest.BackupFolderError(
+                    f"'{part}' of the backup and '{path}' of the storage overlap. Name another folder."
                 )
 
 
-def _before(folder: Path, replace: bool) -> dict[str, Any] | None:
-    """Return the manifest of the backup that is in a folder and must be this installation's, if there is one."""
-    if replace or not (folder / NAME).exists():
+def _previous_manifest(folder: Path, replace: bool) -> BackupManifest | None:
+    """Return the manifest of the folder's backup, if there is one that must belong to the same installation."""
+    if replace or not (folder / MANIFEST).exists():
         return None
     try:
-        return backup_manifest.read(folder)
+        return backup_manifest.read_manifest(folder)
     except BackupError as error:
-        raise BackupError(
-            f"There is a backup already: {error.message} Name another folder for this one; --replace takes this one.",
+        raise type(error)(
+            f"The folder has a backup already: {error.message} Name another folder for the new backup, or replace the "
+            "old one with --replace.",
             code=error.code,
         ) from error
 
 
-def _copy(
-    source: ObjectStore, folder: Path, wanted: Wanted, before: Mapping[str, Any] | None
-) -> dict[str, Any] | Trouble:
-    """Copy a file of the store unless the backup has it.
+def _copy(source: ObjectStore, folder: Path, file: StoredFile, previous: FileFacts | None) -> FileFacts | Problem:
+    """Copy a file of the store unless the backup has it, and return its facts or what is wrong with it.
 
-    What is in its place stays until the new content is here: it may be what the backup before consists of.
-
-    Args:
-        source: The store.
-        folder: The backup.
-        wanted: The file.
-        before: What the manifest before says of it. Files of a store never change.
-
-    Returns:
-        What the manifest says of it, or what is wrong with it.
+    ``previous`` are its facts in the previous manifest; files of a store never change. A file in its place is replaced
+    only by verified content: the previous backup may need it.
     """
-    path = folder / FILES / wanted.key
+    path = folder / FILES / file.key
     if path.is_file():
-        facts = facts_of(path)
-        if wanted.version:
-            whole = wanted.fits(path.read_bytes())
+        facts = backup_manifest.file_facts(path)
+        if file.version:
+            intact = file.matches(path.read_bytes())
         else:
-            whole = facts["sha256"].startswith(wanted.sha256) if wanted.sha256 else facts == before
-        if whole:
+            intact = facts["sha256"].startswith(file.sha256) if file.sha256 else facts == previous
+        if intact:
             return facts
     try:
-        data = source.get(wanted.key)
-    except StoreError as error:
-        if error.code != "file_gone":
-            raise
-        return "absent" if wanted.optional else "missing"
-    if not wanted.fits(data):
+        data = source.get(file.key)
+    except ObjectNotFoundError:
+        return "absent" if file.optional else "missing"
+    if not file.matches(data):
         return "damaged"
     try:
-        backup_manifest.write_private(path, data)
-        facts = facts_of(path)
+        backup_manifest.make_private_folder(path.parent)
+        write_atomically(path, data, mode=0o600)
+        facts = backup_manifest.file_facts(path)
     except OSError as error:
-        raise StoreError(f"'{wanted.key}' could not be copied to '{folder}': {error}. Try again.") from error
+        raise StoreError(f"'{file.key}' could not be copied to '{folder}': {error}. Try again.") from error
     if facts["sha256"] != bytes_sha256(data):
-        raise BackupError(f"'{path}' reads otherwise than it was written. Check the disk.", code="backup_disk")
+        raise DiskFaultError(f"'{path}' has other bytes than those that were written. Check the disk.")
     return facts
 
 
-def _complete(copied: Mapping[Wanted, dict[str, Any] | Trouble], deleted: set[str]) -> dict[str, dict[str, Any]]:
-    """Return the files of the store that a backup holds, once nothing is wrong with it."""
-    for trouble in ("missing", "damaged"):
-        names = [one.key for one, found in copied.items() if found == trouble and one.key not in deleted]
-        if names:
+def _check_complete(results: Mapping[StoredFile, FileFacts | Problem], deleted: set[str]) -> dict[str, FileFacts]:
+    """Return the backup's files of the store, by name.
+
+    Raises:
+        BackupError: A file that is not deleted is missing or damaged (``store_incomplete``).
+    """
+    for problem in ("missing", "damaged"):
+        keys = [file.key for file, result in results.items() if result == problem and file.key not in deleted]
+        if keys:
+            names = join_names(keys, quote="'")
             raise BackupError(
-                f"{len(names)} files that the database knows are {trouble} in the store: {some(names)}. Restore them "
-                "from an earlier backup, then run create again: what was copied stays. There is no new backup yet.",
+                f"{len(keys)} files that the database names are {problem} in the store: {names}. Restore them from an "
+                "earlier backup, then run create again: copied files are kept. There is no new backup yet.",
                 code="store_incomplete",
             )
-    there = {one.key: facts for one, facts in copied.items() if not isinstance(facts, str) and one.key not in deleted}
-    return {f"{FILES}/{key}": facts for key, facts in there.items()}
+    return {
+        f"{FILES}/{file.key}": result
+        for file, result in results.items()
+        if not isinstance(result, str) and file.key not in deleted
+    }
 
 
-def _deleted(storage: Storage) -> set[str]:
+def _deleted_images(storage: Storage) -> set[str]:
     with storage.session() as session:
         return set(session.scalars(select(Image.sha256).where(Image.status == DELETED)))
 
 
 @contextmanager
-def _new_dumps_only_if_whole(folder: Path) -> Iterator[None]:
-    """Remove the dumps of a backup that fails: one a night would fill the disk while the store is away."""
+def _remove_new_dumps_on_failure(folder: Path) -> Iterator[None]:
+    """Remove the dumps of a failed backup: one per night would fill the disk while the store does not answer."""
     before = set(folder.glob("*"))
     try:
         yield

@@ -1,11 +1,11 @@
-"""One consistent copy of the loop's database, DBOS's tables with it, and a connection that reads exactly that copy."""
+"""Make one consistent copy of the database with DBOS's tables, and open a connection that reads exactly that copy."""
 
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -14,74 +14,77 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from lesion.backup import postgres_tools
-from lesion.backup.backup_manifest import BackupError, private_file, private_folder
+from lesion.backup.backup_manifest import BackupError, BackupManifest, make_private_file, make_private_folder
 from lesion.core.errors import ConfigError
 from lesion.database.migrations import runner
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry
 
-SQLITE, POSTGRESQL = "sqlite", "postgresql"
-CATALOGUE, WORKFLOWS = "catalogue", "workflows"  # of SQLite's two files
-DBOS_SCHEMA = "dbos"  # DBOS's own default, see lesion.retraining.workflow
-MARKER = "lesion_restore"  # a table of PostgreSQL that is there while a restore is under way
-_OURS = ("public", DBOS_SCHEMA)
+SQLITE: Literal["sqlite"] = "sqlite"
+POSTGRESQL: Literal["postgresql"] = "postgresql"
+CATALOGUE, WORKFLOWS = "catalogue", "workflows"  # SQLite's two files
+DBOS_SCHEMA = "dbos"  # DBOS's default, see lesion.retraining.workflow
+MARKER = "lesion_restore"  # a PostgreSQL table that exists while a restore is running
+_SCHEMAS = ("public", DBOS_SCHEMA)
+
+Dump = tuple[dict[str, Path], Connection]  # the copy's files by part, and a connection that sees what the copy has
 
 
-def kind_of(storage: Storage) -> str:
-    """Return ``sqlite`` or ``postgresql``."""
-    return make_url(storage.database).get_backend_name()
+def database_kind(storage: Storage) -> Literal["sqlite", "postgresql"]:
+    """Return the kind of a storage's database."""
+    return POSTGRESQL if make_url(storage.database).get_backend_name() == POSTGRESQL else SQLITE
 
 
 def sqlite_files(storage: Storage) -> dict[str, Path]:
-    """Return where an SQLite storage keeps its catalogue and DBOS's tables."""
+    """Return the files of an SQLite database: the catalogue and DBOS's tables."""
     catalogue = Path(str(make_url(storage.database).database))
     return {CATALOGUE: catalogue, WORKFLOWS: catalogue.with_name("workflows.db")}
 
 
-def first_entry(connection: Connection, number: int | None = None) -> dict[str, Any] | None:
-    """Return the entry of the audit log that an installation began with, or the one of that number.
+def first_entry(connection: Connection, entry_id: int | None = None) -> dict[str, Any] | None:
+    """Return the first entry of the audit log, or the entry with this id.
 
-    It tells installations apart: every change writes an entry in its own transaction, entries are never changed or
-    removed, a restore brings them back, and no two installations make the same first change in the same microsecond.
+    It identifies an installation: every change writes an entry in its own transaction, entries are never changed or
+    removed, a restore keeps them, and no two installations make the same first change in the same microsecond.
     """
     statement = select(AuditEntry.id, AuditEntry.at, AuditEntry.actor, AuditEntry.action, AuditEntry.subject)
-    if number is not None:
-        statement = statement.where(AuditEntry.id == number)
+    if entry_id is not None:
+        statement = statement.where(AuditEntry.id == entry_id)
     row = connection.execute(statement.order_by(AuditEntry.id).limit(1)).mappings().first()
-    return None if row is None else dict(row) | {"at": row["at"].astimezone(UTC).isoformat(timespec="microseconds")}
+    return None if row is None else {**row, "at": row["at"].astimezone(UTC).isoformat(timespec="microseconds")}
 
 
-def check_same(connection: Connection, folder: Path, before: Mapping[str, Any]) -> None:
-    """Refuse to go on with another installation's backup: nothing of it would be left.
+def check_same_installation(connection: Connection, folder: Path, manifest: BackupManifest) -> None:
+    """Refuse to replace the backup of another installation.
 
     Raises:
-        BackupError: The backup has content, and this database did not begin as the one in it (``backup_other``).
+        BackupError: The backup has content, and its audit log began differently (``backup_other``).
     """
-    there = before.get("began")
-    same = not any(before["counts"].values()) if there is None else first_entry(connection, there["id"]) == there
+    began = manifest["began"]
+    same = not any(manifest["counts"].values()) if began is None else first_entry(connection, began["id"]) == began
     if not same:
         raise BackupError(
-            f"'{folder}' holds a backup of {before['taken_at']}, of an installation that {_story(there)}. "
-            f"This database {_story(first_entry(connection))}. If it should be the one of the backup, restore that "
-            "before you make a new one; else name another folder. --replace gives that backup up for good. "
+            f"'{folder}' holds a backup of {manifest['taken_at']}, of an installation that {_describe(began)}. "
+            f"This database {_describe(first_entry(connection))}. If it should be the database of the backup, restore "
+            "the backup before you make a new one; otherwise name another folder. --replace discards the old backup. "
             "It was not touched.",
             code="backup_other",
         )
 
 
-def _story(entry: Mapping[str, Any] | None) -> str:
+def _describe(entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return "has nothing in its audit log"
     return f"began at {entry['at']} with {entry['action']} '{entry['subject']}' by {entry['actor']}"
 
 
 def known_revisions() -> set[str]:
-    """Return the revisions of the database that this version of Lesion can bring up to date."""
+    """Return the revisions of the database that this version of Lesion can upgrade."""
     folder = str(Path(runner.__file__).parent)
     return {revision.revision for revision in ScriptDirectory(folder).walk_revisions()}
 
 
-def revision_of(connection: Connection) -> str:
+def database_revision(connection: Connection) -> str:
     """Return a database's revision.
 
     Raises:
@@ -92,40 +95,36 @@ def revision_of(connection: Connection) -> str:
     if len(heads) != 1 or heads[0] not in known_revisions():
         raise BackupError(
             f"The database has revision {', '.join(heads) or 'none'}, which this version of Lesion does not know. "
-            "Use the version of Lesion that made it, and check storage.database.",
+            "Use the version of Lesion that wrote it, and check storage.database.",
             code="database_newer" if heads else "database_empty",
         )
     return heads[0]
 
 
 @contextmanager
-def dumped(storage: Storage, folder: Path) -> Iterator[tuple[dict[str, Path], Connection]]:
-    """Write a copy of the database into a folder, under a name of its own.
-
-    Yields:
-        The copy's files by what they are, and a connection that sees what the copy has, whatever is written meanwhile.
+def dump_database(storage: Storage, folder: Path) -> Iterator[Dump]:
+    """Write a copy of the database into a folder, in files with new names.
 
     Raises:
         BackupError: It failed; the disk may be full.
         ConfigError: The database cannot be reached, or PostgreSQL's tools are missing or too old.
     """
-    private_folder(folder)
+    make_private_folder(folder)
     stem = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-    with (
-        _of_sqlite(storage, folder, stem) if kind_of(storage) == SQLITE else _of_postgres(storage, folder, stem) as made
-    ):
-        yield made
+    dump = _dump_sqlite if database_kind(storage) == SQLITE else _dump_postgresql
+    with dump(storage, folder, stem) as files_and_connection:
+        yield files_and_connection
 
 
 @contextmanager
-def _of_sqlite(storage: Storage, folder: Path, stem: str) -> Iterator[tuple[dict[str, Path], Connection]]:
+def _dump_sqlite(storage: Storage, folder: Path, stem: str) -> Iterator[Dump]:
     files = {}
-    # DBOS's file first: a job that it does not know yet is handed to it by the next worker, and a stage that it does
-    # not know to be done is done again and changes nothing. The other way round a job would be lost.
+    # DBOS's file first: the next worker adds a job that DBOS does not know yet, and repeats a stage that DBOS does not
+    # know to be finished, which changes nothing. In the other order a job could be lost.
     for part in (WORKFLOWS, CATALOGUE):
         source = sqlite_files(storage)[part]
         if source.is_file():
-            files[part] = private_file(folder / f"{stem}-{part}.db")
+            files[part] = make_private_file(folder / f"{stem}-{part}.db")
             copy_sqlite(source, files[part])
     if CATALOGUE not in files:
         raise ConfigError(f"There is no database '{sqlite_files(storage)[CATALOGUE]}'.", code="database_unreachable")
@@ -135,7 +134,7 @@ def _of_sqlite(storage: Storage, folder: Path, stem: str) -> Iterator[tuple[dict
 
 
 def copy_sqlite(source: Path, target: Path) -> None:
-    """Copy an SQLite database while it may be written to, as one moment had it.
+    """Copy the state that an SQLite database has at one moment; it may be written to meanwhile.
 
     Raises:
         BackupError: It is damaged, or the disk is full.
@@ -146,7 +145,7 @@ def copy_sqlite(source: Path, target: Path) -> None:
             closing(sqlite3.connect(target)) as new,
         ):
             old.backup(new)
-            new.execute("PRAGMA journal_mode=DELETE")  # one file, that a reader need not write beside
+            new.execute("PRAGMA journal_mode=DELETE")  # one file, next to which a reader need not write
             (state,) = new.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.Error as error:
         raise BackupError(f"'{source}' could not be copied to '{target}': {error}.", code="dump_failed") from error
@@ -155,26 +154,26 @@ def copy_sqlite(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def _of_postgres(storage: Storage, folder: Path, stem: str) -> Iterator[tuple[dict[str, Path], Connection]]:
-    with reached(storage) as connection:
-        tool = postgres_tools.tool("pg_dump", postgres_tools.server_version(connection))
-        target = private_file(folder / f"{stem}.dump")
-        # pg_dump joins this transaction's view, so that the rows that are read here are the rows of the dump.
-        shared = connection.exec_driver_sql("SELECT pg_export_snapshot()").scalar_one()
-        others = connection.exec_driver_sql(
+def _dump_postgresql(storage: Storage, folder: Path, stem: str) -> Iterator[Dump]:
+    with connect_postgresql(storage) as connection:
+        tool = postgres_tools.find_tool("pg_dump", postgres_tools.server_version(connection))
+        target = make_private_file(folder / f"{stem}.dump")
+        # pg_dump uses the snapshot of this transaction, so that the connection reads the same rows as the dump.
+        snapshot = connection.exec_driver_sql("SELECT pg_export_snapshot()").scalar_one()
+        schemas = connection.exec_driver_sql(
             "SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'"
         ).scalars()
-        excluded = [f'--exclude-schema="{name}"' for name in others if name not in _OURS]
-        # Not --schema=public: the dump would then make that schema, which every database has.
+        excluded = [f'--exclude-schema="{name}"' for name in schemas if name not in _SCHEMAS]
+        # Not --schema=public: then the dump would create that schema, which every database has.
         settings = ["--format=custom", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions"]
-        settings += [f"--exclude-table={_OURS[0]}.{MARKER}", f"--snapshot={shared}", f"--file={target}"]
-        postgres_tools.run(tool, storage.database, *settings, *excluded)
+        settings += [f"--exclude-table={_SCHEMAS[0]}.{MARKER}", f"--snapshot={snapshot}", f"--file={target}"]
+        postgres_tools.run_tool(tool, storage.database, *settings, *excluded)
         yield {CATALOGUE: target}, connection
 
 
 @contextmanager
-def reached(storage: Storage) -> Iterator[Connection]:
-    """Connect to a PostgreSQL database, in one transaction that sees one moment.
+def connect_postgresql(storage: Storage) -> Iterator[Connection]:
+    """Connect to a PostgreSQL database in one transaction, which sees the state of one moment.
 
     Raises:
         ConfigError: It cannot be reached, or its tables are not in the schema ``public``.
@@ -189,6 +188,6 @@ def reached(storage: Storage) -> Iterator[Connection]:
         ) from error
     with connection:
         schema = connection.exec_driver_sql("SELECT current_schema()").scalar()
-        if schema != _OURS[0]:
-            raise ConfigError(f"Backups know tables in the schema 'public' alone, and these are in '{schema}'.")
+        if schema != _SCHEMAS[0]:
+            raise ConfigError(f"Backups support tables in the schema 'public' only, but these are in '{schema}'.")
         yield connection

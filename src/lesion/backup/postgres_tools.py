@@ -1,4 +1,4 @@
-"""``pg_dump`` and ``pg_restore``: found, checked against the server, and run without a password in their arguments."""
+"""Find ``pg_dump`` and ``pg_restore``, check their version, and run them without a password on the command line."""
 
 import os
 import re
@@ -12,8 +12,8 @@ from sqlalchemy import Connection, make_url
 from lesion.backup.backup_manifest import BackupError
 from lesion.core.errors import ConfigError
 
-FOLDER = "LESION_PG_BIN"  # names the tools' folder where those of PATH are not the server's
-_HINT = f"Install the client of the server's version (postgresql-client), or name its folder in {FOLDER}."
+TOOLS_VARIABLE = "LESION_PG_BIN"  # the folder of the tools, if those on PATH do not fit the server
+_ADVICE = f"Install the client of the server's version (postgresql-client), or name its folder in {TOOLS_VARIABLE}."
 
 
 def server_version(connection: Connection) -> int:
@@ -21,44 +21,35 @@ def server_version(connection: Connection) -> int:
     return int(connection.exec_driver_sql("SHOW server_version_num").scalar_one()) // 10_000
 
 
-def tool(name: str, at_least: int) -> Path:
-    """Find a tool.
-
-    Args:
-        name: ``pg_dump`` or ``pg_restore``.
-        at_least: The major version that it must have: an older tool does not read a newer server.
+def find_tool(name: str, server: int) -> Path:
+    """Return the path of ``pg_dump`` or ``pg_restore``; ``server`` is the server's major version.
 
     Raises:
-        ConfigError: It is missing (``pg_tool_missing``) or older (``pg_tool_old``).
+        ConfigError: The tool is missing (``pg_tool_missing``) or older than the server (``pg_tool_old``).
     """
-    folder = os.environ.get(FOLDER)
-    found = shutil.which(name, path=folder)
-    if found is None:
+    folder = os.environ.get(TOOLS_VARIABLE)
+    path = shutil.which(name, path=folder)
+    if path is None:
+        place = f"in {folder}" if folder else "on PATH"
+        raise ConfigError(f"There is no {name} {place}. {_ADVICE}", code="pg_tool_missing")
+    output = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
+    version = re.search(r"\(PostgreSQL\) (\d+)", output)
+    if version is None or int(version[1]) < server:
         raise ConfigError(
-            f"There is no {name} {f'in {folder}' if folder else 'on PATH'}. {_HINT}", code="pg_tool_missing"
+            f"{path} has version {version[1] if version else 'unknown'}, but the server is PostgreSQL {server}. "
+            f"{_ADVICE}",
+            code="pg_tool_old",
         )
-    said = subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
-    version = re.search(r"\(PostgreSQL\) (\d+)", said)
-    if version is None or int(version[1]) < at_least:
-        has = version[1] if version else "unknown"
-        raise ConfigError(
-            f"{found} is of version {has}, but the server is PostgreSQL {at_least}. {_HINT}", code="pg_tool_old"
-        )
-    return Path(found)
+    return Path(path)
 
 
-def run(tool: Path, database: str, *arguments: str) -> None:
-    """Run a tool on a database.
-
-    Args:
-        tool: The tool.
-        database: SQLAlchemy's address; a password in it goes into the tool's environment.
-        arguments: Of the tool.
+def run_tool(tool: Path, database: str, *arguments: str) -> None:
+    """Run a tool on a database; a password in SQLAlchemy's address of it is passed in the environment.
 
     Raises:
-        BackupError: It failed.
+        BackupError: The tool failed.
     """
-    from psycopg.conninfo import make_conninfo  # here, since psycopg is there with the extra "cluster" alone
+    from psycopg.conninfo import make_conninfo  # imported here: only the extra "cluster" installs psycopg
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
     dialect: Any = PGDialect_psycopg  # its methods have no types
@@ -66,7 +57,7 @@ def run(tool: Path, database: str, *arguments: str) -> None:
     secrets = {"PGPASSWORD": str(keywords.pop("password"))} if "password" in keywords else {}
     keywords.pop("context", None)
     command = [str(tool), f"--dbname={make_conninfo(**keywords)}", "--no-password", *arguments]
-    done = subprocess.run(command, env=os.environ | secrets, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = " ".join(done.stderr.split())[:600] or f"status {done.returncode}"
-        raise BackupError(f"{tool.name} failed: {said}", code=f"{tool.name}_failed")
+    process = subprocess.run(command, env=os.environ | secrets, capture_output=True, text=True, check=False)
+    if process.returncode:
+        reason = " ".join(process.stderr.split())[:600] or f"status {process.returncode}"
+        raise BackupError(f"{tool.name} failed: {reason}", code=f"{tool.name}_failed")

@@ -1,156 +1,150 @@
-"""What a database is restored into: looked at, emptied and filled; SQLite's files are replaced, PostgreSQL's tables."""
+"""The database that a backup is restored into: SQLite's files are replaced, PostgreSQL's tables are filled again."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from sqlalchemy import Connection, func, inspect, select, text
 from sqlalchemy.exc import DatabaseError, DBAPIError
 
-from lesion.backup import postgres_tools
-from lesion.backup.backup_manifest import BackupError, some
-from lesion.backup.dumps import CATALOGUE, DBOS_SCHEMA, MARKER, POSTGRESQL, copy_sqlite, kind_of, reached, sqlite_files
+from lesion.backup import dumps, postgres_tools
+from lesion.backup.backup_manifest import BackupError
+from lesion.backup.dumps import CATALOGUE, MARKER, connect_postgresql
+from lesion.core.text import join_names
 from lesion.database.storage import Storage
 from lesion.database.tables import DELETED, Base, Image
 
 T = TypeVar("T")
-_WAIT = "10s"  # for those who still use the tables
+_LOCK_TIMEOUT = "10s"  # for processes that still use the tables
 
 
-class Target(Protocol):
-    """A database that a backup is restored into."""
+class RestoreTarget(ABC):
+    """The database of a storage that a backup is restored into."""
 
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    @abstractmethod
     def rows(self, backup: str) -> dict[str, int]:
-        """Return how many rows of which tables would be lost; none where this backup's restore was interrupted."""
+        """Return the number of rows by table that would be lost; none if this backup's restore was interrupted."""
 
+    @abstractmethod
     def check(self, server: int | None) -> None:
-        """Refuse what cannot be restored here, before anything is touched."""
+        """Refuse a backup of a newer server, before anything is changed."""
 
+    @abstractmethod
     def clear(self, backup: str) -> set[str]:
-        """Empty it where that must come first; returns the images that are deleted in it."""
+        """Empty the database if this must be done first, and return the hashes of its deleted images."""
 
-    def load(self, dumps: Mapping[str, Path], finish: Callable[[Storage], None]) -> None:
-        """Fill it; ``finish`` brings what was filled in up to date before it counts as restored."""
-
-
-def target_of(storage: Storage) -> Target:
-    """Return the target that a storage's database is."""
-    return PostgresTarget(storage) if kind_of(storage) == POSTGRESQL else SqliteTarget(storage)
+    @abstractmethod
+    def load(self, parts: Mapping[str, Path], finish: Callable[[Storage], None]) -> None:
+        """Fill the database and call ``finish`` on the result before it counts as restored."""
 
 
-def _counted(connection: Connection, tables: set[str]) -> dict[str, int]:
-    known = [table for name, table in Base.metadata.tables.items() if name in tables]
-    counts = {table.name: connection.scalar(select(func.count()).select_from(table)) or 0 for table in known}
+def target_of(storage: Storage) -> RestoreTarget:
+    """Return the restore target for a storage's kind of database."""
+    return _PostgresTarget(storage) if dumps.database_kind(storage) == dumps.POSTGRESQL else _SqliteTarget(storage)
+
+
+def _count_rows(connection: Connection, tables: set[str]) -> dict[str, int]:
+    present = [table for name, table in Base.metadata.tables.items() if name in tables]
+    counts = {table.name: connection.scalar(select(func.count()).select_from(table)) or 0 for table in present}
     return {name: count for name, count in counts.items() if count}
 
 
-def _deleted(connection: Connection, tables: set[str]) -> set[str]:
+def _deleted_images(connection: Connection, tables: set[str]) -> set[str]:
     statement = select(Image.sha256).where(Image.status == DELETED)
     return set(connection.scalars(statement)) if Image.__tablename__ in tables else set()
 
 
-class SqliteTarget:
-    """SQLite's two files. New ones are made beside them and take their place at the end, so clearing is not needed.
-
-    Args:
-        storage: The loop's.
-    """
+class _SqliteTarget(RestoreTarget):
+    """SQLite's two files. New files are made next to them and replace them at the end, so nothing is cleared before."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._files = sqlite_files(storage)
+        super().__init__(storage)
+        self._files = dumps.sqlite_files(storage)
 
     def rows(self, backup: str) -> dict[str, int]:
-        """See :class:`Target`. The file of the catalogue comes last: without it there is nothing to lose."""
-        return self._read(_counted, {}, {"file that is no whole database": 1})
+        return self._read(_count_rows, {}, {"file that is not a readable database": 1})
 
     def check(self, server: int | None) -> None:
-        """See :class:`Target`."""
+        pass
 
     def clear(self, backup: str) -> set[str]:
-        """See :class:`Target`."""
-        return self._read(_deleted, set(), set())
+        return self._read(_deleted_images, set(), set())
 
-    def load(self, dumps: Mapping[str, Path], finish: Callable[[Storage], None]) -> None:
-        """See :class:`Target`."""
+    def load(self, parts: Mapping[str, Path], finish: Callable[[Storage], None]) -> None:
         self._storage.engine.dispose()
-        made = {part: path.with_name(f".{path.name}.restoring") for part, path in self._files.items()}
-        for part, path in made.items():
+        new = {part: path.with_name(f".{path.name}.restoring") for part, path in self._files.items()}
+        for part, path in new.items():
             path.parent.mkdir(parents=True, exist_ok=True)
-            _remove(path)
-            if part in dumps:
-                copy_sqlite(dumps[part], path)
-        fresh = replace(self._storage, database=f"sqlite:///{made[CATALOGUE]}")
-        finish(fresh)
-        fresh.engine.dispose()  # the last connection brings the write-ahead log home
-        for part in sorted(made, reverse=True):  # the catalogue last
-            _remove(self._files[part])
-            if made[part].is_file():
-                made[part].replace(self._files[part])
+            _remove_sqlite(path)
+            if part in parts:
+                dumps.copy_sqlite(parts[part], path)
+        restored = replace(self._storage, database=f"sqlite:///{new[CATALOGUE]}")
+        finish(restored)
+        restored.engine.dispose()  # closing the last connection merges the write-ahead log
+        for part in sorted(new, reverse=True):  # the catalogue last: without it there is nothing to lose
+            _remove_sqlite(self._files[part])
+            if new[part].is_file():
+                new[part].replace(self._files[part])
 
-    def _read(self, ask: Callable[[Connection, set[str]], T], missing: T, damaged: T) -> T:
-        """Ask the catalogue that is there; one that is damaged is what a restore is for."""
+    def _read(self, query: Callable[[Connection, set[str]], T], missing: T, damaged: T) -> T:
+        """Query the present catalogue, which may be damaged: this is what a restore is for."""
         if not self._files[CATALOGUE].is_file():
             return missing
         try:
             with self._storage.engine.connect() as connection:
-                return ask(connection, set(inspect(connection).get_table_names()))
+                return query(connection, set(inspect(connection).get_table_names()))
         except DatabaseError:
             return damaged
 
 
-def _remove(database: Path) -> None:
-    for suffix in ("-wal", "-shm", "-journal", ""):  # a log that is left would be played into the new file
+def _remove_sqlite(database: Path) -> None:
+    for suffix in ("-wal", "-shm", "-journal", ""):  # SQLite would apply an old log to the new file
         database.with_name(database.name + suffix).unlink(missing_ok=True)
 
 
-class PostgresTarget:
-    """Lesion's tables and DBOS's schema in a PostgreSQL database.
-
-    Args:
-        storage: The loop's.
-    """
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+class _PostgresTarget(RestoreTarget):
+    """Lesion's tables and DBOS's schema in a PostgreSQL database."""
 
     def rows(self, backup: str) -> dict[str, int]:
-        """See :class:`Target`."""
-        with reached(self._storage) as connection:
+        with connect_postgresql(self._storage) as connection:
             tables = set(inspect(connection).get_table_names())
             foreign = sorted(tables - {*Base.metadata.tables, "alembic_version", MARKER})
             if foreign:
+                names = join_names(foreign, quote="'")
                 raise BackupError(
-                    f"The database has tables that are not Lesion's: {some(foreign)}. Restore into one of its own.",
+                    f"The database has tables that are not Lesion's: {names}. Restore into a separate database.",
                     code="database_foreign",
                 )
             if MARKER in tables and connection.scalar(text(f"SELECT backup FROM {MARKER}")) == backup:  # noqa: S608
                 return {}
-            return _counted(connection, tables)
+            return _count_rows(connection, tables)
 
     def check(self, server: int | None) -> None:
-        """See :class:`Target`."""
-        with reached(self._storage) as connection:
+        with connect_postgresql(self._storage) as connection:
             here = postgres_tools.server_version(connection)
         if server is not None and server > here:
             raise BackupError(
-                f"The backup is of PostgreSQL {server}, and this server is {here}. Restore into {server} or newer.",
+                f"The backup is of PostgreSQL {server}, but this server is {here}. Restore into {server} or newer.",
                 code="server_older",
             )
-        postgres_tools.tool("pg_restore", here)
+        postgres_tools.find_tool("pg_restore", here)
 
     def clear(self, backup: str) -> set[str]:
-        """See :class:`Target`. In one transaction; the deleted images are kept for a second try."""
+        """Empty it in one transaction, which also saves the deleted images for a second attempt."""
         try:
-            with reached(self._storage) as connection:
+            with connect_postgresql(self._storage) as connection:
                 tables = set(inspect(connection).get_table_names())
-                deleted = _deleted(connection, tables)
+                deleted = _deleted_images(connection, tables)
                 if MARKER in tables:
                     deleted |= set(json.loads(connection.scalar(text(f"SELECT deleted FROM {MARKER}")) or "[]"))  # noqa: S608
-                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_WAIT}'")
-                connection.exec_driver_sql(f"DROP SCHEMA IF EXISTS {DBOS_SCHEMA} CASCADE")
+                connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+                connection.exec_driver_sql(f"DROP SCHEMA IF EXISTS {dumps.DBOS_SCHEMA} CASCADE")
                 for name in sorted(tables):
                     connection.exec_driver_sql(f'DROP TABLE "{name}" CASCADE')
                 connection.exec_driver_sql(f"CREATE TABLE {MARKER} (backup TEXT NOT NULL, deleted TEXT NOT NULL)")
@@ -164,12 +158,11 @@ class PostgresTarget:
                 code="database_busy",
             ) from error
 
-    def load(self, dumps: Mapping[str, Path], finish: Callable[[Storage], None]) -> None:
-        """See :class:`Target`."""
-        with reached(self._storage) as connection:
-            tool = postgres_tools.tool("pg_restore", postgres_tools.server_version(connection))
+    def load(self, parts: Mapping[str, Path], finish: Callable[[Storage], None]) -> None:
+        with connect_postgresql(self._storage) as connection:
+            tool = postgres_tools.find_tool("pg_restore", postgres_tools.server_version(connection))
         settings = ("--single-transaction", "--exit-on-error", "--no-owner", "--no-privileges", "--no-comments")
-        postgres_tools.run(tool, self._storage.database, *settings, str(dumps[CATALOGUE]))
+        postgres_tools.run_tool(tool, self._storage.database, *settings, str(parts[CATALOGUE]))
         finish(self._storage)
         with self._storage.engine.begin() as connection:
             connection.exec_driver_sql(f"DROP TABLE {MARKER}")

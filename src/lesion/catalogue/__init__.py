@@ -1,1 +1,1 @@
-"""The images that the loop keeps: rows, snapshots, statistics and lineage."""
+"""The stored images: their rows, snapshots, statistics and lineage."""

@@ -1,4 +1,4 @@
-"""What the catalogue's images look like, in numbers small enough to be drawn."""
+"""Statistics of the catalogue's images, small enough to be drawn as charts."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,23 +7,23 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-from sqlalchemy import ColumnElement, and_, func, or_, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
-from lesion.catalogue.counts import counts
+from lesion.catalogue.counts import count_images
 from lesion.database.audit import UPLOAD_REJECTED
-from lesion.database.tables import ACCEPTED, DELETED, EXCLUDED, GATE, QUARANTINED, TRAINING, AuditEntry, Image
+from lesion.database.tables import ACCEPTED, DELETED, EXCLUDED, GATE, QUARANTINED, REJECTED, TRAINING, AuditEntry, Image
 from lesion.imaging.preprocessing import Preprocessing
-from lesion.intake.rules import REJECTED
 
 RESOLUTIONS = 50
 SOURCES = ("upload", "feedback")
 _SPLITS = (*TRAINING, GATE, EXCLUDED)
+_ACCEPTED = Image.status == ACCEPTED
 
 
 @dataclass(frozen=True, slots=True)
 class ClassImages:
-    """The images of a class: how many, which share of all, and how many in each split."""
+    """The number of a class's images, their share of all images, and their number in each split."""
 
     label: str
     images: int
@@ -33,7 +33,7 @@ class ClassImages:
 
 @dataclass(frozen=True, slots=True)
 class Brightness:
-    """The mean grey values (0 to 255) of a class's images: the least, the quartiles, the greatest, and their mean."""
+    """The mean gray values (0 to 255) of a class's images: minimum, quartiles, maximum and mean."""
 
     label: str
     images: int
@@ -47,7 +47,7 @@ class Brightness:
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """How many images have a size in pixels."""
+    """The number of images of one size in pixels."""
 
     width: int
     height: int
@@ -56,9 +56,9 @@ class Resolution:
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Groups of two or more near-duplicates or images of one patient: how many, and their images in all and by class.
+    """Groups of two or more near-duplicates or images of one patient: their number and their images, also by class.
 
-    ``largest`` is how many images the largest group has.
+    ``largest`` is the number of images in the largest group.
     """
 
     groups: int
@@ -69,7 +69,7 @@ class Duplicates:
 
 @dataclass(frozen=True, slots=True)
 class UploadDay:
-    """What became of the files that were uploaded on one day (UTC); those deleted since are not among them."""
+    """The decisions about the files uploaded on one day (UTC), without files that were deleted since."""
 
     day: str
     accepted: int
@@ -79,11 +79,11 @@ class UploadDay:
 
 @dataclass(frozen=True, slots=True)
 class DatasetStats:
-    """What the catalogue holds; everything but ``statuses`` and ``uploads`` is of accepted images alone.
+    """The content of the catalogue; everything except ``statuses`` and ``uploads`` counts accepted images only.
 
-    ``enlarged`` counts those smaller than what the model sees, before any dark margins are cut off. ``leakage`` says
-    how many test images of the split that came with the first model's data have a near-duplicate among its training
-    images; null if no split came with it, or if it is not known (then ``leakage_known`` is false).
+    ``enlarged`` counts images smaller than the model's input, before dark margins are cropped. ``leakage`` describes
+    test images that have a near-duplicate among the training images, in the split that came with the first model's
+    data; null if the data came without a split, or if this is unknown (then ``leakage_known`` is false).
     """
 
     images: int
@@ -108,21 +108,21 @@ def dataset_stats(
     *,
     leakage_known: bool = False,
 ) -> DatasetStats:
-    """Aggregate the catalogue.
+    """Compute the statistics.
 
     Args:
         session: The caller's transaction.
-        classes: The champion's, in their order.
-        preprocessing: The champion's.
-        leakage: What is known of the split that came with the first model's data; None if none came with it.
-        leakage_known: Whether that is known at all.
+        classes: The champion's classes in their order.
+        preprocessing: The champion's preprocessing.
+        leakage: The leakage of the split that came with the first model's data; None if the data came without a split.
+        leakage_known: Whether the leakage is known.
     """
-    held = counts(session)
-    images, labels = held["status"][ACCEPTED], held["labels"]
+    counts = count_images(session)
+    images, labels = counts["status"][ACCEPTED], counts["labels"]
     resolutions = _resolutions(session)
     return DatasetStats(
         images=images,
-        statuses=held["status"],
+        statuses=counts["status"],
         classes=[_class_images(label, labels.get(label, {}), images) for label in classes],
         brightness=_brightness(session, classes),
         resolutions=resolutions,
@@ -143,64 +143,59 @@ def _class_images(label: str, splits: Mapping[str, int], total: int) -> ClassIma
 
 
 def _brightness(session: Session, classes: Sequence[str]) -> list[Brightness]:
-    """One row a class that has images."""
+    """Return one row per class that has images."""
     values = defaultdict[str, list[float]](list)
-    for label, value in session.execute(select(Image.label, Image.brightness).where(_accepted())):
+    for label, value in session.execute(select(Image.label, Image.brightness).where(_ACCEPTED)):
         values[label].append(value)
     rows = []
     for label in classes:
-        if found := values.get(label):
-            low, q1, median, q3, high = np.quantile(found, (0, 0.25, 0.5, 0.75, 1)).tolist()
-            rows.append(Brightness(label, len(found), low, q1, median, q3, high, float(np.mean(found))))
+        if levels := values.get(label):
+            low, q1, median, q3, high = np.quantile(levels, (0, 0.25, 0.5, 0.75, 1)).tolist()
+            rows.append(Brightness(label, len(levels), low, q1, median, q3, high, float(np.mean(levels))))
     return rows
 
 
 def _resolutions(session: Session) -> list[Resolution]:
-    """The most frequent sizes, the most frequent first."""
+    """Return the most frequent sizes, the most frequent first."""
     size = Image.width, Image.height
-    rows = select(*size, func.count()).where(_accepted()).group_by(*size)
-    found = session.execute(rows.order_by(func.count().desc(), *size).limit(RESOLUTIONS))
-    return [Resolution(*row) for row in found]
+    sizes = select(*size, func.count()).where(_ACCEPTED).group_by(*size)
+    rows = session.execute(sizes.order_by(func.count().desc(), *size).limit(RESOLUTIONS))
+    return [Resolution(*row) for row in rows]
 
 
 def _enlarged(session: Session, preprocessing: Preprocessing) -> int:
     narrow, low = Image.width < preprocessing.size, Image.height < preprocessing.size
-    # Only padding goes by the longer side; cropping by the shorter one, and stretching by each for itself.
+    # Padding scales by the longer side, cropping by the shorter one, stretching by each side separately.
     smaller = and_(narrow, low) if preprocessing.fit == "pad" else or_(narrow, low)
-    return session.scalar(select(func.count()).select_from(Image).where(_accepted(), smaller)) or 0
+    return session.scalar(select(func.count()).select_from(Image).where(_ACCEPTED, smaller)) or 0
 
 
 def _duplicates(session: Session) -> Duplicates:
-    sizes = select(Image.group_key, func.count().label("images")).where(_accepted())
+    sizes = select(Image.group_key, func.count().label("images")).where(_ACCEPTED)
     several = sizes.group_by(Image.group_key).having(func.count() > 1).subquery()
     totals = select(func.count(), func.sum(several.c.images), func.max(several.c.images)).select_from(several)
     groups, images, largest = session.execute(totals).one()
     members = select(Image.label, func.count()).join(several, several.c.group_key == Image.group_key)
-    by_class = session.execute(members.where(_accepted()).group_by(Image.label).order_by(Image.label)).all()
+    by_class = session.execute(members.where(_ACCEPTED).group_by(Image.label).order_by(Image.label)).all()
     return Duplicates(groups, int(images or 0), largest or 0, dict(by_class))
 
 
 def _uploads(session: Session) -> list[UploadDay]:
-    """One row a day on which something was uploaded, the earliest first."""
+    """Return one row per day with uploads, the earliest first."""
     days = defaultdict[str, Counter[str]](Counter)
-    kept = select(Image.created_at, Image.status).where(Image.source.in_(SOURCES), Image.status != DELETED)
-    for moment, status in session.execute(kept):
+    stored = select(Image.created_at, Image.status).where(Image.source.in_(SOURCES), Image.status != DELETED)
+    for moment, status in session.execute(stored):
         days[_day(moment)][status] += 1
-    refused = select(AuditEntry.at, AuditEntry.detail).where(AuditEntry.action == UPLOAD_REJECTED)
-    for moment, detail in session.execute(refused):
+    rejected = select(AuditEntry.at, AuditEntry.detail).where(AuditEntry.action == UPLOAD_REJECTED)
+    for moment, detail in session.execute(rejected):
         days[_day(moment)][REJECTED] += sum(detail["codes"].values())
-    return [UploadDay(day, found[ACCEPTED], found[QUARANTINED], found[REJECTED]) for day, found in sorted(days.items())]
+    return [UploadDay(day, n[ACCEPTED], n[QUARANTINED], n[REJECTED]) for day, n in sorted(days.items())]
 
 
 def _formats(session: Session) -> dict[str, int]:
-    """Images by file format, the most frequent first."""
-    rows = select(Image.format, func.count()).where(_accepted()).group_by(Image.format)
-    found = session.execute(rows.order_by(func.count().desc(), Image.format)).all()
-    return dict(found)
-
-
-def _accepted() -> ColumnElement[bool]:
-    return Image.status == ACCEPTED
+    """Count images by file format, the most frequent first."""
+    formats = select(Image.format, func.count()).where(_ACCEPTED).group_by(Image.format)
+    return dict(session.execute(formats.order_by(func.count().desc(), Image.format)).all())
 
 
 def _day(moment: datetime) -> str:

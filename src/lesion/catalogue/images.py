@@ -1,60 +1,69 @@
-"""The catalogue of images: what is accepted, what waits for an admin, what is gone, and who trained on what.
+"""The images of the catalogue: add, list, release, drop and delete them.
 
 Functions that take a session join the caller's transaction; those that take a storage also touch files. Every change is
 recorded in the audit log of the same transaction.
 """
 
-from typing import Any
-
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lesion.catalogue.counts import counts as counts
-from lesion.catalogue.counts import last_snapshot as last_snapshot
-from lesion.catalogue.counts import new_since as new_since
-from lesion.catalogue.lineage import lineage_of_image as lineage_of_image
-from lesion.catalogue.lineage import lineage_of_version as lineage_of_version
-from lesion.core.errors import LesionError
-from lesion.database.audit import record as record
+from lesion.catalogue.lineage import ImageUse, lineage_of_image
+from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
+from lesion.database.audit import record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import ACCEPTED, DELETED, GATE, QUARANTINED, Generation, Image, now
 
-PIXELS = "pixels"  # below Storage.cache: where a retraining keeps decoded images (its data.cache_dir)
+PIXEL_FOLDER = "pixels"  # below Storage.cache: decoded images of a retraining (its data.cache_dir)
 
 
-class CatalogueError(LesionError):
-    """An image that is not there, or is in no state for what is asked."""
+class CatalogueError(ConflictError):
+    """A change that the state of the catalogue does not allow; the ``code`` names the reason."""
+
+
+class ImageNotFoundError(NotFoundError, CatalogueError):
+    """No image has this hash."""
 
     default_code = "image_unknown"
-    default_status = 404
 
 
-def image(session: Session, sha256: str) -> Image | None:
-    """Return an image's row, whatever its status; None if it never came."""
+class EmptyCatalogueError(CatalogueError):
+    """Nothing can be uploaded or trained before the data of a first model is imported."""
+
+    default_code = "catalogue_empty"
+
+
+class MissingReasonError(InvalidValueError, CatalogueError):
+    """A change that needs a reason came without one."""
+
+    default_code = "reason_missing"
+
+
+def find_image(session: Session, sha256: str) -> Image | None:
+    """Return an image's row, whatever its status; None if there is no such image."""
     return session.scalar(select(Image).where(Image.sha256 == sha256))
 
 
-def existing(session: Session, sha256: str, *, lock: bool = False) -> Image:
+def get_image(session: Session, sha256: str, *, lock: bool = False) -> Image:
     """Return an image's row; ``lock`` it to change it.
 
     Raises:
-        CatalogueError: There is none (``image_unknown``).
+        ImageNotFoundError: There is no such image.
     """
     statement = select(Image).where(Image.sha256 == sha256)
     row = session.scalar(statement.with_for_update() if lock else statement)
     if row is None:
-        raise CatalogueError(
+        raise ImageNotFoundError(
             f"There is no image '{sha256[:64]}'. Give the SHA-256 of its file as 64 small hexadecimal digits."
         )
     return row
 
 
-def images(
+def list_images(
     session: Session, *, status: str | None = None, label: str | None = None, after: int = 0, limit: int = 100
 ) -> list[Image]:
-    """Return images in the order they came; ``after`` is the id of the last one seen."""
+    """Return one page of images, the oldest first; ``after`` is the last id of the page before."""
     statement = select(Image).where(Image.id > after).order_by(Image.id).limit(limit)
     if status is not None:
         statement = statement.where(Image.status == status)
@@ -64,27 +73,26 @@ def images(
 
 
 def open_generation(session: Session) -> Generation:
-    """Return the gate generation that gathers images; it is not frozen before this transaction ends.
+    """Return the gate generation that collects images; it is not frozen before this transaction ends.
 
     Raises:
-        CatalogueError: Nothing was imported yet (``catalogue_empty``).
+        EmptyCatalogueError: No data was imported yet.
     """
     statement = select(Generation).where(Generation.status == "open").with_for_update(read=True)
-    # One that is being frozen is waited for, and then no longer open: the second look finds its successor.
-    found = session.scalar(statement) or session.scalar(statement)
-    if found is None:
-        raise CatalogueError(
-            "The catalogue is empty: the first model's data must come in first, by scripts/models.py import.",
-            code="catalogue_empty",
-            status=409,
+    # If another transaction is freezing it, the first query waits and returns nothing; the second finds its successor.
+    generation = session.scalar(statement) or session.scalar(statement)
+    if generation is None:
+        raise EmptyCatalogueError(
+            "The catalogue is empty. First import the data of a first model with scripts/models.py import."
         )
-    return found
+    return generation
 
 
 def add_image(session: Session, row: Image) -> bool:
-    """Add an image, unless its hash is there already; of two servers that add the same one, one gets False.
+    """Add an image whose file is in the store; an accepted gate image joins the open generation.
 
-    An accepted image of the gate goes to the open generation. Its file must be in the store before.
+    Returns:
+        False if the hash exists already; if two servers add the same image, one of them gets False.
     """
     if row.status == ACCEPTED and row.split == GATE:
         row.generation = open_generation(session).number
@@ -92,7 +100,7 @@ def add_image(session: Session, row: Image) -> bool:
         with session.begin_nested():
             session.add(row)
     except IntegrityError:
-        if image(session, row.sha256) is None:
+        if find_image(session, row.sha256) is None:
             raise
         return False
     detail = {"label": row.label, "split": row.split, "source": row.source, "code": row.reason_code}
@@ -101,30 +109,26 @@ def add_image(session: Session, row: Image) -> bool:
 
 
 def release(session: Session, sha256: str, actor: str, label: str | None = None) -> Image:
-    """Accept a quarantined image; again under the same label changes nothing.
+    """Accept a quarantined image; if it is accepted under the same label already, nothing changes.
 
-    Args:
-        session: The transaction.
-        sha256: The image.
-        actor: Who decided it.
-        label: The right label, where the uploaded one was wrong; the caller checks that it is a class.
+    ``label`` is the correct label, if the uploaded one was wrong; the caller checks that it is a class.
 
     Raises:
-        CatalogueError: There is no such image, it is deleted (``not_quarantined``), or somebody else accepted it under
-            another label (``accepted_otherwise``).
+        ImageNotFoundError: There is no such image.
+        CatalogueError: It is deleted (``not_quarantined``), or was accepted under another label
+            (``accepted_otherwise``).
     """
-    row = existing(session, sha256, lock=True)
+    row = get_image(session, sha256, lock=True)
     if row.status == ACCEPTED:
-        if label not in (None, row.label):  # else who decides second would believe that it is theirs that counts
+        if label not in (None, row.label):  # or the second admin would believe that the own decision counts
             raise CatalogueError(
                 f"The image '{sha256}' is accepted as {row.label} already, so it cannot become {label}.",
                 code="accepted_otherwise",
-                status=409,
             )
         return row
     _require_quarantined(row)
-    group = select(Image.split).where(Image.group_key == row.group_key, Image.status == ACCEPTED)
-    row.split = session.scalar(group.order_by(Image.id).limit(1)) or row.split  # a group is on one side
+    accepted = select(Image.split).where(Image.group_key == row.group_key, Image.status == ACCEPTED)
+    row.split = session.scalar(accepted.order_by(Image.id).limit(1)) or row.split  # a group has one split
     if row.split == GATE:
         row.generation = open_generation(session).number
     detail = {"label": label or row.label, "was": row.label, "code": row.reason_code, "split": row.split}
@@ -134,36 +138,38 @@ def release(session: Session, sha256: str, actor: str, label: str | None = None)
 
 
 def drop(storage: Storage, sha256: str, actor: str, reason: str) -> None:
-    """Refuse a quarantined image for good: its pixels go, its tombstone stays.
+    """Refuse a quarantined image permanently: its pixels are removed, its tombstone stays.
 
     Raises:
-        CatalogueError: There is no such image, it is not quarantined, or the reason is empty.
+        ImageNotFoundError: There is no such image.
+        CatalogueError: It is not quarantined (``not_quarantined``), or the reason is empty (``reason_missing``).
         StoreError: The store does not answer; call again.
     """
     _require(reason)
     with storage.session() as session:
-        row = existing(session, sha256, lock=True)
+        row = get_image(session, sha256, lock=True)
         if row.reason_code != "dropped":
             _require_quarantined(row)
             _write_tombstone(session, row, actor, reason, "dropped")
     remove_files(storage, sha256)
 
 
-def delete_image(storage: Storage, sha256: str, actor: str, reason: str) -> list[dict[str, Any]]:
-    """Remove an image's pixels everywhere that Lesion keeps them; its tombstone stays and refuses it from now on.
+def delete_image(storage: Storage, sha256: str, actor: str, reason: str) -> list[ImageUse]:
+    """Remove an image's pixels everywhere; its tombstone stays, and the image is refused from now on.
 
-    The tombstone is written first: an interruption leaves a file that nobody uses, and another call removes it.
+    The tombstone is written first: after an interruption an unused file is left, which another call removes.
 
     Returns:
-        The versions that had seen it, as ``lineage_of_image`` lists them.
+        The versions that were trained or judged with the image.
 
     Raises:
-        CatalogueError: There is no such image, or the reason is empty.
+        ImageNotFoundError: There is no such image.
+        MissingReasonError: The reason is empty.
         StoreError: The store does not answer; call again.
     """
     _require(reason)
     with storage.session() as session:
-        row = existing(session, sha256, lock=True)
+        row = get_image(session, sha256, lock=True)
         if row.status != DELETED:
             _write_tombstone(session, row, actor, reason, "deleted")
         versions = lineage_of_image(session, sha256)
@@ -172,29 +178,29 @@ def delete_image(storage: Storage, sha256: str, actor: str, reason: str) -> list
 
 
 def purge_deleted(storage: Storage) -> int:
-    """Finish deletions that were interrupted, and those of this machine's cache; a worker does so when it starts.
+    """Finish interrupted deletions and those of this machine's cache; a retraining worker calls it at its start.
 
     Returns:
-        How many images are deleted in all.
+        The number of all deleted images.
     """
     with storage.session() as session:
-        gone = session.scalars(select(Image.sha256).where(Image.status == DELETED)).all()
-    for sha256 in gone:
+        hashes = session.scalars(select(Image.sha256).where(Image.status == DELETED)).all()
+    for sha256 in hashes:
         remove_files(storage, sha256)
-    return len(gone)
+    return len(hashes)
 
 
 def remove_files(storage: Storage, sha256: str) -> None:
     """Remove an image's file from the store, and its copies from this machine's cache."""
     storage.store.delete(image_key(sha256))
-    decoded = storage.cache.glob(f"{PIXELS}/*/{sha256[:2]}/{sha256}.rgb")
+    decoded = storage.cache.glob(f"{PIXEL_FOLDER}/*/{sha256[:2]}/{sha256}.rgb")
     for copy in (storage.cache / image_key(sha256), *decoded):
         copy.unlink(missing_ok=True)
 
 
 def _require(reason: str) -> None:
     if not reason.strip():
-        raise CatalogueError("A reason is needed, for those who read the audit log.", code="reason_missing", status=422)
+        raise MissingReasonError("Give a reason for the readers of the audit log.")
 
 
 def _require_quarantined(row: Image) -> None:
@@ -202,7 +208,6 @@ def _require_quarantined(row: Image) -> None:
         raise CatalogueError(
             f"The image '{row.sha256}' is {row.status}, not quarantined: there is nothing to decide about it.",
             code="not_quarantined",
-            status=409,
         )
 
 

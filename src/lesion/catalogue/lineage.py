@@ -1,25 +1,57 @@
-"""From an image to the versions that saw it, and from a version to its images."""
+"""Lineage: from an image to the versions that used it, and from a version to its images."""
 
-from typing import Any
+from typing import TypedDict
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from lesion.catalogue.counts import nested_counts
 from lesion.database.tables import Image, ModelVersion, SnapshotImage
-from lesion.registry.deployments import model_row
+from lesion.registry.deployments import get_version
 
 
-def lineage_of_image(session: Session, sha256: str) -> list[dict[str, Any]]:
-    """List the versions that had seen an image, the oldest first.
+class ImageUse(TypedDict):
+    """How a version used an image.
 
-    Returns:
-        For each its ``version``, ``snapshot_id``, the ``split`` in which it had the image (None if not in its own data)
-        and ``inherited_from``: the parent whose weights, trained on the image, it started from.
+    ``split`` is None if the image is not in the version's own data; then ``inherited_from`` is the parent whose
+    weights, trained on the image, the version started from.
     """
-    held = select(SnapshotImage.snapshot_id, SnapshotImage.split).where(SnapshotImage.sha256 == sha256)
-    splits = dict(session.execute(held).all())
+
+    version: str
+    snapshot_id: str | None
+    split: str | None
+    inherited_from: str | None
+
+
+class VersionImage(TypedDict):
+    """An image in a version's data."""
+
+    sha256: str
+    label: str
+    split: str
+    status: str
+
+
+class VersionLineage(TypedDict):
+    """The data of a version: image counts by split and label, and one page of images, sorted by hash.
+
+    ``next`` is the ``after`` of the next page; None after the last page.
+    """
+
+    version: str
+    parent: str | None
+    snapshot_id: str | None
+    counts: dict[str, dict[str, int]]
+    images: list[VersionImage]
+    next: str | None
+
+
+def lineage_of_image(session: Session, sha256: str) -> list[ImageUse]:
+    """Return the versions that used an image, the oldest first."""
+    rows = select(SnapshotImage.snapshot_id, SnapshotImage.split).where(SnapshotImage.sha256 == sha256)
+    splits = dict(session.execute(rows).all())
     trained: set[str] = set()
-    seen = []
+    uses = []
     columns = (ModelVersion.version, ModelVersion.parent, ModelVersion.snapshot_id)
     for version, parent, snapshot in session.execute(select(*columns).order_by(ModelVersion.created_at)):
         split = splits.get(snapshot) if snapshot else None
@@ -27,40 +59,31 @@ def lineage_of_image(session: Session, sha256: str) -> list[dict[str, Any]]:
         if split == "train" or inherited:
             trained.add(version)
         if split or inherited:
-            seen.append({"version": version, "snapshot_id": snapshot, "split": split, "inherited_from": inherited})
-    return seen
+            uses.append(ImageUse(version=version, snapshot_id=snapshot, split=split, inherited_from=inherited))
+    return uses
 
 
-def lineage_of_version(session: Session, version: str, *, after: str = "", limit: int = 1000) -> dict[str, Any]:
-    """Say what data a version is made from.
-
-    Args:
-        session: The transaction.
-        version: The version.
-        after: The last hash of the page before.
-        limit: How many images a page has.
-
-    Returns:
-        ``version``, ``parent``, ``snapshot_id``, ``counts`` by split and label, a page of ``images`` (sha256, label,
-        split, status), sorted by hash, and ``next``: what to give as ``after`` for the next page, or None.
+def lineage_of_version(session: Session, version: str, *, after: str = "", limit: int = 1000) -> VersionLineage:
+    """Return the data that a version was trained on; ``after`` is the last hash of the page before.
 
     Raises:
-        RegistryError: There is no such version (``model_unknown``).
+        UnknownVersionError: There is no such version.
     """
-    row = model_row(session, version)
-    of_snapshot = SnapshotImage.snapshot_id == row.snapshot_id
-    number = select(SnapshotImage.split, Image.label, func.count()).join(Image, Image.sha256 == SnapshotImage.sha256)
-    counts: dict[str, dict[str, int]] = {}
-    for split, label, count in session.execute(number.where(of_snapshot).group_by(SnapshotImage.split, Image.label)):
-        counts.setdefault(split, {})[label] = count
-    page = select(Image.sha256, Image.label, SnapshotImage.split, Image.status)
-    page = page.join(SnapshotImage, Image.sha256 == SnapshotImage.sha256).where(of_snapshot, Image.sha256 > after)
-    found = [dict(one._mapping) for one in session.execute(page.order_by(Image.sha256).limit(limit + 1))]
+    row = get_version(session, version)
+    joined = Image.sha256 == SnapshotImage.sha256
+    in_snapshot = SnapshotImage.snapshot_id == row.snapshot_id
+    number = select(SnapshotImage.split, Image.label, func.count()).join(Image, joined).where(in_snapshot)
+    page = select(Image.sha256, Image.label, SnapshotImage.split, Image.status).join(SnapshotImage, joined)
+    page = page.where(in_snapshot, Image.sha256 > after).order_by(Image.sha256).limit(limit + 1)
+    images = [
+        VersionImage(sha256=sha256, label=label, split=split, status=status)
+        for sha256, label, split, status in session.execute(page)
+    ]
     return {
         "version": version,
         "parent": row.parent,
         "snapshot_id": row.snapshot_id,
-        "counts": counts,
-        "images": found[:limit],
-        "next": found[limit - 1]["sha256"] if len(found) > limit else None,
+        "counts": nested_counts(session.execute(number.group_by(SnapshotImage.split, Image.label)).all()),
+        "images": images[:limit],
+        "next": images[limit - 1]["sha256"] if len(images) > limit else None,
     }

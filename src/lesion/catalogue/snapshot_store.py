@@ -1,4 +1,4 @@
-"""How snapshots are kept in the store, and brought to a machine that trains on them."""
+"""Save snapshots in the store, and copy them to the machine that trains on them."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,22 +9,30 @@ from tempfile import TemporaryDirectory
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from lesion.catalogue.images import CatalogueError, record
+from lesion.catalogue.images import CatalogueError
+from lesion.core.errors import NotFoundError
+from lesion.core.files import bytes_sha256
 from lesion.data.manifest import Manifest
+from lesion.database.audit import record
 from lesion.database.object_store import ObjectStore, StoreError, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import DELETED, EXCLUDED, Image, Snapshot, SnapshotImage
-from lesion.imaging.decode import bytes_sha256
 
-THREADS = 16  # for files: most of the time goes into waiting for a disk or the network
-NOWHERE = Path("/")  # a manifest in the store names no folder of the machine that wrote it
+THREADS = 16  # for files: most of the time is spent waiting for a disk or the network
+NO_ROOT = Path("/")  # the root of a stored manifest, which names no folder of the machine that wrote it
+
+
+class SnapshotNotFoundError(NotFoundError, CatalogueError):
+    """No snapshot has this id."""
+
+    default_code = "snapshot_unknown"
 
 
 def store_manifest(storage: Storage, snapshot_id: str, manifest: Manifest) -> Snapshot:
-    """Put a manifest into the store, and return the row that describes it."""
+    """Save a manifest in the store and return the row that describes it."""
     with TemporaryDirectory() as folder:
         data = manifest.save(Path(folder) / "manifest.parquet").read_bytes()
-    # Named by its content: what an interrupted attempt left is not taken for what this one wrote.
+    # The key has the content's hash, so that a file left by an interrupted attempt is not used by mistake.
     key = f"snapshots/{snapshot_id}/{bytes_sha256(data)[:16]}.parquet"
     storage.store.put(key, data)
     facts = {name: manifest.facts()[name] for name in ("name", "policy", "images", "groups", "excluded")}
@@ -33,7 +41,7 @@ def store_manifest(storage: Storage, snapshot_id: str, manifest: Manifest) -> Sn
 
 
 def add_snapshot(session: Session, snapshot: Snapshot, manifest: Manifest, *, actor: str) -> None:
-    """Add a snapshot's row and one a image that it uses."""
+    """Add a snapshot's row, and one row per image that it uses."""
     session.add(snapshot)
     session.flush()
     used = manifest.table[manifest.table["split"] != EXCLUDED].drop_duplicates("sha256")
@@ -45,37 +53,32 @@ def add_snapshot(session: Session, snapshot: Snapshot, manifest: Manifest, *, ac
     record(session, actor, "snapshot.taken", snapshot.id, images=len(rows), fingerprint=snapshot.fingerprint)
 
 
-def find_snapshot(storage: Storage, snapshot_id: str) -> Snapshot:
+def get_snapshot(storage: Storage, snapshot_id: str) -> Snapshot:
     """Return a snapshot's row.
 
     Raises:
-        CatalogueError: There is none (``snapshot_unknown``).
+        SnapshotNotFoundError: There is no such snapshot.
     """
     with storage.session() as session:
-        found = session.get(Snapshot, snapshot_id)
-    if found is None:
-        raise CatalogueError(f"There is no snapshot '{snapshot_id}'.", code="snapshot_unknown")
-    return found
+        snapshot = session.get(Snapshot, snapshot_id)
+    if snapshot is None:
+        raise SnapshotNotFoundError(f"There is no snapshot '{snapshot_id}'.")
+    return snapshot
 
 
 def materialise(storage: Storage, snapshot_id: str, folder: Path) -> Path:
-    """Make a snapshot usable for a training on this machine, without the images that were deleted since.
-
-    Args:
-        storage: The loop's state.
-        snapshot_id: The snapshot.
-        folder: Where ``manifest.parquet`` is written.
+    """Prepare a snapshot for training on this machine, without the images that were deleted since.
 
     Returns:
-        That file, for ``data.manifest``; ``data.root`` is ``image_root(storage)``.
+        The path of the manifest in ``folder``, for ``data.manifest``; ``data.root`` is ``image_root(storage)``.
 
     Raises:
-        CatalogueError: There is no such snapshot.
-        StoreError: The store does not answer, or a file has other bytes than its name says.
+        SnapshotNotFoundError: There is no such snapshot.
+        StoreError: The store does not answer, or a file's content does not match its hash.
     """
-    snapshot = find_snapshot(storage, snapshot_id)
+    snapshot = get_snapshot(storage, snapshot_id)
     with storage.session() as session:
-        gone = session.scalars(select(Image.sha256).where(Image.status == DELETED)).all()
+        deleted = session.scalars(select(Image.sha256).where(Image.status == DELETED)).all()
     root = image_root(storage)
     root.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,23 +86,19 @@ def materialise(storage: Storage, snapshot_id: str, folder: Path) -> Path:
         stored = Path(temporary) / "manifest.parquet"
         stored.write_bytes(storage.store.get(snapshot.manifest_key))
         manifest = Manifest.load(stored, root)
-    table = manifest.table[~manifest.table["sha256"].isin(gone)].reset_index(drop=True)
+    table = manifest.table[~manifest.table["sha256"].isin(deleted)].reset_index(drop=True)
     if not storage.store.local:
-        fetch_images(storage, table.loc[table["split"] != EXCLUDED, "sha256"].tolist())
+        _fetch_images(storage, table.loc[table["split"] != EXCLUDED, "sha256"].tolist())
     return replace(manifest, table=table).save(folder / "manifest.parquet")
 
 
 def image_root(storage: Storage) -> Path:
-    """Return the folder on this machine that the paths of snapshots are relative to."""
+    """Return the folder on this machine that the paths of a snapshot are relative to."""
     return storage.store.folder or storage.cache
 
 
-def fetch_images(storage: Storage, hashes: Sequence[str]) -> None:
-    """Bring images to this machine's cache, each once.
-
-    Raises:
-        StoreError: The store does not answer, or a file has other bytes than its name says.
-    """
+def _fetch_images(storage: Storage, hashes: Sequence[str]) -> None:
+    """Copy images to this machine's cache, unless they are there already."""
     cache = ObjectStore(str(storage.cache), {})
 
     def fetch(sha256: str) -> None:
@@ -108,7 +107,7 @@ def fetch_images(storage: Storage, hashes: Sequence[str]) -> None:
             return
         data = storage.store.get(key)
         if bytes_sha256(data) != sha256:
-            raise StoreError(f"The store's '{key}' has other bytes than its name says. Restore it from a backup.")
+            raise StoreError(f"The content of '{key}' in the store does not match its hash. Restore it from a backup.")
         cache.put(key, data)
 
     with ThreadPoolExecutor(THREADS) as pool:

@@ -1,4 +1,4 @@
-"""Small pictures of stored images, made by the one decoder."""
+"""Thumbnails and contact sheets of stored images, made with the decoder of predictions."""
 
 import hashlib
 import heapq
@@ -13,45 +13,43 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lesion.core.errors import ImageError
-from lesion.database.object_store import ObjectStore, StoreError, image_key
+from lesion.database.object_store import ObjectNotFoundError, ObjectStore, image_key
 from lesion.database.tables import ACCEPTED, Image
-from lesion.imaging.decode import DEFAULT_LIMITS, Limits, decode
-from lesion.imaging.heatmap import png
+from lesion.imaging.decode import decode
+from lesion.imaging.heatmap import encode_png
+from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 from lesion.imaging.montage import montage
 
 _TILE = 112  # pixels
-_SHEETS = 16  # kept in memory, each up to a megabyte
-_decoders = ThreadPoolExecutor(2, "pictures")  # two, however many requests: a decoded image may fill 150 MB
+_CACHED_SHEETS = 16  # each up to 1 MB
+_decoders = ThreadPoolExecutor(2, "thumbnails")  # only two for all requests: a decoded image may take 150 MB
 
 
 def thumbnail(store: ObjectStore, sha256: str, side: int, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
     """Return a stored image with its longer side reduced to at most ``side`` pixels, (H, W, 3).
 
     Raises:
-        StoreError: Its file is gone (``file_gone``), or the store does not answer.
-        ImageError: It is refused under these limits.
+        ObjectNotFoundError: Its file was removed.
+        StoreError: The store does not answer.
+        ImageError: It exceeds the limits.
     """
-    return _decoders.submit(_reduced, store, sha256, side, limits).result()
+    return _decoders.submit(_reduce, store, sha256, side, limits).result()
 
 
 def sample(session: Session, label: str, count: int, seed: int) -> tuple[str, ...]:
-    """Draw accepted images of a class by lot; an image that comes or goes changes the draw by one at most.
+    """Return the hashes of at most ``count`` random accepted images of a class.
 
-    Returns:
-        Their hashes; all of them when there are no more than ``count``.
+    The same seed draws the same images; adding or removing one image changes the sample by at most one.
     """
     hashes = session.scalars(select(Image.sha256).where(Image.status == ACCEPTED, Image.label == label))
-    return tuple(heapq.nsmallest(count, hashes, key=lambda one: hashlib.sha256(f"{seed} {one}".encode()).digest()))
+    return tuple(heapq.nsmallest(count, hashes, key=lambda name: hashlib.sha256(f"{seed} {name}".encode()).digest()))
 
 
-@lru_cache(maxsize=_SHEETS)
+@lru_cache(maxsize=_CACHED_SHEETS)
 def contact_sheet(store: ObjectStore, hashes: Sequence[str], limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Lay stored images out in rows, as a PNG file; those that were deleted meanwhile are left out.
+    """Return a PNG file with images in rows, without those that were deleted meanwhile or exceed the limits.
 
-    Args:
-        store: Where they are.
-        hashes: A tuple of their hashes.
-        limits: What is not decoded, and left out.
+    The result is cached, so ``hashes`` must be a tuple.
 
     Raises:
         StoreError: The store does not answer.
@@ -59,19 +57,15 @@ def contact_sheet(store: ObjectStore, hashes: Sequence[str], limits: Limits = DE
 
     def tile(sha256: str) -> NDArray[np.uint8] | None:
         try:
-            return _reduced(store, sha256, _TILE, limits)
-        except ImageError:
-            return None
-        except StoreError as error:
-            if error.code != "file_gone":
-                raise
+            return _reduce(store, sha256, _TILE, limits)
+        except (ImageError, ObjectNotFoundError):
             return None
 
-    tiles = [found for found in _decoders.map(tile, hashes) if found is not None]
-    return png(np.asarray(montage(tiles, side=_TILE)))
+    tiles = [pixels for pixels in _decoders.map(tile, hashes) if pixels is not None]
+    return encode_png(np.asarray(montage(tiles, side=_TILE)))
 
 
-def _reduced(store: ObjectStore, sha256: str, side: int, limits: Limits) -> NDArray[np.uint8]:
-    picture = Pillow.fromarray(decode(store.get(image_key(sha256)), limits, at_least=side))
+def _reduce(store: ObjectStore, sha256: str, side: int, limits: Limits) -> NDArray[np.uint8]:
+    picture = Pillow.fromarray(decode(store.get(image_key(sha256)), limits, target_side=side))
     picture.thumbnail((side, side))
     return np.asarray(picture)

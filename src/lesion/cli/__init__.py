@@ -1,1 +1,1 @@
-"""The commands: one module for each."""
+"""The command ``lesion``: one module for each of its commands."""

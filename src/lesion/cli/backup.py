@@ -1,60 +1,47 @@
-"""The command line of ``scripts/backup.py``: make, verify and restore backups of the server's own storage."""
+"""Backups of the server's own storage: lesion backup --help."""
 
 import argparse
-import getpass
-import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lesion.backup.backup_manifest import verify
-from lesion.backup.creation import create
-from lesion.backup.restore import restore
-from lesion.cli.models import named_storage, print_rows
+from lesion.backup.backup_manifest import BackupManifest, verify_backup
+from lesion.backup.creation import create_backup
+from lesion.backup.restore import restore_backup
+from lesion.cli.storage_settings import command_line_actor, configured_storage, parse, verb_parser
+from lesion.cli.text_table import print_rows
 from lesion.core.cli_errors import cli_errors
 
-_SETTING = re.compile(r"(storage|storage_root|paths)(\.\w+)*=")
 _EXAMPLES = """\
-  python scripts/backup.py create /backups/lesion storage=cluster
-  python scripts/backup.py verify /backups/lesion
-  python scripts/backup.py restore /backups/lesion storage=cluster
-  LESION_PG_BIN=/usr/lib/postgresql/18/bin python scripts/backup.py create /backups/lesion storage=cluster
+  lesion backup create /backups/lesion storage=cluster
+  lesion backup verify /backups/lesion
+  lesion backup restore /backups/lesion storage=cluster
+  LESION_PG_BIN=/usr/lib/postgresql/18/bin lesion backup create /backups/lesion storage=cluster
 """
+_RESULTS = {
+    "create": "The backup is whole.",
+    "verify": "Every file is as it was saved.",
+    "restore": "Restored; the champion gives its golden answers. Start the servers and workers again.",
+}
 
 
-def main(configs: Path, arguments: Sequence[str] | None = None) -> int:
-    """Run one verb.
-
-    Args:
-        configs: The folder of the configs.
-        arguments: The command line; settings such as ``storage=cluster`` may stand anywhere in it.
-
-    Returns:
-        0. What is refused, or found damaged, exits with 2.
-    """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    settings = [argument for argument in given if _SETTING.match(argument)]
-    options = _parser().parse_args([argument for argument in given if argument not in settings])
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one verb and return 0; settings such as ``storage=cluster`` may stand anywhere in the command line."""
+    options, settings = parse(_parser(), arguments)
     with cli_errors():
         if options.verb == "create":
-            manifest = create(named_storage(configs, settings), options.folder, replace=options.replace)
+            manifest = create_backup(configured_storage(settings), options.folder, replace=options.replace)
         elif options.verb == "verify":
-            manifest = verify(options.folder)
+            manifest = verify_backup(options.folder)
         else:
-            storage = named_storage(configs, settings)
-            manifest = restore(storage, options.folder, f"cli:{getpass.getuser()}", wipe=options.wipe)
+            storage = configured_storage(settings)
+            manifest = restore_backup(storage, options.folder, command_line_actor(), wipe=options.wipe)
         print_rows([_summary(manifest)])
-        print(
-            {"create": "The backup is whole.", "verify": "Every file is as it was saved."}.get(options.verb, _RESTORED)
-        )
+        print(_RESULTS[options.verb])
     return 0
 
 
-_RESTORED = "Restored; the champion gives its golden answers. Start the servers and workers again."
-
-
-def _summary(manifest: Mapping[str, Any]) -> dict[str, Any]:
+def _summary(manifest: BackupManifest) -> dict[str, Any]:
     size = sum(facts["bytes"] for facts in manifest["files"].values())
     return {
         "taken": manifest["taken_at"],
@@ -67,19 +54,14 @@ def _summary(manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Backups of the database and the store. Settings such as storage=cluster may stand anywhere.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser, verbs = verb_parser("backup", "Backups of the database and the store.", _EXAMPLES)
+    create_verb = verbs.add_parser("create", help="make a backup, or bring the one in the folder up to date")
+    create_verb.add_argument(
+        "--replace", action="store_true", help="even if the backup in the folder is of another installation"
     )
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    made = verbs.add_parser("create", help="make a backup, or bring the one in the folder up to date")
-    made.add_argument(
-        "--replace", action="store_true", help="though the backup in the folder is of another installation"
-    )
-    checked = verbs.add_parser("verify", help="read every file and compare it with its hash")
-    back = verbs.add_parser("restore", help="bring a backup back into an empty database and store")
-    back.add_argument("--wipe", action="store_true", help="remove what the database and the store have now")
-    for verb in (made, checked, back):
+    verify_verb = verbs.add_parser("verify", help="read every file and compare it with its hash")
+    restore_verb = verbs.add_parser("restore", help="restore a backup into an empty database and store")
+    restore_verb.add_argument("--wipe", action="store_true", help="remove what the database and the store hold now")
+    for verb in (create_verb, verify_verb, restore_verb):
         verb.add_argument("folder", type=Path)
     return parser

@@ -1,1 +1,1 @@
-"""What every package needs: errors, validation, paths, logs and processes."""
+"""Foundations that every package may use: errors, validation, files, text, logs and processes."""

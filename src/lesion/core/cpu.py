@@ -1,11 +1,11 @@
-"""How many processor cores there are to use."""
+"""The number of processor cores to use."""
 
 import os
 from pathlib import Path
 
 
 def available_cores() -> int:
-    """Return the cores this process may use, counting a container's CPU quota."""
+    """Return how many cores this process may use, within the CPU quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = Path("/sys/fs/cgroup/cpu.max")
     if quota.is_file():

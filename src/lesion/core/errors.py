@@ -6,6 +6,7 @@ The *kind* says in which way: not found, in conflict, too large. A concrete erro
 ``serve/http/problems.py``, and nowhere in this package.
 """
 
+from functools import partial
 from typing import ClassVar
 
 
@@ -18,88 +19,72 @@ class LesionError(Exception):
     """
 
     default_code: ClassVar[str] = "error"
-    default_status: ClassVar[int] = 500
 
-    def __init__(self, message: str, *, code: str | None = None, status: int | None = None) -> None:
+    def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
-        self.status = status or self.default_status
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep the code across process borders, where exceptions are rebuilt from ``args`` alone."""
-        return _rebuild, (type(self), self.message, self.code, self.status)
-
-
-def _rebuild(kind: type[LesionError], message: str, code: str, status: int) -> LesionError:
-    return kind(message, code=code, status=status)
+        return partial(type(self), code=self.code), (self.message,)
 
 
 class NotFoundError(LesionError):
     """Something that was named does not exist."""
 
     default_code = "not_found"
-    default_status = 404
 
 
 class ConflictError(LesionError):
-    """A change that does not fit the state of things, or that somebody else made first."""
+    """A change that does not fit the current state, or that somebody else made first."""
 
     default_code = "conflict"
-    default_status = 409
 
 
 class TooLargeError(LesionError):
     """More than a limit allows."""
 
     default_code = "too_large"
-    default_status = 413
 
 
 class UnsupportedTypeError(LesionError):
-    """A file of a type that is not taken."""
+    """A file of a type that is not supported."""
 
     default_code = "type_not_supported"
-    default_status = 415
 
 
 class InvalidValueError(LesionError):
     """A value that cannot be used."""
 
     default_code = "value_invalid"
-    default_status = 422
 
 
 class UnavailableError(LesionError):
-    """Something needed does not answer now, and may later."""
+    """A needed service does not answer now, but may answer later."""
 
     default_code = "unavailable"
-    default_status = 503
 
 
 class ImageError(LesionError):
     """An image that the decoder refuses."""
 
     default_code = "image_refused"
-    default_status = 422
 
 
 class DataError(LesionError):
     """A folder, table or split that cannot be used as a dataset."""
 
     default_code = "data_invalid"
-    default_status = 422
 
 
 class BundleError(LesionError):
-    """A bundle that is incomplete, altered or not a bundle."""
+    """A bundle that is incomplete or altered, or a folder that is not a bundle."""
 
     default_code = "bundle_refused"
-    default_status = 503
 
 
 class ConfigError(LesionError):
-    """A setting, or a combination of settings, that makes no sense."""
+    """A setting, or a combination of settings, that cannot be used."""
 
     default_code = "config_invalid"
-    default_status = 400

@@ -7,25 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PART_PREFIX = ".part-"  # of every unfinished file: a name that begins with it is never read
+PART_PREFIX = ".part-"  # of unfinished files: names with this prefix are never read
 
 
 @contextmanager
 def atomic_path(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
-    """Give a path to write to; its file takes the place of ``path`` when the block ends without an error.
+    """Yield a path to write to; that file replaces ``path`` when the block ends without an error.
 
-    Readers see the old file or the new one, never a part of it, and neither is lost when the process or the machine
-    stops: the content is on the disk before the name changes. After an error the unfinished file is removed.
+    Readers see the old file or the new one, never a part of it. Nothing is lost when the process or the machine stops,
+    since the content is on the disk before the name changes. After an error the unfinished file is removed.
 
     Args:
-        path: The file to make or to replace; its folder must exist.
-        mode: Permissions of the new file, less the process's umask.
+        path: The file to create or replace; its folder must exist.
+        mode: Permissions of the new file, reduced by the umask of the process.
 
     Yields:
-        An empty file in the same folder. It ends in the suffix of ``path``, for writers that choose a format by it.
+        An empty file in the same folder. It has the suffix of ``path``, for writers that choose a format by it.
 
     Raises:
-        OSError: The file cannot be written; ``path`` is as it was.
+        OSError: The file cannot be written; ``path`` is unchanged.
     """
     unfinished = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}{path.suffix}")
     os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
@@ -40,7 +40,7 @@ def atomic_path(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
-    """Write a file whole or not at all; see :func:`atomic_path`. Text is written as UTF-8 with its line breaks kept."""
+    """Write a file whole or not at all, see :func:`atomic_path`; text as UTF-8 without changes to its line breaks."""
     with atomic_path(path, mode=mode) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -60,6 +60,6 @@ def bytes_sha256(data: bytes) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, without holding them in memory."""
+    """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, without loading it into memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,6 +1,6 @@
-"""Logs as JSON, one object a line, for whatever collects them; people at a terminal get words.
+"""Logs as JSON, one object per line, for a log collector; plain text for users at a terminal.
 
-What is logged names no file, no label and no pixel of anybody's image: requests are known by their id.
+No log line contains a file name, a label or pixels of a user's image: a request is identified by its id.
 """
 
 import logging
@@ -14,15 +14,15 @@ from lesion.core.errors import ConfigError
 
 LogFormat = Literal["words", "json"]
 
-request_id: ContextVar[str] = ContextVar("request_id", default="")  # of the request that is being answered here
+request_id: ContextVar[str] = ContextVar("request_id", default="")  # of the request that is being answered
 _MEMBERS = "{levelname}{name}{message}{process}"
 
 
 def configure(log_format: str) -> None:
-    """Send every record of this process to stdout as JSON; with ``words`` leave logging as it is.
+    """Write every log record of this process to stdout as JSON; with ``words``, leave logging as it is.
 
-    Each line has ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message``, ``process``, ``request_id`` while a
-    request is answered, what the record has besides, and ``exc_info`` for an exception.
+    Each line has ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message`` and ``process``, ``request_id`` while a
+    request is answered, the record's extra members, and ``exc_info`` for an exception.
 
     Raises:
         ConfigError: There is no such format.
@@ -42,7 +42,7 @@ def configure(log_format: str) -> None:
 
 
 def announce(text: str) -> None:
-    """Tell whoever started this process something, in the form of its logs."""
+    """Tell the user who started this process something: as a log line where logs are JSON, otherwise as plain text."""
     if any(isinstance(handler.formatter, JsonFormatter) for handler in logging.root.handlers):
         logging.getLogger("lesion").info(text)
     else:
@@ -50,6 +50,6 @@ def announce(text: str) -> None:
 
 
 def _add_request_id(record: logging.LogRecord) -> bool:
-    if (found := request_id.get()) and not hasattr(record, "request_id"):
-        record.request_id = found
+    if (current_id := request_id.get()) and not hasattr(record, "request_id"):
+        record.request_id = current_id
     return True

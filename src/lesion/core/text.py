@@ -1,10 +1,10 @@
-"""Numbers and lists of names as people read them: the same in messages, reports and on the page."""
+"""Numbers and lists of names as text: the same in messages, in reports and on the page."""
 
 from collections.abc import Iterable
 
 
 def format_count(number: int, noun: str) -> str:
-    """Write a number of things.
+    """Write a number with its noun in the singular or plural.
 
     >>> format_count(1, "image"), format_count(1234, "image"), format_count(2, "class")
     ('1 image', '1,234 images', '2 classes')
@@ -14,7 +14,7 @@ def format_count(number: int, noun: str) -> str:
 
 
 def format_percent(share: float, decimals: int = 0) -> str:
-    """Write a share in [0, 1] as a percentage; only a share that is exactly 0 or 1 is written as 0 % or 100 %.
+    """Write a share in [0, 1] as a percentage; only exactly 0 and 1 are written as 0 % and 100 %.
 
     >>> format_percent(0.25), format_percent(0.999), format_percent(0.0004, 1), format_percent(1.0, 1)
     ('25 %', 'over 99 %', 'under 0.1 %', '100.0 %')
@@ -29,7 +29,7 @@ def format_percent(share: float, decimals: int = 0) -> str:
 
 
 def join_names(names: Iterable[object], limit: int = 5, quote: str = "") -> str:
-    """List names in a sentence: at most ``limit`` of them, then how many more there are.
+    """List at most ``limit`` names for a sentence, and the number of further ones.
 
     >>> join_names(["a", "b", "c"], limit=2, quote="'")
     "'a', 'b' and 1 more"

@@ -1,24 +1,15 @@
-"""What checks of settings and data have in common."""
-
-from collections.abc import Iterable
+"""Checks that several settings share."""
 
 from lesion.core.errors import ConfigError
 
-MAX_SEED = 2**32 - 1  # NumPy's and Lightning's limit
-
-
-def some(names: Iterable[object], limit: int = 5) -> str:
-    """Return names for a sentence: at most ``limit`` of them, and how many more there are."""
-    listed = [str(name) for name in names]
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
+MAX_SEED = 2**32 - 1  # the limit of NumPy and Lightning
 
 
 def check_seed(setting: str, seed: object) -> None:
-    """Refuse what is no seed.
+    """Check that a seed is a whole number from 0 to ``MAX_SEED``.
 
     Raises:
-        ConfigError: It is not a whole number from 0 to ``MAX_SEED``.
+        ConfigError: It is not.
     """
     if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed <= MAX_SEED:
         raise ConfigError(f"{setting}={seed} must be a whole number from 0 to {MAX_SEED}.")

@@ -1,1 +1,1 @@
-"""From image files to batches: scan, group near-duplicates, split, cache, transform."""
+"""From image files to batches: scan, group near-duplicates, split, cache, augment."""

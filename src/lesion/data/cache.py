@@ -1,4 +1,4 @@
-"""Decoded images on disk, keyed by content, so that each is decoded once and not once an epoch."""
+"""Decoded images on disk, so that each image is decoded once instead of once per epoch."""
 
 import hashlib
 import json
@@ -10,75 +10,72 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.core.errors import DataError
-from lesion.imaging.decode import bytes_sha256, read
+from lesion.core.files import bytes_sha256
+from lesion.imaging.decode import read
 from lesion.imaging.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
 
 
 class PixelCache:
-    """A folder with one file of raw pixels an image, named by the hash of the image file's bytes.
+    """A folder with one file of raw pixels per image, named by the SHA-256 of the image file.
 
-    Files are written under another name and renamed, so processes may share the folder and a killed one leaves no
-    half image. When the disk is full, the cache says so once (in each process) and keeps nothing more.
+    Several processes may share the folder: files are written under another name and renamed, so that a killed process
+    leaves no incomplete entry. When the disk is full, each process logs that once and writes no more.
 
     Args:
-        folder: Where the cache is; None turns it off.
-        preprocessing: How images become (S, S, 3) uint8; each way has its own subfolder.
+        folder: The cache's folder; None turns the cache off.
+        preprocessing: How images become (S, S, 3) uint8; each setting has its own subfolder.
     """
 
     def __init__(self, folder: Path | None, preprocessing: Preprocessing) -> None:
         self.preprocessing = preprocessing
         self._shape = (preprocessing.size, preprocessing.size, 3)
         key = hashlib.sha256(json.dumps(preprocessing.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
-        self._folder = Path(folder) / key if folder is not None else None
-        self._writable = True
+        self._folder = folder / key if folder is not None else None
+        self._writable = folder is not None
 
     def get(self, path: Path, sha256: str) -> NDArray[np.uint8]:
-        """Return the preprocessed pixels, (S, S, 3) uint8, of the image file ``path`` whose bytes have hash ``sha256``.
+        """Return the preprocessed pixels, (S, S, 3) uint8, of the image file ``path``, whose SHA-256 is ``sha256``.
 
         Raises:
             ImageError: The image is not cached and cannot be decoded.
-            DataError: The image is not cached and the file has other bytes than the hash says.
+            DataError: The image is not cached and the file's SHA-256 is another one.
         """
-        cached = self._cached(sha256)
+        entry = self._folder / sha256[:2] / f"{sha256}.rgb" if self._folder else None
+        cached = self._load(entry) if entry else None
         if cached is not None:
             return cached
         data = read(path)
         if bytes_sha256(data) != sha256:
             raise DataError(
-                f"'{path}' is not the file that the manifest describes: it was changed since, or data.root is another "
+                f"'{path}' is not the file that the manifest describes: it has changed since, or data.root is another "
                 "folder. Put the file back, or make a new manifest."
             )
         pixels = self.preprocessing.read(data)
-        self._store(sha256, pixels)
+        if entry and self._writable:
+            self._store(entry, pixels)
         return pixels
 
-    def _path(self, sha256: str) -> Path | None:
-        return self._folder / sha256[:2] / f"{sha256}.rgb" if self._folder else None
-
-    def _cached(self, sha256: str) -> NDArray[np.uint8] | None:
-        path = self._path(sha256)
+    def _load(self, entry: Path) -> NDArray[np.uint8] | None:
         try:
-            pixels = np.fromfile(path, np.uint8) if path else None
+            pixels = np.fromfile(entry, np.uint8)
         except OSError:
             return None
-        return pixels.reshape(self._shape) if pixels is not None and pixels.size == np.prod(self._shape) else None
+        return pixels.reshape(self._shape) if pixels.size == np.prod(self._shape) else None
 
-    def _store(self, sha256: str, pixels: NDArray[np.uint8]) -> None:
-        path = self._path(sha256)
-        if path is None or not self._writable:
-            return
+    def _store(self, entry: Path, pixels: NDArray[np.uint8]) -> None:
+        """Write an entry, without waiting for the disk as ``write_atomically`` does: a lost one is decoded again."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile(dir=path.parent, delete=False) as file:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile(dir=entry.parent, delete=False) as file:
                 try:
                     file.write(pixels.tobytes())
                     file.flush()
-                    Path(file.name).rename(path)
+                    Path(file.name).rename(entry)
                 except BaseException:
                     Path(file.name).unlink(missing_ok=True)
                     raise
         except OSError as error:
-            logger.warning("The cache of decoded images takes no more (%s): the rest is decoded every epoch.", error)
+            logger.warning("The cache of decoded images is full (%s): other images are decoded every epoch.", error)
             self._writable = False

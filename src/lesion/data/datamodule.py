@@ -29,9 +29,9 @@ Augmentation = Callable[[Tensor], Tensor]
 class ManifestDataset(Dataset[tuple[Tensor, int]]):
     """Rows of a manifest as (3, S, S) uint8 tensors with class indices.
 
-    An index is a row, or a pair of epoch and row: the augmentation of a row depends on the seed, the epoch and the row
-    alone, not on workers or on what was drawn before, so that a resumed run repeats it. The augmentation must draw from
-    torch's random numbers, as torchvision's transforms do.
+    An index is a row, or a pair of epoch and row. The augmentation of an image depends only on the seed, the epoch and
+    the row, not on loader processes or earlier images, so that a resumed run repeats it. The augmentation must draw
+    from torch's random numbers, as torchvision's transforms do.
     """
 
     def __init__(
@@ -61,19 +61,20 @@ class ManifestDataset(Dataset[tuple[Tensor, int]]):
         image = torch.from_numpy(self.pixels(row)).permute(2, 0, 1)
         if self._augmentation is not None:
             with torch.random.fork_rng(devices=[]):
-                # The generator of the CPU alone: dropout on a GPU must not start anew with every image.
-                torch.default_generator.manual_seed(_mixed([self._seed, epoch, row]))
+                # Only the CPU's generator: dropout on a GPU must not start again with every image.
+                seed = np.random.SeedSequence([self._seed, epoch, row]).generate_state(1, np.uint64)[0]
+                torch.default_generator.manual_seed(int(seed))
                 image = self._augmentation(image)
         return image, int(self.labels[row])
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Pairs of epoch and row, the rows in an order that depends on the seed and the epoch alone.
+    """Pairs of epoch and row, the rows in an order that depends only on the seed and the epoch.
 
     Args:
-        size: How many rows.
+        size: The number of rows.
         seed: Seed of the order.
-        epoch: Tells the epoch when a pass begins.
+        epoch: Returns the current epoch; called when an epoch begins.
         weights: Draw with replacement by these weights, (size,), instead of a permutation.
     """
 
@@ -91,35 +92,34 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self._epoch()
         rng = np.random.default_rng([self._seed, epoch])
-        rows = (
-            rng.permutation(self._size)
-            if self._shares is None
-            else rng.choice(self._size, self._size, replace=True, p=self._shares)
-        )
+        if self._shares is None:
+            rows = rng.permutation(self._size)
+        else:
+            rows = rng.choice(self._size, self._size, replace=True, p=self._shares)
         return ((epoch, row) for row in rows.tolist())
 
 
 class DataModule(LightningDataModule):
-    """A folder of labelled images as train, val, calibration and test batches.
+    """A folder of labeled images as train, val, calibration and test batches.
 
     Args:
         name: The dataset's name.
-        root: Its folder: ``class/*`` or ``split/class/*``, or what ``csv`` describes.
-        manifest: A manifest that was saved before; the scan and split settings are then not used.
-        csv: The arguments of ``scan_csv`` for a table beside a folder; None for class folders.
+        root: Its folder: ``class/*`` or ``split/class/*``, or as ``csv`` describes.
+        manifest: A saved manifest, which replaces the settings of scan and split.
+        csv: The arguments of ``scan_csv`` for a table next to a folder; None for class folders.
         group_pattern: A regular expression whose group is the patient's name in a path.
-        split: ``grouped`` splits anew, by group; ``folder`` keeps the test split that came with the data.
+        split: ``grouped`` makes a new split by group; ``folder`` keeps the test split that came with the data.
         fractions: The shares of train, val, calibration and test.
         split_seed: Seed of the split.
         size: Side in pixels of the images that the network sees.
         fit: How an image becomes a square: ``pad``, ``crop`` or ``stretch``.
         interpolation: How it is resized.
-        trim: Whether dark margins are cut off first.
+        trim: Whether to cut off dark margins first.
         augmentation: Changes a training image, (3, S, S) uint8.
-        batch_size: Images a batch.
-        balanced: Draw training images so that every class comes up equally often.
-        num_workers: Loader processes; None for one a core, at most 8, and none where there are two cores or fewer.
-        cache_dir: Where decoded images are kept; None decodes them every epoch.
+        batch_size: Images per batch.
+        balanced: Draw training images so that all classes are equally frequent.
+        num_workers: Loader processes; None for one per core, at most 8, and 0 on two cores or fewer.
+        cache_dir: The folder for decoded images; None decodes them every epoch.
         seed: Seed of the order and of the augmentation.
 
     Raises:
@@ -150,17 +150,13 @@ class DataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 2:
-            raise ConfigError(f"data.batch_size={batch_size}: batch normalisation needs at least 2 images a batch.")
-        for setting, value in (("data.seed", seed), ("data.split_seed", split_seed)):
-            check_seed(setting, value)
-        root = Path(root)
+        _check_settings(batch_size, seed, split_seed)
         self.preprocessing = Preprocessing(size, fit, interpolation, trim)
         if manifest is not None:
-            self.manifest = Manifest.load(Path(manifest), root)
+            self.manifest = Manifest.load(Path(manifest), Path(root))
         else:
-            rows = scan_csv(root, **csv, group_pattern=group_pattern) if csv else scan_folders(root, group_pattern)
-            self.manifest = build_manifest(name, root, rows, policy=split, fractions=fractions, seed=split_seed)
+            rows = _scan(Path(root), csv, group_pattern)
+            self.manifest = build_manifest(name, Path(root), rows, policy=split, fractions=fractions, seed=split_seed)
         _check_splits(self.manifest)
         self._fractions = dict(fractions)
         self._cache = PixelCache(Path(cache_dir) if cache_dir else None, self.preprocessing)
@@ -177,27 +173,22 @@ class DataModule(LightningDataModule):
 
     def dataset(self, split: str, augmented: bool = False) -> ManifestDataset:
         """Return the images of one split."""
-        return ManifestDataset(
-            self.manifest,
-            self.manifest.split(split),
-            self._cache,
-            self._augmentation if augmented else None,
-            self._seed,
-        )
+        augmentation = self._augmentation if augmented else None
+        return ManifestDataset(self.manifest, self.manifest.split(split), self._cache, augmentation, self._seed)
 
     def resplit(self, policy: Policy) -> "DataModule":
         """Return a module of the same images under another split policy."""
-        other = copy.copy(self)
-        other.manifest = self.manifest.resplit(policy, self._fractions, self.manifest.seed)
-        _check_splits(other.manifest)
-        return other
+        module = copy.copy(self)
+        module.manifest = self.manifest.resplit(policy, self._fractions, self.manifest.seed)
+        _check_splits(module.manifest)
+        return module
 
     def class_counts(self) -> NDArray[np.int64]:
-        """Return the number of training images a class, (C,)."""
+        """Return the number of training images per class, (C,)."""
         return np.bincount(self.dataset("train").labels, minlength=len(self.classes)).astype(np.int64)
 
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """Return shuffled, augmented training batches; a last batch that is not full is left out."""
+        """Return shuffled, augmented training batches, without an incomplete last one."""
         dataset = self.dataset("train", augmented=True)
         weights = 1.0 / self.class_counts()[dataset.labels] if self._balanced else None
         sampler = EpochSampler(len(dataset), self._seed, self._epoch, weights)
@@ -205,10 +196,14 @@ class DataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         """Return the validation batches."""
-        return self._loader(self.dataset("val"))
+        return self.evaluation_dataloader("val")
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         """Return the test batches."""
+        return self.evaluation_dataloader("test")
+
+    def predict_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+        """Return the test batches, for ``Trainer.predict``."""
         return self.evaluation_dataloader("test")
 
     def evaluation_dataloader(self, split: str) -> DataLoader[tuple[Tensor, int]]:
@@ -225,25 +220,31 @@ class DataModule(LightningDataModule):
             num_workers=self._num_workers,
             persistent_workers=self._num_workers > 0,
             pin_memory=torch.cuda.is_available(),
-            # The loader draws a seed for its workers: not from the random numbers that dropout and mixup draw from.
+            # The loader draws a seed for its processes, but not from the random numbers of dropout and mixup.
             generator=torch.Generator().manual_seed(self._seed),
             **options,
         )
 
 
+def _check_settings(batch_size: int, seed: int, split_seed: int) -> None:
+    if batch_size < 2:
+        raise ConfigError(f"data.batch_size={batch_size}: batch normalization needs at least 2 images per batch.")
+    check_seed("data.seed", seed)
+    check_seed("data.split_seed", split_seed)
+
+
+def _scan(root: Path, csv: Mapping[str, Any] | None, group_pattern: str | None) -> pd.DataFrame:
+    return scan_csv(root, **csv, group_pattern=group_pattern) if csv else scan_folders(root, group_pattern)
+
+
 def _check_splits(manifest: Manifest) -> None:
-    """Refuse an empty split now: training, calibration or evaluation would fail on it, perhaps after hours."""
+    """Refuse an empty split now: training, calibration or evaluation would fail later, perhaps after hours."""
     empty = [name for name in SPLITS if manifest.split(name).empty]
     if empty:
         raise ConfigError(
             f"There are no images for {' and '.join(empty)}. The best epoch is chosen on val, probabilities are "
-            "calibrated on calibration and scores come from test: give each a share above 0 (data.fractions)."
+            "calibrated on calibration and scores are measured on test: give each a share above 0 (data.fractions)."
         )
-
-
-def _mixed(numbers: list[int]) -> int:
-    """One seed from several numbers, such that near ones give unrelated seeds."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
 
 
 def _default_workers() -> int:

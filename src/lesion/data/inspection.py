@@ -1,4 +1,4 @@
-"""Decode every image of a dataset once and note what a manifest needs to know of it."""
+"""Decode every image of a dataset once and record the facts that a manifest needs."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,37 +6,31 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.progress import track
 
 from lesion.core.errors import ImageError
-from lesion.deduplication.duplicates import Descriptor, describe
-from lesion.imaging.decode import (
-    DEFAULT_LIMITS,
-    Limits,
-    bytes_sha256,
-    decode,
-    perceptual_hash,
-    pixels_sha256,
-    probe,
-    read,
-)
+from lesion.core.files import bytes_sha256
+from lesion.deduplication.features import make_thumbnail
+from lesion.imaging.decode import decode, perceptual_hash, pixels_sha256, probe, read
+from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """What one image is.
+    """The facts of one image.
 
     Attributes:
-        sha256: Hash of the file's bytes, hex.
-        pixel_sha256: Hash of the decoded pixels, hex.
+        sha256: SHA-256 of the file's bytes, in hex.
+        pixel_sha256: SHA-256 of the decoded pixels, in hex.
         phash: Perceptual hash, 16 hex digits.
         width: Width in pixels, after orientation.
         height: Height in pixels, after orientation.
-        mode: The file's colour mode, as Pillow names it.
+        mode: The file's color mode, as Pillow names it.
         format: The file's type.
         bytes: The file's size.
-        brightness: Mean grey value, 0 to 255.
-        descriptor: What the search for near-duplicates compares.
+        brightness: Mean gray value, 0 to 255.
+        thumbnail: The grayscale thumbnail by which near-duplicates are found, (48, 48).
     """
 
     sha256: str
@@ -48,30 +42,14 @@ class ImageRecord:
     format: str
     bytes: int
     brightness: float
-    descriptor: Descriptor
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """An image that the decoder refused: its code and sentence."""
-
-    code: str
-    reason: str
-
-
-def inspect(path: Path) -> ImageRecord | Refused:
-    """Decode one image and note its facts, or why it was refused."""
-    try:
-        return examine(read(path))
-    except ImageError as error:
-        return Refused(error.code, error.message)
+    thumbnail: NDArray[np.uint8]
 
 
 def examine(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageRecord:
-    """Decode the bytes of an image file once and note its facts.
+    """Decode the bytes of an image file once and return its facts.
 
     Raises:
-        ImageError: As `lesion.imaging.decode.decode` does.
+        ImageError: The decoder refuses the image.
     """
     facts = probe(data, limits)
     image = decode(data, limits)
@@ -85,13 +63,21 @@ def examine(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageRecord:
         format=facts.format,
         bytes=len(data),
         brightness=float(image.mean(dtype=np.float64)),
-        descriptor=describe(image),
+        thumbnail=make_thumbnail(image),
     )
 
 
-def inspect_all(paths: Sequence[Path], progress: bool = True) -> list[ImageRecord | Refused]:
+def inspect(path: Path) -> ImageRecord | ImageError:
+    """Return the facts of one image file, or the error with which the decoder refuses it."""
+    try:
+        return examine(read(path))
+    except ImageError as error:
+        return error
+
+
+def inspect_all(paths: Sequence[Path], progress: bool = True) -> list[ImageRecord | ImageError]:
     """Inspect images on every core, in their order, with a progress bar on a terminal."""
-    # Threads, not processes: decoding and hashing leave the interpreter's lock, and starting takes no seconds.
+    # Threads, not processes: they start at once, and decoding and hashing release the interpreter's lock.
     with ThreadPoolExecutor() as pool:
         results = pool.map(inspect, paths)
         return list(track(results, f"Reading {len(paths):,} images", len(paths), disable=not progress))

@@ -1,4 +1,4 @@
-"""The tables that describe a dataset: a CSV of its images, a JSON object of its labels' names."""
+"""The tables that describe a dataset: a CSV of its images, a JSON object with the names of its labels."""
 
 import json
 from collections.abc import Mapping
@@ -10,38 +10,38 @@ from lesion.core.errors import DataError
 
 
 def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    """Return columns of a CSV as texts without spaces around them; "" where there is nothing.
+    """Return columns of a CSV as text without surrounding spaces; empty cells are "".
 
     Raises:
-        DataError: It cannot be read, or a column is missing, doubled or named twice.
+        DataError: The table cannot be read, or a column is missing, doubled or named twice.
     """
     if len(set(columns)) < len(columns):
         raise DataError(
-            f"One column of '{path.name}' cannot be two things: path_column, label_column and group_column name "
-            f"{', '.join(columns)}. Give different ones."
+            f"path_column, label_column and group_column name {', '.join(columns)}: one column of '{path.name}' cannot "
+            "have two meanings. Name different columns."
         )
     try:
-        # Without a header: pandas would rename doubled columns and take rows that are too long for ones with an index.
+        # Without a header: pandas would rename doubled columns and use the first cells of too long rows as an index.
         table = pd.read_csv(path, dtype=str, keep_default_na=False, header=None)
     except (OSError, ValueError) as error:
         raise DataError(f"The table '{path.name}' cannot be read as UTF-8 CSV: {error}.") from error
-    for place in table:
-        table[place] = table[place].str.strip()
+    for column in table:
+        table[column] = table[column].str.strip()
     header = table.iloc[0].tolist()
     for column in columns:
         if header.count(column) != 1:
             raise DataError(
-                f"'{path.name}' has {header.count(column) or 'no'} columns '{column}', but exactly one is needed; its "
+                f"'{path.name}' has {header.count(column) or 'no'} columns '{column}', but needs exactly one; its "
                 f"header: {', '.join(header)}."
             )
     return table.iloc[1:].set_axis(header, axis=1).reset_index(drop=True)[columns]
 
 
 def read_names(path: Path) -> Mapping[str, str]:
-    """Return the names of labels that a JSON object maps them to.
+    """Return the names of labels from a JSON object.
 
     Raises:
-        DataError: It cannot be read or is no such object.
+        DataError: The file cannot be read or does not hold such an object.
     """
     try:
         names = json.loads(path.read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""How far a split that came with the data leaks: test images whose near-duplicates stand in its training set."""
+"""Leakage of a split that came with the data: its test images with near-duplicates among its training images."""
 
 import io
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ from lesion.imaging.montage import montage
 
 @dataclass(frozen=True, eq=False)
 class Leakage:
-    """What ``find_leakage`` found.
+    """The leaked test images of a split.
 
     Attributes:
-        test_images: How many images the data's own test split has.
-        pairs: One row a leaked test image: path, label, train_path, train_label; the train image is the one of its
-            duplicate group with the nearest perceptual hash.
-        per_class: For each class the number of test images and of leaked ones.
+        test_images: The number of images of the test split that came with the data.
+        pairs: One row per leaked test image: path, label, train_path, train_label. The training image is the one in the
+            same duplicate group with the nearest perceptual hash.
+        per_class: The numbers of test images and of leaked ones for each class.
     """
 
     test_images: int
@@ -31,25 +31,24 @@ class Leakage:
 
     @property
     def leaked(self) -> int:
-        """How many test images have a near-duplicate in the training split."""
+        """The number of test images with a near-duplicate in the training split."""
         return len(self.pairs)
 
     def accuracies(self, paths: Sequence[str], correct: NDArray[np.bool_]) -> tuple[float, float]:
-        """Compare a model's answers on the leaked test images with those on the others.
+        """Return a model's accuracy on the leaked test images and on the others; NaN without such images.
 
         Args:
-            paths: The test images, N.
-            correct: Which of them it got right, ``(N,)``.
-
-        Returns:
-            The share it got right of the leaked ones and of the others; NaN where there are none.
+            paths: The N test images.
+            correct: Which of them the model classified correctly, (N,).
         """
         leaked = pd.Index(paths).isin(self.pairs["path"])
-        ours, others = (float(correct[part].mean()) if part.any() else float("nan") for part in (leaked, ~leaked))
-        return ours, others
+        on_leaked, on_others = (
+            float(correct[rows].mean()) if rows.any() else float("nan") for rows in (leaked, ~leaked)
+        )
+        return on_leaked, on_others
 
     def sentence(self) -> str:
-        """Say the finding in one sentence."""
+        """Return the finding as a sentence."""
         share = self.leaked / self.test_images
         return (
             f"{self.leaked:,} of the {self.test_images:,} images ({share:.1%}) of the test split that came with the "
@@ -57,12 +56,12 @@ class Leakage:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts as JSON-ready values."""
+        """Return the counts, ready for JSON."""
         return {"test_images": self.test_images, "leaked": self.leaked, "per_class": self.per_class}
 
 
 def find_leakage(manifest: Manifest) -> Leakage | None:
-    """Count the leaked images of the split that came with the data; None if none came with it."""
+    """Find the leaked images of the split that came with the data; return None if it came without one."""
     table = manifest.table[["path", "label", "source_split", "duplicate_group", "phash"]]
     train = table[table["source_split"] == "train"].reset_index(drop=True)
     test = table[table["source_split"] == "test"].reset_index(drop=True)
@@ -80,7 +79,7 @@ def find_leakage(manifest: Manifest) -> Leakage | None:
 
 
 def _nearest(test: pd.DataFrame, train: pd.DataFrame) -> tuple[list[int], list[int]]:
-    """Rows of ``test`` with duplicates in ``train``, and for each the row of the nearest by perceptual hash."""
+    """Return the rows of ``test`` with duplicates in ``train``, and for each the row with the nearest hash."""
     hashes = np.array([int(value, 16) for value in train["phash"]], np.uint64)
     members = train.groupby("duplicate_group").indices
     leaked, nearest = [], []
@@ -97,20 +96,20 @@ def contact_sheet(manifest: Manifest, leakage: Leakage, pairs: int = 12, seed: i
     """Draw a sample of leaked test images, each above its near-duplicate in the training split, as PNG.
 
     Args:
-        manifest: Where the images are.
-        leakage: What was found in it.
-        pairs: How many pairs to draw.
-        seed: Chooses which.
+        manifest: The images.
+        leakage: Their leakage.
+        pairs: The most pairs to draw.
+        seed: Seed of the sample.
 
     Returns:
         PNG bytes, or None when nothing leaks.
     """
     if leakage.pairs.empty:
         return None
-    chosen = leakage.pairs.sample(min(pairs, leakage.leaked), random_state=seed).sort_values(["label", "path"])
-    paths = [*chosen["path"], *chosen["train_path"]]
-    captions = [f"test: {name}" for name in chosen["label"]] + [f"train: {name}" for name in chosen["train_label"]]
+    sample = leakage.pairs.sample(min(pairs, leakage.leaked), random_state=seed).sort_values(["label", "path"])
+    paths = [*sample["path"], *sample["train_path"]]
+    captions = [f"test: {name}" for name in sample["label"]] + [f"train: {name}" for name in sample["train_label"]]
     images = [decode(read(manifest.root / path)) for path in paths]
     buffer = io.BytesIO()
-    montage(images, captions, columns=len(chosen)).save(buffer, "PNG", optimize=True)
+    montage(images, captions, columns=len(sample)).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""The manifest: one row an image, with its hashes, its group and its split; what every later step starts from."""
+"""The manifest: one row per image, with its hashes, its group and its split. Every later step starts from it."""
 
 import hashlib
 import json
@@ -14,9 +14,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from lesion.core.errors import DataError
-from lesion.data.inspection import ImageRecord, Refused, inspect_all
+from lesion.core.files import atomic_path
+from lesion.core.text import join_names
+from lesion.data.inspection import ImageRecord, inspect_all
 from lesion.data.splits import SPLITS, split_by_folder, split_groups
-from lesion.deduplication.duplicates import Descriptors, groups, merge_groups, near_duplicate_pairs
+from lesion.deduplication.duplicates import groups, merge_groups, near_duplicate_pairs
 
 EXCLUDED = "excluded"
 Policy = Literal["grouped", "folder"]
@@ -29,16 +31,16 @@ METADATA = b"lesion.manifest"
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """A dataset whose images were all decoded once, grouped and split.
+    """A dataset whose images have been decoded, grouped and split.
 
     Attributes:
         name: The dataset's name.
         root: The folder that paths are relative to.
-        table: One row an image with the columns ``COLUMNS``, sorted by path. ``group`` joins images of one patient,
-            equal pixels and near-duplicates, and a ``grouped`` split never divides it; ``duplicate_group`` leaves the
-            patient out.
+        table: One row per image with the columns ``COLUMNS``, sorted by path. ``duplicate_group`` joins images with
+            equal pixels and near-duplicates; ``group`` also joins the images of one patient, and a ``grouped`` split
+            never divides it.
         classes: The classes in the order of the network's outputs.
-        policy: ``grouped`` (split anew, by group) or ``folder`` (the test split that came with the data is kept).
+        policy: ``grouped`` (a new split by group) or ``folder`` (keep the test split that came with the data).
         seed: The seed of the split.
         refused: The images that the decoder refused: path, code, reason.
     """
@@ -57,21 +59,21 @@ class Manifest:
 
     def labels(self, rows: pd.DataFrame) -> NDArray[np.int64]:
         """Return the class indices of rows, (N,)."""
-        return class_indices(rows["label"], self.classes)
+        return pd.Categorical(rows["label"], categories=list(self.classes)).codes.astype(np.int64)
 
     @property
     def fingerprint(self) -> str:
-        """A hash over the classes and each image's pixels, label and split; paths and row order do not count."""
+        """A hash of the classes and each image's pixels, label and split; paths and row order do not matter."""
         rows = sorted(zip(self.table["pixel_sha256"], self.table["label"], self.table["split"], strict=True))
         return hashlib.sha256(json.dumps([self.classes, rows]).encode()).hexdigest()
 
     def resplit(self, policy: Policy, fractions: Mapping[str, float], seed: int) -> "Manifest":
-        """Return the same images split anew; excluded ones stay out.
+        """Return the same images with a new split; excluded images stay excluded.
 
         Args:
-            policy: ``grouped`` pools all images, of those with the very same pixels the first alone, and splits by
-                group; ``folder`` keeps the test (and validation) split that came with the data, copies and all, and
-                takes the missing splits from its training images, by group.
+            policy: ``grouped`` splits all images by group and uses only the first of several with equal pixels.
+                ``folder`` keeps the test (and validation) split that came with the data, with its copies, and takes
+                the missing splits from its training images, by group.
             fractions: The shares of train, val, calibration and test.
             seed: The seed of the split.
 
@@ -79,24 +81,35 @@ class Manifest:
             DataError: The split is impossible.
         """
         table, copies = self.table.copy(), self.copies()
-        kept = ~copies & (table["split"] != EXCLUDED)
+        used = ~copies & (table["split"] != EXCLUDED)
         if policy == "folder":
-            kept |= copies
+            used |= copies
         table["split"] = EXCLUDED
-        table.loc[kept, "split"] = _split(table[kept], self.classes, policy, fractions, seed)
+        table.loc[used, "split"] = self._assign_splits(table[used], policy, fractions, seed)
         return replace(self, table=table, policy=policy, seed=seed)
 
+    def _assign_splits(
+        self, rows: pd.DataFrame, policy: Policy, fractions: Mapping[str, float], seed: int
+    ) -> NDArray[np.str_]:
+        labels, group = self.labels(rows), rows["group"].to_numpy()
+        if policy == "grouped":
+            return split_groups(labels, group, fractions, seed, self.classes)
+        if policy == "folder":
+            source = rows["source_split"].to_numpy().astype(str)
+            return split_by_folder(source, labels, group, fractions, seed, self.classes)
+        raise DataError(f"data.split is '{policy}', which does not exist; choose grouped or folder.")
+
     def copies(self) -> "pd.Series[bool]":
-        """Tell which rows have the very pixels of an earlier row of the same class: they would count twice."""
+        """Return which rows have the same pixels as an earlier row of the same class and would count twice."""
         return self.table.duplicated(["pixel_sha256", "label"]) & ~_conflicting(self.table)
 
     def conflicts(self) -> pd.DataFrame:
-        """Return the rows of near-duplicate groups that hold more than one class: probably mislabelled."""
+        """Return the rows of near-duplicate groups with more than one class: some are probably mislabeled."""
         classes = self.table.groupby("duplicate_group")["label"].transform("nunique")
         return self.table[classes > 1].sort_values(["duplicate_group", "path"], ignore_index=True)
 
     def facts(self) -> dict[str, Any]:
-        """Return what reports and model cards say of the dataset, JSON-ready."""
+        """Return the facts for reports and model cards, ready for JSON."""
         counts = {name: self.split(name)["label"].value_counts() for name in (*SPLITS, EXCLUDED)}
         sizes = self.table["duplicate_group"].value_counts()
         conflicts, excluded = self.conflicts(), self.table["split"] == EXCLUDED
@@ -120,21 +133,14 @@ class Manifest:
         }
 
     def save(self, path: Path) -> Path:
-        """Write the manifest as Parquet; the facts that are not rows travel in the file's metadata."""
-        meta = {
-            "name": self.name,
-            "root": str(self.root.resolve()),
-            "classes": self.classes,
-            "policy": self.policy,
-            "seed": self.seed,
-            "refused": self.refused,
-        }
+        """Write the manifest as Parquet; the facts that are not rows go into the file's metadata."""
+        meta = {name: getattr(self, name) for name in ("name", "classes", "policy", "seed", "refused")}
+        meta["root"] = str(self.root.resolve())
         table = pa.Table.from_pandas(self.table, preserve_index=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(meta)})
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        pq.write_table(table, temporary)
-        temporary.replace(path)
+        with atomic_path(path) as unfinished:
+            pq.write_table(table, unfinished)
         return path
 
     @classmethod
@@ -143,10 +149,10 @@ class Manifest:
 
         Args:
             path: The Parquet file.
-            root: Where the images are now; the recorded folder when left out.
+            root: The folder of the images if it has moved.
 
         Raises:
-            DataError: The file is no manifest, or the folder of its images is gone.
+            DataError: The file is not a manifest, or the folder of its images does not exist.
         """
         try:
             table = pq.read_table(path)
@@ -173,15 +179,15 @@ def build_manifest(
     seed: int = 0,
     progress: bool = True,
 ) -> Manifest:
-    """Decode, group and split the images that a scan found.
+    """Decode, group and split the images of a scan.
 
-    Images whose very pixels stand under two classes are excluded from every split, and so are copies: see
-    ``Manifest.resplit``.
+    Images whose pixels also belong to an image of another class are excluded from every split. So are copies, depending
+    on the policy: see ``Manifest.resplit``.
 
     Args:
         name: The dataset's name.
         root: The folder that the rows' paths are relative to.
-        rows: What ``scan_folders`` or ``scan_csv`` returned.
+        rows: The table that ``scan_folders`` or ``scan_csv`` returned.
         policy: See ``Manifest.resplit``.
         fractions: The shares of train, val, calibration and test.
         seed: The seed of the split.
@@ -190,53 +196,40 @@ def build_manifest(
     Raises:
         DataError: No image of some class can be used, or the split is impossible.
     """
-    root = Path(root)
-    results = inspect_all([root / path for path in rows["path"]], progress)
-    refused = tuple(
-        {"path": path, "code": result.code, "reason": result.reason}
-        for path, result in zip(rows["path"], results, strict=True)
-        if isinstance(result, Refused)
-    )
-    good = [result for result in results if isinstance(result, ImageRecord)]
-    if not good:
-        raise DataError(f"None of the {len(rows)} images in '{root}' can be read; the first: {refused[0]['reason']}")
-    kept = rows[[isinstance(result, ImageRecord) for result in results]].reset_index(drop=True)
-    facts = pd.DataFrame(
-        [{key: getattr(one, key) for key in ImageRecord.__slots__ if key != "descriptor"} for one in good]
-    )
-    table = pd.concat([kept, facts], axis=1)
-    pairs = near_duplicate_pairs(Descriptors.stack([one.descriptor for one in good]))
-    table["duplicate_group"] = merge_groups(table["pixel_sha256"].to_numpy(), groups(len(table), pairs))
-    table["group"] = merge_groups(table["duplicate_group"].to_numpy(), table["patient"].to_numpy())
+    table, refused = _readable(root, rows, progress)
     classes = tuple(sorted(rows["label"].unique()))
     conflicting = _conflicting(table)
-    lost = sorted(set(classes) - set(table.loc[~conflicting, "label"]))
-    if lost:
+    unusable = sorted(set(classes) - set(table.loc[~conflicting, "label"]))
+    if unusable:
         raise DataError(
-            f"No image of {len(lost)} classes can be used ({', '.join(lost[:5])}): of all images {len(refused)} are "
-            f"refused and {int(conflicting.sum())} have the very pixels of an image of another class. Mend or remove "
-            "the classes."
+            f"No image of {len(unusable)} classes can be used ({join_names(unusable)}): of all images {len(refused)} "
+            f"are refused and {int(conflicting.sum())} have the same pixels as an image of another class. Repair or "
+            "remove these classes."
         )
     table["split"] = np.where(conflicting, EXCLUDED, "")
     return Manifest(name, root, table[list(COLUMNS)], classes, policy, seed, refused).resplit(policy, fractions, seed)
 
 
-def class_indices(labels: "pd.Series[str]", classes: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return each label's place in ``classes``, (N,)."""
-    return pd.Categorical(labels, categories=list(classes)).codes.astype(np.int64)
+def _readable(root: Path, rows: pd.DataFrame, progress: bool) -> tuple[pd.DataFrame, tuple[dict[str, str], ...]]:
+    """Return the rows whose images can be decoded, with their facts and groups, and why the others are refused."""
+    results = inspect_all([root / path for path in rows["path"]], progress)
+    refused = tuple(
+        {"path": path, "code": result.code, "reason": result.message}
+        for path, result in zip(rows["path"], results, strict=True)
+        if not isinstance(result, ImageRecord)
+    )
+    records = [result for result in results if isinstance(result, ImageRecord)]
+    if not records:
+        raise DataError(f"None of the {len(rows)} images in '{root}' can be read; the first: {refused[0]['reason']}")
+    table = rows[[isinstance(result, ImageRecord) for result in results]].reset_index(drop=True)
+    for column in ImageRecord.__slots__:
+        if column != "thumbnail":
+            table[column] = [getattr(record, column) for record in records]
+    pairs = near_duplicate_pairs(np.stack([record.thumbnail for record in records]))
+    table["duplicate_group"] = merge_groups(table["pixel_sha256"].to_numpy(), groups(len(table), pairs))
+    table["group"] = merge_groups(table["duplicate_group"].to_numpy(), table["patient"].to_numpy())
+    return table, refused
 
 
 def _conflicting(table: pd.DataFrame) -> "pd.Series[bool]":
     return table.groupby("pixel_sha256")["label"].transform("nunique") > 1
-
-
-def _split(
-    table: pd.DataFrame, classes: tuple[str, ...], policy: Policy, fractions: Mapping[str, float], seed: int
-) -> NDArray[np.str_]:
-    labels, group = class_indices(table["label"], classes), table["group"].to_numpy()
-    if policy == "grouped":
-        return split_groups(labels, group, fractions, seed, classes)
-    if policy == "folder":
-        source = table["source_split"].to_numpy().astype(str)
-        return split_by_folder(source, labels, group, fractions, seed, classes)
-    raise DataError(f"data.split is '{policy}', which does not exist; choose grouped or folder.")

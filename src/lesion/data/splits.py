@@ -1,91 +1,117 @@
-"""Split a dataset so that no group of related images stands on both sides."""
+"""Split a dataset so that no group of related images is divided between splits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesion.core.errors import DataError
-from lesion.core.validation import some
+from lesion.core.text import join_names
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
 
 SPLITS = ("train", "val", "calibration", "test")
 
 
 def split_groups(
-    labels: NDArray[np.int64],
-    groups: NDArray[np.int64],
-    fractions: Mapping[str, float],
-    seed: int,
-    classes: Sequence[str] = (),
+    labels: Ints, groups: Ints, fractions: Mapping[str, float], seed: int, classes: Sequence[str] = ()
 ) -> NDArray[np.str_]:
-    """Give every image a split, whole groups at a time, with each class's share as near ``fractions`` as groups allow.
+    """Assign every image to a split, whole groups at a time, so that each class comes close to ``fractions``.
 
-    Groups are dealt greedily, the largest first and in a random order among equals, each to the split where it lowers
-    the chi-square distance between the wanted and the reached numbers of images a class most. Thus every split gets its
-    share of large groups, but none that overfills it. A class with just enough groups left for the splits that
-    still have none of it goes to those.
+    Groups are assigned one by one, the largest first and equal ones in random order, each to the split where it lowers
+    the chi-square distance between the target and the reached numbers of images per class most. Thus every split gets
+    its share of large groups, but none that overfills it. When a class has only as many groups left as there are splits
+    without it, its next group goes to one of those.
+
+    For groups of 4, 3, 2 and 1 images of one class and targets of 6 and 4 images:
+
+    >>> groups = np.array([1, 1, 1, 1, 2, 2, 2, 3, 3, 4])
+    >>> splits = split_groups(np.zeros(10, np.int64), groups, {"train": 0.6, "test": 0.4}, seed=0)
+    >>> dict(zip(groups.tolist(), splits.tolist()))
+    {1: 'train', 2: 'test', 3: 'train', 4: 'test'}
+
+    ```
+    group  images  gain in train  gain in test  goes to
+        1       4           5.33          4.00  train    (0 - 6)² / 6 falls to (4 - 6)² / 6
+        2       3           0.50          3.75  test     (0 - 4)² / 4 falls to (3 - 4)² / 4
+        3       2           0.67          0.00  train    now full
+        4       1          -0.17          0.25  test     now full
+    ```
 
     Args:
         labels: (N,) class indices.
         groups: (N,) group numbers.
-        fractions: The share of each split of ``SPLITS``; they sum to 1. One that is left out has 0.
+        fractions: The share of each split of ``SPLITS``; they sum to 1. A split that is left out has the share 0.
         seed: Orders groups of equal size.
-        classes: The names that ``labels`` are indices of, for the error; without them it gives the indices.
+        classes: The names of the classes for error messages, which give the indices without them.
 
     Returns:
         (N,) names of splits.
 
     Raises:
-        DataError: The fractions are not shares of 1, train has none, or a split gets no image of some class.
+        DataError: The fractions do not sum to 1, train has no share, or a split gets no image of some class.
     """
     names, shares = _shares(fractions)
     if not len(labels):
         raise DataError("There is no image to split: all were refused or excluded.")
     present, label = np.unique(labels, return_inverse=True)
     group = np.unique(groups, return_inverse=True)[1]
-    kinds = len(present)
-    cells, counts = np.unique(group * kinds + label, return_counts=True)  # a cell: the images of one class in a group
-    owner, held = np.divmod(cells, kinds)
     sizes = np.bincount(group)
-    bounds = np.searchsorted(owner, np.arange(len(sizes) + 1))
-    remaining = np.bincount(held, minlength=kinds)  # groups not dealt yet that hold a class
-    wanted = np.outer(shares, np.bincount(label))
-    filled = np.zeros_like(wanted)
-    chosen = np.zeros(len(sizes), np.int64)
-    for number in np.lexsort((np.random.default_rng(seed).random(len(sizes)), -sizes)):
-        cell = slice(bounds[number], bounds[number + 1])
-        here, count = held[cell], counts[cell]
-        target, reached = wanted[:, here], filled[:, here]
-        gain = (2 * (target - reached) - count) / target @ count
-        missing = reached == 0
-        scarce = missing.sum(axis=0) >= remaining[here]
+    cells, counts = np.unique(group * len(present) + label, return_counts=True)  # a cell: one class in one group
+    cell_group, cell_class = np.divmod(cells, len(present))
+    bounds = np.searchsorted(cell_group, np.arange(1, len(sizes)))
+    contents = list(zip(np.split(cell_class, bounds), np.split(counts, bounds), strict=True))
+    order = np.lexsort((np.random.default_rng(seed).random(len(sizes)), -sizes))
+    chosen, reached = _assign(contents, order.tolist(), np.outer(shares, np.bincount(label)))
+    _check_coverage(reached, names, [classes[index] if classes else str(index) for index in present])
+    return np.array(names)[chosen][group]
+
+
+def _assign(contents: Sequence[tuple[Ints, Ints]], order: Iterable[int], targets: Floats) -> tuple[Ints, Floats]:
+    """Assign groups to splits, greedily and in a given order.
+
+    Args:
+        contents: For each group the classes that it contains, and how many images of each.
+        order: The groups' indices in the order of assignment.
+        targets: (splits, classes) numbers of images.
+
+    Returns:
+        The split of each group, and the (splits, classes) numbers of images that were reached.
+    """
+    chosen, reached = np.zeros(len(contents), np.int64), np.zeros_like(targets)
+    groups_left = np.bincount(np.concatenate([classes for classes, _ in contents]), minlength=targets.shape[1])
+    for group in order:
+        classes, counts = contents[group]
+        target, current = targets[:, classes], reached[:, classes]
+        gain = (2 * (target - current) - counts) / target @ counts  # of chi-square: Σ (current - target)² / target
+        missing = current == 0
+        scarce = missing.sum(axis=0) >= groups_left[classes]
         if scarce.any():
             gain[~missing[:, scarce].any(axis=1)] = -np.inf
-        split = int(gain.argmax())
-        chosen[number] = split
-        filled[split, here] += count
-        remaining[here] -= 1
-    _check_coverage(filled, names, [classes[index] if classes else str(index) for index in present])
-    return np.array(names)[chosen][group]
+        chosen[group] = gain.argmax()
+        reached[chosen[group], classes] += counts
+        groups_left[classes] -= 1
+    return chosen, reached
 
 
 def split_by_folder(
     source: NDArray[np.str_],
-    labels: NDArray[np.int64],
-    groups: NDArray[np.int64],
+    labels: Ints,
+    groups: Ints,
     fractions: Mapping[str, float],
     seed: int,
     classes: Sequence[str] = (),
 ) -> NDArray[np.str_]:
-    """Keep the split that came with the data and take the splits it lacks from its training images, by group.
+    """Keep the split that came with the data and take the missing splits from its training images, by group.
 
-    Only these are free of groups on both sides: related images in different folders stay where they are.
+    Only the new splits divide no group: related images in different folders stay where they are.
 
     Args:
-        source: (N,) each image's own split: train, test and perhaps val.
+        source: (N,) the split that each image came with: train, test and perhaps val.
         labels: (N,) class indices.
         groups: (N,) group numbers.
-        fractions: As for ``split_groups``; those of train and the lacking splits are scaled to sum to 1.
+        fractions: As for ``split_groups``; those of train and the missing splits are scaled to sum to 1.
         seed: Orders groups of equal size.
         classes: As for ``split_groups``.
 
@@ -93,7 +119,7 @@ def split_by_folder(
         (N,) names of splits.
 
     Raises:
-        DataError: There are no train or test images, a class has none in train, or as ``split_groups`` says.
+        DataError: There are no train or test images, a class has none in train, or as for ``split_groups``.
     """
     _shares(fractions)
     present = set(source.tolist())
@@ -106,23 +132,22 @@ def split_by_folder(
     absent = np.setdiff1d(labels, labels[train])
     if len(absent):
         raise DataError(
-            f"The data's own training split has no image of {len(absent)} of {len(np.unique(labels))} classes "
-            f"({some(classes[index] if classes else index for index in absent)}). Add some, or use data.split=grouped."
+            f"The training split that came with the data has no image of {len(absent)} of {len(np.unique(labels))} "
+            f"classes ({join_names(classes[index] if classes else index for index in absent)}). Add some, or use "
+            "data.split=grouped."
         )
-    lacking = {name: fractions.get(name, 0.0) for name in SPLITS if name == "train" or name not in present}
-    total = sum(lacking.values())
-    result = source.astype("<U16")
-    result[train] = split_groups(
-        labels[train], groups[train], {name: share / total for name, share in lacking.items()}, seed, classes
-    )
-    return result
+    missing = {name: fractions.get(name, 0.0) for name in SPLITS if name == "train" or name not in present}
+    shares = {name: share / sum(missing.values()) for name, share in missing.items()}
+    splits = source.astype("<U16")
+    splits[train] = split_groups(labels[train], groups[train], shares, seed, classes)
+    return splits
 
 
 def _shares(fractions: Mapping[str, float]) -> tuple[list[str], list[float]]:
-    """Names and shares of the splits that get images, in the order of ``SPLITS``."""
+    """Return the names and shares of the splits that get images, in the order of ``SPLITS``."""
     values = list(fractions.values())
-    known = set(fractions) <= set(SPLITS) and all(value >= 0 for value in values)
-    if not known or not abs(sum(values) - 1) <= 1e-6 or not fractions.get("train"):
+    valid = set(fractions) <= set(SPLITS) and all(value >= 0 for value in values)
+    if not valid or not abs(sum(values) - 1) <= 1e-6 or not fractions.get("train"):
         raise DataError(
             f"data.fractions must give shares to {', '.join(SPLITS)} that sum to 1, and train more than 0, not "
             f"{dict(fractions)}."
@@ -131,12 +156,12 @@ def _shares(fractions: Mapping[str, float]) -> tuple[list[str], list[float]]:
     return names, [fractions[name] for name in names]
 
 
-def _check_coverage(filled: NDArray[np.float64], names: list[str], classes: list[str]) -> None:
-    for name, row in zip(names, filled, strict=True):
+def _check_coverage(reached: Floats, names: list[str], classes: list[str]) -> None:
+    for name, row in zip(names, reached, strict=True):
         empty = [label for label, count in zip(classes, row, strict=True) if not count]
         if empty:
             raise DataError(
-                f"The split '{name}' would get no image of {len(empty)} of {len(row)} classes ({some(empty)}): they "
-                "have too few separate groups of images. Every split needs at least one group of each class: add "
+                f"The split '{name}' would get no image of {len(empty)} of {len(row)} classes ({join_names(empty)}): "
+                "they have too few separate groups of images. Every split needs at least one group of each class: add "
                 "images of them, or leave these classes out."
             )

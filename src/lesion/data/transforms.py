@@ -17,18 +17,18 @@ def augmentation(
     hue: float = 0.0,
     erasing: float = 0.0,
 ) -> nn.Sequential:
-    """Compose an augmentation for (3, S, S) uint8 images; a strength of 0 leaves its step out.
+    """Compose an augmentation of (3, S, S) uint8 images; a strength of 0 omits its step.
 
     Args:
         horizontal_flip: Probability of mirroring left to right.
-        vertical_flip: Probability of mirroring top to bottom; 0 where up and down carry meaning, as in MRI.
+        vertical_flip: Probability of mirroring top to bottom; 0 where up and down have a meaning, as in MRI.
         rotation: Greatest angle in degrees, to either side.
         translation: Greatest shift as a share of the side.
         scale: Range of the zoom.
         brightness: Greatest relative change, as in ``ColorJitter``.
         contrast: Greatest relative change.
-        saturation: Greatest relative change; of no effect on grey images.
-        hue: Greatest shift, at most 0.5; colours grey images not at all.
+        saturation: Greatest relative change; without effect on gray images.
+        hue: Greatest shift, at most 0.5; without effect on gray images.
         erasing: Probability of erasing a random rectangle.
     """
     steps: list[nn.Module] = []
@@ -37,14 +37,8 @@ def augmentation(
     if vertical_flip:
         steps.append(v2.RandomVerticalFlip(vertical_flip))
     if rotation or translation or tuple(scale) != (1.0, 1.0):
-        steps.append(
-            v2.RandomAffine(
-                rotation,
-                translate=(translation, translation),
-                scale=tuple(scale),
-                interpolation=InterpolationMode.BILINEAR,
-            )
-        )
+        shift = (translation, translation)
+        steps.append(v2.RandomAffine(rotation, shift, tuple(scale), interpolation=InterpolationMode.BILINEAR))
     if brightness or contrast or saturation or hue:
         steps.append(v2.ColorJitter(brightness, contrast, saturation, hue))
     if erasing:

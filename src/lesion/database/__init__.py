@@ -1,1 +1,1 @@
-"""The tables, their migrations, the sessions, the object store and the audit log."""
+"""The database's tables, migrations and sessions, the object store and the audit log."""

@@ -1,4 +1,4 @@
-"""The audit log: who did what to what, written in the transaction that does it."""
+"""The audit log: who changed what and when, written in the transaction of the change."""
 
 from typing import Any
 
@@ -7,24 +7,24 @@ from sqlalchemy.orm import Session
 
 from lesion.database.tables import AuditEntry
 
-UPLOAD_REJECTED = "upload.rejected"  # its detail has ``codes``: how many files of one request, by why
+UPLOAD_REJECTED = "upload.rejected"  # the detail has ``codes``: number of rejected files of one request by code
 
 
 def record(session: Session, actor: str, action: str, subject: str, **detail: Any) -> None:  # noqa: ANN401 - JSON
-    """Write down a change of state; it is kept if the change is.
+    """Add an entry; it is committed or rolled back together with the change.
 
     Args:
         session: The transaction of the change.
-        actor: Who caused it: a key's name, ``local``, ``schedule``.
-        action: What was done, such as ``image.released``.
-        subject: To what: an image's hash, a version, a job's id.
-        detail: JSON-ready particulars.
+        actor: Who caused it: the name of an API key, ``local`` or ``schedule``.
+        action: What was done, for example ``image.released``.
+        subject: What it was done to: an image's hash, a version or a job's id.
+        detail: Further facts, JSON-ready.
     """
     session.add(AuditEntry(actor=actor, action=action, subject=subject, detail=detail))
 
 
 def entries(session: Session, *, subject: str | None = None, after: int = 0, limit: int = 100) -> list[AuditEntry]:
-    """Return entries in the order they were written; ``after`` is the id of the last one seen."""
+    """Return one page of entries, the oldest first; ``after`` is the last id of the page before."""
     statement = select(AuditEntry).where(AuditEntry.id > after).order_by(AuditEntry.id).limit(limit)
     if subject is not None:
         statement = statement.where(AuditEntry.subject == subject)

@@ -1,6 +1,5 @@
-"""Files by name in a folder or an S3 bucket, each written whole or not at all, and never changed."""
+"""Files under keys in a folder or an S3 bucket. Each is written whole or not at all, and never changed."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,39 +10,47 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from lesion.core.errors import ConfigError, LesionError
+from lesion.core.errors import ConfigError, LesionError, NotFoundError, UnavailableError
+from lesion.core.files import atomic_path
+
+
+class StoreError(UnavailableError):
+    """The object store does not answer, or is full."""
+
+    default_code = "store_failed"
+
+
+class ObjectNotFoundError(NotFoundError, StoreError):
+    """The object store answers, but has no file under this key."""
+
+    default_code = "file_gone"
 
 
 def image_key(sha256: str) -> str:
-    """Return the name of an image's file in the store."""
+    """Return the key of an image's file."""
     return f"images/{sha256[:2]}/{sha256}"
 
 
 def bundle_key(version: str) -> str:
-    """Return the prefix of a bundle's files in the store."""
+    """Return the prefix of the keys of a bundle's files."""
     return f"bundles/{version}"
 
 
-class StoreError(LesionError):
-    """A file that the store lacks, or a store that does not answer."""
-
-    default_code = "store_failed"
-    default_status = 503
-
-
 class ObjectStore:
-    """An object store over fsspec.
+    """Files under keys such as ``images/3f/3f9a…``, over fsspec.
+
+    Every method raises a ``StoreError`` when the store does not answer.
 
     Args:
         address: A folder, or an fsspec address such as ``s3://bucket/prefix``.
-        options: Arguments of the file system, such as ``endpoint_url``.
+        options: Arguments of the fsspec file system, such as ``endpoint_url``.
 
     Raises:
-        ConfigError: The address is of no kind that is known, or what speaks with it is not installed.
+        ConfigError: The kind of the address is unknown, or the package for it is not installed.
     """
 
     def __init__(self, address: str, options: Mapping[str, Any]) -> None:
-        settings = {"use_listings_cache": False, **options}  # other machines change what is there
+        settings = {"use_listings_cache": False, **options}  # other machines change the content
         try:
             self._files, root = fsspec.core.url_to_fs(str(address), **settings)
         except (ImportError, ValueError) as error:
@@ -55,88 +62,70 @@ class ObjectStore:
 
     @property
     def folder(self) -> Path | None:
-        """The folder that names are relative to, where the store is on this machine."""
+        """The folder that keys are relative to; None if the store is not on this machine."""
         return Path(self._root) if self.local else None
 
     def put(self, key: str, data: bytes) -> None:
-        """Keep data under a name; what has that name already is taken to be the same.
-
-        Raises:
-            StoreError: The store does not answer or is full.
-        """
+        """Store data under a key, unless the key exists: then its content is assumed to be the same."""
         path = str(self._root / key)
-        with _answering(f"'{key}' could not be stored"):
+        with _store_errors(f"'{key}' could not be stored"):
             if self.has(key):
                 return
             if self.local:
-                _write_whole(Path(path), data)
+                _write_local(Path(path), data)
             else:
-                self._files.pipe_file(path, data)  # an object appears when it is complete
+                self._files.pipe_file(path, data)  # S3 shows an object only when it is complete
 
     def has(self, key: str) -> bool:
-        """Whether something has a name.
-
-        Raises:
-            StoreError: The store does not answer.
-        """
-        with _answering(f"'{key}' could not be looked up in the store"):
+        """Return whether a key exists."""
+        with _store_errors(f"'{key}' could not be looked up in the store"):
             return bool(self._files.exists(str(self._root / key)))
 
     def get(self, key: str) -> bytes:
-        """Return what has a name.
+        """Return the content of a key.
 
         Raises:
-            StoreError: Nothing has it (``file_gone``), or the store does not answer.
+            ObjectNotFoundError: The key does not exist.
         """
-        with _answering(f"'{key}' could not be read from the store"):
+        with _store_errors(f"'{key}' could not be read from the store"):
             try:
                 return bytes(self._files.cat_file(str(self._root / key)))
             except FileNotFoundError as error:
-                raise StoreError(f"The store has no '{key}'.", code="file_gone", status=404) from error
+                raise ObjectNotFoundError(f"The store has no '{key}'.") from error
 
     def names(self, prefix: str = "") -> list[str]:
-        """Return what there is under ``prefix/``, or in all, sorted.
-
-        Raises:
-            StoreError: The store does not answer.
-        """
-        with _answering("The store could not be listed"):
+        """Return the keys below ``prefix/``, or all keys, sorted."""
+        with _store_errors("The store could not be listed"):
             try:
-                found = self._files.find(str(self._root / prefix), detail=True)
-            except FileNotFoundError:  # an S3 bucket that the first file makes, as in a store that was lost
-                found = {}
-        files = [path for path, facts in found.items() if facts["type"] != "directory"]  # an S3 that is empty names one
+                entries = self._files.find(str(self._root / prefix), detail=True)
+            except FileNotFoundError:  # the bucket is made with the first file
+                entries = {}
+        files = [path for path, entry in entries.items() if entry["type"] != "directory"]  # an empty bucket lists one
         return sorted(PurePosixPath(path).relative_to(self._root).as_posix() for path in files)
 
     def delete(self, key: str) -> None:
-        """Remove what has a name; nothing happens where nothing has it.
-
-        Raises:
-            StoreError: The store does not answer.
-        """
-        with _answering(f"'{key}' could not be removed from the store"):
+        """Remove a key; do nothing if it does not exist."""
+        with _store_errors(f"'{key}' could not be removed from the store"):
             if self.has(key):
                 self._files.rm_file(str(self._root / key))
 
     def delete_folder(self, prefix: str) -> None:
-        """Remove every file under ``prefix/``; nothing happens where there is none.
-
-        Raises:
-            StoreError: The store does not answer.
-        """
-        with _answering(f"'{prefix}' could not be removed from the store"), suppress(FileNotFoundError):
+        """Remove every key below ``prefix/``; do nothing if there are none."""
+        with _store_errors(f"'{prefix}' could not be removed from the store"), suppress(FileNotFoundError):
             self._files.rm(str(self._root / prefix), recursive=True)
 
     def put_folder(self, prefix: str, folder: Path, names: Iterable[str]) -> None:
-        """Keep files of a folder under ``prefix/<name>``."""
+        """Store files of a folder under ``prefix/<name>``."""
         for name in names:
             self.put(f"{prefix}/{name}", (folder / name).read_bytes())
 
     def fetch_folder(self, prefix: str, names: Iterable[str], target: Path) -> Path:
-        """Bring files under ``prefix`` to a local folder, which appears when it is whole; kept if it is there already.
+        """Copy the files ``prefix/<name>`` to a local folder, which appears when it is complete.
+
+        An existing folder is left as it is.
 
         Raises:
-            StoreError: A file is missing, or the store does not answer.
+            ObjectNotFoundError: A file is missing.
         """
         if target.is_dir():
             return target
@@ -159,26 +148,18 @@ class ObjectStore:
 
 
 @contextmanager
-def _answering(trouble: str) -> Iterator[None]:
-    """Make a StoreError of whatever a file system raises: with an S3 that is away, that is no OSError."""
+def _store_errors(problem: str) -> Iterator[None]:
+    """Turn whatever a file system raises into a StoreError; an unreachable S3 does not raise an OSError."""
     try:
         yield
     except LesionError:
         raise
     except Exception as error:
-        raise StoreError(f"{trouble}: {error}. Try again.") from error
+        raise StoreError(f"{problem}: {error}. Try again.") from error
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def _write_local(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).rename(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with atomic_path(path) as unfinished:
+        unfinished.write_bytes(data)
+        unfinished.chmod(0o644)  # whatever the umask: servers may run as other users than workers

@@ -1,4 +1,4 @@
-"""Where the loop keeps its state: a database and an object store, on this machine or shared by many."""
+"""The state of the server and the retraining: a database and an object store, on this machine or shared by many."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -16,29 +16,30 @@ from lesion.core.errors import ConfigError
 from lesion.database.migrations.runner import upgrade
 from lesion.database.object_store import ObjectStore
 
-_BUSY_S = 30  # how long a writer waits for another one's transaction, with SQLite
-_POOL = 5  # connections a process keeps to PostgreSQL
-# Of libpq, unless the address says other: a host that vanished is noticed in seconds, not in a quarter of an hour.
-_TCP = {
+_BUSY_S = 30  # how long a writer waits for the transaction of another writer, with SQLite
+_POOL = 5  # PostgreSQL connections per process
+# libpq settings, unless the address sets others: a host that vanished is noticed in seconds instead of 15 minutes.
+_CONNECTION_SETTINGS = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
-_READING = "lesion_reading"  # an execution option of connections
+_READING = "lesion_reading"  # an execution option of read-only connections
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The loop's database and files. Plain values alone are pickled and passed on; connections are made on first use.
+    """A database and an object store.
 
-    Make it before processes are forked, use it after.
+    Only the plain values are pickled; connections are opened on first use. Create a storage before you fork processes,
+    and use it after.
 
     Attributes:
         database: An SQLAlchemy address: ``sqlite:///…`` or ``postgresql+psycopg://…``.
         files: A folder, or an fsspec address such as ``s3://bucket/prefix``.
-        cache: This machine's folder for what was fetched from ``files``: bundles and images.
+        cache: This machine's folder for files fetched from the store: bundles and images.
         options: Arguments of the fsspec file system, such as ``endpoint_url``.
     """
 
@@ -48,13 +49,10 @@ class Storage:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cache", Path(self.cache))  # settings give it as text
+        object.__setattr__(self, "cache", Path(self.cache))  # a config has it as text
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("database", "files", "cache", "options")}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
 
     @cached_property
     def engine(self) -> Engine:
@@ -67,8 +65,8 @@ class Storage:
             event.listen(engine, "begin", _begin_sqlite)
         else:
             url = make_url(self.database)
-            patience = {name: value for name, value in _TCP.items() if name not in url.query}
-            engine = create_engine(url, pool_pre_ping=True, pool_size=_POOL, connect_args=patience)
+            settings = {name: value for name, value in _CONNECTION_SETTINGS.items() if name not in url.query}
+            engine = create_engine(url, pool_pre_ping=True, pool_size=_POOL, connect_args=settings)
         os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))
         return engine
 
@@ -79,16 +77,16 @@ class Storage:
 
     @contextmanager
     def session(self) -> Iterator[Session]:
-        """One transaction: committed at the end, rolled back on an error.
+        """Open a transaction that is committed at the end and rolled back on an error.
 
-        With SQLite it takes the write lock at once, so that what it read still holds when it writes.
+        With SQLite it takes the write lock at the start, so that what it read is still true when it writes.
         """
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """One transaction that only reads: with SQLite it waits for nobody who writes."""
+        """Open a read-only transaction; with SQLite it does not wait for writers."""
         with (
             self.engine.connect().execution_options(**{_READING: True}) as connection,
             Session(connection, expire_on_commit=False) as session,
@@ -96,7 +94,7 @@ class Storage:
             yield session
 
     def upgrade(self) -> None:
-        """Make the tables, or bring those of an older version up to date.
+        """Create the tables, or bring those of an older version up to date.
 
         Raises:
             ConfigError: The database cannot be reached, or belongs to a newer version of Lesion.
@@ -106,7 +104,7 @@ class Storage:
         except SQLAlchemyError as error:
             raise ConfigError(
                 f"The database of storage.database cannot be used: {str(error).splitlines()[0]}. Check that it runs "
-                "and that its address, user and password are right.",
+                "and that its address, user and password are correct.",
                 code="database_unreachable",
             ) from error
 
@@ -117,6 +115,6 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 def _prepare_sqlite(connection: Any, record: object) -> None:  # noqa: ANN401 - sqlite3's own connection
-    connection.isolation_level = None  # transactions are begun by SQLAlchemy's event, not by the driver
+    connection.isolation_level = None  # transactions are started by SQLAlchemy's event, not by the driver
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")

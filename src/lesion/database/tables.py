@@ -1,4 +1,4 @@
-"""The catalogue's tables; ``migrations`` makes and upgrades them."""
+"""The database's tables; ``lesion.database.migrations`` creates and upgrades them."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -8,42 +8,43 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-# Values of Image.status and Image.split.
-ACCEPTED, QUARANTINED, DELETED = "accepted", "quarantined", "deleted"
+# Values of Image.status; a rejected upload has no row, but the same vocabulary names it.
+ACCEPTED, QUARANTINED, DELETED, REJECTED = "accepted", "quarantined", "deleted", "rejected"
+# Values of Image.split.
 GATE, EXCLUDED = "gate", "excluded"
 TRAINING = ("train", "val", "calibration")
 
-Binary = bytes  # for a class that has a column of that name
+Binary = bytes  # for the class that has a column named ``bytes``
 
 
 def now() -> datetime:
-    """The present, with its time zone."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 class Utc(TypeDecorator[datetime]):
-    """A moment; SQLite would lose its time zone."""
+    """A time in UTC; SQLite would lose its time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Give back what SQLite left out."""
+        """Add the time zone that SQLite does not store."""
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
 class Base(DeclarativeBase):
-    """Base of all tables."""
+    """The base class of all tables."""
 
     type_annotation_map = {datetime: Utc, dict[str, Any]: JSON, list[Any]: JSON, bytes: LargeBinary}  # noqa: RUF012
 
 
 class Image(Base):
-    """One labelled image; its file lies in the store under its hash.
+    """One labeled image; its file is in the store under its hash.
 
     ``status`` is ``accepted``, ``quarantined`` (an admin must release or drop it) or ``deleted`` (the file is gone,
-    this row is the tombstone). ``split`` is ``train``, ``val``, ``calibration``, ``gate`` (held out of training for
-    good, in ``generation``) or ``excluded``, and belongs to the whole group.
+    and this row is the tombstone). ``split`` is ``train``, ``val``, ``calibration``, ``gate`` (never trained on; it
+    belongs to the gate set's ``generation``) or ``excluded``. All images of a group have the same split.
     """
 
     __tablename__ = "images"
@@ -68,13 +69,13 @@ class Image(Base):
     format: Mapped[str] = mapped_column(String(16))
     bytes: Mapped[int]
     brightness: Mapped[float]
-    thumbnail: Mapped[Binary]  # what the search for near-duplicates compares; emptied with the pixels on deletion
+    thumbnail: Mapped[Binary]  # compared in the search for near-duplicates; emptied when the pixels are deleted
     created_at: Mapped[datetime] = mapped_column(default=now)
     changed_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class Generation(Base):
-    """A generation of the gate set: ``open`` while held-out images gather, then ``frozen``."""
+    """A generation of the gate set: ``open`` while it collects held-out images, then ``frozen``."""
 
     __tablename__ = "generations"
 
@@ -85,7 +86,7 @@ class Generation(Base):
 
 
 class GateLook(Base):
-    """One use of a generation to decide about one challenger; a job that is run again gets the look it had."""
+    """One use of a generation to decide about one challenger; a job that runs again reuses its look."""
 
     __tablename__ = "gate_looks"
     __table_args__ = (UniqueConstraint("generation", "number"), UniqueConstraint("generation", "job_id"))
@@ -99,7 +100,7 @@ class GateLook(Base):
 
 
 class Snapshot(Base):
-    """What one model was trained on: a manifest in the store, and its rows for lineage."""
+    """The data that one model was trained on: a manifest in the store, and rows in ``snapshot_images`` for lineage."""
 
     __tablename__ = "snapshots"
 
@@ -111,7 +112,7 @@ class Snapshot(Base):
 
 
 class SnapshotImage(Base):
-    """An image's part in a snapshot."""
+    """The split that an image has in a snapshot."""
 
     __tablename__ = "snapshot_images"
 
@@ -121,7 +122,7 @@ class SnapshotImage(Base):
 
 
 class ModelVersion(Base):
-    """A bundle in the store, under ``bundles/<version>/``."""
+    """A bundle, stored under ``bundles/<version>/``."""
 
     __tablename__ = "model_versions"
 
@@ -130,15 +131,15 @@ class ModelVersion(Base):
     parent: Mapped[str | None] = mapped_column(String(12))
     snapshot_id: Mapped[str | None] = mapped_column(ForeignKey("snapshots.id"))
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), unique=True)
-    facts: Mapped[dict[str, Any]]  # bundle.json
-    files: Mapped[list[Any]]  # names of the bundle's files, bundle.json among them
+    facts: Mapped[dict[str, Any]]  # the content of bundle.json
+    files: Mapped[list[Any]]  # names of the bundle's files, including bundle.json
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class Deployment(Base):
-    """One row of the champion ledger; the last one says what is served.
+    """One row of the ledger of champions; the last row names the served version.
 
-    ``follows`` is the row before: since it is unique, of two that would follow the same row only one can be written.
+    ``follows`` is the id of the row before. It is unique, so only one of two simultaneous changes can be written.
     """
 
     __tablename__ = "deployments"
@@ -146,7 +147,9 @@ class Deployment(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     follows: Mapped[int] = mapped_column(unique=True)  # 0 for the first
     version: Mapped[str] = mapped_column(ForeignKey("model_versions.version"))
-    action: Mapped[str] = mapped_column(String(16))  # first, promote, rollback or refused (its bundle did not load)
+    action: Mapped[str] = mapped_column(
+        String(16)
+    )  # first, promote, rollback or refused (the champion before did not load)
     actor: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str] = mapped_column(Text)
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), unique=True)
@@ -154,10 +157,10 @@ class Deployment(Base):
 
 
 class Job(Base):
-    """A retraining as people see it; DBOS keeps what its durability needs in tables of its own.
+    """A retraining as users see it; DBOS stores the state of the workflow in its own tables.
 
     ``state`` is ``queued``, ``running``, ``promoted``, ``rejected``, ``failed`` or ``cancelled``. ``active`` is 1 while
-    queued or running, else None: unique, so that at most one job is active.
+    the job is queued or running, else None. It is unique, so that at most one job is active.
     """
 
     __tablename__ = "jobs"
@@ -170,13 +173,13 @@ class Job(Base):
     progress: Mapped[float] = mapped_column(default=0.0)  # of the whole job, 0 to 1
     seconds_left: Mapped[float | None]
     epoch: Mapped[int] = mapped_column(default=0)
-    metrics: Mapped[list[Any]]  # one object an epoch that is done
+    metrics: Mapped[list[Any]]  # one object per finished epoch
     request: Mapped[dict[str, Any]]  # epochs, batch_size, learning_rate
     requested_by: Mapped[str] = mapped_column(String(200))
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
-    owner: Mapped[str | None] = mapped_column(String(200))  # the worker that runs it
+    owner: Mapped[str | None] = mapped_column(String(200))  # the retraining worker that runs it
     cancel_requested: Mapped[bool] = mapped_column(default=False)
-    reason: Mapped[str] = mapped_column(Text, default="")  # why it ended as it did
+    reason: Mapped[str] = mapped_column(Text, default="")  # why it ended in this state
     parent: Mapped[str | None] = mapped_column(String(12))  # the champion it started from
     version: Mapped[str | None] = mapped_column(String(12))  # the challenger
     snapshot_id: Mapped[str | None] = mapped_column(String(32))
@@ -188,7 +191,7 @@ class Job(Base):
 
 
 class Worker(Base):
-    """A worker process that is alive, or was at ``seen_at``."""
+    """A retraining worker, which was alive at ``seen_at``."""
 
     __tablename__ = "workers"
 
@@ -199,7 +202,7 @@ class Worker(Base):
 
 
 class ApiKey(Base):
-    """A key of the HTTP API; of its secret only the hash is kept."""
+    """A key of the HTTP API; only the hash of its secret is stored."""
 
     __tablename__ = "api_keys"
 
@@ -207,14 +210,14 @@ class ApiKey(Base):
     name: Mapped[str] = mapped_column(String(200))
     role: Mapped[str] = mapped_column(String(16))  # viewer, contributor or admin
     secret_sha256: Mapped[str] = mapped_column(String(64))
-    per_minute: Mapped[int | None]  # requests; the server's default when None
+    per_minute: Mapped[int | None]  # requests; the server's default if None
     per_day: Mapped[int | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     revoked_at: Mapped[datetime | None]
 
 
 class Usage(Base):
-    """Requests of one key on one day (UTC)."""
+    """The number of requests of one key on one day (UTC)."""
 
     __tablename__ = "usage"
 
@@ -224,7 +227,7 @@ class Usage(Base):
 
 
 class AuditEntry(Base):
-    """Who did what to what."""
+    """One change: who did what to which subject, and when."""
 
     __tablename__ = "audit_log"
 

@@ -1,18 +1,18 @@
-"""Batched registration of small pictures: the affine map between two of them, and how alike they are under it."""
+"""Batched registration of small pictures: the affine map from one to another, and their correlation under it."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-_RIDGE = 1e-3  # of the Hessian's mean diagonal: keeps pictures with structure in one direction solvable
+_RIDGE = 1e-3  # of the Hessian's mean diagonal: makes pictures with structure in only one direction solvable
 _GAIN = (0.5, 2.0)
 
 
 def align(template: Floats, moving: Floats, start: Floats, *, iterations: int, step: int) -> Floats:
-    """Affine maps from template to moving coordinates by inverse-compositional Lucas-Kanade with a free gain.
+    """Find the affine maps from template to moving coordinates by inverse-compositional Lucas-Kanade with a free gain.
 
-    The template's gradients and Hessian are computed once; every iteration only samples ``moving`` anew
+    The template's gradients and Hessian are computed once; each iteration only samples ``moving`` again
     (Baker and Matthews, "Lucas-Kanade 20 years on", 2004).
 
     Args:
@@ -20,10 +20,10 @@ def align(template: Floats, moving: Floats, start: Floats, *, iterations: int, s
         moving: (P, S, S), the same.
         start: (P, 2, 3) first guess; coordinates are (x, y) in [-1, 1] from edge to edge.
         iterations: Gauss-Newton steps.
-        step: Every how many pixels the error is sampled.
+        step: Distance in pixels between the points at which the error is sampled.
 
     Returns:
-        (P, 2, 3) maps; one that diverged stays finite and shows as a large displacement.
+        (P, 2, 3) maps; a map that diverged stays finite and has a large displacement.
     """
     pairs, side, _ = template.shape
     rows = np.arange(step // 2, side, step)
@@ -46,14 +46,14 @@ def align(template: Floats, moving: Floats, start: Floats, *, iterations: int, s
 
 
 def correlation(template: Floats, moving: Floats, warp: Floats, *, margin: float, step: int) -> Floats:
-    """Pearson correlation (P,) of each template with its warped moving picture over their common interior.
+    """Return the Pearson correlation (P,) of each template (S, S) with its warped moving picture.
 
     Args:
         template: (P, S, S).
         moving: (P, S, S).
         warp: (P, 2, 3) from :func:`align`.
-        margin: Share of the side left out at each edge of both pictures, where filters saw beyond the edge.
-        step: Every how many pixels the pictures are sampled.
+        margin: Share of the side that is ignored at each edge of both pictures, where filters saw beyond the edge.
+        step: Distance in pixels between the points at which the pictures are sampled.
     """
     side = template.shape[1]
     x, y = _grid(side, step)
@@ -70,7 +70,7 @@ def correlation(template: Floats, moving: Floats, warp: Floats, *, margin: float
 
 
 def displacement(warp: Floats) -> Floats:
-    """How far (P,) each map moves a corner of the picture at most, as a share of its side."""
+    """Return the longest way (P,) that each map moves a corner of the picture, as a share of its side."""
     corners = np.array([[-1, -1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, 1]], np.float32)
     moved = corners @ warp.transpose(0, 2, 1)
     result: Floats = np.abs(moved - corners[:, :2]).max(axis=(1, 2)) / 2
@@ -78,20 +78,20 @@ def displacement(warp: Floats) -> Floats:
 
 
 def _grid(side: int, step: int) -> tuple[Floats, Floats]:
-    """The x and y (Q,) of every ``step``-th pixel centre."""
-    centres = ((np.arange(step // 2, side, step) + 0.5) * 2 / side - 1).astype(np.float32)
-    y, x = np.meshgrid(centres, centres, indexing="ij")
+    """Return the x and y (Q,) of the center of every ``step``-th pixel."""
+    centers = ((np.arange(step // 2, side, step) + 0.5) * 2 / side - 1).astype(np.float32)
+    y, x = np.meshgrid(centers, centers, indexing="ij")
     return x.ravel(), y.ravel()
 
 
 def _square(warp: Floats) -> Floats:
-    """Affine maps (P, 2, 3) as (P, 3, 3) matrices."""
+    """Extend affine maps (P, 2, 3) to matrices (P, 3, 3)."""
     last = np.broadcast_to(np.array([[0, 0, 1]], np.float32), (len(warp), 1, 3))
     return np.concatenate([warp, last], axis=1)
 
 
 def _steepest_descent(template: Floats, rows: NDArray[np.int64], x: Floats, y: Floats) -> Floats:
-    """Change (P, Q, 6) of the template's values with each of the six numbers of an affine map."""
+    """Return how the template's values change with each of the six numbers of an affine map, (P, Q, 6)."""
     pairs, side, _ = template.shape
     after, before = np.minimum(rows + 1, side - 1), np.maximum(rows - 1, 0)
     per_unit = side / 2 / (after - before).astype(np.float32)
@@ -101,7 +101,7 @@ def _steepest_descent(template: Floats, rows: NDArray[np.int64], x: Floats, y: F
 
 
 def _sample(moving: Floats, warp: Floats, x: Floats, y: Floats, *, margin: float) -> tuple[Floats, NDArray[np.bool_]]:
-    """Bilinear samples (P, Q) at the mapped points, and which of them lie inside the margin."""
+    """Return bilinear samples (P, Q) at the mapped points, and which of them lie inside the margin."""
     side = moving.shape[1]
     points = np.stack([x, y, np.ones_like(x)])
     pixels = (warp[:, :2] @ points + 1) * (side / 2) - 0.5

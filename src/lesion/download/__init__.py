@@ -1,1 +1,1 @@
-"""Downloading the reference data sets: sources, transfers, archives and their layout."""
+"""Download the reference datasets: sources, transfers, archives and layouts."""

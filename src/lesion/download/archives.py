@@ -1,4 +1,4 @@
-"""ZIP archives of strangers, unpacked without surprises."""
+"""Unpack ZIP archives that nobody has checked, without surprises."""
 
 import shutil
 import stat
@@ -7,50 +7,57 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from lesion.core.errors import DataError
+from lesion.imaging.file_types import IMAGE_SUFFIXES
 
 MAX_ENTRIES = 500_000
 MAX_BYTES = 40 * 2**30
-WANTED = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".csv", ".json", ".txt", ".md"})
+UNPACKED_SUFFIXES = IMAGE_SUFFIXES | {".csv", ".json", ".txt", ".md"}
 _BLOCK = 2**20
 
 
-def unpack(archive: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> int:
-    """Unpack the images and tables of a ZIP archive; other files, archives among them, are left out.
+class ArchiveRefusedError(DataError):
+    """A ZIP archive that is damaged, too large or dangerous."""
 
-    The whole archive is refused, before anything is written, if one entry would leave the folder, is a link or a
-    device, is encrypted or comes twice. The bytes really written are counted: what an entry says of its size may be a
-    lie.
+    default_code = "archive_refused"
+
+
+def unpack(archive: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> int:
+    """Unpack the images and tables of a ZIP archive; skip other files, such as archives in it.
+
+    The whole archive is refused, before anything is written, if one entry leads out of the folder, is a link or a
+    device, is encrypted or comes twice. The unpacked bytes are counted, since an entry may lie about its size.
 
     Args:
         archive: The file.
-        folder: Where to; made if it is missing.
-        max_entries: Entries the archive may have.
-        max_bytes: Bytes all wanted entries together may unpack to.
+        folder: The folder to unpack into; created if it is missing.
+        max_entries: The most entries that the archive may have.
+        max_bytes: The most bytes that the unpacked files may have together.
 
     Returns:
         The number of files written.
 
     Raises:
-        DataError: archive_refused, with the entry at fault, or disk_full.
+        ArchiveRefusedError: The archive is damaged, too large or has a refused entry.
+        DataError: disk_full.
     """
     try:
         with zipfile.ZipFile(archive) as source:
-            entries = _checked(archive, source.infolist(), max_entries)
+            entries = _check_entries(archive, source.infolist(), max_entries)
             declared = sum(entry.file_size for entry in entries)
             if declared > max_bytes:
                 raise _refused(archive, f"it would unpack to {declared:,} bytes, more than the {max_bytes:,} allowed")
             folder.mkdir(parents=True, exist_ok=True)
             require_space(folder, declared)
-            left = max_bytes
+            bytes_left = max_bytes
             for entry in entries:
-                left = _extract(archive, source, entry, folder, left)
+                bytes_left = _extract(archive, source, entry, folder, bytes_left)
             return len(entries)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError) as error:
-        raise _refused(archive, f"it is damaged or no ZIP archive ({error})") from error
+        raise _refused(archive, f"it is damaged or not a ZIP archive ({error})") from error
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Refuse what does not fit on the disk, before it is begun.
+    """Refuse data that does not fit on the disk, before any of it is written.
 
     Raises:
         DataError: disk_full.
@@ -63,15 +70,8 @@ def require_space(folder: Path, needed: int) -> None:
         )
 
 
-def _refused(archive: Path, why: str) -> DataError:
-    return DataError(
-        f"The archive {archive.name} is not unpacked because {why}; fetch it again from a source you trust.",
-        code="archive_refused",
-    )
-
-
 def entry_fault(entry: zipfile.ZipInfo) -> str | None:
-    """Say what makes an entry unfit to be unpacked, as the rest of a sentence about it; None if nothing does."""
+    """Return why an entry must not be unpacked, as the rest of a sentence about it; None if it may be unpacked."""
     name, path, mode = entry.filename, PurePosixPath(entry.filename), entry.external_attr >> 16
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or not path.parts:
         return "leads out of the folder"
@@ -80,35 +80,37 @@ def entry_fault(entry: zipfile.ZipInfo) -> str | None:
     return "is encrypted" if entry.flag_bits & 0x1 else None
 
 
-def _checked(archive: Path, entries: list[zipfile.ZipInfo], max_entries: int) -> list[zipfile.ZipInfo]:
-    """The entries to write, after all of them have been looked at."""
+def _refused(archive: Path, reason: str) -> ArchiveRefusedError:
+    return ArchiveRefusedError(
+        f"The archive {archive.name} is not unpacked because {reason}; download it again from a source you trust."
+    )
+
+
+def _check_entries(archive: Path, entries: list[zipfile.ZipInfo], max_entries: int) -> list[zipfile.ZipInfo]:
+    """Check all entries and return those to unpack."""
     if len(entries) > max_entries:
         raise _refused(archive, f"it has {len(entries):,} entries, more than the {max_entries:,} allowed")
-    seen, wanted = set[str](), []
+    files = dict[str, zipfile.ZipInfo]()
     for entry in entries:
-        name, path = entry.filename, PurePosixPath(entry.filename)
-        if fault := entry_fault(entry):
-            raise _refused(archive, f"its entry {name!r} {fault}")
-        if entry.is_dir():
-            continue
-        if str(path).casefold() in seen:
-            raise _refused(archive, f"its entry {name!r} comes twice")
-        seen.add(str(path).casefold())
-        if path.suffix.lower() in WANTED:
-            wanted.append(entry)
-    return wanted
+        path = str(PurePosixPath(entry.filename)).casefold()
+        fault = entry_fault(entry) or ("comes twice" if path in files else None)
+        if fault:
+            raise _refused(archive, f"its entry {entry.filename!r} {fault}")
+        if not entry.is_dir():
+            files[path] = entry
+    return [entry for path, entry in files.items() if PurePosixPath(path).suffix in UNPACKED_SUFFIXES]
 
 
-def _extract(archive: Path, source: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, left: int) -> int:
-    """Write one entry; returns how many bytes may still follow."""
+def _extract(archive: Path, source: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path, bytes_left: int) -> int:
+    """Write one entry; return how many bytes may still follow."""
     target = folder.joinpath(*PurePosixPath(entry.filename).parts)
     target.parent.mkdir(parents=True, exist_ok=True)
     with source.open(entry) as packed, target.open("wb") as file:
         while block := packed.read(_BLOCK):
-            left -= len(block)
-            if left < 0:
+            bytes_left -= len(block)
+            if bytes_left < 0:
                 raise _refused(
-                    archive, f"it unpacks to more bytes than it says and than are allowed ({entry.filename!r})"
+                    archive, f"it unpacks to more bytes than it declares and are allowed ({entry.filename!r})"
                 )
             file.write(block)
-    return left
+    return bytes_left

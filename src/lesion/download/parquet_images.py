@@ -1,4 +1,4 @@
-"""Images that the Hugging Face hub keeps in Parquet tables, written out as files in folders of one class each."""
+"""Write the images of the Hugging Face hub's Parquet tables as files, in one folder per class."""
 
 import json
 from pathlib import Path
@@ -10,18 +10,15 @@ _ROWS = 64  # images in memory at a time
 _SUFFIXES = {b"\xff\xd8": ".jpg", b"\x89P": ".png", b"RI": ".webp", b"BM": ".bmp", b"II": ".tif", b"MM": ".tif"}
 
 
-def extract(table: Path, folder: Path) -> int:
+def extract(table: Path, folder: Path) -> None:
     """Write each row's image to ``folder/<split>/<class>/<number>.<type>``.
 
     The split is the first word of the table's name (``train-00000-of-00001.parquet``). The class comes from the column
-    ``label`` and the names that the ``datasets`` library stores in the metadata; rows without a label are left out.
+    ``label`` and the names that the ``datasets`` library stores in the metadata; rows without a label are skipped.
 
     Args:
         table: A Parquet file with the columns ``image`` (a struct with ``bytes``) and ``label``.
-        folder: Where to.
-
-    Returns:
-        The number of images written.
+        folder: The folder to write into.
 
     Raises:
         DataError: download_layout, if the table is damaged or has other columns.
@@ -32,15 +29,14 @@ def extract(table: Path, folder: Path) -> int:
     try:
         with pq.ParquetFile(table) as file:
             names = _class_names(file.schema_arrow.metadata or {})
-            rows = written = 0
+            number = 0
             for batch in file.iter_batches(_ROWS, columns=["image.bytes", "label"]):
                 for row in batch.to_pylist():
-                    written += _write(row, names, folder / table.name.split("-")[0], f"{table.stem}-{rows:06d}")
-                    rows += 1
-            return written
+                    _write(row, names, folder / table.name.split("-")[0], f"{table.stem}-{number:06d}")
+                    number += 1
     except (pa.ArrowException, KeyError, TypeError, ValueError, OSError) as error:
         raise DataError(
-            f"{table.name} is no table of labelled images ({error}); choose another mirror.", code="download_layout"
+            f"{table.name} is not a table of labeled images ({error}); choose another mirror.", code="download_layout"
         ) from error
 
 
@@ -51,12 +47,11 @@ def _class_names(metadata: dict[bytes, bytes]) -> list[str] | None:
     return [str(name) for name in names] if names else None
 
 
-def _write(row: dict[str, Any], names: list[str] | None, folder: Path, stem: str) -> int:
+def _write(row: dict[str, Any], names: list[str] | None, folder: Path, stem: str) -> None:
     data, label = row["image"]["bytes"], row["label"]
-    if label is None or data is None or (isinstance(label, int) and label < 0):  # −1 stands for none as well
-        return 0
+    if label is None or data is None or (isinstance(label, int) and label < 0):  # −1 means no label as well
+        return
     name = names[label] if names and isinstance(label, int) else str(label)
-    place = folder / name.replace("/", "_").replace("\\", "_").strip(".")
-    place.mkdir(parents=True, exist_ok=True)
-    (place / (stem + _SUFFIXES.get(data[:2], ".bin"))).write_bytes(data)
-    return 1
+    class_folder = folder / name.replace("/", "_").replace("\\", "_").strip(".")
+    class_folder.mkdir(parents=True, exist_ok=True)
+    (class_folder / (stem + _SUFFIXES.get(data[:2], ".bin"))).write_bytes(data)

@@ -1,4 +1,4 @@
-"""Download a reference data set, check it and lay it out; `lesion.download.sources` says from where.
+"""Download a reference dataset, check it and lay it out; ``lesion.download.sources`` lists the sources.
 
 ```
 data/brain_tumor_mri                       data/cassava
@@ -7,9 +7,9 @@ data/brain_tumor_mri                       data/cassava
 └── .download.json                         └── .download.json
 ```
 
-Everything is prepared in ``<folder>.part`` and renamed when it is complete: the folder is there whole or not at all.
-A killed download goes on when the same command is run again. ``.download.json`` records the source and the SHA-256 of
-every file; a further run verifies them.
+Everything is prepared in ``<folder>.part`` and renamed when it is complete, so that the folder is never incomplete. To
+continue a download that was stopped, run the same command again. ``.download.json`` records the source and the SHA-256
+of every file; another run verifies them.
 """
 
 import hashlib
@@ -17,21 +17,25 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
 from lesion.core.errors import ConfigError, DataError
+from lesion.core.files import file_sha256
+from lesion.core.text import format_count, join_names
 from lesion.download import parquet_images
-from lesion.download.archives import unpack
-from lesion.download.sources import RECIPES, Recipe, from_hub, from_kaggle, kaggle_credentials
-from lesion.download.transfer import Report, fetch, file_sha256
+from lesion.download.archives import ArchiveRefusedError, unpack
+from lesion.download.sources import RECIPES, Origin, Recipe, from_hub, from_kaggle, kaggle_credentials
+from lesion.download.transfer import Report, fetch
 
 Source = Literal["auto", "kaggle", "hub", "url"]
 
+_CONSOLE = Console(stderr=True)
 _RECORD = ".download.json"
 
 
@@ -43,134 +47,109 @@ def download(
     mirror: str | None = None,
     url: str | None = None,
     sha256: str | None = None,
-    console: Console | None = None,
 ) -> dict[str, int]:
-    """Download a data set into a folder, or verify it if it is there.
+    """Download a dataset into a folder, or verify it if it is there; write progress to standard error.
 
     Args:
         name: ``brain_tumor_mri`` or ``cassava``.
-        to: The folder to make.
-        source: ``auto`` takes the given ``url`` or ``mirror``, else Kaggle where it has credentials, else the public
-            source that needs none. Nothing is tried in secret after a failure.
-        mirror: A data set on the Hugging Face hub, ``owner/name``, instead of the known one.
-        url: A ZIP archive instead of the known one.
+        to: The folder to create.
+        source: ``auto`` uses the given ``url`` or ``mirror``, otherwise Kaggle if it has credentials, otherwise the
+            public source that needs none. A failure is never followed by another source.
+        mirror: A dataset on the Hugging Face hub, ``owner/name``, to use instead of the default one.
+        url: A ZIP archive to use instead of the default one.
         sha256: The checksum of that archive.
-        console: For progress and remarks; standard error if left out.
 
     Returns:
         The number of images of each class.
 
     Raises:
-        ConfigError: For an unknown name or settings that contradict each other.
-        DataError: If it cannot be had (download_credentials, download_network, download_refused), is not what it should
-            be (download_checksum, download_layout, archive_refused, download_damaged), or has no room (disk_full,
-            download_exists).
+        ConfigError: The name is unknown or the settings contradict each other.
+        DataError: The source cannot be used (download_credentials, download_network, download_refused), the content is
+            wrong (download_checksum, download_layout, archive_refused, download_damaged), or there is no place for it
+            (disk_full, download_exists).
     """
     if name not in RECIPES:
-        raise ConfigError(f"There is no data set {name!r}; choose one of {', '.join(RECIPES)}.")
-    console, to = console or Console(stderr=True), to.absolute()
+        raise ConfigError(f"There is no dataset {name!r}; choose one of {', '.join(RECIPES)}.")
+    to = to.absolute()
     if to.is_file() or (to.is_dir() and any(to.iterdir())):
-        return verify(to, console=console)
+        return verify(to)
     recipe, part = RECIPES[name], to.with_name(to.name + ".part")
-    chosen = _chosen(recipe, source, mirror, url)
-    raw, origin = _obtain(recipe, chosen, mirror, url, sha256, part, console)
+    kind, address = _choose_source(recipe, source, mirror, url)
+    if kind != "kaggle" and not (mirror or url):
+        _CONSOLE.print(f"Using the public source, without Kaggle. {recipe.note}")
+    _CONSOLE.print(f"Downloading {address} ({kind}).")
+    raw, origin = _fetch(recipe, kind, address, sha256 if url else recipe.sha256, part)
     ready = part / "ready"
     shutil.rmtree(ready, ignore_errors=True)
-    counts = recipe.lay_out(_unpacked(raw, part), ready)
-    origin |= {"dataset": name, "downloaded": datetime.now(UTC).isoformat(timespec="seconds"), "images": counts}
-    with _progress(console, "Checksums") as report:
-        origin["files"] = _checksums(ready, report)
-    (ready / _RECORD).write_text(json.dumps(origin, indent=1))
+    counts = recipe.lay_out(_unpack_all(raw, part), ready)
+    with _progress("Checksums") as report:
+        files = _checksums(ready, report)
+    downloaded = datetime.now(UTC).isoformat(timespec="seconds")
+    record = asdict(origin) | {"dataset": name, "downloaded": downloaded, "images": counts, "files": files}
+    (ready / _RECORD).write_text(json.dumps(record, indent=1))
     ready.replace(to)
     shutil.rmtree(part, ignore_errors=True)
-    console.print(f"{sum(counts.values()):,} images in {to}: {', '.join(f'{c} {n:,}' for c, n in counts.items())}")
+    _CONSOLE.print(f"{sum(counts.values()):,} images in {to}: {', '.join(f'{c} {n:,}' for c, n in counts.items())}")
     return counts
 
 
-def verify(folder: Path, *, console: Console | None = None) -> dict[str, int]:
-    """Compare a downloaded folder with its record.
-
-    Args:
-        folder: A folder that `download` made.
-        console: For progress and remarks; standard error if left out.
-
-    Returns:
-        The number of images of each class.
+def verify(folder: Path) -> dict[str, int]:
+    """Compare a folder that ``download`` created with its record, and return the number of images of each class.
 
     Raises:
-        DataError: download_exists, if `download` did not make it; download_damaged, with the files at fault.
+        DataError: download_exists, if there is no record; download_damaged, with the names of the files.
     """
-    console = console or Console(stderr=True)
     try:
         record = json.loads((folder / _RECORD).read_text())
-        files, counts = dict(record["files"]), dict(record["images"])
+        expected, counts = dict(record["files"]), dict(record["images"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"{folder} is there already, but no download has left its record in it; use it as it is, or name another "
-            "folder.",
+            f"{folder} exists already, but has no record of a download; use it as it is, or name another folder.",
             code="download_exists",
         ) from error
-    with _progress(console, "Verifying") as report:
-        found = _checksums(folder, report)
-    wrong = sorted(name for name, checksum in files.items() if found.get(name) != checksum)
+    with _progress("Verifying") as report:
+        actual = _checksums(folder, report)
+    wrong = sorted(name for name, checksum in expected.items() if actual.get(name) != checksum)
     if wrong:
         raise DataError(
-            f"{len(wrong):,} of {len(files):,} files in {folder} are missing or altered ({', '.join(wrong[:3])}"
-            f"{' …' * (len(wrong) > 3)}); delete the folder and download it again.",
+            f"{len(wrong):,} of {format_count(len(expected), 'file')} in {folder} are missing or altered "
+            f"({join_names(wrong, 3)}); delete the folder and download it again.",
             code="download_damaged",
         )
-    console.print(f"{folder} is complete and unaltered: {len(files):,} files from {record.get('address')}.")
+    _CONSOLE.print(f"{folder} is complete and unaltered: {len(expected):,} files from {record.get('address')}.")
     return counts
 
 
-def _chosen(recipe: Recipe, source: Source, mirror: str | None, url: str | None) -> Source:
-    """The source that ``auto`` stands for; refuses settings that would be ignored."""
+def _choose_source(recipe: Recipe, source: Source, mirror: str | None, url: str | None) -> tuple[Source, str]:
+    """Return the kind and the address of the source to use; refuse settings that would be ignored."""
     if (mirror and url) or (mirror and source not in ("auto", "hub")) or (url and source not in ("auto", "url")):
         raise ConfigError("Give one source: --mirror for the hub, --url for an archive, or neither.")
-    if source == "hub" and not (mirror or recipe.hub):
-        raise ConfigError(
-            "No dependable mirror on the hub is known for this data set; name one with --mirror owner/name."
-        )
-    if source == "url" and not (url or recipe.url):
-        raise ConfigError("No public archive is known for this data set; name one with --url.")
-    if source != "auto":
-        return source
-    if mirror or url:
-        return "hub" if mirror else "url"
-    return "kaggle" if kaggle_credentials() else "hub" if recipe.hub else "url"
+    if source == "auto" and (mirror or url):
+        source = "hub" if mirror else "url"
+    elif source == "auto":
+        source = "kaggle" if kaggle_credentials() else "hub" if recipe.hub else "url"
+    address = {"kaggle": recipe.kaggle, "hub": mirror or recipe.hub, "url": url or recipe.url}[source]
+    if address is None:
+        option = "--mirror owner/name" if source == "hub" else "--url"
+        raise ConfigError(f"No dependable public source of the kind {source!r} is known; name one with {option}.")
+    return source, address
 
 
-def _obtain(
-    recipe: Recipe,
-    source: Source,
-    mirror: str | None,
-    url: str | None,
-    sha256: str | None,
-    part: Path,
-    console: Console,
-) -> tuple[Path, dict[str, Any]]:
-    """Fetch what is missing from the chosen source; each has its own folder, so that two never mix."""
-    if source == "kaggle":
-        console.print(f"Downloading {recipe.kaggle} from Kaggle.")
+def _fetch(recipe: Recipe, kind: Source, address: str, sha256: str | None, part: Path) -> tuple[Path, Origin]:
+    """Download what is missing into a folder of the source, so that two sources never mix."""
+    if kind == "kaggle":
         return from_kaggle(recipe)
-    if not (mirror or url):
-        console.print(f"No Kaggle credentials or another source wanted: taking the public one. {recipe.note}")
-    if source == "hub":
-        repository = mirror or str(recipe.hub)
-        console.print(f"Downloading {repository} from the Hugging Face hub.")
-        raw = part / ("hub-" + repository.replace("/", "--"))
-        return raw, from_hub(repository, raw)
-    address = url or str(recipe.url)
-    checksum = sha256 if url else recipe.sha256
-    console.print(f"Downloading {address}.")
+    if kind == "hub":
+        raw = part / ("hub-" + address.replace("/", "--"))
+        return raw, from_hub(address, raw)
     raw = part / ("url-" + hashlib.sha256(address.encode()).hexdigest()[:12])
-    with _progress(console, "Downloading") as report:
-        actual = fetch(address, raw / "archive.zip", sha256=checksum, report=report)
-    return raw, {"source": "url", "address": address, "revision": actual}
+    with _progress("Downloading") as report:
+        checksum = fetch(address, raw / "archive.zip", sha256=sha256, report=report)
+    return raw, Origin("url", address, checksum)
 
 
-def _unpacked(raw: Path, part: Path) -> Path:
-    """Unpack archives and tables, one level deep; returns the folder that has the images."""
+def _unpack_all(raw: Path, part: Path) -> Path:
+    """Unpack archives and tables, one level deep, and return the folder of the images."""
     archives, tables = sorted(raw.rglob("*.zip")), sorted(raw.rglob("*.parquet"))
     if not archives and not tables:
         return raw
@@ -179,9 +158,8 @@ def _unpacked(raw: Path, part: Path) -> Path:
     for archive in archives:
         try:
             unpack(archive, unpacked / archive.stem)
-        except DataError as error:
-            if error.code == "archive_refused":
-                archive.unlink()  # so that the next run fetches it again
+        except ArchiveRefusedError:
+            archive.unlink()  # so that the next run downloads it again
             raise
     for table in tables:
         parquet_images.extract(table, unpacked)
@@ -189,7 +167,7 @@ def _unpacked(raw: Path, part: Path) -> Path:
 
 
 def _checksums(folder: Path, report: Report) -> dict[str, str]:
-    """SHA-256 of every file but the record, by its path in the folder."""
+    """Return the SHA-256 of every file except the record, by its path in the folder."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _RECORD)
     total, done, checksums = sum(path.stat().st_size for path in paths), 0, {}
     for path in paths:
@@ -200,14 +178,8 @@ def _checksums(folder: Path, report: Report) -> dict[str, str]:
 
 
 @contextmanager
-def _progress(console: Console, title: str) -> Iterator[Report]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
+def _progress(title: str) -> Iterator[Report]:
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=_CONSOLE, transient=True) as progress:
         task = progress.add_task(title, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

@@ -10,7 +10,7 @@ from lesion.evaluation.calibration import BINS, confidence_bins
 from lesion.evaluation.metrics import brier_per_image, nll_per_image
 
 LEVEL = 0.95
-_CELLS = 4_000_000  # of a replicates × images matrix held at once: about 16 MB of float32
+_CELLS = 4_000_000  # of a replicates × images matrix held at a time: about 16 MB of float32
 
 
 def bootstrap_intervals(
@@ -25,41 +25,41 @@ def bootstrap_intervals(
     """Estimate a 95 % percentile interval of every headline metric (Efron and Tibshirani, 1993; cluster bootstrap).
 
     Images of one patient, or near-duplicates of each other, are not independent: resampling images would make the
-    interval too narrow, so whole groups are drawn with replacement. All replicates use all metrics' exact definitions,
-    the AUCs as weighted ones. A class that a replicate did not draw is left out of that replicate's macro averages.
+    interval too narrow, so whole groups are drawn with replacement. All replicates use the exact definitions of all
+    metrics, with weights for the AUCs. A class that a replicate did not draw is left out of its macro averages.
 
     Args:
         probabilities: ``(N, C)`` in [0, 1].
         labels: ``(N,)`` indices below C.
         groups: ``(N,)`` any integers; equal ones belong together.
         replicates: Number of resamples.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
         prefix: The split's name in the keys.
 
     Returns:
-        ``{"test/acc": (low, high), …}``, the keys of ``HEADLINE``; (NaN, NaN) with fewer than two groups, which say
-        nothing about the variation between groups.
+        ``{"test/acc": (low, high), …}``, the keys of ``HEADLINE``; (NaN, NaN) with fewer than two groups, which
+        show no variation between groups.
 
     Raises:
-        DataError: Groups that do not have one entry an image, or fewer than one replicate.
+        DataError: Groups that do not have one entry per image, or fewer than one replicate.
     """
     labels, groups = np.asarray(labels), np.asarray(groups)
     if groups.shape != labels.shape or replicates < 1:
         raise DataError(
             f"The bootstrap got {groups.shape} groups for {labels.shape} labels and {replicates} replicates; it needs "
-            "one group an image and at least one replicate."
+            "one group per image and at least one replicate."
         )
     names, group_index = np.unique(groups, return_inverse=True)
-    drawn = _draws(len(names), replicates, np.random.default_rng(seed))
-    values = _replicate_counts(probabilities, labels, group_index, drawn)
-    values |= _replicate_areas(probabilities, labels, group_index, drawn)
+    draws = _draws(len(names), replicates, np.random.default_rng(seed))
+    values = _replicate_counts(probabilities, labels, group_index, draws)
+    values |= _replicate_areas(probabilities, labels, group_index, draws)
     if len(names) < 2:
         return {f"{prefix}/{key}": (float("nan"), float("nan")) for key in values}
     return {f"{prefix}/{key}": _percentiles(value) for key, value in values.items()}
 
 
 def _draws(groups: int, replicates: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """How often each replicate drew each group, ``(R, G)``; float32, in which such counts are exact."""
+    """Return how often each replicate drew each group, ``(R, G)``; in float32 such counts are exact."""
     counts = np.empty((replicates, groups), dtype=np.float32)
     for row in counts:
         row[:] = np.bincount(rng.integers(groups, size=groups), minlength=groups)
@@ -70,31 +70,31 @@ def _replicate_counts(
     probabilities: NDArray[np.floating[Any]],
     labels: NDArray[np.integer[Any]],
     group_index: NDArray[np.integer[Any]],
-    drawn: NDArray[np.float32],
+    draws: NDArray[np.float32],
 ) -> dict[str, NDArray[np.float64]]:
-    """Metrics that follow from sums over images, hence from sums over groups; each ``(R,)``."""
+    """Return the metrics that are sums over images, hence sums over groups; each ``(R,)``."""
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
-    classes, right = probabilities.shape[1], predicted == labels
+    classes, correct = probabilities.shape[1], predicted == labels
 
     def per_replicate(column: NDArray[np.integer[Any]], columns: int, weights: NDArray[Any] | None) -> NDArray[Any]:
-        flat = np.bincount(group_index * columns + column, weights=weights, minlength=drawn.shape[1] * columns)
-        return np.asarray(drawn @ flat.reshape(-1, columns))
+        flat = np.bincount(group_index * columns + column, weights=weights, minlength=draws.shape[1] * columns)
+        return np.asarray(draws @ flat.reshape(-1, columns))
 
     zeros = np.zeros_like(group_index)
-    hits = per_replicate(labels, classes, right.astype(np.float64))
+    hits = per_replicate(labels, classes, correct.astype(np.float64))
     support = per_replicate(labels, classes, None)
-    claimed = per_replicate(predicted, classes, None)
-    gap = per_replicate(confidence_bins(confidence), BINS, right - confidence.astype(np.float64))
+    predictions = per_replicate(predicted, classes, None)
+    gap = per_replicate(confidence_bins(confidence), BINS, correct - confidence.astype(np.float64))
     images = support.sum(axis=1)
     absent = support == 0
     recall = _ratio(hits, support, absent)
     return {
         "acc": hits.sum(axis=1) / images,
         "balanced_acc": _macro(recall),
-        "precision_macro": _macro(_ratio(hits, claimed, absent)),
+        "precision_macro": _macro(_ratio(hits, predictions, absent)),
         "recall_macro": _macro(recall),
-        "f1_macro": _macro(_ratio(2 * hits, support + claimed, absent)),
+        "f1_macro": _macro(_ratio(2 * hits, support + predictions, absent)),
         "nll": per_replicate(zeros, 1, nll_per_image(probabilities, labels))[:, 0] / images,
         "brier": per_replicate(zeros, 1, brier_per_image(probabilities, labels))[:, 0] / images,
         "ece": np.abs(gap).sum(axis=1) / images,
@@ -105,13 +105,13 @@ def _replicate_areas(
     probabilities: NDArray[np.floating[Any]],
     labels: NDArray[np.integer[Any]],
     group_index: NDArray[np.integer[Any]],
-    drawn: NDArray[np.float32],
+    draws: NDArray[np.float32],
 ) -> dict[str, NDArray[np.float64]]:
-    """ROC-AUC and PR-AUC of each replicate, macro over classes; each ``(R,)``.
+    """Return the ROC-AUC and PR-AUC of each replicate, macro over classes; each ``(R,)``.
 
-    A replicate is the same images with other weights, so one sort a class serves all replicates.
+    A replicate is the same images with other weights, so one sort per class serves all replicates.
     """
-    replicates, classes = len(drawn), probabilities.shape[1]
+    replicates, classes = len(draws), probabilities.shape[1]
     roc, precision_recall = np.full((2, replicates, classes), np.nan)
     rows = max(1, _CELLS // len(labels))
     for c in range(classes):
@@ -123,17 +123,17 @@ def _replicate_areas(
         last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
         positive = labels[order] == c
         for start in range(0, replicates, rows):
-            weights = drawn[start : start + rows][:, group_index[order]]
+            weights = draws[start : start + rows][:, group_index[order]]
             hits = np.cumsum(weights * positive, axis=1, dtype=np.float32)[:, last]
-            claimed = np.cumsum(weights, axis=1, dtype=np.float32)[:, last]
-            roc[start : start + rows, c] = _roc_auc(hits, claimed)
-            precision_recall[start : start + rows, c] = _average_precision(hits, claimed)
+            selected = np.cumsum(weights, axis=1, dtype=np.float32)[:, last]
+            roc[start : start + rows, c] = _roc_auc(hits, selected)
+            precision_recall[start : start + rows, c] = _average_precision(hits, selected)
     return {"roc_auc": _macro(roc), "pr_auc": _macro(precision_recall)}
 
 
-def _roc_auc(hits: NDArray[np.float32], claimed: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Trapezoids under cumulative true positives over cumulative false positives, ``(R, thresholds)`` to ``(R,)``."""
-    false = claimed - hits
+def _roc_auc(hits: NDArray[np.float32], selected: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sum the trapezoids under cumulative true over false positives, ``(R, thresholds)`` to ``(R,)``."""
+    false = selected - hits
     steps = np.diff(false, axis=1, prepend=0)
     heights = hits - np.diff(hits, axis=1, prepend=0) / 2
     area = np.einsum("rt,rt->r", steps, heights, dtype=np.float64)
@@ -141,9 +141,9 @@ def _roc_auc(hits: NDArray[np.float32], claimed: NDArray[np.float32]) -> NDArray
     return _ratio(area, total, total == 0)
 
 
-def _average_precision(hits: NDArray[np.float32], claimed: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Precision at each threshold, weighted by the recall gained there, ``(R, thresholds)`` to ``(R,)``."""
-    precision = hits / np.maximum(claimed, 1)
+def _average_precision(hits: NDArray[np.float32], selected: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Average the precision at each threshold, weighted by the recall gained, ``(R, thresholds)`` to ``(R,)``."""
+    precision = hits / np.maximum(selected, 1)
     gained = np.diff(hits, axis=1, prepend=0)
     total = hits[:, -1].astype(np.float64)
     return _ratio(np.einsum("rt,rt->r", precision, gained, dtype=np.float64), total, total == 0)
@@ -158,7 +158,7 @@ def _ratio(
 
 
 def _macro(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean over the classes that are defined, ``(R, C)`` to ``(R,)``; NaN where none is."""
+    """Average over the defined classes, ``(R, C)`` to ``(R,)``; NaN without any."""
     defined = ~np.isnan(values)
     return _ratio(np.where(defined, values, 0).sum(axis=1), defined.sum(axis=1), ~defined.any(axis=1))
 

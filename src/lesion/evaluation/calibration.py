@@ -1,6 +1,6 @@
-"""Calibrated probabilities: softmax with a temperature, its fit, and the reliability diagram's numbers.
+"""Calibrated probabilities: softmax with a temperature, its fit, and the numbers of the reliability diagram.
 
-Importing this module needs NumPy alone, since the server applies the temperature too; ``fit_temperature`` needs SciPy.
+Importing this module needs only NumPy, since the server applies the temperature too; ``fit_temperature`` needs SciPy.
 """
 
 from dataclasses import dataclass
@@ -29,26 +29,26 @@ def softmax(logits: NDArray[np.floating[Any]], temperature: float = 1.0) -> NDAr
 
 
 def log_softmax(logits: NDArray[np.floating[Any]], temperature: float = 1.0) -> NDArray[np.float64]:
-    """Logarithms of ``softmax``, without the underflow of taking them afterwards; ``(..., C)`` to ``(..., C)``."""
+    """Return the logarithm of ``softmax`` without underflow, ``(..., C)`` to ``(..., C)``."""
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     scaled = scaled - scaled.max(axis=-1, keepdims=True)
     return np.asarray(scaled - np.log(np.exp(scaled).sum(axis=-1, keepdims=True)))
 
 
 def is_separated(logits: NDArray[np.floating[Any]], labels: ArrayLike) -> bool:
-    """Whether every image is classified correctly, in which case the NLL has no minimum over the temperature."""
+    """Return whether every image is classified correctly; then the NLL has no minimum over the temperature."""
     return bool((np.asarray(logits).argmax(axis=-1) == np.asarray(labels)).all())
 
 
 def fit_temperature(logits: NDArray[np.floating[Any]], labels: ArrayLike) -> float:
-    """Find the temperature that minimises the negative log-likelihood (Guo et al., ICML 2017, "temperature scaling").
+    """Find the temperature that minimizes the negative log-likelihood (Guo et al., ICML 2017, "temperature scaling").
 
-    Where not one image is misclassified the likelihood grows for ever as the temperature falls, and the answer would be
+    If no image is misclassified, the likelihood grows without bound as the temperature falls, and the result would be
     a model that is certain of everything. The targets are then smoothed by Laplace's rule of succession, as Platt
-    (1999) does: ``n`` right answers out of ``n`` support a confidence of about ``(n + 1) / (n + 2)`` and no more.
+    (1999) does: ``n`` correct answers out of ``n`` support a confidence of about ``(n + 1) / (n + 2)`` and no more.
 
     Args:
-        logits: ``(N, C)``, of images that took no part in training.
+        logits: ``(N, C)``, of images that were not used for training.
         labels: ``(N,)`` indices below C.
 
     Returns:
@@ -62,11 +62,13 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: ArrayLike) -> flo
     logits, labels = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or logits.shape[1] < 2 or not len(labels):
         raise DataError(
-            f"A temperature was to be fitted on logits of shape {logits.shape} and labels of shape {labels.shape}; "
-            "it needs (N, C) and (N,) with at least one image and two classes. Give the calibration split some images."
+            f"A temperature cannot be fitted on logits of shape {logits.shape} and labels of shape {labels.shape}: it "
+            "needs (N, C) and (N,), with at least one image and two classes. Give the calibration split some images."
         )
     if not np.isfinite(logits).all():
-        raise DataError("The logits to calibrate hold NaN or infinity: the training diverged. Lower the learning rate.")
+        raise DataError(
+            "The logits to calibrate contain NaN or infinity: the training diverged. Lower the learning rate."
+        )
     count, classes = logits.shape
     smoothing = 1 / (count + 2) if is_separated(logits, labels) else 0.0
     targets = np.full(logits.shape, smoothing / (classes - 1))
@@ -76,19 +78,19 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: ArrayLike) -> flo
         return float(-(targets * log_softmax(logits, float(np.exp(log_temperature)))).sum() / count)
 
     low, high = np.log(TEMPERATURE_RANGE)
-    found = minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
-    return float(np.exp(found.x))
+    optimum = minimize_scalar(nll, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
+    return float(np.exp(optimum.x))
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """A reliability diagram: per bin of the top-1 confidence, how confident and how right the model is.
+    """A reliability diagram: the confidence and the accuracy of the model, per bin of the top-1 confidence.
 
     Attributes:
         edges: ``(bins + 1,)`` from 0 to 1; a bin holds confidences in ``(lower, upper]``.
         count: ``(bins,)`` images.
         confidence: ``(bins,)`` mean confidence; NaN in an empty bin.
-        accuracy: ``(bins,)`` share of right answers; NaN in an empty bin.
+        accuracy: ``(bins,)`` share of correct answers; NaN in an empty bin.
         ece: Expected calibration error: the bins' |accuracy − confidence|, averaged with the counts as weights.
     """
 
@@ -100,9 +102,9 @@ class Reliability:
 
 
 def confidence_bins(confidence: NDArray[np.floating[Any]], bins: int = BINS) -> NDArray[np.int64]:
-    """Find the bin of each confidence, ``(N,)`` to ``(N,)``; bins are ``(lower, upper]`` and 0 goes into the first."""
+    """Return the bin of each confidence, ``(N,)`` to ``(N,)``; bins are ``(lower, upper]`` and 0 is in the first."""
     edges = np.linspace(0, 1, bins + 1)
-    # Rounded, since 0.6 in float32 lies above the edge 0.6 and would change its bin.
+    # Rounded, since 0.6 in float32 is above the edge 0.6 and would change its bin.
     nearest = np.round(np.asarray(confidence, dtype=np.float64), 7)
     return np.clip(np.searchsorted(np.round(edges, 7), nearest, side="left") - 1, 0, bins - 1).astype(np.int64)
 
@@ -110,8 +112,8 @@ def confidence_bins(confidence: NDArray[np.floating[Any]], bins: int = BINS) -> 
 def reliability(probabilities: NDArray[np.floating[Any]], labels: ArrayLike, bins: int = BINS) -> Reliability:
     """Compute the reliability diagram and the expected calibration error of the top-1 answer (Guo et al., 2017).
 
-    TorchMetrics puts a confidence of exactly 1 into a bin of its own; here it belongs to the last one, as in the paper,
-    and the number is the one that the diagram shows.
+    TorchMetrics puts a confidence of exactly 1 into a separate bin; here it is in the last one, as in the paper, so
+    that the number and the diagram agree.
 
     Args:
         probabilities: ``(N, C)`` in [0, 1].
@@ -120,16 +122,16 @@ def reliability(probabilities: NDArray[np.floating[Any]], labels: ArrayLike, bin
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     confidence = probabilities.max(axis=1)
-    right = (probabilities.argmax(axis=1) == np.asarray(labels)).astype(np.float64)
+    correct = (probabilities.argmax(axis=1) == np.asarray(labels)).astype(np.float64)
     index = confidence_bins(confidence, bins)
     count = np.bincount(index, minlength=bins)
     confidence_sum = np.bincount(index, weights=confidence, minlength=bins)
-    right_sum = np.bincount(index, weights=right, minlength=bins)
+    correct_sum = np.bincount(index, weights=correct, minlength=bins)
     divisor = np.where(count > 0, count, np.nan)
     return Reliability(
         edges=np.linspace(0, 1, bins + 1),
         count=count.astype(np.int64),
         confidence=confidence_sum / divisor,
-        accuracy=right_sum / divisor,
-        ece=float(np.abs(right_sum - confidence_sum).sum() / max(len(confidence), 1)),
+        accuracy=correct_sum / divisor,
+        ece=float(np.abs(correct_sum - confidence_sum).sum() / max(len(confidence), 1)),
     )

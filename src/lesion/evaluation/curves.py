@@ -1,4 +1,4 @@
-"""The curves of an evaluation as numbers: what the report draws, and what ``metrics.json`` keeps for other pages."""
+"""The curves of an evaluation as numbers, for the report's figures and for ``metrics.json``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +10,18 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 from lesion.evaluation.calibration import Reliability, reliability
 
-POINTS = 200  # of a curve in a file; a screen shows no more
+POINTS = 200  # stored per curve; a screen shows no more
 _DECIMALS = 5
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """A class against the rest.
+    """The curve of a class against the rest.
 
     Attributes:
         x: ``(P,)`` in [0, 1].
         y: ``(P,)`` in [0, 1].
-        area: What the curve is summed up to.
+        area: The area under the curve, or the average precision.
     """
 
     x: NDArray[np.float64]
@@ -29,11 +29,11 @@ class Curve:
     area: float
 
     def to_json(self, points: int = POINTS) -> dict[str, list[float]]:
-        """Return the curve's points, of many a choice spread evenly along it."""
-        travelled = np.r_[0.0, np.cumsum(np.abs(np.diff(self.x)) + np.abs(np.diff(self.y)))]
-        even = np.searchsorted(travelled, np.linspace(0, travelled[-1], points))
-        kept = np.unique(even) if len(self.x) > points else slice(None)
-        return {"x": self.x[kept].round(_DECIMALS).tolist(), "y": self.y[kept].round(_DECIMALS).tolist()}
+        """Return the curve's points, at most ``points`` of them, spread evenly along it."""
+        length = np.r_[0.0, np.cumsum(np.abs(np.diff(self.x)) + np.abs(np.diff(self.y)))]
+        even = np.searchsorted(length, np.linspace(0, length[-1], points))
+        chosen = np.unique(even) if len(self.x) > points else slice(None)
+        return {"x": self.x[chosen].round(_DECIMALS).tolist(), "y": self.y[chosen].round(_DECIMALS).tolist()}
 
 
 def roc(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> dict[int, Curve]:
@@ -44,36 +44,36 @@ def roc(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any
         labels: ``(N,)`` indices below C.
 
     Returns:
-        By the class's index; without classes that lack images, or that all images have.
+        The curves by the class's index; classes that no image or every image has are left out.
     """
-    found = {}
+    curves = {}
     for c in range(probabilities.shape[1]):
         of_class, scores = labels == c, probabilities[:, c]
         if 0 < of_class.sum() < len(labels):
             false, true, _ = roc_curve(of_class, scores)
-            found[c] = Curve(false, true, float(roc_auc_score(of_class, scores)))
-    return found
+            curves[c] = Curve(false, true, float(roc_auc_score(of_class, scores)))
+    return curves
 
 
 def precision_recall(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> dict[int, Curve]:
     """Compute each class's precision over its recall, from 1 to 0, and the average precision.
 
-    A point's precision holds for all recalls down to the next point's: the curve goes across first, then up or down.
+    A point's precision applies to all recalls down to the next point's: the curve is a step function.
 
     Args:
         probabilities: ``(N, C)``.
         labels: ``(N,)`` indices below C.
 
     Returns:
-        By the class's index; without classes that lack images.
+        The curves by the class's index; classes without images are left out.
     """
-    found = {}
+    curves = {}
     for c in range(probabilities.shape[1]):
         of_class, scores = labels == c, probabilities[:, c]
         if of_class.any():
             precision, recall, _ = precision_recall_curve(of_class, scores, drop_intermediate=True)
-            found[c] = Curve(recall, precision, float(average_precision_score(of_class, scores)))
-    return found
+            curves[c] = Curve(recall, precision, float(average_precision_score(of_class, scores)))
+    return curves
 
 
 def curves_json(
@@ -88,7 +88,7 @@ def curves_json(
         classes: C names.
         labels: ``(N,)`` indices below C.
         before: Probabilities that are not calibrated, ``(N, C)``.
-        after: Calibrated ones, ``(N, C)``.
+        after: Calibrated probabilities, ``(N, C)``.
     """
     return {
         "roc": {classes[c]: curve.to_json() for c, curve in roc(after, labels).items()},
@@ -100,13 +100,13 @@ def curves_json(
     }
 
 
-def _bins(found: Reliability) -> list[dict[str, float]]:
-    """The bins that hold images, from the least to the greatest confidence."""
+def _bins(diagram: Reliability) -> list[dict[str, float]]:
+    """Return the bins that hold images, from the lowest to the highest confidence."""
     return [
         {
-            "confidence": float(found.confidence[b]),
-            "accuracy": float(found.accuracy[b]),
-            "images": int(found.count[b]),
+            "confidence": float(diagram.confidence[b]),
+            "accuracy": float(diagram.accuracy[b]),
+            "images": int(diagram.count[b]),
         }
-        for b in np.flatnonzero(found.count)
+        for b in np.flatnonzero(diagram.count)
     ]

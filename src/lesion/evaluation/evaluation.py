@@ -1,10 +1,9 @@
-"""One evaluation of a classifier on one split: what was measured, and how it is kept."""
+"""One evaluation of a classifier on one split: its calibration, its measurements, and how they are stored."""
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,27 +12,69 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.core.errors import DataError
+from lesion.core.files import write_atomically
+from lesion.core.text import format_percent, join_names
 from lesion.evaluation.bootstrap import bootstrap_intervals
 from lesion.evaluation.calibration import TEMPERATURE_RANGE, fit_temperature, is_separated, softmax
 from lesion.evaluation.curves import curves_json
+from lesion.evaluation.findings import EvaluationRecord
 from lesion.evaluation.metrics import DEFINITIONS, check_inputs, compute_metrics, confusion_matrix
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The temperature of a model's probabilities.
+
+    Attributes:
+        temperature: Divides the logits.
+        images: How many images it was fitted on.
+        notes: Warnings about it.
+    """
+
+    temperature: float = 1.0
+    images: int = 0
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def fit(
+        cls, logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], classes: Sequence[str]
+    ) -> "Calibration":
+        """Fit the temperature on ``(M, C)`` logits and ``(M,)`` labels of the calibration split.
+
+        Without images the temperature stays 1, and a note says so.
+        """
+        if not len(labels):
+            return cls(notes=("There were no calibration images: the probabilities are not calibrated.",))
+        check_inputs(logits, labels, classes)
+        temperature, notes = fit_temperature(logits, labels), []
+        if is_separated(logits, labels):
+            notes.append(
+                f"All {len(labels)} calibration images were classified correctly, so they tell little about the "
+                "confidence of wrong answers: the temperature rests on Laplace's rule of succession."
+            )
+        low, high = TEMPERATURE_RANGE
+        if temperature < low * 1.01 or temperature > high / 1.01:
+            notes.append(
+                f"The temperature stopped at the end of its range ({low}–{high}): do not trust the probabilities."
+            )
+        return cls(temperature, len(labels), tuple(notes))
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What ``evaluate`` found.
+    """The measurements of one model on one split.
 
     Attributes:
         classes: C names.
         labels: ``(N,)`` int64.
         logits: ``(N, C)`` float32, not calibrated.
         groups: ``(N,)`` int64; images that belong together share one.
-        paths: N image names for people; empty when not known.
+        paths: N image names for users; empty if unknown.
         temperature: Divides the logits; fitted on the calibration split.
         calibration_images: How many images the temperature was fitted on.
-        metrics: Calibrated numbers, and ``<split>/{nll,brier,ece}_uncalibrated``; NaN where not defined.
+        metrics: Calibrated numbers, and ``<split>/{nll,brier,ece}_uncalibrated``; NaN where undefined.
         intervals: 95 % bootstrap interval of each headline metric, by key of ``metrics``.
-        notes: Sentences that a reader of the numbers must know.
+        notes: Warnings about the numbers.
         prefix: The split's name in the keys.
     """
 
@@ -46,17 +87,17 @@ class Evaluation:
     calibration_images: int
     metrics: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     prefix: str = "test"
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
-        """Calibrated, ``(N, C)``."""
+        """Calibrated probabilities, ``(N, C)``."""
         return softmax(self.logits, self.temperature)
 
     @cached_property
     def uncalibrated_probabilities(self) -> NDArray[np.float32]:
-        """Those of temperature 1, ``(N, C)``."""
+        """Probabilities at temperature 1, ``(N, C)``."""
         return softmax(self.logits)
 
     @cached_property
@@ -66,18 +107,22 @@ class Evaluation:
 
     @cached_property
     def confusion(self) -> NDArray[np.int64]:
-        """Images by labelled (rows) and predicted class (columns), ``(C, C)``."""
+        """Images by labeled (rows) and predicted class (columns), ``(C, C)``."""
         return confusion_matrix(self.predictions, self.labels, len(self.classes))
 
+    def interval(self, key: str) -> tuple[float, float]:
+        """Return the 95 % interval of a metric of this split, such as ``acc``; (NaN, NaN) if it has none."""
+        return self.intervals.get(f"{self.prefix}/{key}", (float("nan"), float("nan")))
+
     def all_metrics(self) -> dict[str, float]:
-        """The metrics and their intervals as one flat table, ``<key>_low`` and ``<key>_high``, for loggers."""
+        """Return the metrics and their intervals as one flat table, ``<key>_low`` and ``<key>_high``, for loggers."""
         flat = dict(self.metrics)
         for key, (low, high) in self.intervals.items():
             flat |= {f"{key}_low": low, f"{key}_high": high}
         return flat
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the arrays of images, free of NaN (None stands for a number that is not defined)."""
+    def to_json(self) -> EvaluationRecord:
+        """Return everything but the arrays of images, JSON-ready; None stands for an undefined number."""
         return {
             "split": self.prefix,
             "classes": list(self.classes),
@@ -93,33 +138,30 @@ class Evaluation:
         }
 
 
-def evaluate(
+def evaluate_logits(
     logits: NDArray[np.floating[Any]],
     labels: NDArray[np.integer[Any]],
     groups: NDArray[np.integer[Any]],
     classes: Sequence[str],
-    calibration_logits: NDArray[np.floating[Any]] | None,
-    calibration_labels: NDArray[np.integer[Any]] | None,
+    calibration: Calibration,
     *,
     paths: Sequence[str] = (),
     prefix: str = "test",
     replicates: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
-    """Calibrate on one split, measure on another: every number, its interval, and what to know about them.
+    """Measure a model's outputs on one split: every metric, its interval, and warnings about them.
 
     Args:
-        logits: ``(N, C)`` of the split to measure on.
+        logits: ``(N, C)``.
         labels: ``(N,)`` indices below C.
         groups: ``(N,)`` integers; images of one patient or duplicate group share one.
         classes: C names.
-        calibration_logits: ``(M, C)`` of the calibration split, the only images the temperature is fitted on. None or
-            M = 0: the temperature stays 1, and the notes say so.
-        calibration_labels: ``(M,)``.
+        calibration: The temperature, fitted on other images.
         paths: N image names, or none.
         prefix: The split's name in the metrics' keys.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
+        replicates: Number of bootstrap replicates.
+        seed: Seed of the bootstrap.
 
     Raises:
         DataError: Arrays that do not fit together, an empty split, or outputs that are not finite.
@@ -127,9 +169,8 @@ def evaluate(
     logits, targets = np.asarray(logits, dtype=np.float32), np.asarray(labels, dtype=np.int64)
     check_inputs(logits, targets, classes)
     if paths and len(paths) != len(targets):
-        raise DataError(f"{len(paths)} image names were given for {len(targets)} images; give one an image, or none.")
-    temperature, calibration_images, calibration_notes = _calibrate(calibration_logits, calibration_labels, classes)
-    probabilities, uncalibrated = softmax(logits, temperature), softmax(logits)
+        raise DataError(f"{len(paths)} image names came with {len(targets)} images; give one per image, or none.")
+    probabilities, uncalibrated = softmax(logits, calibration.temperature), softmax(logits)
     metrics = compute_metrics(probabilities, targets, classes, prefix)
     before = compute_metrics(uncalibrated, targets, classes, prefix)
     metrics |= {f"{prefix}/{key}_uncalibrated": before[f"{prefix}/{key}"] for key in ("nll", "brier", "ece")}
@@ -139,29 +180,21 @@ def evaluate(
         logits=logits,
         groups=np.asarray(groups, dtype=np.int64),
         paths=tuple(paths),
-        temperature=temperature,
-        calibration_images=calibration_images,
+        temperature=calibration.temperature,
+        calibration_images=calibration.images,
         metrics=metrics,
         intervals=bootstrap_intervals(probabilities, targets, groups, replicates=replicates, seed=seed, prefix=prefix),
-        notes=(*_notes(probabilities.argmax(axis=1), targets, groups, classes), *calibration_notes),
+        notes=(*_notes(probabilities.argmax(axis=1), targets, groups, classes), *calibration.notes),
         prefix=prefix,
     )
 
 
 def write_metrics(path: Path, evaluation: Evaluation, **extra: Any) -> None:  # noqa: ANN401 (any JSON value)
     """Write ``Evaluation.to_json`` and further facts as sorted, NaN-free JSON; the same input gives the same bytes."""
-    text = json.dumps(
-        finite(evaluation.to_json() | extra), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False
-    )
-    write_text(path, text + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text so that a reader sees the old file or the whole new one; makes the folder."""
+    content = finite({**evaluation.to_json(), **extra})
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, text + "\n")
 
 
 def finite(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
@@ -176,41 +209,21 @@ def finite(value: Any) -> Any:  # noqa: ANN401 (any JSON value)
 
 
 def worst_errors(evaluation: Evaluation, limit: int = 12) -> NDArray[np.int64]:
-    """Find the misclassified images of highest confidence, most confident first; up to ``limit`` row numbers."""
+    """Return up to ``limit`` row numbers of misclassified images, the most confident first."""
     wrong = np.flatnonzero(evaluation.predictions != evaluation.labels)
     confidence = evaluation.probabilities[wrong, evaluation.predictions[wrong]]
     return wrong[np.argsort(-confidence, kind="stable")][:limit]
 
 
-def right_examples(evaluation: Evaluation, per_class: int = 2, seed: int = 0) -> NDArray[np.int64]:
-    """Draw up to ``per_class`` rightly classified images of each class at random, so that they are typical ones."""
+def correct_examples(evaluation: Evaluation, per_class: int = 2, seed: int = 0) -> NDArray[np.int64]:
+    """Draw up to ``per_class`` correctly classified images of each class at random, so that they are typical."""
     rng = np.random.default_rng(seed)
-    right = evaluation.predictions == evaluation.labels
-    chosen = [
-        rng.permutation(np.flatnonzero(right & (evaluation.labels == c)))[:per_class]
+    correct = evaluation.predictions == evaluation.labels
+    rows = [
+        rng.permutation(np.flatnonzero(correct & (evaluation.labels == c)))[:per_class]
         for c in range(len(evaluation.classes))
     ]
-    return np.concatenate(chosen).astype(np.int64)
-
-
-def _calibrate(
-    logits: NDArray[np.floating[Any]] | None, labels: NDArray[np.integer[Any]] | None, classes: Sequence[str]
-) -> tuple[float, int, list[str]]:
-    """Fit the temperature: its value, the number of images it rests on, and what to know about it."""
-    if logits is None or labels is None or not len(labels):
-        return 1.0, 0, ["There were no calibration images: the probabilities are not calibrated."]
-    check_inputs(logits, labels, classes)
-    temperature = fit_temperature(logits, labels)
-    notes = []
-    if is_separated(logits, labels):
-        notes.append(
-            f"All {len(labels)} calibration images were classified correctly, which says little about how confident a "
-            "wrong answer is: the temperature rests on Laplace's rule of succession."
-        )
-    low, high = TEMPERATURE_RANGE
-    if temperature < low * 1.01 or temperature > high / 1.01:
-        notes.append(f"The temperature stopped at the end of its range ({low}–{high}): do not trust the probabilities.")
-    return temperature, len(labels), notes
+    return np.concatenate(rows).astype(np.int64)
 
 
 def _notes(
@@ -221,15 +234,16 @@ def _notes(
 ) -> list[str]:
     notes = []
     support = np.bincount(labels, minlength=len(classes))
-    if absent := [name for name, count in zip(classes, support, strict=True) if not count]:
-        notes.append(f"Left out of the averages for want of test images: {', '.join(absent)}.")
-    count = len(np.unique(groups))
-    if count < 2:
-        notes.append("All test images belong to one group, so no interval can be given.")
+    if absent := [name for name, images in zip(classes, support, strict=True) if not images]:
+        notes.append(f"Left out of the averages because they have no test images: {join_names(absent, len(absent))}.")
+    independent = len(np.unique(groups))
+    if independent < 2:
+        notes.append("All test images belong to one group, so there are no intervals.")
     elif (predictions == labels).all():
         # With no error in n independent groups, an error rate above this would show one with 95 % probability.
         notes.append(
-            f"No error was seen in {count} independent groups, so the bootstrap shows no variation; an error rate "
-            f"of up to {1 - 0.05 ** (1 / count):.1%} would still be compatible with that (95 %)."
+            f"No error was seen in {independent} independent groups, so the bootstrap shows no variation; an error "
+            f"rate of up to {format_percent(1 - 0.05 ** (1 / independent), 1)} would still be compatible with that "
+            "(95 %)."
         )
     return notes

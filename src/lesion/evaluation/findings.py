@@ -1,103 +1,169 @@
-"""Sentences that say what an evaluation's numbers mean, for readers who do not read tables."""
+"""Sentences about the numbers of an evaluation, for readers who do not read tables: in the report and on the page.
+
+This module needs neither torch nor pandas nor Matplotlib, so that the page can use it.
+"""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
-import numpy as np
+from lesion.core.text import format_count, format_percent
 
-from lesion.evaluation.evaluation import Evaluation
-from lesion.explanation.faithfulness import RANDOM, Faithfulness
+if TYPE_CHECKING:
+    from lesion.explanation.faithfulness import Faithfulness
 
-NBSP = "\N{NO-BREAK SPACE}"
+TITLES = {
+    "acc": "Accuracy",
+    "balanced_acc": "Balanced accuracy",
+    "precision_macro": "Precision, macro",
+    "recall_macro": "Recall, macro",
+    "f1_macro": "F1, macro",
+    "roc_auc": "ROC-AUC, macro",
+    "pr_auc": "PR-AUC, macro",
+    "nll": "Log-loss (NLL)",
+    "brier": "Brier score",
+    "ece": "Calibration error (ECE)",
+}
+CLASS_TITLES = {"precision": "Precision", "recall": "Recall", "f1": "F1", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
+AREAS = {"roc": "roc_auc", "pr": "pr_auc"}  # the metric that is the area under each curve
 
 
-def headline_finding(evaluation: Evaluation) -> str:
-    """Say how often the model is right, on how much evidence, and how sure that number is."""
-    images, groups = len(evaluation.labels), len(np.unique(evaluation.groups))
-    right = int((evaluation.predictions == evaluation.labels).sum())
-    text = f"The model classifies {right:,} of {count(images, 'test image')} correctly, {percent(right / images)}"
-    low, high = evaluation.intervals.get(f"{evaluation.prefix}/acc", (float("nan"), float("nan")))
-    if not np.isnan(low):
-        text += f" (95{NBSP}% interval {percent(low)} to {percent(high)}"
-        text += f", from {groups:,} groups of images that belong together)" if groups < images else ")"
-    chance = np.bincount(evaluation.labels).max() / images
-    return f"{text}. Always giving the most frequent class would be right for {percent(float(chance))}."
+class EvaluationRecord(TypedDict):
+    """An evaluation as ``metrics.json`` and the API hold it.
+
+    Attributes:
+        split: The split's name, which begins the keys of ``metrics``.
+        metrics: Metrics by key, with ``<key>_low`` and ``<key>_high`` for intervals; None where a metric is undefined.
+        confusion_matrix: Images by labeled (rows) and predicted class (columns).
+        curves: See :func:`lesion.evaluation.curves.curves_json`; bundles of older versions lack them.
+    """
+
+    split: NotRequired[str]
+    classes: list[str]
+    images: int
+    groups: int
+    temperature: float
+    calibration_images: int
+    metrics: dict[str, float | None]
+    confusion_matrix: list[list[int]]
+    curves: NotRequired[dict[str, Any]]
+    definitions: NotRequired[dict[str, str]]
+    notes: NotRequired[list[str]]
 
 
-def weakest_finding(evaluation: Evaluation) -> str:
-    """Say which class is told apart worst, and what it is taken for."""
-    present = [c for c in range(len(evaluation.classes)) if (evaluation.labels == c).any()]
-    f1 = {c: evaluation.metrics[f"{evaluation.prefix}/f1/{evaluation.classes[c]}"] for c in present}
-    worst = min(f1, key=lambda c: f1[c])
-    if (evaluation.predictions == evaluation.labels).all():
-        return "No test image was misclassified."
-    mistakes = evaluation.confusion.copy()
-    np.fill_diagonal(mistakes, 0)
-    labelled, predicted = np.unravel_index(int(mistakes.argmax()), mistakes.shape)
+def metric(record: Mapping[str, Any], name: str) -> float | None:
+    """Return a metric of a record's split; None where it is undefined."""
+    value: float | None = record["metrics"].get(f"{record.get('split', 'test')}/{name}")
+    return value
+
+
+def headline_finding(record: EvaluationRecord) -> str:
+    """Return how often the model is correct, how certain that number is, and what guessing would give."""
+    images, groups, matrix = record["images"], record["groups"], record["confusion_matrix"]
+    correct = sum(matrix[c][c] for c in range(len(matrix)))
+    text = f"The model classifies {correct:,} of {format_count(images, 'test image')} correctly"
+    text += f", {_share(correct / images)}"
+    low, high = metric(record, "acc_low"), metric(record, "acc_high")
+    if low is not None and high is not None:
+        text += f" (95 % interval {_share(low)} to {_share(high)}"
+        text += f", from {format_count(groups, 'group')} of images that belong together)" if groups < images else ")"
+    chance = max(sum(row) for row in matrix) / images
+    return f"{text}. Always guessing the most frequent class would be correct for {_share(chance)}."
+
+
+def weakest_finding(record: EvaluationRecord) -> str:
+    """Return the class with the lowest F1, and the most frequent mistake."""
+    classes, matrix = record["classes"], record["confusion_matrix"]
+    mistakes = {
+        (labeled, predicted): images
+        for labeled, row in enumerate(matrix)
+        for predicted, images in enumerate(row)
+        if images and labeled != predicted
+    }
+    if not mistakes:
+        return f"None of the {format_count(record['images'], 'test image')} was misclassified."
+    scores = {name: score for name in classes if (score := metric(record, f"f1/{name}")) is not None}
+    worst = min(scores, key=lambda name: scores[name])
+    labeled, predicted = max(mistakes, key=lambda pair: mistakes[pair])
     return (
-        f"The class told apart worst is “{evaluation.classes[worst]}” (F1 {f1[worst]:.3f}). The most frequent mistake "
-        f"is “{evaluation.classes[int(labelled)]}” taken for “{evaluation.classes[int(predicted)]}”: "
-        f"{mistakes[labelled, predicted]:,} of {count(int(evaluation.confusion[labelled].sum()), 'image')}."
+        f"The weakest class is “{worst}” (F1 {scores[worst]:.3f}). The most frequent mistake is to predict "
+        f"“{classes[predicted]}” for “{classes[labeled]}”: {mistakes[labeled, predicted]:,} of "
+        f"{format_count(sum(matrix[labeled]), 'image')}."
     )
 
 
-def calibration_finding(evaluation: Evaluation) -> str:
-    """Say whether a confidence of 90 % means being right 90 % of the time, and what calibration changed."""
-    before, after = (evaluation.metrics[f"{evaluation.prefix}/ece{suffix}"] for suffix in ("_uncalibrated", ""))
-    gap = f"{100 * after:.1f} percentage points"
-    if not evaluation.calibration_images:
-        return f"Confidence and accuracy differ by {gap} on average; nothing was calibrated."
-    confidence = evaluation.probabilities.max(axis=1).mean()
-    right = (evaluation.predictions == evaluation.labels).mean()
-    leaning = "over-confident" if confidence > right else "under-confident"
+def calibration_finding(record: EvaluationRecord) -> str:
+    """Return how far a stated confidence can be trusted, and what calibration changed."""
+    before, after = metric(record, "ece_uncalibrated"), metric(record, "ece")
+    if after is None:
+        return "The calibration was not measured."
+    text = f"Confidence and accuracy differ by {100 * after:.1f} percentage points on average"
+    if not record["calibration_images"] or before is None:
+        return f"{text}; nothing was calibrated."
+    text += (
+        f", {'less' if after < before else 'not less'} than the {100 * before:.1f} before calibration on "
+        f"{format_count(record['calibration_images'], 'other image')} (temperature {record['temperature']:.2f})"
+    )
+    bins = record["curves"]["reliability"]["after"] if "curves" in record else ()
+    excess = sum(row["images"] * (row["confidence"] - row["accuracy"]) for row in bins)
+    return f"{text}; the answers remain {'over' if excess > 0 else 'under'}-confident." if bins else f"{text}."
+
+
+def ranking_finding(record: EvaluationRecord, curve: Literal["roc", "pr"]) -> str:
+    """Return the class that a curve shows worst, and what its area means."""
+    areas = {name: area for name in record["classes"] if (area := metric(record, f"{AREAS[curve]}/{name}")) is not None}
+    if not areas:
+        return "No class has enough test images for a curve."
+    worst = min(areas, key=lambda name: areas[name])
+    if areas[worst] == 1:
+        return "Every class is ranked without a mistake on the test images."
+    if curve == "roc":
+        return (
+            f"Of one image of “{worst}” and one of another class, the first gets the higher probability for “{worst}” "
+            f"in {_share(areas[worst])} of cases; every other class does at least as well."
+        )
+    row = record["confusion_matrix"][record["classes"].index(worst)]
     return (
-        f"Confidence and accuracy differ by {gap} on average after calibration with temperature "
-        f"{evaluation.temperature:.2f}, fitted on {count(evaluation.calibration_images, 'other image')}, and by "
-        f"{100 * before:.1f} before; what remains is {leaning}."
+        f"“{worst}” has the lowest average precision, {areas[worst]:.3f}; guessing would give "
+        f"{sum(row) / record['images']:.3f}, its share of the test images."
     )
 
 
 def leakage_finding(leakage: Mapping[str, Any]) -> str:
-    """Say how far the split that came with the data can be trusted."""
+    """Return how far the split that came with the data can be trusted, from its ``test_images`` and ``leaked``."""
     images, leaked = int(leakage["test_images"]), int(leakage["leaked"])
     if not leaked:
         return f"None of the {images:,} images of the data's own test split has a near-duplicate in its training split."
     text = (
-        f"{leaked:,} of the {count(images, 'image')} ({percent(leaked / max(images, 1))}) of the test split that came "
-        "with the data have a near-duplicate in its training split. A score on that split partly measures memory."
+        f"{leaked:,} of the {format_count(images, 'image')} ({_share(leaked / images)}) of the data's own test split "
+        "have a near-duplicate in its training split. A score on that split partly measures memory."
     )
     copies, others = leakage.get("folder_accuracy_leaked"), leakage.get("folder_accuracy_others")
     if copies is None or others is None:
         return text
-    return f"{text} A model trained on it got {percent(copies)} of those right, and {percent(others)} of the others."
+    return (
+        f"{text} A model trained on that split classified {_share(copies)} of those correctly, and {_share(others)} of "
+        "the others."
+    )
 
 
-def faithfulness_finding(rows: Sequence[Faithfulness]) -> str:
-    """Say which explanation methods point at what the model uses, better than a random map does."""
-    methods = [row for row in rows if row.method != RANDOM]
+def faithfulness_finding(methods: Sequence["Faithfulness"]) -> str:
+    """Return which explanation methods point at what the model uses, better than a random map does.
+
+    Args:
+        methods: The rows of the methods, without that of the random map.
+    """
     if not methods:
         return ""
     better = [row.method for row in methods if row.low > 0]
-    images = count(methods[0].images, "image")
+    others = [row.method for row in methods if row.low <= 0]
+    images = format_count(methods[0].images, "image")
     if not better:
         return (
             f"On {images} no method was clearly better than a random map: do not rely on the heat maps of this model."
         )
     text = f"On {images}, better than a random map: {', '.join(better)}"
-    others = [row.method for row in methods if row.low <= 0]
     return f"{text}; not clearly better: {', '.join(others)}." if others else f"{text}."
 
 
-def percent(share: float) -> str:
-    """Write a share with one decimal, but never round something short of all up to 100 %, nor something to 0 %."""
-    text = f"{100 * share:.1f}"
-    if text == "100.0" and share < 1:
-        text = "over 99.9"
-    if text == "0.0" and share > 0:
-        text = "under 0.1"
-    return f"{text}{NBSP}%"
-
-
-def count(number: int, noun: str) -> str:
-    """Write a number with its noun, in the plural where it should be."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def _share(share: float) -> str:
+    return format_percent(share, 1)

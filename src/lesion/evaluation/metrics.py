@@ -1,4 +1,4 @@
-"""The numbers that say how good a classifier is, by TorchMetrics."""
+"""The metrics of a classifier, by TorchMetrics."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,50 +11,26 @@ from torchmetrics.functional import classification
 
 from lesion.core.errors import DataError
 from lesion.evaluation.calibration import reliability
-
-HEADLINE = (
-    "acc",
-    "balanced_acc",
-    "precision_macro",
-    "recall_macro",
-    "f1_macro",
-    "roc_auc",
-    "pr_auc",
-    "nll",
-    "brier",
-    "ece",
-)
+from lesion.evaluation.findings import TITLES
 
 DEFINITIONS = {
-    "acc": "share of images whose most probable class is the labelled one",
+    "acc": "share of images whose most probable class is the labeled one",
     "balanced_acc": "recall of each class that has test images, averaged with equal weights (the same as macro recall)",
     "precision_macro": "precision of each class that has test images, averaged; 0 for a class that is never predicted",
     "recall_macro": "recall of each class that has test images, averaged",
     "f1_macro": "F1 of each class that has test images, averaged",
     "roc_auc": "area under the ROC curve of each class against the rest, averaged over classes that have test images",
     "pr_auc": "average precision of each class against the rest, averaged over the classes that have test images",
-    "nll": "mean negative log-likelihood of the labelled class, natural logarithm",
+    "nll": "mean negative log-likelihood of the labeled class, natural logarithm",
     "brier": "squared distance of the probabilities to the one-hot label, summed over classes (0 to 2); mean of images",
     "ece": "expected calibration error of the most probable class: 15 equal-width bins (lower, upper], image-weighted",
 }
 
-
-TITLES = {
-    "acc": "Accuracy",
-    "balanced_acc": "Balanced accuracy",
-    "precision_macro": "Precision, macro",
-    "recall_macro": "Recall, macro",
-    "f1_macro": "F1, macro",
-    "roc_auc": "ROC-AUC, macro",
-    "pr_auc": "PR-AUC, macro",
-    "nll": "Log-loss (NLL)",
-    "brier": "Brier score",
-    "ece": "Calibration error (ECE)",
-}
+HEADLINE = tuple(TITLES)
 
 
 def check_inputs(scores: NDArray[Any], labels: NDArray[Any], classes: Sequence[str]) -> None:
-    """Refuse scores ``(N, C)``, labels ``(N,)`` and class names ``C`` that cannot belong together.
+    """Refuse scores ``(N, C)``, labels ``(N,)`` and C class names that do not fit together.
 
     Raises:
         DataError: Wrong shapes, no images, fewer than two classes, labels out of range, repeated names, or NaN.
@@ -68,11 +44,11 @@ def check_inputs(scores: NDArray[Any], labels: NDArray[Any], classes: Sequence[s
             "they must be (images, classes) and (images,)."
         )
     if not len(labels):
-        raise DataError("There is no image to evaluate: the split is empty. Give the test split some images.")
+        raise DataError("There are no images to evaluate: the split is empty. Give the test split some images.")
     if labels.min() < 0 or labels.max() >= len(classes):
         raise DataError(f"Labels run from {labels.min()} to {labels.max()}, but there are {len(classes)} classes.")
     if not np.isfinite(scores).all():
-        raise DataError("The model's outputs hold NaN or infinity: the training diverged. Lower the learning rate.")
+        raise DataError("The model's outputs contain NaN or infinity: the training diverged. Lower the learning rate.")
 
 
 def compute_metrics(
@@ -81,9 +57,9 @@ def compute_metrics(
     classes: Sequence[str],
     prefix: str = "test",
 ) -> dict[str, float]:
-    """Compute every number of ``HEADLINE`` and, per class, precision, recall, F1, ROC-AUC and PR-AUC.
+    """Compute every metric of ``HEADLINE`` and, per class, precision, recall, F1, ROC-AUC and PR-AUC.
 
-    ``DEFINITIONS`` says what each one means. A class without a labelled image has NaN per-class numbers and is left out
+    ``DEFINITIONS`` defines each one. A class without a labeled image has NaN per-class numbers and is left out
     of every macro average (TorchMetrics alone would count it as 0).
 
     Args:
@@ -93,14 +69,14 @@ def compute_metrics(
         prefix: The split's name, before the slash of each key.
 
     Returns:
-        ``{"test/acc": …, "test/f1_macro": …, "test/f1/<class>": …}``; NaN where a number is not defined.
+        ``{"test/acc": …, "test/f1_macro": …, "test/f1/<class>": …}``; NaN where a metric is undefined.
 
     Raises:
-        DataError: Arrays that do not fit together, or values that are no probabilities.
+        DataError: Arrays that do not fit together, or values that are not probabilities.
     """
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     check_inputs(probabilities, labels, classes)
-    # TorchMetrics silently takes values outside [0, 1] for logits and applies a softmax.
+    # TorchMetrics silently treats values outside [0, 1] as logits and applies a softmax.
     if probabilities.min() < -1e-5 or np.abs(probabilities.sum(axis=1, dtype=np.float64) - 1).max() > 1e-3:
         raise DataError("Metrics need probabilities whose rows sum to 1; logits must go through `softmax` first.")
     probabilities = probabilities.clip(0, 1).astype(np.float32)
@@ -126,7 +102,7 @@ def compute_metrics(
 def confusion_matrix(
     predictions: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]], num_classes: int
 ) -> NDArray[np.int64]:
-    """Count images per labelled class (rows) and predicted class (columns), ``(C, C)``."""
+    """Count images per labeled class (rows) and predicted class (columns), ``(C, C)``."""
     counts = classification.multiclass_confusion_matrix(
         torch.as_tensor(predictions), torch.as_tensor(labels), num_classes=num_classes
     )
@@ -134,13 +110,13 @@ def confusion_matrix(
 
 
 def nll_per_image(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """−log of each image's labelled class, ``(N,)``; a probability that float32 rounds to 0 counts as 1.2e-38."""
-    chosen = np.asarray(probabilities, dtype=np.float64)[np.arange(len(labels)), labels]
-    return np.asarray(-np.log(np.maximum(chosen, float(np.finfo(np.float32).tiny))))
+    """Return −log of the labeled class's probability, ``(N,)``; a probability of 0 in float32 counts as 1.2e-38."""
+    labeled = np.asarray(probabilities, dtype=np.float64)[np.arange(len(labels)), labels]
+    return np.asarray(-np.log(np.maximum(labeled, float(np.finfo(np.float32).tiny))))
 
 
 def brier_per_image(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
-    """Squared distance to the one-hot label, summed over classes, ``(N,)`` in [0, 2]."""
+    """Return the squared distance to the one-hot label, summed over classes, ``(N,)`` in [0, 2]."""
     difference = np.array(probabilities, dtype=np.float64)
     difference[np.arange(len(labels)), labels] -= 1
     return np.asarray(np.square(difference).sum(axis=1))
@@ -150,7 +126,7 @@ def _per_class(probabilities: NDArray[np.float32], labels: NDArray[np.integer[An
     scores, target = torch.from_numpy(probabilities), torch.from_numpy(np.asarray(labels, dtype=np.int64))
     num_classes = probabilities.shape[1]
     support = np.bincount(labels, minlength=num_classes)
-    # Hard predictions are taken here: TorchMetrics' own argmax and NumPy's may break ties differently.
+    # The argmax is NumPy's, as everywhere: TorchMetrics may break ties differently.
     predicted = torch.from_numpy(probabilities.argmax(axis=1))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="No (positive|negative) samples", category=UserWarning)

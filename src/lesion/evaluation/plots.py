@@ -1,36 +1,32 @@
-"""The report's figures, as Matplotlib figures without pyplot's global state, rendered to SVG or PNG.
+"""The report's figures, as Matplotlib figures without pyplot's global state, rendered to SVG.
 
-In SVG the ink is ``currentColor`` and the background is clear, so that a figure put inline takes the page's colours,
-light or dark. Colours of curves are Okabe and Ito's, which people of any colour vision tell apart.
+In SVG the ink is ``currentColor`` and the background is clear, so that an inline figure has the page's colors, light
+or dark. The colors of curves are Okabe and Ito's, which can be distinguished with any color vision.
 """
 
 import csv
-import functools
 import html
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, ParamSpec
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lesion.core.palette import PALETTE
 from lesion.evaluation.calibration import Reliability
 from lesion.evaluation.curves import Curve, precision_recall, roc
 
-P = ParamSpec("P")
 INK = "#1d2530"  # becomes currentColor in SVG
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 SHADE = (0.0, 0.447, 0.698)
-CURVES = 6
-"""With more classes than this, the worst ones are drawn in colour and the others in grey."""
+CURVES = 6  # with more classes than this, the worst ones are drawn in color and the others in gray
 
 _STYLE: Any = {
     "text.parse_math": False,  # a class may be called "$x$"
@@ -55,22 +51,13 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    @functools.wraps(draw)
-    def styled(*args: P.args, **kwargs: P.kwargs) -> Figure:
-        with _style():
-            return draw(*args, **kwargs)
-
-    return styled
-
-
 def to_svg(figure: Figure, label: str, name: str) -> str:
-    """Render for use inside an HTML page.
+    """Render a figure for use inside an HTML page.
 
     Args:
-        figure: What to draw.
-        label: What it shows, for people who cannot see it.
-        name: Begins the identifiers inside, which must differ between the figures of one page.
+        figure: The figure.
+        label: Its description, for users who cannot see it.
+        name: The prefix of its identifiers, which must differ between the figures of one page.
     """
     buffer = io.StringIO()
     with _style():
@@ -82,18 +69,9 @@ def to_svg(figure: Figure, label: str, name: str) -> str:
     return svg.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1).rstrip()
 
 
-def to_png(figure: Figure, dpi: int = 144) -> bytes:
-    """Render on white, for loggers."""
-    buffer = io.BytesIO()
-    with _style():
-        FigureCanvasAgg(figure)
-        figure.savefig(buffer, format="png", dpi=dpi, facecolor="white")
-    return buffer.getvalue()
-
-
-@_styled
+@_style()
 def confusion_matrix(counts: NDArray[np.integer[Any]], classes: Sequence[str]) -> Figure:
-    """Draw images by labelled (rows) and predicted class, shaded by their share of the row, ``(C, C)``."""
+    """Draw images by labeled (rows) and predicted class, shaded by their share of the row, ``(C, C)``."""
     size = len(classes)
     totals = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(totals, 1)
@@ -110,20 +88,20 @@ def confusion_matrix(counts: NDArray[np.integer[Any]], classes: Sequence[str]) -
             text = f"{counts[row, column]:,}"
             if size <= 12 and totals[row, 0]:
                 text += f"\n{shares[row, column]:.0%}"
-            colour = "white" if shares[row, column] > 0.55 else INK
-            axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8 if size <= 12 else 6)
+            color = "white" if shares[row, column] > 0.55 else INK
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8 if size <= 12 else 6)
     names = [_short(name) for name in classes]
     angle = 40 if size <= 12 else 90
     axes.set_xticks(range(size), names, rotation=angle, ha="right", va="center", rotation_mode="anchor")
     axes.set_yticks(range(size), names)
-    axes.set(xlabel="Predicted", ylabel="Labelled", aspect="equal")
+    axes.set(xlabel="Predicted", ylabel="Labeled", aspect="equal")
     axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     return figure
 
 
-@_styled
+@_style()
 def roc_curves(
     probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], classes: Sequence[str]
 ) -> Figure:
@@ -134,7 +112,7 @@ def roc_curves(
     return figure
 
 
-@_styled
+@_style()
 def pr_curves(
     probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], classes: Sequence[str]
 ) -> Figure:
@@ -145,9 +123,9 @@ def pr_curves(
     return figure
 
 
-@_styled
+@_style()
 def reliability_diagram(before: Reliability, after: Reliability) -> Figure:
-    """Draw accuracy against confidence, and how many images have which confidence, before and after calibration."""
+    """Draw accuracy against confidence, and the number of images by confidence, before and after calibration."""
     figure = Figure(figsize=(7.2, 4.4))
     grid = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
     width = 1 / len(before.count)
@@ -155,31 +133,31 @@ def reliability_diagram(before: Reliability, after: Reliability) -> Figure:
         top, bottom = grid[0, column], grid[1, column]
         filled = data.count > 0
         middles = (data.edges[:-1] + data.edges[1:])[filled] / 2
-        top.bar(middles, data.accuracy[filled], width * 0.92, color=COLOURS[0], label="Accuracy")
+        top.bar(middles, data.accuracy[filled], width * 0.92, color=PALETTE[0], label="Accuracy")
         top.plot(
-            data.confidence[filled], data.confidence[filled], "D", color=COLOURS[1], markersize=4, label="Confidence"
+            data.confidence[filled], data.confidence[filled], "D", color=PALETTE[1], markersize=4, label="Confidence"
         )
         top.plot([0, 1], [0, 1], color=INK, alpha=0.5, linewidth=0.8, linestyle=":")
         top.set_title(f"{title}: ECE {data.ece:.3f}", loc="left")
         top.set(xlim=(0, 1), ylim=(0, 1.02))
         bottom.bar(middles, data.count[filled], width * 0.92, color=INK, alpha=0.45)
         bottom.set(xlabel="Confidence of the answer")
-    grid[0, 0].set_ylabel("Share right")
+    grid[0, 0].set_ylabel("Share correct")
     grid[0, 0].legend(loc="upper left")
     grid[1, 0].set_ylabel("Images")
     return figure
 
 
-@_styled
+@_style()
 def class_distribution(images: Mapping[str, Mapping[str, int]]) -> Figure:
     """Draw how many images each class has in each split, from ``{split: {class: images}}``."""
     classes = list(dict.fromkeys(name for split in images.values() for name in split))
     figure = Figure(figsize=(5.2, max(1.8, 0.8 + 0.34 * len(classes))))
     axes = figure.add_subplot()
     left = np.zeros(len(classes))
-    for split, colour in zip(images, _cycle(len(images)), strict=True):
+    for split, color in zip(images, _cycle(len(images)), strict=True):
         counts = np.array([images[split].get(name, 0) for name in classes])
-        axes.barh(range(len(classes)), counts, left=left, color=colour, height=0.7, label=split, edgecolor="none")
+        axes.barh(range(len(classes)), counts, left=left, color=color, height=0.7, label=split, edgecolor="none")
         left += counts
     axes.set_yticks(range(len(classes)), [_short(name) for name in classes])
     axes.invert_yaxis()
@@ -199,13 +177,13 @@ def learning_curves(path: Path) -> Figure | None:
     return _draw_series(series, panels) if panels else None
 
 
-@_styled
+@_style()
 def _draw_series(series: Mapping[str, Sequence[tuple[float, float]]], panels: list[tuple[str, list[str]]]) -> Figure:
     figure = Figure(figsize=(3.6 * len(panels), 2.9))
     for axes, (title, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        for key, colour, marker in zip(keys, COLOURS, "osD^v<", strict=False):
+        for key, color, marker in zip(keys, PALETTE, "osD^v<", strict=False):
             epochs, values = zip(*series[key], strict=True)
-            axes.plot(epochs, values, color=colour, marker=marker, markersize=3.5, label=key)
+            axes.plot(epochs, values, color=color, marker=marker, markersize=3.5, label=key)
         axes.set_title(title, loc="left")
         axes.set_xlabel("Epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -215,7 +193,7 @@ def _draw_series(series: Mapping[str, Sequence[tuple[float, float]]], panels: li
 
 
 def _series(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Each logged metric by epoch, counted from 1; of several values in an epoch their mean."""
+    """Return each logged metric by epoch, counted from 1; several values of an epoch are averaged."""
     sums: dict[str, dict[int, list[float]]] = {}
     with path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
@@ -244,7 +222,7 @@ def _draw_curves(
     corner: Literal["lower left", "lower right"],
     drawstyle: Literal["default", "steps-post"] = "default",
 ) -> None:
-    """Draw up to ``CURVES`` classes in colour: all of them, or the worst among the others in grey."""
+    """Draw up to ``CURVES`` classes in color: all of them, or the worst among the others in gray."""
 
     def draw(c: int, **style: Any) -> None:  # noqa: ANN401 (Matplotlib's own)
         axes.plot(curves[c].x, curves[c].y, drawstyle=drawstyle, **style)
@@ -253,8 +231,8 @@ def _draw_curves(
     named = sorted(curves) if len(curves) <= CURVES else worst[:CURVES]
     for c in worst[CURVES:] if len(curves) > CURVES else ():
         draw(c, color=INK, alpha=0.18, linewidth=0.8)
-    for c, colour, line in zip(named, COLOURS, ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1))), strict=False):
-        draw(c, color=colour, linestyle=line, label=f"{_short(classes[c])}  {curves[c].area:.3f}")
+    for c, color, line in zip(named, PALETTE, ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1))), strict=False):
+        draw(c, color=color, linestyle=line, label=f"{_short(classes[c])}  {curves[c].area:.3f}")
     if len(curves) > CURVES:
         title += f", {CURVES} worst of {len(curves)}"
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), title=title, title_fontsize=8, alignment="left")
@@ -263,7 +241,7 @@ def _draw_curves(
 
 
 def _cycle(count: int) -> list[str]:
-    return [COLOURS[index % len(COLOURS)] for index in range(count)]
+    return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 
 def _short(name: str, length: int = 22) -> str:

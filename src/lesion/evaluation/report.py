@@ -1,4 +1,4 @@
-"""One self-contained HTML page that says how good a model is, why it decides, and on what data that was seen."""
+"""The model report: one self-contained HTML page about a model's quality, its explanations and its data."""
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -7,16 +7,15 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from lesion.core.files import write_atomically
+from lesion.core.text import format_percent
 from lesion.evaluation import findings, views
-from lesion.evaluation.evaluation import Evaluation, write_text
-from lesion.evaluation.metrics import TITLES
-from lesion.evaluation.views import Example
-from lesion.explanation.faithfulness import Faithfulness
-
-__all__ = ["TITLES", "Example", "write_report"]
+from lesion.evaluation.evaluation import Evaluation
+from lesion.evaluation.findings import CLASS_TITLES, TITLES
+from lesion.explanation.faithfulness import RANDOM, Faithfulness
 
 RANDOM_WEIGHTS = (
-    "The network started from random weights, not from ones pretrained on a large image collection. Its scores are "
+    "The network started from random weights, not from weights pretrained on a large image collection. Its scores are "
     "probably lower than the same data allows."
 )
 DISCLAIMER = (
@@ -34,8 +33,8 @@ def write_report(
     title: str,
     model: Mapping[str, Any],
     warnings: Sequence[str] = (),
-    errors: Sequence[Example] = (),
-    examples: Sequence[Example] = (),
+    errors: Sequence[views.Example] = (),
+    examples: Sequence[views.Example] = (),
     faithfulness: Sequence[Faithfulness] = (),
     facts: Mapping[str, Any] | None = None,
     leakage: Mapping[str, Any] | None = None,
@@ -44,65 +43,70 @@ def write_report(
     lineage: Mapping[str, Any] | None = None,
     created: datetime | None = None,
 ) -> Path:
-    """Write the report as one HTML file that needs nothing else: no script, no network, images inside.
+    """Write the report as one HTML file that needs no other file, no script and no network.
 
     Sections whose data is left out do not appear.
 
     Args:
-        path: The file to write; its folder is made, and an older file replaced.
-        evaluation: What ``evaluate`` returned.
+        path: The file to write; its folder is created, and an older file replaced.
+        evaluation: The measurements.
         title: The dataset's or run's name, as a heading.
-        model: Facts of the model by name, nested at will; ``weights.source`` of "none" is warned about.
-        warnings: Sentences for the top of the page.
+        model: Facts of the model by name, which may be nested; ``weights.source`` of "none" gives a warning.
+        warnings: Further sentences for the top of the page.
         errors: Misclassified images, as ``worst_errors`` orders them.
-        examples: Rightly classified images, as ``right_examples`` draws them.
-        faithfulness: What ``faithfulness`` returned.
+        examples: Correctly classified images, as ``correct_examples`` draws them.
+        faithfulness: The result of ``faithfulness``.
         facts: ``Manifest.facts()``.
-        leakage: ``Leakage.to_dict()`` with, if there are any, ``contact_sheet_png`` (bytes) and ``folder_score`` (the
-            metrics on the split that came with the data; after ``folder_epochs``, where those were fewer).
+        leakage: ``Leakage.to_dict()``, optionally with ``contact_sheet_png`` (bytes) and ``folder_score`` (the metrics
+            on the split that came with the data; after ``folder_epochs``, if those were fewer).
         history: ``metrics.csv`` of Lightning's CSV logger.
         config: The run's configuration as YAML.
-        lineage: Where the model comes from: versions, commit, parent.
-        created: Now when left out.
+        lineage: The origin of the model: versions, commit, parent.
+        created: The time of creation; now by default.
 
     Returns:
         ``path``.
     """
-    page = (
-        _environment()
-        .get_template("report.html.j2")
-        .render(
-            title=title,
-            created=(created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z"),
-            warnings=[*warnings, *_weights_warning(model), *evaluation.notes],
-            findings=[
-                findings.headline_finding(evaluation),
-                findings.weakest_finding(evaluation),
-                findings.calibration_finding(evaluation),
-            ],
-            tiles=[views.headline_row(evaluation, key) for key in views.TILES],
-            headline=[views.headline_row(evaluation, key) for key in TITLES],
-            per_class=views.per_class(evaluation),
-            per_class_titles=views.PER_CLASS,
-            figures=views.figures(evaluation, facts, history),
-            calibration=views.calibration(evaluation),
-            errors=[views.card(example) for example in errors],
-            error_count=int((evaluation.predictions != evaluation.labels).sum()),
-            examples=[views.card(example) for example in examples],
-            faithfulness=faithfulness,
-            faithfulness_finding=findings.faithfulness_finding(faithfulness),
-            model=views.flat(model),
-            facts=facts,
-            fact_rows=views.flat({title: (facts or {}).get(key) for key, title in views.FACTS.items()}),
-            conflicts=views.conflicts(facts),
-            leakage=views.leakage(leakage, evaluation),
-            config=config,
-            lineage=views.flat(lineage or {}),
-            disclaimer=DISCLAIMER,
-        )
+    page = _environment().get_template("report.html.j2")
+    content = page.render(
+        title=title,
+        created=(created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z"),
+        warnings=[*warnings, *_weights_warning(model), *evaluation.notes],
+        **_measurements(evaluation, facts, history),
+        errors=[views.card(example) for example in errors],
+        examples=[views.card(example) for example in examples],
+        faithfulness=faithfulness,
+        faithfulness_finding=findings.faithfulness_finding([row for row in faithfulness if row.method != RANDOM]),
+        facts=facts,
+        fact_rows=views.flat({name: (facts or {}).get(key) for key, name in views.FACTS.items()}),
+        conflicts=views.conflicts(facts),
+        leakage=views.leakage(leakage, evaluation),
+        model=views.flat(model),
+        config=config,
+        lineage=views.flat(lineage or {}),
+        disclaimer=DISCLAIMER,
     )
-    write_text(path, page)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, content)
     return path
+
+
+def _measurements(evaluation: Evaluation, facts: Mapping[str, Any] | None, history: Path | None) -> dict[str, Any]:
+    """Return what the sections about the numbers show."""
+    record = evaluation.to_json()
+    weakest, calibration = findings.weakest_finding(record), findings.calibration_finding(record)
+    return {
+        "headline_finding": findings.headline_finding(record),
+        "weakest_finding": weakest,
+        "calibration_finding": calibration,
+        "tiles": [views.headline_row(evaluation, key) for key in views.TILES],
+        "headline": [views.headline_row(evaluation, key) for key in TITLES],
+        "per_class": views.per_class(evaluation),
+        "per_class_titles": CLASS_TITLES,
+        "figures": views.evaluation_figures(evaluation, weakest, calibration) | views.run_figures(facts, history),
+        "calibration": views.calibration(evaluation),
+        "error_count": int((evaluation.predictions != evaluation.labels).sum()),
+    }
 
 
 def _environment() -> Environment:
@@ -113,7 +117,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": findings.percent, "number": views.decimals}
+    environment.filters |= {"percent": lambda share: format_percent(share, 1), "number": views.decimals}
     return environment
 
 

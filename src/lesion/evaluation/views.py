@@ -1,4 +1,4 @@
-"""What the report's template shows, prepared from an evaluation: rows, figures and images as data URIs."""
+"""The contents of the report's template, prepared from an evaluation: rows, figures and images as data URIs."""
 
 import base64
 import io
@@ -13,38 +13,38 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from lesion.evaluation import findings, plots
+from lesion.evaluation import plots
 from lesion.evaluation.calibration import reliability
 from lesion.evaluation.evaluation import Evaluation
-from lesion.evaluation.metrics import DEFINITIONS, TITLES
+from lesion.evaluation.findings import CLASS_TITLES, TITLES, leakage_finding
+from lesion.evaluation.metrics import DEFINITIONS
 
 TILES = ("acc", "balanced_acc", "f1_macro", "roc_auc", "ece")
-PER_CLASS = {"precision": "Precision", "recall": "Recall", "f1": "F1", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
 FACTS = {
     "name": "dataset",
-    "policy": "how it was split",
+    "policy": "split policy",
     "groups": "groups that no split divides",
     "duplicate_groups": "groups of near-duplicates",
-    "duplicate_images": "images in them",
-    "patients": "patients named",
+    "duplicate_images": "images in these groups",
+    "patients": "patients",
     "excluded": "images excluded",
-    "copies": "of them copies of another image",
+    "copies": "excluded copies of other images",
     "fingerprint": "fingerprint",
 }
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One image to show.
+    """An image of the report.
 
     Attributes:
-        image: ``(H, W, 3)`` uint8 as the network saw it.
+        image: ``(H, W, 3)`` uint8, the network's input.
         overlay: The same with its heat map for the predicted class, or None.
-        label: The class it is labelled with.
-        predicted: The class the model gave.
+        label: Its labeled class.
+        predicted: The class that the model predicted.
         confidence: Calibrated probability of ``predicted``.
         label_probability: Calibrated probability of ``label``.
-        path: Its name, for people; may be empty.
+        path: Its name for users; may be empty.
     """
 
     image: NDArray[np.uint8]
@@ -59,7 +59,7 @@ class Example:
     def of(
         cls, evaluation: Evaluation, row: int, image: NDArray[np.uint8], overlay: NDArray[np.uint8] | None = None
     ) -> "Example":
-        """Take the classes, probabilities and name of one row of an evaluation."""
+        """Create an example with the classes, probabilities and name of one row of an evaluation."""
         label, predicted = int(evaluation.labels[row]), int(evaluation.predictions[row])
         return cls(
             image=image,
@@ -73,12 +73,11 @@ class Example:
 
 
 def headline_row(evaluation: Evaluation, key: str) -> dict[str, Any]:
-    """One headline metric with its interval and meaning."""
-    name = f"{evaluation.prefix}/{key}"
-    low, high = evaluation.intervals.get(name, (float("nan"), float("nan")))
+    """Return a headline metric with its interval and meaning."""
+    low, high = evaluation.interval(key)
     return {
         "title": TITLES[key],
-        "value": evaluation.metrics[name],
+        "value": evaluation.metrics[f"{evaluation.prefix}/{key}"],
         "low": low,
         "high": high,
         "meaning": DEFINITIONS[key],
@@ -87,50 +86,48 @@ def headline_row(evaluation: Evaluation, key: str) -> dict[str, Any]:
 
 
 def per_class(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Each class's number of images and its scores."""
+    """Return each class's number of images and its scores."""
     support = np.bincount(evaluation.labels, minlength=len(evaluation.classes))
     return [
         {"name": name, "images": int(support[c])}
-        | {key: evaluation.metrics[f"{evaluation.prefix}/{key}/{name}"] for key in PER_CLASS}
+        | {key: evaluation.metrics[f"{evaluation.prefix}/{key}/{name}"] for key in CLASS_TITLES}
         for c, name in enumerate(evaluation.classes)
     ]
 
 
-def figures(evaluation: Evaluation, facts: Mapping[str, Any] | None, history: Path | None) -> dict[str, Markup]:
-    """Draw every figure that there is data for, as inline SVG by name."""
+def evaluation_figures(evaluation: Evaluation, weakest: str, calibrated: str) -> dict[str, Markup]:
+    """Draw the figures of an evaluation as inline SVG by name; the two findings describe two of them."""
     probabilities, labels, classes = evaluation.probabilities, evaluation.labels, evaluation.classes
     before = reliability(evaluation.uncalibrated_probabilities, labels)
     after = reliability(probabilities, labels)
-    weakest = findings.weakest_finding(evaluation)
-    drawn: dict[str, tuple[Figure | None, str]] = {
-        "confusion": (
-            plots.confusion_matrix(evaluation.confusion, classes),
-            f"Confusion matrix of {len(classes)} classes. {weakest}",
-        ),
-        "roc": (plots.roc_curves(probabilities, labels, classes), "ROC curve of each class against the rest"),
-        "pr": (
-            plots.pr_curves(probabilities, labels, classes),
-            "Precision-recall curve of each class against the rest",
-        ),
-        "reliability": (plots.reliability_diagram(before, after), findings.calibration_finding(evaluation)),
-        "distribution": (
-            plots.class_distribution(facts["images"]) if facts and facts.get("images") else None,
-            "Images of each class in each split",
-        ),
-        "learning": (
-            plots.learning_curves(history) if history and history.is_file() else None,
-            "Loss and validation score by epoch",
-        ),
-    }
+    confusion = plots.confusion_matrix(evaluation.confusion, classes)
+    roc = plots.roc_curves(probabilities, labels, classes)
+    precision_recall = plots.pr_curves(probabilities, labels, classes)
     return {
-        name: Markup(plots.to_svg(figure, alt, name))  # noqa: S704 (Matplotlib escapes its texts, to_svg the label)
-        for name, (figure, alt) in drawn.items()
-        if figure is not None
+        "confusion": _svg(confusion, f"Confusion matrix of {len(classes)} classes. {weakest}", "confusion"),
+        "roc": _svg(roc, "ROC curve of each class against the rest", "roc"),
+        "pr": _svg(precision_recall, "Precision-recall curve of each class against the rest", "pr"),
+        "reliability": _svg(plots.reliability_diagram(before, after), calibrated, "reliability"),
     }
+
+
+def run_figures(facts: Mapping[str, Any] | None, history: Path | None) -> dict[str, Markup]:
+    """Draw the figures of the data and of the training, those that there is data for, as inline SVG by name."""
+    figures = {}
+    if facts and facts.get("images"):
+        distribution = plots.class_distribution(facts["images"])
+        figures["distribution"] = _svg(distribution, "Images of each class in each split", "distribution")
+    if history and history.is_file() and (curves := plots.learning_curves(history)):
+        figures["learning"] = _svg(curves, "Loss and validation score by epoch", "learning")
+    return figures
+
+
+def _svg(figure: Figure, label: str, name: str) -> Markup:
+    return Markup(plots.to_svg(figure, label, name))  # noqa: S704 (Matplotlib escapes its texts, to_svg the label)
 
 
 def calibration(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Give the measures of calibration before and after it."""
+    """Return the measures of calibration before and after it."""
     prefix = evaluation.prefix
     return [
         {
@@ -144,24 +141,24 @@ def calibration(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def card(example: Example) -> dict[str, Any]:
     """Prepare one image, its overlay and their descriptions."""
-    what = f"labelled {example.label}, predicted {example.predicted}"
+    description = f"labeled {example.label}, predicted {example.predicted}"
     return {
         "example": example,
         "image": image_uri(example.image),
         "overlay": None if example.overlay is None else image_uri(example.overlay),
-        "alt": f"Image {what}",
-        "overlay_alt": f"Heat map of what speaks for {example.predicted}, on the image {what}",
+        "alt": f"Image {description}",
+        "overlay_alt": f"Heat map of the evidence for {example.predicted}, on the image {description}",
     }
 
 
 def leakage(leakage: Mapping[str, Any] | None, evaluation: Evaluation) -> dict[str, Any] | None:
-    """Prepare the section on the split that came with the data, its scores beside this evaluation's."""
+    """Prepare the section on the split that came with the data, its scores next to this evaluation's."""
     if leakage is None:
         return None
     sheet = leakage.get("contact_sheet_png")
     folder = {key.split("/", 1)[-1]: value for key, value in (leakage.get("folder_score") or {}).items()}
     return {
-        "finding": findings.leakage_finding(leakage),
+        "finding": leakage_finding(leakage),
         "per_class": leakage.get("per_class") or {},
         "sheet": f"data:image/png;base64,{base64.b64encode(sheet).decode()}" if sheet else None,
         "epochs": leakage.get("folder_epochs"),
@@ -174,7 +171,7 @@ def leakage(leakage: Mapping[str, Any] | None, evaluation: Evaluation) -> dict[s
 
 
 def conflicts(facts: Mapping[str, Any] | None) -> list[list[Mapping[str, Any]]]:
-    """Collect the rows of the same picture under several classes, one list a picture."""
+    """Collect the rows of the same picture under several classes, one list per picture."""
     pictures: dict[Any, list[Mapping[str, Any]]] = {}
     for row in (facts or {}).get("conflicts") or ():
         pictures.setdefault(row["duplicate_group"], []).append(row)
@@ -191,7 +188,7 @@ def image_uri(pixels: NDArray[np.uint8], longest: int = 224) -> str:
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Write nested facts as one table of texts; what is None is left out."""
+    """Return nested facts as one table of texts; None values are left out."""
     rows: dict[str, str] = {}
     for key, value in tree.items():
         name = f"{prefix}{str(key).replace('_', ' ')}"
@@ -207,5 +204,5 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def decimals(value: float | None, digits: int = 3) -> str:
-    """Write a number with fixed decimals, and a dash where there is none."""
+    """Write a number with fixed decimals; None and NaN become a dash."""
     return "–" if value is None or np.isnan(value) else f"{value:.{digits}f}"

@@ -1,1 +1,1 @@
-"""Why a model decides: class-activation maps, overlays and their faithfulness."""
+"""Explanations of predictions: class activation maps and their faithfulness."""

@@ -1,7 +1,7 @@
-"""Whether explanations point at what the model uses: ROAD of each method against random maps."""
+"""Faithfulness of explanations: whether maps point at what the model uses, by ROAD in comparison with random maps."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,33 +14,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lesion.core.errors import ConfigError
-from lesion.explanation.methods import borrowed, check_method, class_activation_maps
+from lesion.explanation.methods import check_method, class_activation_maps, frozen
 
 RANDOM = "random"
 PERCENTILES = (50, 70, 90)
+_RESAMPLES = 1000  # of the bootstrap
 
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """How faithful one method's maps are.
+    """How faithful the maps of one method are."""
 
-    Attributes:
-        method: Its name; "random" for the control.
-        score: Mean ROAD over the images, in [-1, 1]; higher is better, about 0 is what a random map gets.
-        difference: Mean of this method's score minus the random map's on the same image; 0 for the control.
-        low: Lower end of the 95 % bootstrap interval of ``difference``.
-        high: Its upper end.
-        images: How many images were measured.
-        seconds: Time to explain one image.
-    """
-
-    method: str
-    score: float
-    difference: float
-    low: float
+    method: str  # its name; "random" for the control
+    score: float  # mean ROAD over the images, in [-1, 1]; higher is better, and a random map gets about 0
+    difference: float  # mean difference from the score of the random map on the same image; 0 for the control
+    low: float  # of the 95 % bootstrap interval of the difference
     high: float
-    images: int
-    seconds: float
+    images: int  # the number of images measured
+    seconds: float  # time to explain one image
 
 
 def faithfulness(
@@ -56,56 +47,55 @@ def faithfulness(
 ) -> list[Faithfulness]:
     """Compare explanation methods with a random map by ROAD (Rong et al., ICML 2022, "remove and debias").
 
-    Pixels are removed most relevant first, and least relevant first, and filled in from their neighbours; the score is
-    half the difference of the class's probability between the two. The random map is noise on the layer's own grid,
-    resized as the methods' maps are, so that it differs in where it points and not in how smooth it is. Costs about
-    1.3 s an image and method on one core at 224 pixels.
+    Pixels are removed, once the most relevant first and once the least relevant first, and filled in from their
+    neighbors; the score is half the difference of the class's probability between the two. The random map is noise on
+    the layer's grid, resized like the maps of the methods, so it differs in where it points but not in how smooth it
+    is. Takes about 1.3 s per image and method on one core at 224 pixels.
 
     Args:
-        model: Gives logits ``(B, C)``.
+        model: Returns logits ``(B, C)``.
         layer: The module to explain, as in ``class_activation_maps``.
-        images: ``(B, 3, S, S)`` float, normalised; the first ``limit`` are used.
+        images: ``(B, 3, S, S)`` float, normalized; the first ``limit`` are used.
         class_indices: B classes to explain, usually the predicted ones.
         methods: Names of ``METHODS``.
-        limit: Most images to use.
-        percentiles: Shares of pixels kept, in per cent, that the score averages over.
-        seed: Of the random maps, the imputed noise and the breaking of ties.
+        limit: The most images to use.
+        percentiles: Shares of pixels that stay, in percent; the score is the mean over them.
+        seed: Of the random maps, the noise of filled-in pixels and the order of ties.
 
     Returns:
-        One row a method, the best first, and the random control last.
+        One row per method, the best first, and the random control last.
 
     Raises:
-        ConfigError: An unknown method, or no image.
+        ConfigError: A method is unknown, or there is no image.
     """
     names = list(dict.fromkeys(check_method(method) for method in methods))
     images = images.detach()[:limit].clone()
     indices = [int(c) for c in class_indices][: len(images)]
     if not len(images) or limit < 1:
         raise ConfigError("Faithfulness needs at least one image; give some, and a limit of 1 or more.")
-    rows, scores, seconds = [], {}, {RANDOM: 0.0}
-    rng = np.random.default_rng(seed)
+    scores, seconds = {}, {RANDOM: 0.0}
     for name in names:
         start = time.perf_counter()
         maps = class_activation_maps(model, layer, images, indices, name)
         seconds[name] = (time.perf_counter() - start) / len(images)
         scores[name] = _road(model, images, indices, maps, percentiles, seed)
-    control = _random_maps(model, layer, images, rng)
-    scores[RANDOM] = _road(model, images, indices, control, percentiles, seed)
-    resampled = rng.integers(len(images), size=(1000, len(images)))
-    for name, score in scores.items():
+    rng = np.random.default_rng(seed)
+    scores[RANDOM] = _road(model, images, indices, _random_maps(model, layer, images, rng), percentiles, seed)
+    return _compare(scores, seconds, rng)
+
+
+def _compare(
+    scores: Mapping[str, NDArray[np.float64]], seconds: Mapping[str, float], rng: np.random.Generator
+) -> list[Faithfulness]:
+    """Summarize the scores ``(B,)`` of each method, and bootstrap their differences from the random map's."""
+    n = len(scores[RANDOM])
+    resampled = rng.integers(n, size=(_RESAMPLES, n))
+    rows = []
+    for method, score in scores.items():
         difference = score - scores[RANDOM]
         low, high = np.quantile(difference[resampled].mean(axis=1), [0.025, 0.975])
-        rows.append(
-            Faithfulness(
-                method=name,
-                score=float(score.mean()),
-                difference=float(difference.mean()),
-                low=float(low),
-                high=float(high),
-                images=len(images),
-                seconds=seconds[name],
-            )
-        )
+        means = float(score.mean()), float(difference.mean())
+        rows.append(Faithfulness(method, *means, float(low), float(high), n, seconds[method]))
     return sorted(rows, key=lambda row: (row.method == RANDOM, -row.score))
 
 
@@ -117,12 +107,11 @@ def _road(
     percentiles: Sequence[int],
     seed: int,
 ) -> NDArray[np.float64]:
-    """ROAD, the mean of both orders of removal, of each image, ``(B,)``."""
+    """Return the ROAD score of each image, ``(B,)``: the mean of both orders of removal."""
     rng = np.random.default_rng(seed)
     metric = ROADCombined(percentiles=list(percentiles))
     scores = []
-    # The imputer draws its noise from torch's global generator.
-    with borrowed(model), torch.random.fork_rng(devices=[]):
+    with frozen(model), torch.random.fork_rng(devices=[]):  # the metric draws its noise from torch's global generator
         torch.manual_seed(seed)
         for image, index, relevance in zip(images, indices, maps, strict=True):
             ranks = _ranks(relevance, rng)[None]
@@ -131,10 +120,10 @@ def _road(
 
 
 def _ranks(relevance: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Replace a map ``(S, S)`` by its ranks in [0, 1), ties broken at random.
+    """Replace the values of a map ``(S, S)`` by their ranks in [0, 1), with ties in random order.
 
-    ROAD looks at the order alone, but its threshold needs distinct values: of a rectified map that is zero over most of
-    the image it would remove every pixel, and then has none left to fill in from.
+    ROAD only uses the order, but its threshold needs distinct values: of a rectified map that is zero over most of the
+    image it would remove every pixel, and then there is none left to fill in from.
     """
     order = np.lexsort((rng.random(relevance.size), relevance.ravel()))
     ranks = np.empty(relevance.size, dtype=np.float32)
@@ -143,11 +132,11 @@ def _ranks(relevance: NDArray[np.float32], rng: np.random.Generator) -> NDArray[
 
 
 def _random_maps(model: nn.Module, layer: nn.Module, images: Tensor, rng: np.random.Generator) -> NDArray[np.float32]:
-    """Uniform noise on the grid of the layer's output, resized to ``(B, S, S)``."""
+    """Draw uniform noise on the grid of the layer's output, and resize it to ``(B, S, S)``."""
     shapes: list[torch.Size] = []
     handle = layer.register_forward_hook(lambda _module, _inputs, output: shapes.append(output.shape))
     try:
-        with borrowed(model), torch.no_grad():
+        with frozen(model), torch.no_grad():
             model(images[:1])
     finally:
         handle.remove()

@@ -1,4 +1,4 @@
-"""Class-activation maps by any method of pytorch-grad-cam, for reports and for checking the closed-form map."""
+"""Class activation maps by any method of pytorch-grad-cam, for reports and for checks of the closed-form map."""
 
 import contextlib
 import io
@@ -37,8 +37,7 @@ _CLASSES: dict[str, Any] = {
     "ablationcam": AblationCAM,
 }
 METHODS = tuple(_CLASSES)
-SLOW_METHODS = ("scorecam", "ablationcam")
-"""These run the network once a channel: about 1,280 times an image for MobileNetV2."""
+SLOW_METHODS = ("scorecam", "ablationcam")  # one pass per channel: about 1,280 passes per image for MobileNetV2
 
 
 def class_activation_maps(
@@ -48,40 +47,42 @@ def class_activation_maps(
     class_indices: Sequence[int] | NDArray[np.integer[Any]] | Tensor,
     method: str = "gradcam",
 ) -> NDArray[np.float32]:
-    """Explain each image's given class by where in the picture its evidence lies.
+    """Show for each image where the evidence for one class lies.
 
     Works on frozen parameters and inside ``no_grad`` or ``inference_mode``, and leaves modes, gradients,
-    ``requires_grad`` and hooks of the model as they were.
+    ``requires_grad`` and hooks of the model unchanged.
 
     Args:
-        model: Gives logits ``(B, C)``; it is run in evaluation mode.
+        model: Returns logits ``(B, C)``; it is run in evaluation mode.
         layer: The module of ``model`` whose output is explained, usually the last activation.
-        images: ``(B, 3, S, S)`` float, normalised as the model expects.
+        images: ``(B, 3, S, S)`` float, normalized as the model expects.
         class_indices: B classes to explain.
         method: One of ``METHODS``.
 
     Returns:
-        ``(B, S, S)`` in [0, 1]: each map is rectified, scaled to its own range and resized bilinearly, so maps compare
-        places within an image and not strengths between images. All zero where nothing speaks for the class.
+        ``(B, S, S)`` in [0, 1]: each map is rectified, scaled to its own range and resized bilinearly, so it compares
+        places within an image but not strengths between images. A map is all zeros where nothing speaks for the class.
 
     Raises:
-        ConfigError: An unknown method, or not one class index an image.
+        ConfigError: The method is unknown, or there is not one class index per image.
     """
     name = check_method(method)
     targets = [ClassifierOutputTarget(int(c)) for c in class_indices]
     if images.ndim != 4 or len(targets) != len(images):
         raise ConfigError(
             f"{len(targets)} classes were to be explained on images of shape {tuple(images.shape)}; give a batch "
-            "(B, 3, S, S) and one class index an image."
+            "(B, 3, S, S) and one class index per image."
         )
     extra = {"ablation_layer": AblationLayer()} if name == "ablationcam" else {}
-    # ScoreCAM multiplies every image with every channel at once, 770 MB an image of 224 pixels; a backward pass keeps
-    # some 80 MB an image.
+    # ScoreCAM multiplies every image with every channel at once, 770 MB per image of 224 pixels; a backward pass keeps
+    # about 80 MB per image.
     step = 1 if name in SLOW_METHODS else 16
-    with borrowed(model), torch.inference_mode(False), torch.enable_grad(), _silent(name in SLOW_METHODS):
+    # The slow methods print a progress bar for every image, which cannot be turned off.
+    quiet = contextlib.redirect_stderr(io.StringIO()) if name in SLOW_METHODS else contextlib.nullcontext()
+    with frozen(model), torch.inference_mode(False), torch.enable_grad(), quiet:
         cam = _CLASSES[name](model=model, target_layers=[layer], **extra)
         try:
-            # A clone, because a tensor made in inference mode cannot take part in autograd.
+            # a clone, because a tensor made in inference mode cannot take part in autograd
             inputs = images.detach().clone()
             maps = [
                 cam(inputs[i : i + step].requires_grad_(), targets[i : i + step]) for i in range(0, len(images), step)
@@ -105,10 +106,10 @@ def check_method(method: str) -> str:
 
 
 @contextlib.contextmanager
-def borrowed(model: nn.Module) -> Iterator[None]:
-    """Freeze the model in evaluation mode, and give it back with its modes and gradients as they were.
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Freeze a model in evaluation mode, and restore its modes and gradients afterwards.
 
-    Gradients flow from the images, so parameters need none; pytorch-grad-cam would otherwise clear those in use.
+    Only the images need gradients, not the parameters; pytorch-grad-cam would clear gradients that are in use.
     """
     modes = [(module, module.training) for module in model.modules()]
     parameters = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
@@ -124,10 +125,3 @@ def borrowed(model: nn.Module) -> Iterator[None]:
         for parameter, requires_grad, gradient in parameters:
             parameter.requires_grad_(requires_grad)
             parameter.grad = gradient
-
-
-@contextlib.contextmanager
-def _silent(wanted: bool) -> Iterator[None]:
-    """Hide the progress bar that the slow methods print for every image, with no way to turn it off."""
-    with contextlib.redirect_stderr(io.StringIO()) if wanted else contextlib.nullcontext():
-        yield

@@ -1,8 +1,8 @@
-"""The one decoder: the bytes of an image file become RGB pixels, or one clear refusal.
+"""The only image decoder: turns the bytes of a file into RGB pixels, or refuses them with one clear error.
 
-Training, upload and serving all decode here, so that a network is served the pixels it was trained on. Whatever the
-header can tell is refused before anything is decoded, Pillow is handed a file without metadata, and memory stays
-bounded by ``Limits.max_pixels``. No setting of Pillow is changed: calls from many threads are safe.
+Training, uploads and serving all decode here, so the network sees the same pixels in production as in training.
+Everything that the header can tell is refused before any pixel is decoded, Pillow gets a file without metadata, and
+``Limits.max_pixels`` bounds the memory. No global setting of Pillow is changed, so calls from many threads are safe.
 """
 
 import hashlib
@@ -19,38 +19,25 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 
 from lesion.core.errors import ImageError
 from lesion.imaging.headers import Header, read_header
+from lesion.imaging.limits import DEFAULT_LIMITS, Limits, check_bytes, check_size, too_many_bytes
 from lesion.imaging.pixels import MODES, orient, to_rgb
 from lesion.imaging.refusals import (
-    Limits,
-    check_bytes,
-    check_size,
+    ImageNotFoundError,
+    ImageTypeError,
+    UnreadableFileError,
     corrupt,
     out_of_memory,
     several_pictures,
-    too_many_bytes,
     truncated,
     unsupported,
     wrong_type,
 )
 from lesion.imaging.signatures import other_image_type
 
-__all__ = [
-    "DEFAULT_LIMITS",
-    "FORMATS",
-    "ImageFacts",
-    "Limits",
-    "bytes_sha256",
-    "decode",
-    "perceptual_hash",
-    "pixels_sha256",
-    "probe",
-    "read",
-]
-
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # and DICOM, where pydicom is installed
-DEFAULT_LIMITS = Limits()
 
-# The classes themselves, not Image.open: no other parser can run, and Pillow's own pixel warning stays silent.
+# The classes themselves, not Image.open: no other parser can run, and Pillow's own warning about many pixels is not
+# triggered.
 _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "JPEG": JpegImagePlugin.JpegImageFile,
     "PNG": PngImagePlugin.PngImageFile,
@@ -62,35 +49,28 @@ _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What is known of an image without decoding it.
+    """Facts about an image that need no decoding."""
 
-    Attributes:
-        format: One of `FORMATS`, or ``DICOM``.
-        mode: Pillow's name of the pixel layout as stored, for example ``L`` or ``RGB``.
-        width: Columns of the decoded array, after EXIF orientation.
-        height: Rows of the decoded array, after EXIF orientation.
-        bytes: Size of the file.
-    """
-
-    format: str
-    mode: str
-    width: int
+    format: str  # one of `FORMATS`, or DICOM
+    mode: str  # Pillow's name of the pixel layout as stored, for example L or RGB
+    width: int  # of the decoded array, after EXIF orientation
     height: int
-    bytes: int
+    bytes: int  # of the file
 
 
-def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, at_least: int | None = None) -> NDArray[np.uint8]:
+def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, target_side: int | None = None) -> NDArray[np.uint8]:
     """Decode an image file to RGB.
 
-    EXIF orientation is applied; colour profiles are not. Transparent pixels are laid on black: that is the background
-    of a scan, and what colour lies under full transparency is arbitrary. Greyscale of more than 8 bits is scaled from
-    the smallest of 8, 10, 12, 14 and 16 bits that holds its maximum; colour of 16 bits keeps the upper 8.
+    EXIF orientation is applied; color profiles are not. Transparent pixels are blended with black: that is the
+    background of a scan, and the stored color of a fully transparent pixel is arbitrary. Grayscale of more than 8 bits
+    is scaled from the smallest of 8, 10, 12, 14 and 16 bits that holds its maximum; color of 16 bits keeps the upper 8.
 
     Args:
         data: The whole file.
-        limits: What to refuse before decoding.
-        at_least: The size the image will be reduced to. A JPEG may then be decoded at a half, quarter or eighth as long
-            as its shorter side stays at least twice this; faster, with hardly a difference after resizing.
+        limits: Checked before anything is decoded.
+        target_side: The size that the image will be reduced to. A JPEG may then be decoded at a half, quarter or eighth
+            of its size, as long as its shorter side stays at least twice as long as this. That is faster, and hardly
+            changes the pixels after resizing.
 
     Returns:
         uint8 (H, W, 3), contiguous and writable.
@@ -108,20 +88,16 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, at_least: int | None
     header = _checked_header(data, limits)
     try:
         with _open(header) as picture:
-            if at_least is not None and header.format == "JPEG":
-                _draft(picture, at_least)
+            if target_side is not None and header.format == "JPEG":
+                _draft(picture, target_side)
             picture.load()
             return orient(to_rgb(picture, header.format), header.orientation)
-    except Exception as error:  # a third-party parser on hostile bytes: the list of what it raises has no end
+    except Exception as error:  # a third-party parser given hostile bytes can raise anything
         raise _refusal(error, header, data) from error
 
 
 def probe(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
-    """Check and describe an image by its header alone.
-
-    Args:
-        data: The whole file.
-        limits: What to refuse.
+    """Check and describe an image file by its header alone.
 
     Raises:
         ImageError: Every refusal of `decode` that needs no decoding.
@@ -145,45 +121,33 @@ def probe(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
 
 
 def read(path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Read an image file, whose size is checked first.
-
-    Args:
-        path: A regular file, or a link to one.
-        limits: ``max_bytes`` is what counts here.
+    """Read a regular file, or one that a link points to, after a check of its size against ``limits.max_bytes``.
 
     Raises:
         ImageError: image_not_found, image_not_a_file, image_unreadable or image_too_many_bytes.
     """
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
             kind = "a folder" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
-            raise ImageError(f"{path} is {kind}, not an image file; name a file.", code="image_not_a_file", status=400)
+            raise UnreadableFileError(f"{path} is {kind}, not an image file; name a file.", code="image_not_a_file")
         if status.st_size > limits.max_bytes:
             raise too_many_bytes(f"{path} has {status.st_size:,} bytes", limits)
         with path.open("rb") as file:
             data = file.read(limits.max_bytes + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageError(f"There is no file {path}; check the path.", code="image_not_found", status=404) from error
+        raise ImageNotFoundError(f"There is no file {path}; check the path.") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        raise ImageError(
-            f"{path} cannot be read ({error}); check its name and permissions.", code="image_unreadable", status=400
-        ) from error
-    if len(data) > limits.max_bytes:  # it grew meanwhile
+        raise UnreadableFileError(f"{path} cannot be read ({error}); check its name and permissions.") from error
+    if len(data) > limits.max_bytes:  # the file grew in the meantime
         raise too_many_bytes(f"{path} has more than {limits.max_bytes:,} bytes", limits)
     return data
 
 
-def bytes_sha256(data: bytes) -> str:
-    """SHA-256 of the file, in hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def pixels_sha256(image: NDArray[np.uint8]) -> str:
-    """SHA-256 of the decoded picture, in hex; equal for files that differ in metadata or lossless format alone.
+    """Return the SHA-256 of decoded pixels, uint8 (H, W, 3), in hexadecimal digits.
 
-    Args:
-        image: uint8 (H, W, 3).
+    Files that differ only in metadata or lossless format have the same one.
     """
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
@@ -191,13 +155,9 @@ def pixels_sha256(image: NDArray[np.uint8]) -> str:
 
 
 def perceptual_hash(image: NDArray[np.uint8]) -> int:
-    """64-bit hash of the lowest cosine frequencies; look-alikes differ in few bits (imagehash's ``phash``).
+    """Return a 64-bit hash of the lowest cosine frequencies of a uint8 (H, W, 3) image (imagehash's ``phash``).
 
-    Args:
-        image: uint8 (H, W, 3).
-
-    Returns:
-        An unsigned 64-bit number whose highest bit is the first row's first.
+    Images that look alike differ in few bits. The highest bit of the unsigned number is the first bit of the first row.
     """
     return int(str(imagehash.phash(Image.fromarray(image))), 16)
 
@@ -211,11 +171,10 @@ def _checked_header(data: bytes, limits: Limits) -> Header:
     if header is None:
         if kind := other_image_type(data):
             raise wrong_type(kind, f"save the picture as one of {supported}")
-        raise ImageError(
-            f"The {len(data):,} bytes are not recognised as an image, whatever the file's name says; send one of "
+        raise ImageTypeError(
+            f"The {len(data):,} bytes are not recognized as an image, whatever the name of the file; send one of "
             f"{supported}.",
             code="image_not_recognised",
-            status=415,
         )
     check_size(header.format, header.width, header.height, limits)
     if header.animated:
@@ -224,7 +183,7 @@ def _checked_header(data: bytes, limits: Limits) -> Header:
 
 
 def _open(header: Header) -> ImageFile.ImageFile:
-    """Let Pillow read the header; nothing is decoded yet."""
+    """Let Pillow read the header, without decoding any pixels."""
     picture = _OPENERS[header.format](io.BytesIO(header.picture))
     if picture.size != (header.width, header.height):
         raise corrupt(header.format, "it gives its size twice and differently")
@@ -233,24 +192,24 @@ def _open(header: Header) -> ImageFile.ImageFile:
     return picture
 
 
-def _draft(picture: ImageFile.ImageFile, at_least: int) -> None:
-    """Ask libjpeg for the smallest of 1/8, 1/4, 1/2 whose shorter side is at least ``2 * at_least``."""
-    for scale in (8, 4, 2):
-        width, height = (side // scale for side in picture.size)
-        if min(width, height) >= 2 * at_least:
+def _draft(picture: ImageFile.ImageFile, target_side: int) -> None:
+    """Ask libjpeg for the smallest of 1/8, 1/4, 1/2 whose shorter side is at least ``2 * target_side``."""
+    for divisor in (8, 4, 2):
+        width, height = (side // divisor for side in picture.size)
+        if min(width, height) >= 2 * target_side:
             picture.draft(None, (width, height))
             return
 
 
 def _refusal(error: Exception, header: Header, data: bytes) -> ImageError:
-    """Translate whatever Pillow raised."""
+    """Translate an error of Pillow."""
     if isinstance(error, ImageError):
         return error
-    kind, words = header.format, str(error).lower()
+    kind, message = header.format, str(error).lower()
     if isinstance(error, (MemoryError, Image.DecompressionBombError)):
         return out_of_memory(kind)
-    if isinstance(error, EOFError) or "truncated" in words or "not enough image data" in words:
+    if isinstance(error, EOFError) or "truncated" in message or "not enough image data" in message:
         return truncated(kind, data)
-    if "unsupported" in words or "unknown pixel mode" in words or "cannot handle" in words:
-        return unsupported(kind, "a pixel layout that is rare")
+    if "unsupported" in message or "unknown pixel mode" in message or "cannot handle" in message:
+        return unsupported(kind, "a rare pixel layout")
     return corrupt(kind, "its pixel data is damaged")

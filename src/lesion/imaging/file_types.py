@@ -1,9 +1,9 @@
-"""Which file names are taken for images, by every command, upload and archive alike."""
+"""File names of images, for every command, upload and archive alike."""
 
 from pathlib import PurePath
 
-# Of the types that the decoder reads (lesion.imaging.decode.FORMATS and DICOM). A file that a person names is decoded
-# whatever it is called; these decide what is picked up from a folder, a table or an archive.
+# The types that the decoder reads: lesion.imaging.decode.FORMATS and DICOM. The suffix only decides which files of a
+# folder, table or archive are read; a file that the user names is decoded whatever its name is.
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".dcm", ".dicom"}
 )

@@ -1,123 +1,111 @@
-"""What an image file's header says, read by hand so that third-party parsers only ever see pixels.
+"""Headers of image files, parsed by hand so that third-party decoders only ever get pixels.
 
-Each reader returns the size, the EXIF orientation and the *picture*: the same file without its metadata. Text, colour
-profiles, EXIF, XMP and private tags are where decoders have their bombs and warnings, and Lesion needs none of them but
-the orientation. Everything here is linear in the number of bytes and decodes nothing.
+Each parser returns the size, the EXIF orientation and the *picture*: the same file without its metadata. Text, color
+profiles, EXIF, XMP and private tags are where decompression bombs and decoder warnings come from, and Lesion needs only
+the orientation of all these. Every parser is linear in the number of bytes and decodes nothing.
 """
 
+import re
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from lesion.imaging import tiff
 from lesion.imaging.refusals import corrupt, truncated, unsupported
+from lesion.imaging.tiff import exif_orientation, read_directory
 
 MAX_PARTS = 65_536  # chunks or segments; a 20 MB PNG in chunks of 1 KB has 20,000
-MAX_SCANS = 100  # each scan of a progressive JPEG walks over the whole picture; real ones have about 10
+MAX_SCANS = 100  # each scan of a progressive JPEG passes over the whole picture; real files have about 10
 
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_JPEG_BARE = frozenset(range(0xD0, 0xD9)) | {0x00, 0x01}  # markers without a length
-_JPEG_DROPPED = (frozenset(range(0xE0, 0xF0)) - {0xE0, 0xEE}) | {0xFE}  # keeps JFIF and Adobe: they name the colours
+_JPEG_EXIF, _JPEG_SCAN, _JPEG_END = 0xE1, 0xDA, 0xD9
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # they contain the size
+_JPEG_WITHOUT_LENGTH = frozenset(range(0xD0, 0xD9)) | {0x00, 0x01}
+_JPEG_METADATA = (frozenset(range(0xE0, 0xF0)) - {0xE0, 0xEE}) | {0xFE}  # JFIF and Adobe stay: they name the colors
+_PNG_PIXELS, _PNG_END = b"IDAT", b"IEND"
+_PNG_UNIQUE = frozenset({b"IHDR", b"PLTE", b"tRNS", _PNG_END})  # chunks that decoding needs and that occur once
+_BMP_UNCOMPRESSED = (0, 3)  # BI_RGB and BI_BITFIELDS
 
 
 class Header(NamedTuple):
-    """What the first bytes promise.
+    """The header of an image file."""
 
-    Attributes:
-        format: ``JPEG``, ``PNG``, ``WEBP``, ``BMP`` or ``TIFF``.
-        width: Columns as stored, before orientation.
-        height: Rows as stored, before orientation.
-        orientation: EXIF orientation, 1 to 8; 1 where there is none or it cannot be read.
-        animated: Whether there is more than one picture to see.
-        picture: The file without its metadata.
-    """
-
-    format: str
-    width: int
+    format: str  # JPEG, PNG, WEBP, BMP or TIFF
+    width: int  # as stored, before orientation
     height: int
-    orientation: int
-    animated: bool
-    picture: bytes
+    picture: bytes  # the file without its metadata
+    orientation: int = 1  # as in EXIF, 1 to 8; 1 where it is missing or damaged
+    animated: bool = False  # whether the file contains more than one picture
 
 
 def read_header(data: bytes) -> Header | None:
-    """Read the header of a file of a supported format.
-
-    Args:
-        data: The whole file.
-
-    Returns:
-        The header, or None where the first bytes belong to no supported format.
+    """Parse the header of a whole image file; return None if the first bytes belong to no supported format.
 
     Raises:
         ImageError: image_truncated, image_corrupt or image_mode_not_supported.
     """
-    for kind, accepts, reader in _READERS:
-        if accepts(data):
+    for format_name, (signature, parse) in _PARSERS.items():
+        if re.match(signature, data, re.DOTALL):
             try:
-                return reader(data)
+                return parse(data)
             except (struct.error, IndexError) as error:  # a fixed field lies beyond the end
-                raise truncated(kind, data) from error
+                raise truncated(format_name, data) from error
     return None
 
 
-def exif_orientation(exif: bytes) -> int:
-    """Orientation of an EXIF block, 1 where it is absent or damaged: bad metadata must not cost the picture."""
-    exif = exif.removeprefix(b"Exif\0\0")
-    try:
-        order = {b"II": "<", b"MM": ">"}[exif[:2]]
-        (start,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, start)
-        for position in range(start + 2, start + 2 + 12 * min(count, 512), 12):
-            tag, kind, number, value = struct.unpack_from(order + "HHIH", exif, position)
-            if (tag, kind, number) == (tiff.ORIENTATION, tiff.SHORT, 1):
-                return value if 1 <= value <= 8 else 1
-    except (KeyError, struct.error):
-        pass
-    return 1
+class _Segment(NamedTuple):
+    """A segment of a JPEG file; the content includes the marker and the length, and is empty for a scan."""
+
+    marker: int
+    start: int
+    content: bytes
 
 
-def _jpeg(data: bytes) -> Header:
-    position, size, orientation, kept = 2, None, 1, [b"\xff\xd8"]
+def _parse_jpeg(data: bytes) -> Header:
+    size, orientation, parts, scan_start = None, 1, [data[:2]], 0
+    for marker, start, content in _jpeg_segments(data):
+        if marker in _JPEG_FRAMES:
+            if size is not None:  # Pillow would use the first and libjpeg the second
+                raise corrupt("JPEG", "it gives its size twice")
+            size = _jpeg_size(content)
+        elif marker == _JPEG_EXIF and content[4:10] == b"Exif\0\0" and orientation == 1:
+            orientation = exif_orientation(content[4:])
+        elif marker == _JPEG_SCAN:
+            scan_start = start
+        if marker not in _JPEG_METADATA:
+            parts.append(content)
+    if size is None:
+        raise corrupt("JPEG", "its pixels come before its size")
+    end = data.find(b"\xff\xd9", scan_start)  # a second picture or a video may follow
+    if data.count(b"\xff\xda", scan_start, end if end >= 0 else len(data)) > MAX_SCANS:
+        raise corrupt("JPEG", f"it is spread over more than {MAX_SCANS} scans")
+    return Header("JPEG", *size, b"".join([*parts, data[scan_start:]]), orientation)
+
+
+def _jpeg_segments(data: bytes) -> Iterator[_Segment]:
+    """Yield the segments of a JPEG file up to its first scan, which is the last one."""
+    position = 2
     for _ in range(MAX_PARTS):
-        position = _next_marker(data, position)
+        position = _next_jpeg_marker(data, position)
         marker = data[position + 1]
-        if marker == 0xDA:
-            break
-        if marker in _JPEG_BARE:
+        if marker == _JPEG_SCAN:
+            yield _Segment(marker, position, b"")
+            return
+        if marker in _JPEG_WITHOUT_LENGTH:
             position += 2
             continue
         (length,) = struct.unpack_from(">H", data, position + 2)
-        segment = data[position : position + 2 + length]
-        if marker == 0xD9 or len(segment) < length + 2:
+        content = data[position : position + 2 + length]
+        if marker == _JPEG_END or len(content) < length + 2:
             raise truncated("JPEG", data)
         if length < 2:
             raise corrupt("JPEG", "a segment is shorter than its own length field")
-        if marker in _JPEG_FRAMES:
-            if size is not None:  # Pillow would believe the one and libjpeg the other
-                raise corrupt("JPEG", "it gives its size twice")
-            depth, height, width = struct.unpack_from(">BHH", segment, 4)
-            if depth != 8:
-                raise unsupported("JPEG", f"{depth} bits a sample")
-            size = width, height
-        elif marker == 0xE1 and segment[4:10] == b"Exif\0\0" and orientation == 1:
-            orientation = exif_orientation(segment[4:])
-        if marker not in _JPEG_DROPPED:
-            kept.append(segment)
+        yield _Segment(marker, position, content)
         position += 2 + length
-    else:
-        raise corrupt("JPEG", f"it has more than {MAX_PARTS:,} segments")
-    if size is None:
-        raise corrupt("JPEG", "its pixels come before its size")
-    end = data.find(b"\xff\xd9", position)  # a second picture or a film may follow
-    if data.count(b"\xff\xda", position, end if end >= 0 else len(data)) > MAX_SCANS:
-        raise corrupt("JPEG", f"it is spread over more than {MAX_SCANS} scans")
-    return Header("JPEG", *size, orientation, False, b"".join([*kept, data[position:]]))
+    raise corrupt("JPEG", f"it has more than {MAX_PARTS:,} segments")
 
 
-def _next_marker(data: bytes, position: int) -> int:
-    """Position of the next marker; libjpeg skips junk and padding between segments as well."""
+def _next_jpeg_marker(data: bytes, position: int) -> int:
+    """Return the position of the next marker; like libjpeg, skip junk and padding between segments."""
     position = data.find(b"\xff", position)
     while position >= 0 and data[position + 1] == 0xFF:
         position += 1
@@ -126,85 +114,115 @@ def _next_marker(data: bytes, position: int) -> int:
     return position
 
 
-def _png(data: bytes) -> Header:
-    position, orientation, animated, kept, seen = 8, 1, False, [data[:8]], set[bytes]()
+def _jpeg_size(frame: bytes) -> tuple[int, int]:
+    depth, height, width = struct.unpack_from(">BHH", frame, 4)
+    if depth != 8:
+        raise unsupported("JPEG", f"{depth} bits per sample")
+    return width, height
+
+
+class _Chunk(NamedTuple):
+    """The place of a chunk in a PNG file, from its length field to the end of its checksum."""
+
+    name: bytes
+    start: int
+    end: int
+
+
+def _parse_png(data: bytes) -> Header:
+    orientation, animated, parts, names = 1, False, [data[:8]], set[bytes]()
+    for chunk in _png_chunks(data):
+        content = memoryview(data)[chunk.start + 8 : chunk.end - 4]
+        if (chunk.name == b"IHDR" and len(content) == 13) == bool(names):
+            raise corrupt("PNG", "it does not give its size once and first")
+        if chunk.name == _PNG_PIXELS or (chunk.name in _PNG_UNIQUE and chunk.name not in names):
+            _check_png_checksum(data, chunk)
+            parts.append(data[chunk.start : chunk.end])
+        elif chunk.name == b"acTL":
+            animated = len(content) >= 4 and int.from_bytes(content[:4], "big") > 1  # the number of frames
+        elif chunk.name == b"eXIf":
+            orientation = exif_orientation(bytes(content))
+        names.add(chunk.name)
+    if _PNG_PIXELS not in names:
+        raise corrupt("PNG", "it contains no pixels")
+    width, height = struct.unpack_from(">II", data, 16)
+    return Header("PNG", width, height, b"".join(parts), orientation, animated)
+
+
+def _png_chunks(data: bytes) -> Iterator[_Chunk]:
+    position = 8
     for _ in range(MAX_PARTS):
         length, name = struct.unpack_from(">I4s", data, position)
-        body, end = position + 8, position + 12 + length
+        chunk = _Chunk(name, position, position + 12 + length)
         if not name.isalpha():
             raise corrupt("PNG", "a chunk has no valid name")
-        if end > len(data):
+        if chunk.end > len(data):
             raise truncated("PNG", data)
-        if (name == b"IHDR" and length == 13) == bool(seen):
-            raise corrupt("PNG", "it does not give its size once and first")
-        if name == b"IDAT" or (name in {b"IHDR", b"PLTE", b"tRNS", b"IEND"} and name not in seen):
-            (checksum,) = struct.unpack_from(">I", data, end - 4)
-            if checksum != zlib.crc32(memoryview(data)[position + 4 : end - 4]):
-                raise corrupt("PNG", f"the checksum of its {name.decode()} chunk is wrong")
-            kept.append(data[position:end])
-        elif name == b"acTL":
-            animated = length >= 4 and struct.unpack_from(">I", data, body)[0] > 1
-        elif name == b"eXIf":
-            orientation = exif_orientation(data[body : end - 4])
-        seen.add(name)
-        position = end
-        if name == b"IEND":
-            break
-    else:
-        raise corrupt("PNG", f"it has more than {MAX_PARTS:,} chunks")
-    if b"IDAT" not in seen:
-        raise corrupt("PNG", "it holds no pixels")
-    width, height = struct.unpack_from(">II", data, 16)
-    return Header("PNG", width, height, orientation, animated, b"".join(kept))
+        yield chunk
+        if name == _PNG_END:
+            return
+        position = chunk.end
+    raise corrupt("PNG", f"it has more than {MAX_PARTS:,} chunks")
 
 
-def _webp(data: bytes) -> Header:
+def _check_png_checksum(data: bytes, chunk: _Chunk) -> None:
+    (checksum,) = struct.unpack_from(">I", data, chunk.end - 4)
+    if checksum != zlib.crc32(memoryview(data)[chunk.start + 4 : chunk.end - 4]):
+        raise corrupt("PNG", f"the checksum of its {chunk.name.decode()} chunk is wrong")
+
+
+def _parse_webp(data: bytes) -> Header:
     (total,) = struct.unpack_from("<I", data, 4)
     if total + 8 > len(data):
         raise truncated("WEBP", data)
-    name, first = data[12:16], data[20:30]
-    if name == b"VP8 " and first[3:6] == b"\x9d\x01\x2a":
-        width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", first, 6))
-        return Header("WEBP", width, height, 1, False, data)
-    if name == b"VP8L" and first[:1] == b"\x2f":
-        (bits,) = struct.unpack_from("<I", first, 1)
-        return Header("WEBP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, 1, False, data)
-    if name != b"VP8X":
+    name, content = data[12:16], data[20:30]
+    if name == b"VP8 " and content[3:6] == b"\x9d\x01\x2a":  # lossy
+        width, height = (value & 0x3FFF for value in struct.unpack_from("<HH", content, 6))
+        return Header("WEBP", width, height, data)
+    if name == b"VP8L" and content[:1] == b"\x2f":  # lossless
+        (bits,) = struct.unpack_from("<I", content, 1)
+        return Header("WEBP", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1, data)
+    if name != b"VP8X":  # extended: with metadata or several pictures
         raise corrupt("WEBP", "it does not begin with a picture")
-    width = int.from_bytes(first[4:7], "little") + 1
-    height = int.from_bytes(first[7:10], "little") + 1
+    width, height = (int.from_bytes(content[start : start + 3], "little") + 1 for start in (4, 7))
+    orientation = _webp_orientation(data, total + 8)
+    return Header("WEBP", width, height, data, orientation, animated=bool(content[0] & 0x02))
+
+
+def _webp_orientation(data: bytes, end: int) -> int:
     orientation, position = 1, 12
     for _ in range(MAX_PARTS):
-        if position + 8 > total + 8:
+        if position + 8 > end:
             break
         name, length = struct.unpack_from("<4sI", data, position)
         if name == b"EXIF":
             orientation = exif_orientation(data[position + 8 : position + 8 + length])
         position += 8 + length + length % 2
-    return Header("WEBP", width, height, orientation, bool(first[0] & 0x02), data)
+    return orientation
 
 
-def _bmp(data: bytes) -> Header:
-    (header,) = struct.unpack_from("<I", data, 14)
-    if header == 12:
+def _parse_bmp(data: bytes) -> Header:
+    (header_size,) = struct.unpack_from("<I", data, 14)
+    if header_size == 12:
         width, height = struct.unpack_from("<HH", data, 18)
-        return Header("BMP", width, height, 1, False, data)
-    if not 40 <= header <= 124:
-        raise unsupported("BMP", f"a header of {header:,} bytes")
+        return Header("BMP", width, height, data)
+    if not 40 <= header_size <= 124:
+        raise unsupported("BMP", f"a header of {header_size:,} bytes")
     width, height, _, _, compression = struct.unpack_from("<iiHHI", data, 18)
-    if compression not in (0, 3):  # Pillow decodes run lengths in Python: many seconds of one core for one image
+    if compression not in _BMP_UNCOMPRESSED:  # Pillow decodes run lengths in Python: many seconds for one image
         raise unsupported("BMP", f"compression method {compression}")
-    return Header("BMP", width, abs(height), 1, False, data)
+    return Header("BMP", width, abs(height), data)  # a negative height: stored from the top
 
 
-def _tiff(data: bytes) -> Header:
-    return Header("TIFF", *tiff.read_directory(data))
+def _parse_tiff(data: bytes) -> Header:
+    first = read_directory(data)
+    return Header("TIFF", first.width, first.height, first.picture, first.orientation, first.more_pages)
 
 
-_READERS: tuple[tuple[str, Callable[[bytes], bool], Callable[[bytes], Header]], ...] = (
-    ("JPEG", lambda data: data[:3] == b"\xff\xd8\xff", _jpeg),
-    ("PNG", lambda data: data[:8] == b"\x89PNG\r\n\x1a\n", _png),
-    ("WEBP", lambda data: data[:4] == b"RIFF" and data[8:12] == b"WEBP", _webp),
-    ("BMP", lambda data: data[:2] == b"BM" and data[6:10] == b"\0\0\0\0", _bmp),
-    ("TIFF", lambda data: data[:4] in (b"II*\0", b"MM\0*"), _tiff),
-)
+_PARSERS: dict[str, tuple[bytes, Callable[[bytes], Header]]] = {
+    "JPEG": (rb"\xff\xd8\xff", _parse_jpeg),
+    "PNG": (rb"\x89PNG\r\n\x1a\n", _parse_png),
+    "WEBP": (rb"RIFF....WEBP", _parse_webp),
+    "BMP": (rb"BM....\0\0\0\0", _parse_bmp),
+    "TIFF": (rb"II\*\0|MM\0\*", _parse_tiff),
+}

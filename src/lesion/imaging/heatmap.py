@@ -1,4 +1,4 @@
-"""Class-activation maps in closed form, and their overlays as PNG files. NumPy and Pillow alone."""
+"""Grad-CAM heat maps in closed form, and their overlays as PNG files. Needs only NumPy and Pillow."""
 
 import io
 
@@ -8,26 +8,19 @@ from PIL import Image
 
 METHOD = "grad-cam"
 _EPSILON = 1e-7
-# Matplotlib's "plasma" at every eighth, from which the 256 colours are drawn. It grows lighter from end to end, so that
-# people who do not tell red from green see where it is strongest, and it holds no green, which leaves are full of.
-_EIGHTHS = np.array(
-    [
-        (13, 8, 135),
-        (76, 2, 161),
-        (126, 3, 168),
-        (170, 35, 149),
-        (204, 71, 120),
-        (230, 108, 92),
-        (248, 149, 64),
-        (253, 197, 39),
-        (240, 249, 33),
-    ]
-)
-_PLASMA = np.rint([np.interp(np.linspace(0, 8, 256), range(9), channel) for channel in _EIGHTHS.T]).T.astype(np.uint8)
+# Nine evenly spaced colors of Matplotlib's "plasma", between which the 256 colors are interpolated. It grows lighter
+# from end to end, so color-blind users see where it is strongest too, and it has no green, unlike leaves.
+_PLASMA_STEPS = (
+    (13, 8, 135), (76, 2, 161), (126, 3, 168), (170, 35, 149), (204, 71, 120),
+    (230, 108, 92), (248, 149, 64), (253, 197, 39), (240, 249, 33),
+)  # fmt: skip
+_PLASMA = np.rint(
+    [np.interp(np.linspace(0, 8, 256), range(9), channel) for channel in zip(*_PLASMA_STEPS, strict=True)]
+).T.astype(np.uint8)
 
 
 def gradcam(cam: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Turn one class's map from the network into the Grad-CAM that pytorch-grad-cam shows.
+    """Turn a class activation map of the network into the Grad-CAM heat map that pytorch-grad-cam shows.
 
     For a network that ends in global average pooling and a linear layer, Grad-CAM on the last activation (Selvaraju et
     al., ICCV 2017) is that layer's weights applied to the activation, up to a constant factor, which scaling removes.
@@ -46,13 +39,13 @@ def gradcam(cam: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float
     return _scale(np.maximum(np.asarray(enlarged, dtype=np.float32), 0.0))
 
 
-def colour(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Colour a (H, W) map in [0, 1] from dark blue over violet and orange to yellow, (H, W, 3)."""
-    return np.asarray(_PLASMA[grey(heat)])
+def apply_colormap(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Color a (H, W) map in [0, 1] from dark blue through violet and orange to yellow; returns (H, W, 3)."""
+    return np.asarray(_PLASMA[to_grayscale(heat)])
 
 
-def grey(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Turn a (H, W) map in [0, 1] into shades of grey, (H, W), from black to white."""
+def to_grayscale(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Turn a (H, W) map in [0, 1] into shades of gray, (H, W), from black to white."""
     return np.asarray(np.clip(heat, 0.0, 1.0) * 255.0 + 0.5, dtype=np.uint8)
 
 
@@ -68,11 +61,11 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.floating], opacity: float
         (H, W, 3) RGB.
     """
     weight = (opacity * np.sqrt(np.clip(heat, 0.0, 1.0)))[..., None]
-    return np.asarray(image * (1.0 - weight) + colour(heat) * weight + 0.5, dtype=np.uint8)
+    return np.asarray(image * (1.0 - weight) + apply_colormap(heat) * weight + 0.5, dtype=np.uint8)
 
 
-def png(image: NDArray[np.uint8]) -> bytes:
-    """Encode (H, W, 3) RGB or (H, W) grey pixels as a PNG file."""
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """Encode (H, W, 3) RGB or (H, W) grayscale pixels as a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG", compress_level=3)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Contact sheets: many small pictures with captions in one."""
+"""Contact sheets: one picture of many small ones with captions."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,13 @@ GAP, TEXT = 4, 14
 def montage(
     images: Sequence[NDArray[np.uint8]], captions: Sequence[str] = (), *, columns: int = 8, side: int = 112
 ) -> Image.Image:
-    """Lay pictures out in rows on white.
+    """Lay out pictures in rows on a white RGB sheet.
 
     Args:
-        images: uint8 (H, W, 3) of any sizes; each is fitted into its tile with its proportions kept.
-        captions: A line under each picture; none when empty.
+        images: uint8 (H, W, 3) of any sizes; each is fitted into its tile and keeps its proportions.
+        captions: One line for under each picture, or nothing.
         columns: Pictures in a row.
         side: Side of a tile in pixels.
-
-    Returns:
-        The sheet, RGB.
     """
     step_x, step_y = side + GAP, side + GAP + (TEXT if captions else 0)
     columns = min(columns, len(images))

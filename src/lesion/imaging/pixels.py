@@ -1,4 +1,4 @@
-"""Pillow images of any mode turned into RGB arrays, in bands of rows so that the memory stays bounded."""
+"""Pillow images of any mode as RGB arrays; converted in bands of rows, which bounds the memory."""
 
 from collections.abc import Iterator
 
@@ -13,19 +13,15 @@ ALPHA = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 DEEP = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 MODES = OPAQUE | ALPHA | DEEP
 
-_DEPTHS = (8, 10, 12, 14, 16)  # what scanners and cameras store in 16 bits
+_DEPTHS = (8, 10, 12, 14, 16)  # bits that scanners and cameras store in 16
 _BAND_PIXELS = 2**22
 
 
 def to_rgb(picture: Image.Image, kind: str) -> NDArray[np.uint8]:
-    """Convert a loaded picture whose mode is among `MODES`.
-
-    Args:
-        picture: The loaded picture.
-        kind: The name of its format, for the refusal.
+    """Convert a loaded picture of format ``kind``, whose mode is among `MODES`; blend transparency with black.
 
     Returns:
-        uint8 (H, W, 3), contiguous and writable. Transparency is laid on black.
+        uint8 (H, W, 3), contiguous and writable.
 
     Raises:
         ImageError: image_mode_not_supported, for whole numbers outside 0 to 65,535.
@@ -46,13 +42,9 @@ def to_rgb(picture: Image.Image, kind: str) -> NDArray[np.uint8]:
 
 
 def depth_table(highest: int) -> NDArray[np.uint8]:
-    """The 8-bit value of each 16-bit one, scaled from the smallest usual depth that holds ``highest``.
+    """Return the 8-bit value of each 16-bit value, uint8 (65536,).
 
-    Args:
-        highest: Largest value of the picture, 0 to 65,535.
-
-    Returns:
-        uint8 (65536,).
+    They are scaled from the smallest usual depth that holds ``highest``, the largest value of the picture.
     """
     top = 2 ** next(depth for depth in _DEPTHS if highest < 2**depth) - 1
     values = np.arange(2**16, dtype=np.uint32)
@@ -61,14 +53,9 @@ def depth_table(highest: int) -> NDArray[np.uint8]:
 
 
 def orient(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """Turn and mirror an image upright.
+    """Rotate and flip a stored image, uint8 (H, W, 3), upright; return it contiguous.
 
-    Args:
-        image: uint8 (H, W, 3) as stored.
-        orientation: EXIF orientation, 1 to 8 (Exif 3.0, tag 274); 5 to 8 swap height and width.
-
-    Returns:
-        uint8 (H, W, 3) or (W, H, 3), contiguous.
+    The EXIF orientation is 1 to 8 (Exif 3.0, tag 274); 5 to 8 swap height and width.
     """
     if orientation in (3, 4, 6, 7):
         image = image[::-1]

@@ -1,4 +1,4 @@
-"""From an image of any size to the square that the network sees; the same for training, command line and server."""
+"""Fits an image of any size into the square that the network sees, in training, commands and server alike."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
@@ -8,33 +8,34 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lesion.core.errors import ConfigError
-from lesion.imaging.decode import DEFAULT_LIMITS, Limits, decode
+from lesion.imaging.decode import decode
+from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
 Fit = Literal["pad", "crop", "stretch"]
 Interpolation = Literal["bilinear", "bicubic"]
 
 _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _SIZES = range(16, 4097)
-_CELLS = 64  # the sides of an image as the search for its content sees it
-_DARK, _BLACK = 0.1, 8  # of the 99th percentile; grey value
-_LEAST = 0.4  # of a side: what is less is no picture in a margin, but a spot in a picture
+_CELLS = 64  # side of the reduced image in which the dark margins are searched
+_DARK, _BLACK = 0.1, 8  # as a share of the 99th percentile; as a gray value
+_MIN_CONTENT = 0.4  # of a side: smaller content is not a picture with margins but a spot in a picture
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """Fits images into a square; resizing is Pillow's, antialiased.
+    """Fits images into a square with Pillow's antialiased resizing.
 
-    Normalisation is not here: it is inside the network's graph.
+    Normalization is not part of it: that is inside the network's graph.
 
     Args:
         size: Side of the square in pixels, 16 to 4096.
         fit: ``pad`` keeps the whole image and fills with black, as the background of a scan is; ``crop`` fills the
             square and loses the ends of the longer side; ``stretch`` ignores the proportions.
         interpolation: The resizing filter.
-        trim: First cut off the dark margins, which scanners leave in every width: see `content_box`.
+        trim: First cut off the dark margins, whose width differs between scanners: see `content_box`.
 
     Raises:
-        ConfigError: For a value outside these.
+        ConfigError: A value is invalid.
     """
 
     size: int = 224
@@ -58,14 +59,7 @@ class Preprocessing:
             raise ConfigError(f"preprocessing.trim is {self.trim!r}; it is true or false.")
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Fit one image.
-
-        Args:
-            image: uint8 (H, W, 3).
-
-        Returns:
-            uint8 (size, size, 3), writable.
-        """
+        """Fit one image, uint8 (H, W, 3), and return it as uint8 (size, size, 3), writable."""
         if self.trim:
             left, top, right, bottom = content_box(image)
             image = image[top:bottom, left:right]
@@ -77,58 +71,52 @@ class Preprocessing:
         if self.fit == "stretch":
             return np.array(picture.resize((size, size), resample))
         if self.fit == "crop":
-            # The middle square alone: resizing a 16 × 3,000,000 image before cropping would take gigabytes.
+            # Only the middle square: resizing a 16 × 3,000,000 image before cropping would take gigabytes.
             side = min(height, width)
             left, top = (width - side) / 2, (height - side) / 2
             return np.array(picture.resize((size, size), resample, box=(left, top, left + side, top + side)))
+        return self._pad(picture)
+
+    def _pad(self, picture: Image.Image) -> NDArray[np.uint8]:
+        size, (width, height) = self.size, picture.size
         scale = size / max(height, width)
         inner_height, inner_width = max(1, round(height * scale)), max(1, round(width * scale))
         top, left = (size - inner_height) // 2, (size - inner_width) // 2
         fitted = np.zeros((size, size, 3), np.uint8)
-        inner = picture.resize((inner_width, inner_height), resample)
+        inner = picture.resize((inner_width, inner_height), _FILTERS[self.interpolation])
         fitted[top : top + inner_height, left : left + inner_width] = np.asarray(inner)
         return fitted
 
     def read(self, data: bytes, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
-        """Decode a file and fit it: the one path from bytes to the network's input.
-
-        Args:
-            data: The whole image file.
-            limits: What to refuse before decoding.
-
-        Returns:
-            uint8 (size, size, 3).
+        """Decode a whole image file and fit it: the only way from bytes to the network's input, uint8 (size, size, 3).
 
         Raises:
-            ImageError: As `lesion.imaging.decode.decode` does.
+            ImageError: The same as `lesion.imaging.decode.decode`.
         """
-        return self(decode(data, limits, at_least=2 * self.size if self.trim else self.size))
+        return self(decode(data, limits, target_side=2 * self.size if self.trim else self.size))
 
     def to_dict(self) -> dict[str, Any]:
-        """The plain values, as they stand in a bundle."""
+        """Return the settings as they are stored in a bundle."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`.
+        """Build it from what `to_dict` returned; missing settings get their defaults.
 
         Raises:
-            ConfigError: For an unknown key or a bad value.
+            ConfigError: There is an unknown key or an invalid value.
         """
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(values) - set(known)):
-            raise ConfigError(f"preprocessing has no setting {', '.join(unknown)}; it has {', '.join(known)}.")
+        names = [field.name for field in fields(cls)]
+        if unknown := sorted(set(values) - set(names)):
+            raise ConfigError(f"preprocessing has no setting {', '.join(unknown)}; it has {', '.join(names)}.")
         return cls(**values)
 
 
 def content_box(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Find what is not dark margin, to 1/64 of the side; the whole of an image that is dark almost everywhere.
+    """Find the part of a uint8 (H, W, 3) image inside its dark margins, with a precision of 1/64 of the side.
 
-    Dark is below a tenth of the bright parts, averaged over a cell, so that neither a scanner's noise nor a
-    compression's traces nor a speck count.
-
-    Args:
-        image: uint8 (H, W, 3).
+    Dark means below a tenth of the bright parts, averaged over a cell: the noise of a scanner, traces of compression
+    and specks do not count as bright. An image that is dark almost everywhere is returned whole.
 
     Returns:
         left, top, right and bottom in pixels; the last two are exclusive.
@@ -136,8 +124,8 @@ def content_box(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     height, width = image.shape[:2]
     cells = np.asarray(Image.fromarray(image).convert("L").resize((_CELLS, _CELLS), Image.Resampling.BOX))
     bright = cells > max(_DARK * np.percentile(cells, 99), _BLACK)
-    rows, columns = (np.flatnonzero(bright.sum(axis=axis) > 1) for axis in (1, 0))  # one alone may be a speck of dust
-    if min(len(rows) and np.ptp(rows), len(columns) and np.ptp(columns)) < _CELLS * _LEAST:
+    rows, columns = (np.flatnonzero(bright.sum(axis=axis) > 1) for axis in (1, 0))  # a single one may be dust
+    if min(len(rows) and np.ptp(rows), len(columns) and np.ptp(columns)) < _CELLS * _MIN_CONTENT:
         return 0, 0, width, height
     left, right = columns[0] * width // _CELLS, -(-(columns[-1] + 1) * width // _CELLS)
     top, bottom = rows[0] * height // _CELLS, -(-(rows[-1] + 1) * height // _CELLS)

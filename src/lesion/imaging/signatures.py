@@ -1,4 +1,4 @@
-"""Names of files that are images or hold them, but of a type that Lesion does not decode."""
+"""Image and container types that Lesion does not decode, recognized to name them in an error."""
 
 _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"GIF87a", "GIF"),
@@ -9,7 +9,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"%!PS", "EPS or PostScript"),
     (0, b"\xc5\xd0\xd3\xc6", "EPS"),
     (0, b"%PDF", "PDF"),
-    (0, b"\x1f\x8b", "gzip (a compressed NIfTI volume perhaps)"),
+    (0, b"\x1f\x8b", "gzip (perhaps a compressed NIfTI volume)"),
     (344, b"n+1\0", "NIfTI"),
     (344, b"ni1\0", "NIfTI"),
     (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
@@ -35,12 +35,12 @@ _BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b
 
 
 def other_image_type(data: bytes) -> str | None:
-    """Tell by its signature which unsupported image type a file has; None where it is none that is known."""
+    """Return the name of a file's unsupported image type by its signature; None if the signature is unknown."""
     for offset, signature, name in _SIGNATURES:
         if data.startswith(signature, offset):
             return name
     if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12], "MP4 or another film")
+        return _BRANDS.get(data[8:12], "MP4 or another video")
     if data[:1] == b"P" and data[1:2] in b"1234567Ff" and data[2:3].isspace():
         return "PNM"
     if b"<svg" in data[:1024].lower():

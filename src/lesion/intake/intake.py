@@ -1,63 +1,46 @@
-"""Takes uploaded images in: judges each against the catalogue, and keeps those that may stay."""
+"""Judge uploads against the catalogue, and store the images that are accepted or quarantined."""
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from lesion.catalogue.images import add_image, open_generation
-from lesion.core.errors import LesionError
+from lesion.core.errors import ConflictError
 from lesion.data.inspection import ImageRecord
 from lesion.database.audit import UPLOAD_REJECTED, record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import DELETED, Generation, Image
 from lesion.deduplication.duplicate_index import DuplicateIndex
-from lesion.deduplication.duplicates import SIDE, Descriptors
-from lesion.intake.rules import REJECTED, Decision, ExistingImage, IntakeSettings, ModelOpinion, decide
+from lesion.deduplication.features import SIDE
+from lesion.intake.rules import Case, IntakeSettings, decide
+from lesion.intake.uploads import Decision, RelatedImage, Upload
 
-# Rows are numbered when they are inserted and seen when they are committed, which may be in another order; so the last
-# ones are looked through again.
+# Rows get their ids when they are inserted, and become visible when they are committed, perhaps in another order. So
+# the last ids are checked again.
 _OVERLAP = 500
-_PAGE = 2000
-_TRIES = 3
+_PAGE = 2000  # rows per query
+_ATTEMPTS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of an uploaded image; ``dataclasses.asdict`` of it is JSON-ready.
+class ContestedImageError(ConflictError):
+    """Another server stores the same image at the same moment."""
 
-    Attributes:
-        status: ``accepted``, ``quarantined`` or ``rejected``.
-        code: Why, for programs; empty for an image that is simply accepted.
-        reason: Why, for people.
-        sha256: The hash of its file.
-        label: The label it came with.
-    """
-
-    status: str
-    code: str
-    reason: str
-    sha256: str
-    label: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the members, JSON-ready."""
-        return asdict(self)
+    default_code = "image_contested"
 
 
 class Intake:
-    """Judges and keeps images; safe to use from several threads, processes and machines at once.
+    """Judges and stores uploads; safe to use from several threads, processes and machines at once.
 
-    Two servers that take two copies of one picture in the same moment both keep theirs; the next snapshot sees to it.
+    If two servers receive two copies of a picture at the same moment, both are stored; the next snapshot excludes one
+    where necessary.
 
     Args:
-        storage: The catalogue and the files.
-        classes: The classes there are.
+        storage: The database and the store.
+        classes: The champion's classes.
         settings: The thresholds and shares.
     """
 
@@ -66,129 +49,95 @@ class Intake:
         self._classes = tuple(classes)
         self._settings = settings
         self._index = DuplicateIndex()
-        self._indexed: set[str] = set()
-        self._last = 0
+        self._indexed: set[str] = set()  # hashes
+        self._last_id = 0
         self._lock = threading.Lock()
 
-    def take(
-        self,
-        examined: ImageRecord,
-        data: bytes,
-        label: str,
-        opinion: ModelOpinion | None,
-        *,
-        source: str,
-        uploader: str,
-        patient: str = "",
-    ) -> Outcome:
-        """Judge one image and keep it, unless it is rejected. The same image again changes nothing.
+    def process(self, upload: Upload, data: bytes) -> Decision:
+        """Judge an upload and store it unless it is rejected. The same upload again changes nothing.
 
         Args:
-            examined: What :func:`lesion.intake.rules.examine` made of ``data``.
+            upload: The image as :func:`lesion.data.inspection.examine` describes ``data``, its label and its origin.
             data: The file.
-            label: What the uploader calls it.
-            opinion: What the champion says of it; None where nobody can be asked.
-            source: ``upload`` or ``feedback``.
-            uploader: The key that brought it.
-            patient: Images with the same non-empty name stand on one side of the split.
 
         Raises:
-            StoreError: The file cannot be stored; nothing was kept.
-            CatalogueError: Nothing was imported yet (``catalogue_empty``).
+            StoreError: The file cannot be stored; nothing was changed.
+            EmptyCatalogueError: No data was imported yet.
+            ContestedImageError: Another server stores the same image at this moment.
         """
-        if not self._last:
+        if not self._last_id:
             self.refresh()
-        for _ in range(_TRIES):
+        for _ in range(_ATTEMPTS):
             with self._storage.session() as session:
-                known = self._known(session, examined, patient)
-                judgement = decide(
-                    examined, label, opinion, known, self._settings, classes=self._classes, uploader=uploader
-                )
-                if judgement.status == REJECTED or not judgement.split:
-                    return _outcome(judgement, examined, label)
-                open_generation(session)  # nothing can be held out before the first model's data is there
-                self._storage.store.put(image_key(examined.sha256), data)
-                if add_image(session, _row(examined, label, judgement, source, uploader, patient)):
-                    return _outcome(judgement, examined, label)
-        raise LesionError(
-            "Another server takes the same image at this moment. Send it again.", code="image_contested", status=409
-        )
+                related = self._related(session, upload)
+                decision = decide(Case(upload, related, self._settings, self._classes))
+                if not decision.split:
+                    return decision
+                open_generation(session)  # refuses uploads before the first model's data is imported
+                self._storage.store.put(image_key(upload.image.sha256), data)
+                if add_image(session, _row(upload, decision)):
+                    return decision
+        raise ContestedImageError("Another server is storing the same image at this moment. Send it again.")
 
     def note_rejected(self, codes: Mapping[str, int], *, source: str, uploader: str) -> None:
-        """Write down how many files of one request were rejected, by code; they leave no other trace."""
+        """Record the number of rejected files of one request by code; nothing else is stored about them."""
         with self._storage.session() as session:
             record(session, uploader, UPLOAD_REJECTED, source, codes=dict(codes))
 
     def refresh(self) -> None:
-        """Read what is new in the catalogue, so that the next image need not wait for it."""
+        """Index what is new in the catalogue, so that the next upload need not wait for it."""
         while True:
             with self._storage.session() as session:
-                rows = self._fresh(session)
+                rows = self._unindexed(session)
             if not rows:
                 return
-            self._learn(rows)  # takes long the first time: outside of the transaction
+            self._add_to_index(rows)  # slow the first time: outside of the transaction
 
-    def _known(self, session: Session, examined: ImageRecord, patient: str) -> list[ExistingImage]:
-        """The catalogue's images that have to do with one: by file, pixels, picture or patient."""
-        while rows := self._fresh(session):
-            self._learn(rows)
+    def _related(self, session: Session, upload: Upload) -> list[RelatedImage]:
+        """Return the catalogue's images with the same file, pixels, picture or patient as an upload."""
+        while rows := self._unindexed(session):
+            self._add_to_index(rows)
+        image, patient = upload.image, upload.patient
         with self._lock:
-            near = self._index.query(examined.descriptor)
-        same = [Image.sha256 == examined.sha256, Image.pixel_sha256 == examined.pixel_sha256]
-        wanted = or_(*same, Image.sha256.in_(near), *([Image.patient == patient] if patient else []))
+            near = self._index.query(image.thumbnail)
+        conditions = [Image.sha256 == image.sha256, Image.pixel_sha256 == image.pixel_sha256, Image.sha256.in_(near)]
+        conditions += [Image.patient == patient] if patient else []
         statement = select(Image, Generation.status).outerjoin(Generation, Image.generation == Generation.number)
-        found = session.execute(statement.where(wanted).order_by(Image.id))
-        return [_known(row, generation, examined, row.sha256 in near) for row, generation in found]
+        related = session.execute(statement.where(or_(*conditions)).order_by(Image.id))
+        return [
+            RelatedImage(row, generation == "frozen", row.sha256 in near or row.pixel_sha256 == image.pixel_sha256)
+            for row, generation in related
+        ]
 
-    def _fresh(self, session: Session) -> list[tuple[int, str, bytes]]:
-        """Id, hash and thumbnail of the next images that the index lacks."""
-        after = Image.id > self._last - _OVERLAP
-        recent = select(Image.id, Image.sha256).where(after, Image.status != DELETED).order_by(Image.id)
-        lacking = [number for number, sha256 in session.execute(recent) if sha256 not in self._indexed]
+    def _unindexed(self, session: Session) -> list[tuple[int, str, bytes]]:
+        """Return id, hash and thumbnail of the next images that are not in the index."""
+        recent = select(Image.id, Image.sha256).where(Image.id > self._last_id - _OVERLAP, Image.status != DELETED)
+        missing = [row.id for row in session.execute(recent.order_by(Image.id)) if row.sha256 not in self._indexed]
         columns = select(Image.id, Image.sha256, Image.thumbnail)
-        rows = session.execute(columns.where(Image.id.in_(lacking[:_PAGE]), Image.status != DELETED))
-        return [(number, sha256, thumbnail) for number, sha256, thumbnail in rows]
+        rows = session.execute(columns.where(Image.id.in_(missing[:_PAGE]), Image.status != DELETED))
+        return [(image_id, sha256, thumbnail) for image_id, sha256, thumbnail in rows]
 
-    def _learn(self, rows: list[tuple[int, str, bytes]]) -> None:
+    def _add_to_index(self, rows: list[tuple[int, str, bytes]]) -> None:
         with self._lock:
-            new = [row for row in rows if row[1] not in self._indexed]  # another thread may have been here
+            new = [row for row in rows if row[1] not in self._indexed]  # another thread may have added some
             thumbnails = np.frombuffer(b"".join(thumbnail for *_, thumbnail in new), np.uint8)
-            names = [sha256 for _, sha256, _ in new]
-            self._index.add(Descriptors(thumbnails.reshape(-1, SIDE, SIDE)), names)
-            self._indexed.update(names)
-            self._last = max(self._last, *(number for number, *_ in rows))
+            hashes = [sha256 for _, sha256, _ in new]
+            self._index.add(thumbnails.reshape(-1, SIDE, SIDE), hashes)
+            self._indexed.update(hashes)
+            self._last_id = max(self._last_id, *(image_id for image_id, *_ in rows))
 
 
-def _known(row: Image, generation: str | None, examined: ImageRecord, near: bool) -> ExistingImage:
-    return ExistingImage(
-        sha256=row.sha256,
-        pixel_sha256=row.pixel_sha256,
-        label=row.label,
-        status=row.status,
-        split=row.split,
-        frozen=generation == "frozen",
-        group_key=row.group_key,
-        uploader=row.uploader,
-        near=near or row.pixel_sha256 == examined.pixel_sha256,
-    )
-
-
-def _row(examined: ImageRecord, label: str, judgement: Decision, source: str, uploader: str, patient: str) -> Image:
-    facts = {name: getattr(examined, name) for name in ImageRecord.__slots__ if name != "descriptor"}
+def _row(upload: Upload, decision: Decision) -> Image:
+    facts = {name: getattr(upload.image, name) for name in ImageRecord.__slots__}
     return Image(
-        **facts,
-        label=label,
-        status=judgement.status,
-        reason_code=judgement.code,
-        reason=judgement.reason,
-        split=judgement.split,
-        group_key=judgement.group_key,
-        patient=patient,
-        source=source,
-        uploader=uploader,
-        thumbnail=examined.descriptor.thumbnail.tobytes(),
+        **facts | {"thumbnail": upload.image.thumbnail.tobytes()},
+        label=upload.label,
+        status=decision.status,
+        reason_code=decision.code,
+        reason=decision.reason,
+        split=decision.split,
+        group_key=decision.group_key,
+        patient=upload.patient,
+        source=upload.source,
+        uploader=upload.uploader,
     )
-
-
-def _outcome(judgement: Decision, examined: ImageRecord, label: str) -> Outcome:
-    return Outcome(judgement.status, judgement.code, judgement.reason, examined.sha256, label)

@@ -1,28 +1,50 @@
-"""What becomes of an uploaded image, and on which side of the split it goes; pure functions."""
+"""Decide whether an upload is accepted, quarantined or rejected, and which split it joins. Pure functions.
+
+The rules are tried in this order, and the first one that applies decides:
+
+========================== ==================================================== =========== ============================
+rule                       applies if                                           decision    code
+========================== ==================================================== =========== ============================
+``unknown_label``          the label is not one of the classes                  rejected    label_unknown
+``too_small``              the shorter side is less than ``min_side``           rejected    too_small
+``deleted_before``         the same file or pixels were deleted by an admin     rejected    deleted_before
+``relabeled``              the same file or pixels have another label           rejected    label_conflict
+``own_file_again``         the uploader sent the same file before               as before   already_known
+``duplicate``              the same file or pixels have the same label          rejected    duplicate
+``related_to_gate``        a relative is in a frozen gate generation            rejected    gate_contamination
+``copy_relabeled``         an accepted near-duplicate has another label         rejected    label_conflict
+``relatives_divided``      relatives are on different sides of the split        rejected    near_duplicate_across_splits
+``copy_in_quarantine``     a quarantined near-duplicate has another label       quarantined label_disputed
+``out_of_domain``          the champion was not trained on such images          quarantined out_of_domain
+``champion_disagrees``     the champion is confident of another class           quarantined label_disputed
+(no rule applies)                                                               accepted    (empty)
+========================== ==================================================== =========== ============================
+
+Relatives are near-duplicates and images of the same patient. An image that is stored joins the split and the group of
+its relatives; without relatives, the hash of its file chooses the split.
+"""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import NamedTuple
 
 from lesion.core.errors import ConfigError
-from lesion.data.inspection import ImageRecord
-from lesion.database.tables import ACCEPTED, DELETED, EXCLUDED, GATE, QUARANTINED, TRAINING
-
-REJECTED = "rejected"
+from lesion.database.tables import ACCEPTED, DELETED, EXCLUDED, GATE, QUARANTINED, REJECTED, TRAINING, Image
+from lesion.intake.uploads import Decision, RelatedImage, Upload
 
 
 @dataclass(frozen=True, slots=True)
 class IntakeSettings:
-    """How uploaded images are judged.
+    """How uploads are judged.
 
     Attributes:
-        min_side: The shorter side in pixels that an image to learn from needs.
-        dispute_confidence: How sure the champion must be of another class to dispute a label …
-        dispute_probability: … and how little, at most, it must give the label.
-        holdout: The share of groups that is held out into the open generation of the gate set.
-        val: The share for validation.
-        calibration: The share for calibration; what is left is trained on.
+        min_side: The minimum length of the shorter side in pixels.
+        dispute_confidence: The champion disputes a label if its probability of another class is at least this …
+        dispute_probability: … and its probability of the label is at most this.
+        holdout: The share of groups that is held out for the open generation of the gate set.
+        val: The share of groups for validation.
+        calibration: The share of groups for calibration; the rest is trained on.
     """
 
     min_side: int = 32
@@ -36,172 +58,170 @@ class IntakeSettings:
         shares = (self.dispute_confidence, self.dispute_probability, self.holdout, self.val, self.calibration)
         if not all(0 <= share <= 1 for share in shares) or self.holdout + self.val + self.calibration >= 1:
             raise ConfigError(
-                f"intake: {shares} must lie between 0 and 1, and holdout, val and calibration leave something to train "
-                "on."
+                f"intake: {shares} must be between 0 and 1, and holdout, val and calibration must leave something to "
+                "train on."
             )
 
 
-@dataclass(frozen=True, slots=True)
-class ModelOpinion:
-    """What the champion says of an image.
-
-    Attributes:
-        probabilities: Of each class, calibrated.
-        in_domain: Whether the image is like those it was trained on.
-        distance: How far it is: 1 at the border.
-        version: Which champion.
-    """
-
-    probabilities: Mapping[str, float]
-    in_domain: bool
-    distance: float
-    version: str
-
-    @classmethod
-    def from_answer(cls, answer: Mapping[str, Any]) -> Self:
-        """Read an inference worker's answer to a job with ``opinion=True``."""
-        return cls(answer["probabilities"], answer["in_domain"], answer["domain_distance"], answer["model_version"])
-
-
-@dataclass(frozen=True, slots=True)
-class ExistingImage:
-    """An image of the catalogue that has to do with the one to be judged.
-
-    Attributes:
-        sha256: Its file.
-        pixel_sha256: Its pixels.
-        label: Its label.
-        status: ``accepted``, ``quarantined`` or ``deleted``.
-        split: Its group's side.
-        frozen: Whether it is in a gate generation that decides already.
-        group_key: Its group.
-        uploader: Who brought it.
-        near: Whether it shows the same picture, perhaps altered; if not, only the patient is the same.
-    """
-
-    sha256: str
-    pixel_sha256: str
-    label: str
-    status: str
-    split: str
-    frozen: bool
-    group_key: str
-    uploader: str
-    near: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What becomes of an image.
-
-    Attributes:
-        status: ``accepted``, ``quarantined`` or ``rejected``.
-        code: Why, for programs; empty for an image that is simply accepted.
-        reason: Why, for people.
-        split: ``train``, ``val``, ``calibration``, ``gate`` or ``excluded``; empty unless it is new and kept.
-        group_key: Its group; empty alike.
-    """
-
-    status: str
-    code: str = ""
-    reason: str = ""
-    split: str = ""
-    group_key: str = ""
-
-
-def decide(
-    examined: ImageRecord,
-    label: str,
-    opinion: ModelOpinion | None,
-    known: Sequence[ExistingImage],
-    settings: IntakeSettings,
-    *,
-    classes: Sequence[str],
-    uploader: str,
-) -> Decision:
-    """Judge one image by what is known of it.
+class Case:
+    """An upload and all that the rules compare it with.
 
     Args:
-        examined: The image.
-        label: What the uploader calls it.
-        opinion: What the champion says of it; None where nobody can be asked.
-        known: Images of the catalogue with the same file, the same pixels, the same picture or the same patient, in the
-            order they came.
+        upload: The upload.
+        related: Images of the catalogue with the same file, pixels, picture or patient, the oldest first.
         settings: The thresholds.
-        classes: The classes there are.
-        uploader: Who brings it.
+        classes: The champion's classes.
     """
-    if label not in classes:
-        return _rejected("label_unknown", f"There is no class {label[:80]!r}. The classes are {', '.join(classes)}.")
-    side = min(examined.width, examined.height)
-    if side < settings.min_side:
-        return _rejected(
-            "too_small",
-            f"The image of {examined.width} × {examined.height} pixels is too small to learn from: at least "
-            f"{settings.min_side} on each side are needed.",
+
+    def __init__(
+        self, upload: Upload, related: Sequence[RelatedImage], settings: IntakeSettings, classes: Sequence[str]
+    ) -> None:
+        self.image, self.label, self.uploader, self.opinion = (
+            upload.image,
+            upload.label,
+            upload.uploader,
+            upload.opinion,
         )
-    refused = _same(examined, label, known, uploader) or _related(label, known)
-    if refused:
-        return refused
-    split, group_key = _side(examined.sha256, known, settings)
-    code, reason = _doubt(label, opinion, known, settings)
-    return Decision(QUARANTINED if code else ACCEPTED, code, reason, split, group_key)
+        self.settings, self.classes = settings, classes
+        self.relatives = [other for other in related if other.row.status != DELETED]
+        rows = [other.row for other in related]
+        self.same_file = [row for row in rows if row.sha256 == self.image.sha256]
+        same_pixels = [row for row in rows if row.pixel_sha256 == self.image.pixel_sha256]
+        self.same_picture = self.same_file + [row for row in same_pixels if row not in self.same_file]
+
+    def copy_with_other_label(self, status: str) -> Image | None:
+        """Return the first near-duplicate with this status and another label."""
+        copies = (other.row for other in self.relatives if other.near and other.row.status == status)
+        return next((row for row in copies if row.label != self.label), None)
 
 
-def _rejected(code: str, reason: str) -> Decision:
-    return Decision(REJECTED, code, reason)
+def _unknown_label(case: Case) -> str | None:
+    known = case.label in case.classes
+    return None if known else f"There is no class {case.label[:80]!r}. The classes are {', '.join(case.classes)}."
 
 
-def _same(examined: ImageRecord, label: str, known: Sequence[ExistingImage], uploader: str) -> Decision | None:
-    """The judgement of an image that was here before, byte for byte or pixel for pixel."""
-    files = [one for one in known if one.sha256 == examined.sha256]
-    same = files + [one for one in known if one.pixel_sha256 == examined.pixel_sha256 and one not in files]
-    if any(one.status == DELETED for one in same):
-        return _rejected("deleted_before", "This image was removed by an admin and is not taken again.")
-    for one in same:
-        if one.label != label:
-            where = "waits in quarantine" if one.status == QUARANTINED else "is known"
-            return _rejected(
-                "label_conflict",
-                f"The same picture {where} as {one.label}, not {label}. Ask an admin which label is right.",
-            )
-    if files and files[0].uploader == uploader:
-        return Decision(files[0].status, "already_known", f"You sent this file before; it is {files[0].status}.")
-    if same:
-        return _rejected("duplicate", "The same picture is there already, under the same label.")
+def _too_small(case: Case) -> str | None:
+    width, height, least = case.image.width, case.image.height, case.settings.min_side
+    if min(width, height) >= least:
+        return None
+    return (
+        f"The image of {width} × {height} pixels is too small to learn from: at least {least} on each side are needed."
+    )
+
+
+def _deleted_before(case: Case) -> str | None:
+    deleted = any(row.status == DELETED for row in case.same_picture)
+    return "This image was removed by an admin and is not taken again." if deleted else None
+
+
+def _relabeled(case: Case) -> str | None:
+    for row in case.same_picture:
+        if row.label != case.label:
+            where = "waits in quarantine" if row.status == QUARANTINED else "is known"
+            return f"The same picture {where} as {row.label}, not {case.label}. Ask an admin which label is right."
     return None
 
 
-def _related(label: str, known: Sequence[ExistingImage]) -> Decision | None:
-    """The refusal of an image that may not stand beside others of its picture or patient."""
-    living = [one for one in known if one.status != DELETED]
-    gate = next((one for one in living if one.frozen and one.status == ACCEPTED), None)
-    if gate is not None:
-        what = "a copy of an image" if gate.near else "an image of a patient"
-        return _rejected(
-            "gate_contamination",
-            f"This is {what} of the gate set, by which new models are judged; to learn from it would be to cheat.",
-        )
-    for one in living:
-        if one.near and one.status == ACCEPTED and one.label != label:
-            return _rejected(
-                "label_conflict",
-                f"Nearly the same picture is known as {one.label}, not {label}. Ask an admin which label is right.",
+def _own_file_again(case: Case) -> str | None:
+    row = next((row for row in case.same_file if row.uploader == case.uploader), None)
+    return f"You sent this file before; it is {row.status}." if row else None
+
+
+def _duplicate(case: Case) -> str | None:
+    return "The same picture is there already, under the same label." if case.same_picture else None
+
+
+def _related_to_gate(case: Case) -> str | None:
+    for other in case.relatives:
+        if other.frozen and other.row.status == ACCEPTED:
+            what = "a copy of an image" if other.near else "an image of a patient"
+            return (
+                f"This is {what} of the gate set, by which new models are judged; to learn from it would be to cheat."
             )
-    sides = {one.split for one in living if one.split != EXCLUDED}
-    if len(sides) > 1:
-        return _rejected(
-            "near_duplicate_across_splits",
-            "It belongs to images that stand on different sides of the split, which must stay apart.",
-        )
     return None
 
 
-def _side(sha256: str, known: Sequence[ExistingImage], settings: IntakeSettings) -> tuple[str, str]:
-    """Split and group: those of its relatives, else by chance, though always by the same one for the same image."""
-    living = sorted((one for one in known if one.status != DELETED), key=lambda one: one.split == EXCLUDED)
-    if living:
-        return living[0].split, living[0].group_key
+def _copy_relabeled(case: Case) -> str | None:
+    row = case.copy_with_other_label(ACCEPTED)
+    advice = "Ask an admin which label is right."
+    return f"Nearly the same picture is known as {row.label}, not {case.label}. {advice}" if row else None
+
+
+def _relatives_divided(case: Case) -> str | None:
+    divided = len({other.row.split for other in case.relatives} - {EXCLUDED}) > 1
+    return (
+        "It belongs to images that stand on different sides of the split, which must stay apart." if divided else None
+    )
+
+
+def _copy_in_quarantine(case: Case) -> str | None:
+    row = case.copy_with_other_label(QUARANTINED)
+    return f"Nearly the same picture waits in quarantine as {row.label}, not {case.label}." if row else None
+
+
+def _out_of_domain(case: Case) -> str | None:
+    if case.opinion is None or case.opinion.in_domain:
+        return None
+    distance = f"distance {case.opinion.distance:.2f}, where 1 is the border"
+    return f"It is unlike the images that the model knows ({distance})."
+
+
+def _champion_disagrees(case: Case) -> str | None:
+    if case.opinion is None:
+        return None
+    probabilities, settings = case.opinion.probabilities, case.settings
+    best = max(probabilities, key=lambda name: probabilities[name])
+    confidence, given = probabilities[best], probabilities.get(case.label, 0.0)
+    if best == case.label or confidence < settings.dispute_confidence or given > settings.dispute_probability:
+        return None
+    return f"The model is sure of another class: {best} with {confidence:.0%}, and {case.label} with {given:.0%}."
+
+
+class Rule(NamedTuple):
+    """A rule; ``check`` returns the reason for users if the rule applies. Without ``status`` the old one stays."""
+
+    check: Callable[[Case], str | None]
+    status: str | None
+    code: str
+
+
+RULES = (
+    Rule(_unknown_label, REJECTED, "label_unknown"),
+    Rule(_too_small, REJECTED, "too_small"),
+    Rule(_deleted_before, REJECTED, "deleted_before"),
+    Rule(_relabeled, REJECTED, "label_conflict"),
+    Rule(_own_file_again, None, "already_known"),
+    Rule(_duplicate, REJECTED, "duplicate"),
+    Rule(_related_to_gate, REJECTED, "gate_contamination"),
+    Rule(_copy_relabeled, REJECTED, "label_conflict"),
+    Rule(_relatives_divided, REJECTED, "near_duplicate_across_splits"),
+    Rule(_copy_in_quarantine, QUARANTINED, "label_disputed"),
+    Rule(_out_of_domain, QUARANTINED, "out_of_domain"),
+    Rule(_champion_disagrees, QUARANTINED, "label_disputed"),
+)
+
+
+def decide(case: Case) -> Decision:
+    """Return the decision of the first rule that applies."""
+    status, code, reason = ACCEPTED, "", ""
+    for rule in RULES:
+        if applies := rule.check(case):
+            status, code, reason = rule.status or case.same_file[0].status, rule.code, applies
+            break
+    if status == REJECTED or code == "already_known":
+        return Decision(status, code, reason)
+    split, group_key = _split_and_group(case.image.sha256, [other.row for other in case.relatives], case.settings)
+    return Decision(status, code, reason, split, group_key)
+
+
+def _split_and_group(sha256: str, relatives: Sequence[Image], settings: IntakeSettings) -> tuple[str, str]:
+    """Return the split and the group of the relatives, of those that are not excluded if possible.
+
+    Without relatives the hash of the file draws the split, so that the same image always gets the same split.
+    """
+    if relatives:
+        first = next((other for other in relatives if other.split != EXCLUDED), relatives[0])
+        return first.split, first.group_key
     drawn = int.from_bytes(hashlib.sha256(f"split:{sha256}".encode()).digest()[:8]) / 2**64
     train, val, calibration = TRAINING
     for split, share in ((GATE, settings.holdout), (val, settings.val), (calibration, settings.calibration)):
@@ -209,25 +229,3 @@ def _side(sha256: str, known: Sequence[ExistingImage], settings: IntakeSettings)
             return split, sha256
         drawn -= share
     return train, sha256
-
-
-def _doubt(
-    label: str, opinion: ModelOpinion | None, known: Sequence[ExistingImage], settings: IntakeSettings
-) -> tuple[str, str]:
-    """Code and reason of a quarantine; empty where there is no doubt."""
-    for one in known:
-        if one.near and one.status == QUARANTINED and one.label != label:
-            return "label_disputed", f"Nearly the same picture waits in quarantine as {one.label}, not {label}."
-    if opinion is None:
-        return "", ""
-    if not opinion.in_domain:
-        return "out_of_domain", (
-            f"It is unlike the images that the model knows (distance {opinion.distance:.2f}, where 1 is the border)."
-        )
-    best = max(opinion.probabilities, key=lambda name: opinion.probabilities[name])
-    confidence, given = opinion.probabilities[best], opinion.probabilities.get(label, 0.0)
-    if best != label and confidence >= settings.dispute_confidence and given <= settings.dispute_probability:
-        return "label_disputed", (
-            f"The model is sure of another class: {best} with {confidence:.0%}, and {label} with {given:.0%}."
-        )
-    return "", ""

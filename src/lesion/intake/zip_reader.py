@@ -1,4 +1,4 @@
-"""Images out of an uploaded ZIP archive in ImageFolder layout, one after the other and without surprises."""
+"""Read the images of an uploaded ZIP archive in ImageFolder layout, one after the other; the archive is not trusted."""
 
 import os
 import zipfile
@@ -10,28 +10,28 @@ from typing import IO, NamedTuple
 
 from lesion.core.errors import DataError, LesionError
 from lesion.core.paths import is_hidden
-from lesion.download.archives import entry_fault
+from lesion.download.archives import ArchiveRefusedError, entry_fault
 
 _BLOCK = 2**18
 _END, _END_BYTES, _END64_LOCATOR, _LOCATOR_BYTES = b"PK\x05\x06", 22, b"PK\x06\x07", 20
 _MAX_COMMENT = 2**16
-_DIRECTORY_BYTES_AN_ENTRY = 1024
-_SMALL = 2**20  # below, any ratio is harmless
+_DIRECTORY_BYTES_PER_ENTRY = 1024
+_HARMLESS_BYTES = 2**20  # a file up to this size may have any ratio
 _ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ\x00")
 _ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
-_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may take gigabytes to unpack a few bytes
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may need gigabytes to unpack a few bytes
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
 class ZipLimits:
-    """What an uploaded archive may hold.
+    """Limits of an uploaded archive.
 
     Attributes:
-        max_entries: Files and folders.
-        max_bytes: Bytes that all files together unpack to.
-        max_file_bytes: Bytes that one file unpacks to.
-        max_ratio: How many times its packed size a file of more than 1 MiB may unpack to.
+        max_entries: Number of files and folders.
+        max_bytes: Unpacked bytes of all files together.
+        max_file_bytes: Unpacked bytes of one file.
+        max_ratio: Unpacked size of a file of more than 1 MiB, divided by its packed size.
     """
 
     max_entries: int = 1000
@@ -40,13 +40,13 @@ class ZipLimits:
     max_ratio: int = 200
 
 
-class Member(NamedTuple):
-    """A file of an archive.
+class LabeledFile(NamedTuple):
+    """An uploaded file, alone or from an archive.
 
     Attributes:
-        name: Its name in there, as a stranger chose it: never a path to write to.
-        label: Its class: the folder it lies in, or the label that was given for all; unchecked.
-        content: Its bytes, or why it alone is refused.
+        name: Its name as the uploader chose it: never use it as a path to write to.
+        label: Its class, not checked yet: the folder it is in, or the label that was given for all files.
+        content: Its bytes, or the error that it is refused with.
     """
 
     name: str
@@ -54,114 +54,114 @@ class Member(NamedTuple):
     content: bytes | LesionError
 
 
-def members(file: IO[bytes], limits: ZipLimits, label: str | None = None) -> Iterator[Member]:
-    """Read the files of a ZIP archive: ``class/*``, whatever folders lie above, or ``*`` with one ``label`` for all.
+def read_zip(file: IO[bytes], limits: ZipLimits, label: str | None = None) -> Iterator[LabeledFile]:
+    """Read the files of a ZIP archive: ``class/*`` below any folders, or any files with one ``label`` for all.
 
-    Nothing is written to the disk, and one file is in memory at a time. The bytes really unpacked are counted: what an
-    entry says of its size may be a lie. Folders, hidden files and the litter of operating systems are passed over.
+    Nothing is written to the disk, and one file is in memory at a time. The bytes are counted while they are unpacked,
+    because an entry may lie about its size. Folders, hidden files and system files are skipped.
 
     Args:
         file: The archive; seekable.
-        limits: What it may hold.
-        label: The class of every file, whatever folder it lies in.
+        limits: The limits.
+        label: The class of every file, whatever folder it is in.
 
     Raises:
-        DataError: archive_refused: it is no ZIP archive, or holds more than the limits allow.
+        ArchiveRefusedError: It is not a ZIP archive, or exceeds the limits.
     """
-    with _opened(file, limits) as archive:
-        seen, left = set[str](), limits.max_bytes
+    with _open(file, limits) as archive:
+        seen, bytes_left = set[str](), limits.max_bytes
         for entry in archive.infolist():
             path = PurePosixPath(entry.filename)
-            if entry.is_dir() or (_litter(path) and not entry_fault(entry)):
+            if entry.is_dir() or (_is_ignored(path) and not entry_fault(entry)):
                 continue
-            found = label if label is not None else path.parent.name
-            content = _content(archive, entry, limits, left, doubled=entry.filename in seen)
+            class_name = label if label is not None else path.parent.name
+            content = _read(archive, entry, limits, bytes_left, repeated=entry.filename in seen)
             seen.add(entry.filename)
             if isinstance(content, bytes):
-                left -= len(content)
-                if label is None and not found:
-                    content = _refusal(entry, "it lies in no folder that names its class", "label_missing")
-            yield Member(entry.filename, found, content)
+                bytes_left -= len(content)
+                if label is None and not class_name:
+                    content = _file_error(entry, "it is not in a folder that names its class", "label_missing")
+            yield LabeledFile(entry.filename, class_name, content)
 
 
-def _opened(file: IO[bytes], limits: ZipLimits) -> zipfile.ZipFile:
-    """Open an archive whose table of contents is small enough to be read."""
+def _open(file: IO[bytes], limits: ZipLimits) -> zipfile.ZipFile:
+    """Open an archive after checking the size of its table of contents and the sizes that it declares."""
     _check_directory(file, limits)
     try:
         archive = zipfile.ZipFile(file)
     except _DAMAGED as error:
-        raise _refused(f"it is damaged or no ZIP archive ({error})") from error
+        raise _archive_error(f"it is damaged or not a ZIP archive ({error})") from error
     entries = archive.infolist()
     if len(entries) > limits.max_entries:
-        raise _refused(f"it has {len(entries):,} entries, more than the {limits.max_entries:,} allowed")
+        raise _archive_error(f"it has {len(entries):,} entries, more than the {limits.max_entries:,} allowed")
     declared = sum(entry.file_size for entry in entries)
     if declared > limits.max_bytes:
-        raise _refused(f"it would unpack to {declared:,} bytes, more than the {limits.max_bytes:,} allowed")
+        raise _archive_error(f"it would unpack to {declared:,} bytes, more than the {limits.max_bytes:,} allowed")
     return archive
 
 
 def _check_directory(file: IO[bytes], limits: ZipLimits) -> None:
-    """Refuse a table of contents that would fill the memory; ``zipfile`` reads it whole, however long it is."""
+    """Refuse a table of contents that would fill the memory; ``zipfile`` reads all of it, however long it is."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - _END_BYTES - _MAX_COMMENT - _LOCATOR_BYTES))
     tail = file.read()
     end = tail.rfind(_END)
     if end < 0 or end + _END_BYTES > len(tail):
-        raise _refused("it is no ZIP archive, or its end is missing")
+        raise _archive_error("it is not a ZIP archive, or its end is missing")
     if tail[max(0, end - _LOCATOR_BYTES) : end].startswith(_END64_LOCATOR):
-        raise _refused("it is of the kind for more than 4 GiB")
+        raise _archive_error("it uses the ZIP64 format for more than 4 GiB")
     directory = int.from_bytes(tail[end + 12 : end + 16], "little")
-    if directory > limits.max_entries * _DIRECTORY_BYTES_AN_ENTRY:
-        raise _refused(f"its table of contents is too long for the {limits.max_entries:,} entries allowed")
+    if directory > limits.max_entries * _DIRECTORY_BYTES_PER_ENTRY:
+        raise _archive_error(f"its table of contents is too long for the {limits.max_entries:,} entries allowed")
 
 
-def _content(
-    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: ZipLimits, left: int, *, doubled: bool
+def _read(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: ZipLimits, bytes_left: int, *, repeated: bool
 ) -> bytes | LesionError:
-    """Unpack one file, or say why it is refused."""
-    fault = entry_fault(entry) or ("comes twice" if doubled else None)
+    """Unpack one file, or return the error that it is refused with."""
+    fault = entry_fault(entry) or ("comes twice" if repeated else None)
     if fault:
-        return _refusal(entry, f"it {fault}", "archive_entry_refused")
+        return _file_error(entry, f"it {fault}", "archive_entry_refused")
     if entry.compress_type not in _METHODS:
-        return _refusal(entry, "it is packed in a way that is not taken; use deflate", "archive_entry_refused")
-    nested = _refusal(entry, "it is an archive itself; send its images", "archive_nested")
+        return _file_error(entry, "its compression method is not supported; use deflate", "archive_entry_refused")
+    nested = _file_error(entry, "it is an archive itself; send its images", "archive_nested")
     if PurePosixPath(entry.filename).suffix.lower() in _ARCHIVE_SUFFIXES:
         return nested
     try:
-        data = _unpacked(archive, entry, limits, left)
+        data = _unpack(archive, entry, limits, bytes_left)
     except _DAMAGED as error:
-        return _refusal(entry, f"it is damaged ({error})", "archive_entry_refused")
+        return _file_error(entry, f"it is damaged ({error})", "archive_entry_refused")
     return nested if isinstance(data, bytes) and data.startswith(_ARCHIVES) else data
 
 
-def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: ZipLimits, left: int) -> bytes | LesionError:
-    longest = max(_SMALL, limits.max_ratio * entry.compress_size)
-    parts, size = list[bytes](), 0
+def _unpack(
+    archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: ZipLimits, bytes_left: int
+) -> bytes | LesionError:
+    max_size = max(_HARMLESS_BYTES, limits.max_ratio * entry.compress_size)
+    most = f"{limits.max_file_bytes:,} bytes allowed"
+    blocks, size = list[bytes](), 0
     with archive.open(entry) as packed:
         while block := packed.read(_BLOCK):
             size += len(block)
-            if size > left:
-                raise _refused(f"it unpacks to more than the {limits.max_bytes:,} bytes allowed")
+            if size > bytes_left:
+                raise _archive_error(f"it unpacks to more than the {limits.max_bytes:,} bytes allowed")
             if size > limits.max_file_bytes:
-                return _refusal(
-                    entry, f"it has more than the {limits.max_file_bytes:,} bytes allowed", "image_too_many_bytes"
-                )
-            if size > longest:
-                return _refusal(entry, f"it unpacks to more than {limits.max_ratio} times its size", "archive_bomb")
-            parts.append(block)
-    return b"".join(parts)
+                return _file_error(entry, f"it has more than the {most}", "image_too_many_bytes")
+            if size > max_size:
+                return _file_error(entry, f"it unpacks to more than {limits.max_ratio} times its size", "archive_bomb")
+            blocks.append(block)
+    return b"".join(blocks)
 
 
-def _litter(path: PurePosixPath) -> bool:
+def _is_ignored(path: PurePosixPath) -> bool:
     return is_hidden(path) or path.name in ("Thumbs.db", "desktop.ini")
 
 
-def _refusal(entry: zipfile.ZipInfo, why: str, code: str) -> LesionError:
-    return DataError(f"The file {entry.filename[-100:]!r} of the archive is refused because {why}.", code=code)
+def _file_error(entry: zipfile.ZipInfo, reason: str, code: str) -> LesionError:
+    return DataError(f"The file {entry.filename[-100:]!r} of the archive is refused because {reason}.", code=code)
 
 
-def _refused(why: str) -> DataError:
-    return DataError(
-        f"The archive is refused because {why}. Send a plain ZIP file with one folder for each class.",
-        code="archive_refused",
+def _archive_error(reason: str) -> ArchiveRefusedError:
+    return ArchiveRefusedError(
+        f"The archive is refused because {reason}. Send a plain ZIP file with one folder for each class."
     )

@@ -1,6 +1,8 @@
-"""What may lie in a bundle: names on a list, types that cannot run code when they are read."""
+"""The files of a bundle: names on a list, and types that cannot run code when they are read."""
 
+import os
 import re
+import stat
 import zipfile
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path, PurePosixPath
@@ -10,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.core.errors import BundleError
+from lesion.core.files import file_sha256
+from lesion.model.bundle_facts import FACTS_FILE, BundleLinkError, FileFacts
 
 REQUIRED = frozenset({"model.onnx", "model.safetensors", "golden.npz", "domain.npz", "MODEL_CARD.md"})
 _OPTIONAL = re.compile(r"report/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\.(html|json|csv|png)")
@@ -18,45 +22,84 @@ _MAX_ARRAYS_BYTES = 256 * 2**20
 _MAX_SAFETENSORS_HEADER = 100 * 2**20  # the format's own limit
 
 
-def check_names(present: Set[str], listed: Iterable[str], facts_file: str) -> None:
-    """Refuse a set of files that is not exactly the listed one, or a name that is not on the list of names.
+class BundleFileError(BundleError):
+    """A file of a bundle whose content is not what its name says."""
+
+    default_code = "bundle_file_invalid"
+
+
+class PickleRefusedError(BundleError):
+    """A pickled file, which could run code; it is never opened."""
+
+    default_code = "bundle_pickle"
+
+
+def list_files(folder: Path) -> set[str]:
+    """Return every file under a folder as a relative name; links and special files are refused, not followed."""
+    names = set()
+    pending = [folder]
+    while pending:
+        with os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                name = Path(entry.path).relative_to(folder).as_posix()
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(Path(entry.path))
+                elif not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
+                    raise BundleLinkError(f"{name!r} is a link or a special file; a bundle holds only plain files.")
+                else:
+                    names.add(name)
+    return names
+
+
+def check_names(present: Set[str], listed: Iterable[str]) -> None:
+    """Refuse a set of files that is not exactly the listed one, or a name that does not belong to a bundle.
 
     Args:
         present: Relative names of the files in the folder.
-        listed: Relative names that the facts list.
-        facts_file: The name of the file of facts, which is present and never listed.
+        listed: Relative names that the facts list; ``bundle.json`` itself is never listed.
     """
     names = set(listed)
     for name in sorted(names):
         if name not in REQUIRED and not _OPTIONAL.fullmatch(name):
             raise _unexpected(name)
-    missing = sorted((names | REQUIRED) - present)
-    if missing:
+    if missing := sorted((names | REQUIRED) - present):
         raise BundleError(
-            f"The bundle lacks {', '.join(missing)}. Copy it again as a whole, or export the model again.",
+            f"The bundle lacks {', '.join(missing)}. Copy the whole bundle again, or export the model again.",
             code="bundle_file_missing",
         )
-    extra = sorted(present - names - {facts_file})
-    if extra:
+    if extra := sorted(present - names - {FACTS_FILE}):
         raise _unexpected(extra[0])
 
 
+def check_file(path: Path, name: str, expected: FileFacts) -> None:
+    """Refuse a file whose size, hash or type is not as its bundle's facts and its name say."""
+    fault = ""
+    if (size := path.stat().st_size) != expected["bytes"]:
+        fault = f"has {size} bytes instead of {expected['bytes']}: it is truncated or was edited"
+    elif file_sha256(path) != expected["sha256"]:
+        fault = "was edited after the bundle was sealed"
+    if fault:
+        raise BundleError(f"{name} {fault}. Copy or export the bundle again.", code="bundle_file_altered")
+    check_content(path, name)
+
+
 def check_content(path: Path, name: str) -> None:
-    """Refuse a file whose content is not what its name says, above all a pickle under another name."""
+    """Refuse a file whose content is not what its name says, in particular a pickle under another name."""
     with path.open("rb") as file:
         head = file.read(16)
     if name == "model.onnx":
         _refuse_pickle(head, name)
-        # An ONNX tensor may lie in another file, anywhere on the disk; its place is stored under the key "location".
+        # An ONNX tensor may be in another file, anywhere on the disk; its path is stored under the key "location".
         if b"\n\x08location" in path.read_bytes():
             raise BundleError(
-                "model.onnx refers to data outside itself, which a bundle must not.", code="bundle_external_data"
+                "model.onnx refers to data in other files, which is not allowed in a bundle.",
+                code="bundle_external_data",
             )
     elif name == "model.safetensors":
         _refuse_pickle(head, name)
         length = int.from_bytes(head[:8], "little")
         if head[8:9] != b"{" or length > min(path.stat().st_size - 8, _MAX_SAFETENSORS_HEADER):
-            raise BundleError("model.safetensors is not a safetensors file.", code="bundle_file_invalid")
+            raise BundleFileError("model.safetensors is not a safetensors file.")
 
 
 def read_golden(path: Path, size: int, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -71,17 +114,16 @@ def read_golden(path: Path, size: int, classes: int) -> tuple[NDArray[np.uint8],
         (G, size, size, 3) uint8 images and (G, classes) float32 probabilities.
 
     Raises:
-        BundleError: The file holds pickled objects (``bundle_pickle``), or not what it should
-            (``bundle_file_invalid``).
+        PickleRefusedError: The file holds pickled objects.
+        BundleFileError: The file does not hold these arrays.
     """
     arrays = read_arrays(path, ("images", "probabilities"))
     images, probabilities = arrays["images"], arrays["probabilities"]
-    right = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:] == (size, size, 3) and len(images) > 0
-    if not right or probabilities.dtype != np.float32 or probabilities.shape != (len(images), classes):
-        raise BundleError(
+    valid = images.dtype == np.uint8 and images.ndim == 4 and images.shape[1:] == (size, size, 3) and len(images) > 0
+    if not valid or probabilities.dtype != np.float32 or probabilities.shape != (len(images), classes):
+        raise BundleFileError(
             f"golden.npz holds images {images.dtype}{images.shape} and probabilities {probabilities.dtype}"
-            f"{probabilities.shape}; uint8 (G, {size}, {size}, 3) and float32 (G, {classes}) are needed.",
-            code="bundle_file_invalid",
+            f"{probabilities.shape}; uint8 (G, {size}, {size}, 3) and float32 (G, {classes}) are needed."
         )
     return images, probabilities
 
@@ -91,26 +133,24 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
 
     Args:
         path: The file.
-        names: What it must hold, no more and no less.
+        names: The names of exactly the arrays that it must hold.
 
     Raises:
-        BundleError: The file holds pickled objects (``bundle_pickle``), or not what it should
-            (``bundle_file_invalid``).
+        PickleRefusedError: The file holds pickled objects.
+        BundleFileError: The file does not hold these arrays.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _MAX_ARRAYS_BYTES:
-                raise BundleError(f"{path.name} unpacks to more than 256 MiB.", code="bundle_file_invalid")
+                raise BundleFileError(f"{path.name} unpacks to more than 256 MiB.")
         with np.load(path, allow_pickle=False) as arrays:
             if sorted(arrays.files) != sorted(names):
-                raise BundleError(f"{path.name} must hold {', '.join(names)} alone.", code="bundle_file_invalid")
+                raise BundleFileError(f"{path.name} must hold exactly {', '.join(names)}.")
             return {name: arrays[name] for name in names}
     except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, NotImplementedError) as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
-            raise BundleError(
-                f"{path.name} holds Python objects, which are never unpickled.", code="bundle_pickle"
-            ) from error
-        raise BundleError(f"{path.name} cannot be read: {error}", code="bundle_file_invalid") from error
+            raise PickleRefusedError(f"{path.name} holds Python objects, which are never unpickled.") from error
+        raise BundleFileError(f"{path.name} cannot be read: {error}") from error
 
 
 def _refuse_pickle(head: bytes, name: str) -> None:
@@ -118,17 +158,15 @@ def _refuse_pickle(head: bytes, name: str) -> None:
         # safetensors may start with 0x80 when its header is 128 + 256k bytes long; then a brace follows at byte 8
         if name.endswith(".safetensors") and head[8:9] == b"{":
             return
-        raise BundleError(
-            f"{name} is a Python pickle or a torch archive under another name; those are never opened.",
-            code="bundle_pickle",
+        raise PickleRefusedError(
+            f"{name} is a Python pickle or a torch archive under another name; those are never opened."
         )
 
 
 def _unexpected(name: str) -> BundleError:
     if PurePosixPath(name).suffix.lower() in _PICKLE_SUFFIXES:
-        return BundleError(
-            f"The bundle holds {name!r}, a pickled file, which could run code. Bundles hold none: export the model "
-            "with this version of Lesion.",
-            code="bundle_pickle",
+        return PickleRefusedError(
+            f"The bundle holds {name!r}, a pickled file, which could run code. Bundles never do: export the model with "
+            "this version of Lesion."
         )
     return BundleError(f"The bundle holds {name!r}, which does not belong to a bundle.", code="bundle_file_unexpected")

@@ -1,6 +1,7 @@
 """The Lightning module that fine-tunes a network."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
@@ -17,17 +18,18 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from lesion.core.errors import ConfigError
 from lesion.core.validation import check_seed
+from lesion.model.bundle_facts import ModelFacts
 from lesion.model.weights import create_network
 
-Stage = Literal["train", "val", "test"]
+Stage = Literal["val", "test"]
 Batch = tuple[Tensor, Tensor]
 
 
 class ImageClassifier(LightningModule):
-    """A timm backbone fine-tuned to tell classes of images apart.
+    """A timm backbone that is fine-tuned to classify images.
 
-    Batches are (B, 3, S, S) uint8 images and (B,) int64 class indices. Which layers learn is the business of the
-    ``FineTuning`` callback.
+    Batches are (B, 3, S, S) uint8 images and (B,) int64 class indices. The ``FineTuning`` callback selects the layers
+    that are trained.
 
     Args:
         classes: The classes in the order of the outputs.
@@ -35,20 +37,20 @@ class ImageClassifier(LightningModule):
         weights: ``hub``, ``none`` or the path of a ``.safetensors`` file.
         pad_type: See ``create_network``.
         drop_rate: Dropout before the classifier.
-        optimizer: An optimiser of timm's, by name.
-        lr: The classifier's greatest learning rate.
+        optimizer: The name of a timm optimizer.
+        lr: The highest learning rate of the classifier.
         backbone_lr_factor: The backbone's learning rate as a share of ``lr``.
-        weight_decay: Weight decay; biases and normalisation have none.
-        scheduler: A schedule of timm's, by name, such as ``cosine``; None for a constant rate.
+        weight_decay: Weight decay; none for biases and normalization.
+        scheduler: The name of a timm schedule, such as ``cosine``; None for a constant rate.
         scheduler_warmup: Share of all steps in which the rate rises linearly.
         label_smoothing: Share of the target spread over all classes.
-        class_weights: ``balanced`` weighs classes in the loss so that all count equally; or a weight each; or None.
+        class_weights: ``balanced`` weights the classes so that all count equally; or a weight per class; or None.
         mixup: Strength (alpha) of mixup (Zhang et al. 2018); 0 for none.
         cutmix: Strength (alpha) of CutMix (Yun et al. 2019); 0 for none.
-        seed: Seeds what an epoch draws in the main process: dropout and mixup.
+        seed: Seed of an epoch's random numbers in the main process: dropout and mixup.
 
     Raises:
-        ConfigError: A setting is out of its range, or the weights cannot be had.
+        ConfigError: A setting is out of its range, or the weights cannot be loaded.
     """
 
     class_weights: Tensor
@@ -76,35 +78,29 @@ class ImageClassifier(LightningModule):
         super().__init__()
         self.save_hyperparameters()
         count = len(classes)
-        if count < 2:
-            raise ConfigError(f"A classifier needs at least 2 classes, not {count}.")
-        if lr <= 0 or backbone_lr_factor < 0 or not 0 <= label_smoothing < 1 or not 0 <= drop_rate < 1:
-            raise ConfigError(
-                f"model.lr={lr} must be above 0, backbone_lr_factor={backbone_lr_factor} 0 or more, "
-                f"label_smoothing={label_smoothing} and drop_rate={drop_rate} from 0 to below 1."
-            )
+        _check_settings(count, lr, backbone_lr_factor, label_smoothing, drop_rate)
         check_seed("model.seed", seed)
         _check_schedule(optimizer, scheduler)
         self.network, self.weights, self.backbone_kwargs = create_network(
             backbone, count, str(weights), drop_rate=drop_rate, pad_type=pad_type
         )
         self.network.to(memory_format=torch.channels_last)
-        given = torch.tensor(_given_weights(class_weights, count), dtype=torch.float32)
-        self.register_buffer("class_weights", given, persistent=False)
+        initial_weights = torch.tensor(_initial_class_weights(class_weights, count), dtype=torch.float32)
+        self.register_buffer("class_weights", initial_weights, persistent=False)
         self.mixing = _mixing(mixup, cutmix, count)
         metrics = MetricCollection(
             {"acc": MulticlassAccuracy(count, average="micro"), "f1_macro": MulticlassF1Score(count, average="macro")}
         )
         self.metrics = nn.ModuleDict({f"{stage}_metrics": metrics.clone(f"{stage}/") for stage in ("val", "test")})
 
-    def facts(self) -> dict[str, Any]:
-        """Return what a bundle needs to rebuild the network, and what its weights came from, JSON-ready."""
+    def facts(self) -> ModelFacts:
+        """Return what rebuilds the network, and the origin of its weights, for ``bundle.json``."""
         return {
             "backbone": self.hparams["backbone"],
             "model_kwargs": self.backbone_kwargs,
             "mean": self.network.mean.flatten().tolist(),
             "std": self.network.std.flatten().tolist(),
-            "weights": self.weights.to_dict(),
+            "weights": asdict(self.weights),
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
         }
 
@@ -113,13 +109,13 @@ class ImageClassifier(LightningModule):
         return self.network.logits(_pixels(images))
 
     def on_fit_start(self) -> None:
-        """Weigh the classes by how often the training images show them, where that was asked for."""
+        """Weight the classes by their number of training images, if ``class_weights`` is ``balanced``."""
         if self.hparams["class_weights"] == "balanced":
             counts = self.trainer.datamodule.class_counts().tolist()  # type: ignore[attr-defined]
             self.class_weights.copy_(torch.tensor(balanced_weights(counts)))
 
     def on_train_epoch_start(self) -> None:
-        """Seed the epoch, so that a run resumed at its beginning draws what an uninterrupted one draws."""
+        """Seed the epoch, so that a run resumed here draws the same random numbers as an uninterrupted one."""
         state = np.random.SeedSequence([self.hparams["seed"], self.current_epoch]).generate_state(2)
         torch.manual_seed(int(state[0]))
         np.random.seed(int(state[1]))
@@ -128,7 +124,7 @@ class ImageClassifier(LightningModule):
         """Return the loss of one batch."""
         images, labels = batch
         pixels, targets = _pixels(images), labels
-        if self.mixing is not None and len(images) % 2 == 0:  # timm mixes an image with its mirror place in the batch
+        if self.mixing is not None and len(images) % 2 == 0:  # timm mixes images pairwise
             pixels, targets = self.mixing(pixels, labels)
         loss = functional.cross_entropy(
             self.network.logits(pixels),
@@ -153,7 +149,7 @@ class ImageClassifier(LightningModule):
         return logits.float()
 
     def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own type is a union of a dozen shapes
-        """Build timm's optimiser with one rate for the head and a lower one for the backbone, and its schedule."""
+        """Build timm's optimizer with one rate for the head and a lower one for the backbone, and its schedule."""
         settings = self.hparams
         optimizer = create_optimizer_v2(
             _parameter_groups(self.network, settings["lr"], settings["backbone_lr_factor"], settings["weight_decay"]),
@@ -176,7 +172,7 @@ class ImageClassifier(LightningModule):
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:  # noqa: ANN401 - Lightning's signature
-        """Step timm's schedule, which is told how many steps were made."""
+        """Set the rate of timm's schedule for the current step."""
         assert isinstance(scheduler, Scheduler)
         scheduler.step(self.global_step)
 
@@ -192,42 +188,52 @@ class ImageClassifier(LightningModule):
 
 
 def balanced_weights(counts: Sequence[int]) -> list[float]:
-    """Return for each class N / (C · n_c), the weights that make every class count equally; absent classes get 0."""
+    """Return N / (C · n_c) for each class, the weights that make every class count equally; absent classes get 0."""
     total, classes = sum(counts), len(counts)
     return [total / (classes * count) if count else 0.0 for count in counts]
 
 
-def _given_weights(weights: object, count: int) -> list[float]:
-    """Check ``class_weights`` and return those to begin with: balanced ones need the data."""
+def _check_settings(classes: int, lr: float, backbone_lr_factor: float, smoothing: float, drop_rate: float) -> None:
+    if classes < 2:
+        raise ConfigError(f"A classifier needs at least 2 classes, not {classes}.")
+    if lr <= 0 or backbone_lr_factor < 0 or not 0 <= smoothing < 1 or not 0 <= drop_rate < 1:
+        raise ConfigError(
+            f"model.lr={lr} must be above 0, backbone_lr_factor={backbone_lr_factor} 0 or more, "
+            f"label_smoothing={smoothing} and drop_rate={drop_rate} from 0 to below 1."
+        )
+
+
+def _initial_class_weights(weights: object, count: int) -> list[float]:
+    """Check ``class_weights`` and return the initial ones: balanced ones need the data."""
     if weights is None or weights == "balanced":
         return [1.0] * count
     values = list(weights) if isinstance(weights, list | tuple) else []
     if len(values) != count or not all(isinstance(value, int | float) and 0 <= value < np.inf for value in values):
         raise ConfigError(
-            f"model.class_weights={weights} must be balanced, null, or a list of {count} numbers, one a class, each 0 "
-            "or more."
+            f"model.class_weights={weights} must be balanced, null, or a list of {count} numbers, one per class, each "
+            "0 or more."
         )
     return values
 
 
 def _check_schedule(optimizer: str, scheduler: str | None) -> None:
-    """Try timm's optimiser and schedule on one number: which names there are depends on its version."""
+    """Try timm's optimizer and schedule on one number: which names exist depends on its version."""
     try:
-        tried = create_optimizer_v2([nn.Parameter(torch.zeros(1))], opt=optimizer, lr=1e-3)
+        trial = create_optimizer_v2([nn.Parameter(torch.zeros(1))], opt=optimizer, lr=1e-3)
     except Exception as error:
         raise ConfigError(
-            f"model.optimizer={optimizer} cannot be used: {error}. Take one of timm's by name: adamw, sgd, lion …"
+            f"model.optimizer={optimizer} cannot be used: {error}. Give the name of a timm optimizer: adamw, sgd …"
         ) from error
     if scheduler is None:
         return
     try:
-        made = None if "plateau" in scheduler else create_scheduler_v2(tried, sched=scheduler)[0]  # it needs a metric
+        schedule = None if "plateau" in scheduler else create_scheduler_v2(trial, sched=scheduler)[0]  # needs a metric
     except Exception as error:
         raise ConfigError(f"model.scheduler={scheduler} cannot be used: {error}.") from error
-    if made is None:
+    if schedule is None:
         raise ConfigError(
-            f"model.scheduler={scheduler} is no schedule of steps. Take one of timm's by name (cosine, tanh, step, "
-            "poly …), or null for a constant rate."
+            f"model.scheduler={scheduler} is not a schedule by steps. Give the name of one of timm's (cosine, tanh, "
+            "step, poly …), or null for a constant rate."
         )
 
 
@@ -244,7 +250,7 @@ def _mixing(mixup: float, cutmix: float, classes: int) -> Mixup | None:
 
 
 def _parameter_groups(network: nn.Module, lr: float, factor: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Group parameters by rate and by decay. Frozen ones are in as well: without gradients they are passed over."""
+    """Group parameters by rate and by decay. Frozen ones are included: without gradients they are skipped."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
         groups.setdefault((name.startswith("classifier."), parameter.ndim > 1), []).append(parameter)

@@ -1,4 +1,4 @@
-"""Engines that run a bundle's network: OpenVINO on a CPU, torch on a GPU, with the same outputs."""
+"""Engines that run a bundle's network, with the same outputs: OpenVINO on a CPU, torch on a GPU."""
 
 import importlib.util
 import os
@@ -11,20 +11,32 @@ from numpy.typing import NDArray
 
 from lesion.core.errors import BundleError, ConfigError
 from lesion.model.bundle import Bundle
+from lesion.model.bundle_files import BundleFileError
 
 if TYPE_CHECKING:
     from lesion.model.network import Network
 
 Precision = Literal["auto", "f32", "bf16", "f16"]
 
+# The largest difference of a probability from torch's in float32 that a faithful engine shows. A half-precision engine
+# rounds every activation to 8 (bfloat16) or 11 (float16) bits; on networks that were often unsure, bfloat16 moved a
+# probability by up to 0.052 and float32 by 2e-6.
+GOLDEN_TOLERANCE = {"f32": 1e-3, "f16": 2e-2, "bf16": 0.1}
+
+
+class GoldenMismatchError(BundleError):
+    """An engine that does not give the golden answers of its bundle."""
+
+    default_code = "bundle_golden_mismatch"
+
 
 @cache
-def _core() -> Any:  # noqa: ANN401 (openvino is imported when it is needed)
-    """Return the one OpenVINO core of this process.
+def _core() -> Any:  # noqa: ANN401 (openvino is imported only when needed)
+    """Return the only OpenVINO core of this process.
 
-    The CPU plugin of each core gives the thread that made it a stack for signals and, when it goes, puts back the one
-    before. Of two cores that go in the order in which they came, the second puts back a stack that is freed already,
-    and the next signal with a handler ends the process by a segmentation fault.
+    The CPU plugin of each core gives the thread that created it a signal stack and restores the previous one on
+    deletion. If two cores are deleted in the order of their creation, the second one restores a stack that is freed
+    already, and the next signal with a handler ends the process with a segmentation fault.
     """
     import openvino
 
@@ -32,12 +44,13 @@ def _core() -> Any:  # noqa: ANN401 (openvino is imported when it is needed)
 
 
 class Outputs(NamedTuple):
-    """What one forward pass gives, float32.
+    """The outputs of one forward pass, float32.
 
     Attributes:
         logits: (B, C).
         features: (B, D), the last activation averaged over positions.
-        cams: (B, C, h, w), each class's weights applied to the last activation, not rectified.
+        cams: (B, C, h, w), the class-activation map of each class: its weights applied to the last activation, not
+            rectified.
     """
 
     logits: NDArray[np.float32]
@@ -46,10 +59,10 @@ class Outputs(NamedTuple):
 
 
 class Engine(Protocol):
-    """Runs a network; not safe to call from two threads at once.
+    """Runs a network; not safe to call from two threads at a time.
 
     Attributes:
-        name: What runs it and where, such as ``openvino:cpu``.
+        name: The runtime and the device, such as ``openvino:cpu``.
         precision: ``f32``, ``bf16`` or ``f16``.
     """
 
@@ -57,27 +70,26 @@ class Engine(Protocol):
     precision: str
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
-        """Run (B, S, S, 3) uint8 RGB images; B of 0 or more."""
+        """Run (B, S, S, 3) uint8 RGB images; B may be 0."""
 
 
 class OpenVINOEngine:
     """The exported graph on a CPU.
 
-    A batch runs image by image through a graph of fixed shape: on a CPU a larger batch gains nothing, a graph of
-    dynamic shape runs a third slower, and so an image gets the same answer to the last bit in whatever company it came.
+    A batch runs image by image through a graph of fixed shape: on a CPU a larger batch gains nothing, and a graph of
+    dynamic shape runs a third slower. So an image gets the same answer to the last bit in every batch.
 
     Args:
         onnx: The exported graph.
-        threads: CPU threads for one image. Several processes with one thread each give more images a second.
-        precision: ``auto`` is bfloat16 where the processor computes in it, else float32.
+        threads: CPU threads per image. Several processes with one thread each give more images per second.
+        precision: ``auto`` is bfloat16 if the processor supports it, else float32.
 
     Raises:
         ConfigError: The processor lacks the precision.
-        BundleError: The graph cannot be loaded (``bundle_file_invalid``).
+        BundleFileError: The graph cannot be loaded.
     """
 
     def __init__(self, onnx: Path, threads: int = 1, precision: Precision = "auto") -> None:
-
         core = _core()
         has_bf16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "f16" or (precision == "bf16" and not has_bf16):
@@ -91,7 +103,7 @@ class OpenVINOEngine:
             compiled = core.compile_model(model, "CPU", self._properties(threads))
             self._outputs = [compiled.output(name) for name in Outputs._fields]
         except RuntimeError as error:
-            raise BundleError(f"OpenVINO cannot load the model: {error}", code="bundle_file_invalid") from error
+            raise BundleFileError(f"OpenVINO cannot load the model: {error}") from error
         self._request = compiled.create_infer_request()
 
     def _properties(self, threads: int) -> dict[str, Any]:
@@ -100,7 +112,7 @@ class OpenVINOEngine:
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": self.precision,
-            "ENABLE_CPU_PINNING": False,  # else every single-threaded process would be pinned to the same first core
+            "ENABLE_CPU_PINNING": False,  # or every single-threaded process would be pinned to the same first core
         }
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
@@ -115,17 +127,17 @@ class OpenVINOEngine:
 
 
 class TorchEngine:
-    """The network rebuilt from its timm name and its safetensors, in torch. Needs the extra ``train``.
+    """The network in torch, rebuilt from its timm name and its safetensors. Needs the extra ``train`` or ``gpu``.
 
     Args:
         bundle: The bundle.
         device: ``cuda``, ``cuda:1`` … or ``cpu``.
         precision: ``auto`` is float16 on a GPU, as fast as bfloat16 there and eight times finer, and float32 on a CPU.
-        max_batch: Images in one forward pass; longer inputs are cut, so that memory stays bounded.
+        max_batch: Images per forward pass; longer inputs are split, so that memory stays bounded.
 
     Raises:
-        ConfigError: torch or timm is not installed, or the device is not there.
-        BundleError: The weights do not fit the network (``bundle_file_invalid``).
+        ConfigError: torch or timm is not installed, or the device is not available.
+        BundleFileError: The weights do not fit the network.
     """
 
     def __init__(
@@ -143,17 +155,11 @@ class TorchEngine:
         self._device = torch.device(device)
         self._max_batch = max_batch
         self.name = f"torch:{self._device}"
-        self.precision: str = self._choose(precision)
+        default = "f16" if self._device.type == "cuda" else "f32"
+        self.precision: str = default if precision == "auto" else precision
         dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[self.precision]
         network = _rebuild(bundle).to(self._device, dtype)
         self._network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-
-    def _choose(self, precision: Precision) -> str:
-        if precision != "auto":
-            return precision
-        if self._device.type != "cuda":
-            return "f32"
-        return "f16"
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Run (B, S, S, 3) uint8 RGB images."""
@@ -172,12 +178,12 @@ def load_engine(bundle: Bundle, device: str = "auto", threads: int = 1, precisio
     Args:
         bundle: The bundle.
         device: ``cpu`` is OpenVINO; ``cuda``, ``cuda:1`` … torch on a GPU; ``torch`` is torch on the CPU, for
-            comparison; ``auto`` is a GPU where there is one and torch is installed, else OpenVINO.
-        threads: CPU threads for one image (OpenVINO).
+            comparison; ``auto`` is a GPU if there is one and torch is installed, else OpenVINO.
+        threads: CPU threads per image (OpenVINO).
         precision: See the engines.
 
     Raises:
-        ConfigError: The device is unknown or not there.
+        ConfigError: The device is unknown or not available.
     """
     if device == "auto":
         device = "cuda" if has_gpu() else "cpu"
@@ -189,8 +195,8 @@ def load_engine(bundle: Bundle, device: str = "auto", threads: int = 1, precisio
 
 
 def has_gpu() -> bool:
-    """Whether an NVIDIA GPU and torch are here, found out without importing torch where there is no GPU."""
-    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("timm") is None:
+    """Return whether an NVIDIA GPU and torch can be used; without a GPU torch is not even imported."""
+    if not (importlib.util.find_spec("torch") and importlib.util.find_spec("timm")):
         return False
     if not any(Path("/dev").glob("nvidia[0-9]*")) or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
@@ -199,8 +205,42 @@ def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def check_golden(bundle: Bundle, engine: Engine, tolerance: float | None = None) -> float:
+    """Compare an engine's answers with the golden answers of its bundle.
+
+    Args:
+        bundle: The bundle.
+        engine: The engine that is about to serve it.
+        tolerance: The largest difference of a probability; by default, what the engine's precision explains.
+
+    Returns:
+        The largest difference of a probability.
+
+    Raises:
+        GoldenMismatchError: An answer differs by more.
+    """
+    images, expected = bundle.golden()
+    outputs = engine(images)
+    answers = bundle.probabilities(outputs.logits)
+    width = len(bundle.domain().mean)
+    if outputs.features.shape != (len(images), width) or answers.shape != expected.shape:
+        raise GoldenMismatchError(
+            f"The model gives features of shape {outputs.features.shape} and answers of shape {answers.shape}; its "
+            f"domain.npz needs {width} features per image, and its golden answers have shape {expected.shape}."
+        )
+    difference = float(np.abs(answers - expected).max())
+    tolerance = GOLDEN_TOLERANCE[engine.precision] if tolerance is None else tolerance
+    if not difference <= tolerance:  # written so that NaN is refused
+        raise GoldenMismatchError(
+            f"The model's answers differ from its golden answers by {difference:.3g} in a probability in "
+            f"{engine.precision}; at most {tolerance:g} is accepted. Do not serve it like this; try precision f32 to "
+            "see whether rounding is the cause."
+        )
+    return difference
+
+
 def _rebuild(bundle: Bundle) -> "Network":
-    """Build the network of a bundle with the bundle's weights, on the CPU in float32."""
+    """Build the network of a bundle with its weights, on the CPU in float32."""
     import timm
 
     from lesion.model.network import Network
@@ -214,9 +254,7 @@ def _rebuild(bundle: Bundle) -> "Network":
         network = Network(backbone, len(bundle.classes), facts["mean"], facts["std"])
         record = load_weights(network, bundle.weights)
     except (ConfigError, RuntimeError, TypeError) as error:
-        raise BundleError(
-            f"The bundle's weights do not fit its network: {error}", code="bundle_file_invalid"
-        ) from error
+        raise BundleFileError(f"The bundle's weights do not fit its network: {error}") from error
     if not record.head:
-        raise BundleError("The bundle's weights hold no classifier for its classes.", code="bundle_file_invalid")
+        raise BundleFileError("The bundle's weights hold no classifier for its classes.")
     return network

@@ -1,4 +1,4 @@
-"""Write a trained network as a bundle, and refuse to unless the exported graph gives the network's answers."""
+"""Write a trained network as a bundle, provided that the exported graph gives the network's answers."""
 
 import io
 import warnings
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from lesion.core.errors import BundleError
+from lesion.core.errors import BundleError, LesionError
 from lesion.evaluation.calibration import softmax
 from lesion.model.bundle import Bundle, seal
 from lesion.model.engines import OpenVINOEngine
@@ -21,8 +21,14 @@ from lesion.model.inference import run_network
 from lesion.model.network import Network
 from lesion.model.weights import timm_state
 
-AGREEMENT = 1e-4  # the greatest difference of a probability between the exported graph and torch, both in float32
-GOLDEN = 8  # golden answers kept in a bundle
+AGREEMENT = 1e-4  # the largest difference of a probability between the exported graph and torch, both in float32
+GOLDEN = 8  # golden answers in a bundle
+
+
+class ExportMismatchError(LesionError):
+    """An exported graph that does not give the answers of its network."""
+
+    default_code = "bundle_disagrees"
 
 
 def export_bundle(
@@ -35,25 +41,26 @@ def export_bundle(
 ) -> Bundle:
     """Export a network to ``folder`` as an immutable bundle.
 
-    The bundle is built in a temporary folder beside ``folder`` and renamed into place when it is whole, so that a
-    killed export leaves no half bundle.
+    The bundle is built in a temporary folder next to ``folder`` and renamed when it is complete, so that a killed
+    export leaves no incomplete bundle.
 
     Args:
-        folder: Where the bundle goes; must not exist.
+        folder: The bundle's folder; must not exist.
         network: The trained network.
-        images: (N, S, S, 3) uint8 real images as the network sees them, N at least 1: the graph is compared with
-            torch on all of them and the first 8 become the golden answers.
+        images: (N, S, S, 3) uint8 preprocessed real images, N at least 1: the graph is compared with torch on all of
+            them, and the first 8 become the golden answers.
         temperature: The calibration temperature.
-        facts: The sections of ``bundle.json`` that the export does not make itself: name, classes, preprocessing,
-            model, calibration, metrics, data, lineage.
-        extras: Writes further files (domain, model card, report) into the folder it is given, which has the graph
-            already, before it is sealed.
+        facts: The sections of ``bundle.json`` that the export does not add itself: name, classes, preprocessing, model,
+            calibration, metrics, data, lineage.
+        extras: Writes further files (domain, model card, report) into the folder, which holds the graph already,
+            before it is sealed.
 
     Returns:
         The bundle, opened and verified.
 
     Raises:
-        BundleError: ``folder`` exists, or the graph's probabilities differ from torch's by more than 1e-4.
+        BundleError: ``folder`` exists, or there are no images.
+        ExportMismatchError: The graph's probabilities differ from torch's by more than 1e-4.
     """
     if folder.exists():
         raise BundleError(f"'{folder}' exists already. A bundle is never overwritten: choose another folder.")
@@ -62,28 +69,27 @@ def export_bundle(
     network = network.float().cpu().eval()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-        made = Path(temporary) / "bundle"
-        made.mkdir()
-        export_onnx(network, made / "model.onnx", images.shape[1])
-        save_file(timm_state(network), made / "model.safetensors")
+        unfinished = Path(temporary) / "bundle"
+        unfinished.mkdir()
+        export_onnx(network, unfinished / "model.onnx", images.shape[1])
+        save_file(timm_state(network), unfinished / "model.safetensors")
         expected = softmax(run_network(network, [images]).logits.numpy(), temperature)
-        difference = _largest_difference(made / "model.onnx", images, expected, temperature)
-        np.savez_compressed(
-            made / "golden.npz", images=images[:GOLDEN], probabilities=expected[:GOLDEN].astype(np.float32)
-        )
+        difference = _largest_difference(unfinished / "model.onnx", images, expected, temperature)
+        golden = {"images": images[:GOLDEN], "probabilities": expected[:GOLDEN].astype(np.float32)}
+        np.savez_compressed(unfinished / "golden.npz", **golden)
         if extras is not None:
-            extras(made)
+            extras(unfinished)
         agreement = {"onnx_torch_max_difference": difference, "images": len(images)}
-        seal(made, dict(facts) | {"agreement": agreement})
-        made.rename(folder)
+        seal(unfinished, dict(facts) | {"agreement": agreement})
+        unfinished.rename(folder)
     return Bundle.open(folder)
 
 
 def export_onnx(network: Network, path: Path, size: int) -> None:
     """Write the network as one ONNX file for (B, size, size, 3) uint8 images with a dynamic batch."""
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
-    talk = io.StringIO()
-    with warnings.catch_warnings(), redirect_stdout(talk), redirect_stderr(talk):
+    output = io.StringIO()
+    with warnings.catch_warnings(), redirect_stdout(output), redirect_stderr(output):
         warnings.simplefilter("ignore")  # the exporter warns about its own deprecations
         program = torch.onnx.export(
             network,
@@ -107,10 +113,8 @@ def _largest_difference(
     answers = [engine(images[start : start + GOLDEN]).logits for start in range(0, len(images), GOLDEN)]
     difference = float(np.abs(softmax(np.concatenate(answers), temperature) - expected).max())
     if not difference <= AGREEMENT:
-        raise BundleError(
+        raise ExportMismatchError(
             f"The exported graph differs from torch by {difference:.2e} in a probability (at most {AGREEMENT:.0e}), "
-            f"on {len(images)} images. The bundle was not written.",
-            code="bundle_disagrees",
-            status=500,
+            f"on {len(images)} images. The bundle was not written."
         )
     return difference

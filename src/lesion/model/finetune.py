@@ -1,4 +1,4 @@
-"""Fine-tuning in two stages: the head alone first, then the last layers of the backbone with it."""
+"""Fine-tuning in two stages: first only the head, then also the last layers of the backbone."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
@@ -9,16 +9,16 @@ from lesion.model.network import Network
 
 
 class FineTuning(Callback):
-    """Keeps the backbone frozen for some epochs, then lets its last layers learn too.
+    """Keeps the backbone frozen for some epochs, then trains its last layers too.
 
-    The stage follows from the epoch alone, so a resumed run finds itself in the right one. Frozen layers' batch
-    statistics stay as they are.
+    The stage depends only on the epoch, so a resumed run is in the right one. The batch statistics of frozen layers
+    do not change.
 
     Args:
-        warmup_epochs: Epochs in which the head learns alone.
-        unfreeze_last: How many of the backbone's last layers learn after that; a convolution, a normalisation and an
-            activation count as one each, as Keras counts them. -1 for all.
-        freeze_batch_norm: Keep the running statistics of every batch normalisation, of learning layers too.
+        warmup_epochs: Epochs in which only the head is trained.
+        unfreeze_last: How many of the backbone's last layers are trained after that; a convolution, a normalization and
+            an activation count as one layer each, as in Keras. -1 for all.
+        freeze_batch_norm: Keep the running statistics of every batch normalization, of trained layers too.
     """
 
     def __init__(self, warmup_epochs: int = 1, unfreeze_last: int = 50, freeze_batch_norm: bool = False) -> None:
@@ -33,7 +33,7 @@ class FineTuning(Callback):
         self.freeze_batch_norm = freeze_batch_norm
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set which layers learn in this epoch."""
+        """Set which layers are trained in this epoch."""
         network = pl_module.network
         assert isinstance(network, Network)
         unfrozen = 0 if trainer.current_epoch < self.warmup_epochs else self.unfreeze_last
@@ -41,31 +41,33 @@ class FineTuning(Callback):
 
 
 def set_trainable(backbone: nn.Module, last: int, freeze_batch_norm: bool = False) -> None:
-    """Let the last layers of a backbone learn and freeze the others with their batch statistics.
+    """Make the last layers of a backbone trainable and freeze the others with their batch statistics.
 
     Args:
         backbone: A timm network.
-        last: How many layers learn, counted from the end; -1 for all.
-        freeze_batch_norm: Keep every batch normalisation's running statistics.
+        last: How many layers are trainable, counted from the end; -1 for all.
+        freeze_batch_norm: Keep the running statistics of every batch normalization.
     """
-    all_layers = layers(backbone)
-    first = 0 if last == -1 else max(len(all_layers) - last, 0)
-    for parameter in backbone.parameters():  # those outside any layer, such as position embeddings, follow the first
+    ordered = layers(backbone)
+    first = 0 if last == -1 else max(len(ordered) - last, 0)
+    for (
+        parameter
+    ) in backbone.parameters():  # those outside any layer, such as position embeddings, are treated as the first layer
         parameter.requires_grad_(first == 0)
-    for index, layer in enumerate(all_layers):
-        learns = index >= first
+    for index, layer in enumerate(ordered):
+        trainable = index >= first
         for parameter in layer.parameters(recurse=False):
-            parameter.requires_grad_(learns)
+            parameter.requires_grad_(trainable)
         if isinstance(layer, _BatchNorm):
-            layer.train(learns and not freeze_batch_norm)
+            layer.train(trainable and not freeze_batch_norm)
 
 
 def layers(backbone: nn.Module) -> list[nn.Module]:
-    """Return a backbone's layers in order: modules with parameters or statistics of their own, and activations."""
+    """Return a backbone's layers in order: modules with direct parameters or statistics, and activations."""
     return [module for module in backbone.modules() if _is_layer(module)]
 
 
 def _is_layer(module: nn.Module) -> bool:
-    own = next(module.parameters(recurse=False), None) is not None
+    has_parameters = next(module.parameters(recurse=False), None) is not None
     leaf = next(module.children(), None) is None
-    return own or (leaf and type(module).__module__ == "torch.nn.modules.activation")
+    return has_parameters or (leaf and type(module).__module__ == "torch.nn.modules.activation")

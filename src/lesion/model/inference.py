@@ -1,4 +1,4 @@
-"""Run a network over many images, in float32, as it will be served."""
+"""Run a network over many images, in float32, as it is served."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,7 @@ def run_network(network: Network, batches: Iterable[NDArray[np.uint8]]) -> Netwo
     """Run batches of (B, S, S, 3) uint8 images through a network on its own device.
 
     Returns:
-        The outputs of all images, joined, on the CPU.
+        The concatenated outputs of all images, on the CPU.
     """
     network.eval()
     device = network.classifier.weight.device

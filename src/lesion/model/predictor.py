@@ -1,4 +1,4 @@
-"""From image bytes to calibrated predictions: the one way of the command line, the server and the notebook."""
+"""From image bytes to calibrated predictions: one path for the command line, the server and the notebook."""
 
 import logging
 import time
@@ -12,15 +12,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.core.errors import BundleError, ImageError
+from lesion.core.errors import ImageError
 from lesion.imaging import heatmap
-from lesion.imaging.decode import Limits
+from lesion.imaging.limits import Limits
 from lesion.model.bundle import Bundle
-from lesion.model.engines import Engine, Precision, load_engine
+from lesion.model.engines import Engine, GoldenMismatchError, Precision, check_golden, load_engine
 
 logger = logging.getLogger(__name__)
 
-# How far half precision may move a calibrated probability before ``precision=auto`` gives up its speed.
+# The change of a calibrated probability by half precision from which on ``precision=auto`` uses float32.
 AUTO_TOLERANCE = 0.02
 
 Stage = Callable[[str], AbstractContextManager[object]]
@@ -34,12 +34,12 @@ class Prediction:
         predicted_class: The most probable class.
         confidence: Its calibrated probability.
         probabilities: The calibrated probability of each class, in the bundle's order.
-        inference_time_ms: Milliseconds the engine took for the batch in which the image was.
+        inference_time_ms: Milliseconds that the engine took for the image's batch.
         model_version: The bundle's version.
-        domain_distance: How far the image is from what the model was trained on: 1 at the border of its domain.
-        in_domain: Whether it is within; if not, the answer means little.
-        cams: (C, h, w) float32, each class's map, not rectified.
-        image: (S, S, 3) uint8, what the network saw.
+        domain_distance: How far the image is from the training images; 1 at the border of their domain.
+        in_domain: Whether the image is inside the domain; if not, the answer means little.
+        cams: (C, h, w) float32, each class's activation map, not rectified.
+        image: (S, S, 3) uint8, the network's input.
     """
 
     predicted_class: str
@@ -68,34 +68,42 @@ class Prediction:
         return heatmap.gradcam(self.cams[index], (self.image.shape[0], self.image.shape[1]))
 
     def overlay_png(self, class_name: str | None = None) -> bytes:
-        """Return the Grad-CAM of a class over what the network saw, as a PNG file.
+        """Return the Grad-CAM of a class over the network's input, as a PNG file.
 
         Raises:
             KeyError: The class is unknown.
         """
-        return heatmap.png(heatmap.overlay(self.image, self.gradcam(class_name)))
+        return heatmap.encode_png(heatmap.overlay(self.image, self.gradcam(class_name)))
 
     def image_png(self) -> bytes:
-        """Return what the network saw as a PNG file."""
-        return heatmap.png(self.image)
+        """Return the network's input as a PNG file."""
+        return heatmap.encode_png(self.image)
 
     def heatmap_png(self, class_name: str | None = None) -> bytes:
-        """Return the Grad-CAM of a class alone, as a grey PNG file of the image's size.
+        """Return the Grad-CAM of a class alone, as a gray PNG file of the image's size.
 
         Raises:
             KeyError: The class is unknown.
         """
-        return heatmap.png(heatmap.grey(self.gradcam(class_name)))
+        return heatmap.encode_png(heatmap.to_grayscale(self.gradcam(class_name)))
 
 
 class Predictor:
-    """A bundle and the engine that runs it. Not safe to call from two threads at once.
+    """A bundle and the engine that runs it. Not safe to call from two threads at a time.
 
     Args:
         bundle: The bundle.
         engine: The engine, loaded from the same bundle.
-        limits: What is refused before it is decoded.
+        limits: Limits of images, checked before decoding.
         decoders: Threads that decode the images of a batch.
+
+    Examples:
+        >>> predictor = Predictor.load(bundle_path)
+        >>> [prediction] = predictor.predict([image_path.read_bytes()])
+        >>> prediction.predicted_class in predictor.bundle.classes
+        True
+        >>> prediction.gradcam().shape == prediction.image.shape[:2]
+        True
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, limits: Limits | None = None, decoders: int = 1) -> None:
@@ -123,32 +131,32 @@ class Predictor:
         Args:
             path: The bundle's folder.
             device: See :func:`lesion.model.engines.load_engine`.
-            threads: CPU threads for one image.
-            precision: ``f32``, ``bf16``, ``f16``, or ``auto``: the engine's fastest one that moves no
-                golden answer by more than 0.02.
-            limits: What is refused before it is decoded.
+            threads: CPU threads per image.
+            precision: ``f32``, ``bf16``, ``f16``, or ``auto``: the engine's fastest one that changes no golden
+                answer by more than 0.02.
+            limits: Limits of images, checked before decoding.
             decoders: Threads that decode the images of a batch.
 
         Raises:
             BundleError: The bundle is not whole, or its model does not give its golden answers.
-            ConfigError: The device or the precision is not there.
+            ConfigError: The device or the precision is not available.
         """
         bundle = Bundle.open(path)
         engine = load_engine(bundle, device, threads, precision)
         half = precision == "auto" and engine.precision != "f32"
         try:
-            bundle.check_golden(engine, AUTO_TOLERANCE if half else None)
-        except BundleError:
+            check_golden(bundle, engine, AUTO_TOLERANCE if half else None)
+        except GoldenMismatchError:
             if not half:
                 raise
             logger.warning(
-                "%s runs in f32, which is slower: %s moves a golden answer by more than %g.",
+                "%s runs in f32, which is slower: %s changes a golden answer by more than %g.",
                 bundle.name,
                 engine.precision,
                 AUTO_TOLERANCE,
             )
             engine = load_engine(bundle, device, threads, "f32")
-            bundle.check_golden(engine)
+            check_golden(bundle, engine)
         return cls(bundle, engine, limits, decoders)
 
     def predict(self, items: Sequence[bytes], stage: Stage = nullcontext) -> list[Prediction | ImageError]:
@@ -156,29 +164,29 @@ class Predictor:
 
         Args:
             items: The bytes of image files.
-            stage: Entered around ``decode`` and ``infer``, for who measures them.
+            stage: A context manager entered around ``decode`` and ``infer``, to measure them.
 
         Returns:
-            One entry an item, in order: its prediction, or the error for which it alone was refused.
+            One entry per item, in order: its prediction, or the error for which only this item was refused.
         """
         with stage("decode"):
-            read = list(self._pool.map(self._read, items) if self._pool else map(self._read, items))
-        images = [image for image in read if not isinstance(image, ImageError)]
+            decoded = list(self._pool.map(self._read, items) if self._pool else map(self._read, items))
+        images = [image for image in decoded if not isinstance(image, ImageError)]
         with stage("infer") if images else nullcontext():
             predictions = iter(self.predict_images(np.stack(images)) if images else [])
-        return [image if isinstance(image, ImageError) else next(predictions) for image in read]
+        return [image if isinstance(image, ImageError) else next(predictions) for image in decoded]
 
     def _read(self, data: bytes) -> NDArray[np.uint8] | ImageError:
         try:
             return self._preprocessing.read(data, self.limits)
         except ImageError as error:
             return error.with_traceback(None)
-        except Exception:  # a decoder's fault must not fail the other images of the batch
+        except Exception:  # a fault of the decoder must not affect the other images of the batch
             logger.exception("the decoder failed on an image of %d bytes", len(data))
             return ImageError("The image could not be decoded. Save it again as PNG or JPEG.", code="image_corrupt")
 
     def predict_images(self, images: NDArray[np.uint8]) -> list[Prediction]:
-        """Predict (B, S, S, 3) uint8 RGB images that are preprocessed already."""
+        """Predict preprocessed (B, S, S, 3) uint8 RGB images."""
         start = time.perf_counter()
         outputs = self.engine(images)
         milliseconds = (time.perf_counter() - start) * 1000.0

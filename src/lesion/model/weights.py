@@ -1,7 +1,6 @@
-"""Initial weights: from timm's hub, from a safetensors file, or none; and a record of which it was."""
+"""Initial weights: from timm's hub, from a safetensors file, or random; and a record of their origin."""
 
-import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lesion.core.errors import ConfigError
+from lesion.core.files import file_sha256
 from lesion.model.network import Network
 
 HEAD = ("classifier.weight", "classifier.bias")
@@ -19,13 +19,13 @@ HEAD = ("classifier.weight", "classifier.bias")
 
 @dataclass(frozen=True, slots=True)
 class WeightsRecord:
-    """What a network's weights were before training.
+    """The weights of a network before training.
 
     Attributes:
         source: ``hub`` (timm's pretrained weights), ``path`` (a file) or ``none`` (random numbers).
         name: The hub's identifier or the file's name; empty for ``none``.
         sha256: The file's hash, hex; empty unless ``source`` is ``path``.
-        head: Whether the classifier was taken from the weights too; otherwise it starts from random numbers.
+        head: Whether the weights include the classifier; otherwise it starts from random numbers.
     """
 
     source: Literal["hub", "path", "none"]
@@ -34,21 +34,17 @@ class WeightsRecord:
     head: bool = False
 
     def sentence(self) -> str:
-        """Say in one sentence what the network starts from, for the person and the report."""
+        """Return in one sentence what the network starts from."""
         if self.source == "none":
             return "RANDOM INITIAL WEIGHTS: nothing was learned before this training (model.weights=none)."
         head = "classifier included" if self.head else "with a new classifier"
         return f"Initial weights: {self.name} ({self.source}), {head}."
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the record as JSON-ready values."""
-        return asdict(self)
-
 
 def create_network(
     backbone: str, num_classes: int, weights: str = "none", *, drop_rate: float = 0.0, pad_type: str | None = None
 ) -> tuple[Network, WeightsRecord, dict[str, Any]]:
-    """Build a network for ``num_classes`` on a timm backbone and fill it with ``weights``.
+    """Build a network for ``num_classes`` classes on a timm backbone and fill it with ``weights``.
 
     Args:
         backbone: A timm model name, with or without its pretrained tag.
@@ -56,15 +52,15 @@ def create_network(
         weights: ``hub``, ``none`` or the path of a ``.safetensors`` file with timm's parameter names, such as the one
             in a bundle.
         drop_rate: Dropout before the classifier.
-        pad_type: ``same`` for TensorFlow's padding, ``""`` for timm's own. Left out, it follows timm's rule for
-            names: weights whose tag begins with ``tf`` were trained with ``same``.
+        pad_type: ``same`` for TensorFlow's padding, ``""`` for timm's own. By default it follows timm's rule for names:
+            weights whose tag begins with ``tf`` were trained with ``same``.
 
     Returns:
         The network, the record of its weights, and the keyword arguments that rebuild the backbone with
         ``timm.create_model``.
 
     Raises:
-        ConfigError: The backbone is unknown, the hub is out of reach, or the file does not fit the network.
+        ConfigError: The backbone is unknown, the hub cannot be reached, or the file does not fit the network.
     """
     if not timm.is_model(backbone.split(".")[0]):
         close = get_close_matches(backbone, timm.list_models(), n=5)
@@ -82,17 +78,33 @@ def create_network(
 
 
 def timm_state(network: Network) -> dict[str, Tensor]:
-    """Return the network's tensors under timm's names: the backbone's own, then ``classifier.*``."""
-    state = {f"{name}": tensor.contiguous() for name, tensor in network.backbone.state_dict().items()}
+    """Return the network's tensors under timm's names: those of the backbone, then ``classifier.*``."""
+    state = {name: tensor.contiguous() for name, tensor in network.backbone.state_dict().items()}
     return state | {name: network.state_dict()[name].contiguous() for name in HEAD}
 
 
 def load_weights(network: Network, path: Path) -> WeightsRecord:
-    """Fill a network from a ``.safetensors`` file; a classifier for other classes is left out and said so.
+    """Fill a network from a ``.safetensors`` file; a classifier for other classes is left out, as the record says.
 
     Raises:
-        ConfigError: The file is missing, is no safetensors file, or was made for another network.
+        ConfigError: The file is missing, is not a safetensors file, or was made for another network.
     """
+    state, target = _read_state(path), timm_state(network)
+    fits = {name for name in target if name in state and state[name].shape == target[name].shape}
+    head = fits.issuperset(HEAD)
+    needed = [name for name in target if head or name not in HEAD]
+    if misfits := [name for name in needed if name not in fits]:
+        raise ConfigError(
+            f"model.weights='{path.name}' does not fit the network: {len(misfits)} of {len(target)} tensors are "
+            f"missing or of another shape (first: {misfits[0]}). Give the backbone that these weights were made for."
+        )
+    network.backbone.load_state_dict({name: state[name] for name in needed if name not in HEAD})
+    if head:
+        network.load_state_dict({name: state[name] for name in HEAD}, strict=False)
+    return WeightsRecord("path", path.name, file_sha256(path), head=head)
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
     if path.suffix != ".safetensors":
         raise ConfigError(
             f"model.weights='{path}' is not 'hub', 'none' or a .safetensors file. Other formats can hold code; "
@@ -101,22 +113,9 @@ def load_weights(network: Network, path: Path) -> WeightsRecord:
     if not path.is_file():
         raise ConfigError(f"model.weights='{path}' does not exist. Give an existing .safetensors file, hub or none.")
     try:
-        state = load_file(path)
+        return load_file(path)
     except (SafetensorError, OSError) as error:
         raise ConfigError(f"model.weights='{path}' cannot be read as safetensors: {error}.") from error
-    own = timm_state(network)
-    head = all(name in state and state[name].shape == own[name].shape for name in HEAD)
-    needed = [name for name in own if head or name not in HEAD]
-    wrong = [name for name in needed if name not in state or state[name].shape != own[name].shape]
-    if wrong:
-        raise ConfigError(
-            f"model.weights='{path.name}' does not fit the network: {len(wrong)} of {len(own)} tensors are missing or "
-            f"of another shape (first: {wrong[0]}). Give the backbone that these weights were made for."
-        )
-    network.backbone.load_state_dict({name: state[name] for name in needed if name not in HEAD})
-    if head:
-        network.load_state_dict({name: state[name] for name in HEAD}, strict=False)
-    return WeightsRecord("path", path.name, hashlib.sha256(path.read_bytes()).hexdigest(), head=head)
 
 
 def _build(backbone: str, num_classes: int, pretrained: bool, drop_rate: float, arguments: dict[str, Any]) -> Network:
@@ -135,6 +134,6 @@ def _build(backbone: str, num_classes: int, pretrained: bool, drop_rate: float, 
 
 
 def _tag(path: Path) -> str:
-    """Return the pretrained tag of a file named as timm does: ``<model>.<tag>.safetensors``."""
+    """Return the pretrained tag in a file name of timm's form ``<model>.<tag>.safetensors``; empty without one."""
     parts = path.name.split(".")
     return parts[1] if len(parts) > 2 else ""

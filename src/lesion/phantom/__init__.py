@@ -1,1 +1,1 @@
-"""Brain MRI phantoms: generated patients with four diagnoses, for demonstrations and tests without any data at hand."""
+"""Brain MRI phantoms: synthetic patients with four diagnoses, for demonstrations and tests without real data."""

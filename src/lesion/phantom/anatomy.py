@@ -1,9 +1,8 @@
-"""A healthy head: what differs between patients, and where each pixel of an axial section lies in it.
+"""A healthy head: its parameters, which differ between patients, and the place of each pixel of an axial section in it.
 
-Lengths are in head units (1 = half the length of the head at its widest level, about 95 mm); ``x`` grows to the
-right, ``y`` to the back, ``z`` upwards with 0 at the floor of the sella and 1 just above the vertex. Intensities are
-relative to a strongly enhancing tumour at about 0.9; fat is saturated, as is usual after
-contrast agent.
+Lengths are in head units (1 = half the length of the head at its widest level, about 95 mm); ``x`` grows to the right,
+``y`` to the back, ``z`` upwards with 0 at the floor of the sella and 1 just above the vertex. Intensities are relative
+to a strongly enhancing tumor at about 0.9; fat is suppressed, as is usual after contrast agent.
 """
 
 import math
@@ -18,7 +17,7 @@ EDGE = 0.02  # width of a tissue border, about two pixels at 224
 
 @dataclass(frozen=True, slots=True)
 class Anatomy:
-    """What makes one patient's head: drawn once and shared by all its slices."""
+    """The parameters of one patient's head: sampled once and shared by all its slices."""
 
     width: float
     harmonics: tuple[tuple[int, float, float], ...]
@@ -31,7 +30,7 @@ class Anatomy:
     base_shift: float
     orbit: float
     air_cells: float
-    grey: float
+    gray: float
     white: float
     csf: float
     fat: float
@@ -45,7 +44,7 @@ class Anatomy:
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "Anatomy":
-        """Draws a head."""
+        """Sample a head."""
         white = rng.uniform(0.34, 0.44)
         angles = rng.uniform(0, 2 * np.pi, size=24)
         radii = np.sqrt(rng.uniform(0.1, 0.85, size=24))
@@ -61,7 +60,7 @@ class Anatomy:
             base_shift=rng.uniform(-0.06, 0.06),
             orbit=rng.uniform(0.16, 0.23),
             air_cells=rng.uniform(0.10, 0.20),
-            grey=white * rng.uniform(0.72, 0.88),
+            gray=white * rng.uniform(0.72, 0.88),
             white=white,
             csf=rng.uniform(0.08, 0.16),
             fat=rng.uniform(0.40, 0.62),
@@ -80,13 +79,13 @@ class Anatomy:
         )
 
     def scale(self, z: float) -> float:
-        """Size of the head's outline at level ``z`` relative to the widest one."""
+        """Return the size of the head's outline at level ``z``, relative to the widest one."""
         return math.sqrt(1 - ((z - 0.3) / 0.80) ** 2) if z > 0.3 else 1 - 0.25 * (0.3 - z)
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One level of a head on the pixel grid: every point's place relative to the outline."""
+    """One level of a head on the pixel grid: ``u`` and ``v`` are 1 at the outline, ``depth`` is that below the skin."""
 
     z: float
     x: Plane
@@ -97,10 +96,7 @@ class Section:
 
     @classmethod
     def cut(cls, head: Anatomy, x: Plane, y: Plane, z: float) -> "Section":
-        """Cuts the head at ``z``, bent a little: no two heads have one shape, and none is symmetric.
-
-        ``u`` and ``v`` are 1 at the outline, ``depth`` is the distance below the skin.
-        """
+        """Cut the head at ``z`` and bend it a little, so that every head has its own, asymmetric shape."""
         size = head.scale(z)
         x = x + 0.014 * field(head.warp_x, x, y, z)
         y = y + 0.014 * field(head.warp_y, x, y, z)
@@ -114,10 +110,10 @@ class Section:
 
 
 def at_base(head: Anatomy, section: Section) -> Section:
-    """The section in the coordinates of this head's skull base, in which the sella is at (0, -0.15)."""
+    """Return the section in the coordinates of this head's skull base, in which the sella is at (0, -0.15)."""
     return replace(section, u=section.u / head.base_width, v=section.v - head.base_shift)
 
 
 def brain_surface(head: Anatomy, z: float) -> float:
-    """Depth of the dura below the skin at level ``z``: the cut through the vault gets oblique towards the vertex."""
+    """Return the depth of the dura below the skin at ``z``: near the vertex, the cut through the vault is oblique."""
     return (head.scalp + head.skull) / math.pow(max(head.scale(z), 0.55), 0.7)

@@ -1,9 +1,8 @@
-"""Writes phantoms as a plain image folder, one sub-folder a class."""
+"""Writes phantoms as a plain image folder, one subfolder per class."""
 
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -19,7 +18,7 @@ from lesion.phantom.lesions import CLASSES
 from lesion.phantom.patient import MAX_SIZE, MAX_SLICES, MIN_SIZE, Patient
 
 PARAMETERS_FILE = ".phantom.json"
-VERSION = 1  # raise it when the same parameters give other pixels: older folders are then not reused
+VERSION = 1  # increase it when the same parameters give other pixels, so that older folders are not reused
 MAX_PATIENTS = 9999
 
 
@@ -33,33 +32,29 @@ def generate(
     low_field: bool = False,
     workers: int | None = None,
 ) -> Path:
-    """Writes phantoms to ``root/<class>/patient0007_slice02.png``, or finds them there already.
+    """Write phantoms to ``root/<class>/patient0007_slice02.png``, and return ``root``.
 
-    The pictures depend on ``seed``, the patient's number and the slice alone: more patients leave the first ones as
-    they were, and neither ``workers`` nor the order changes a byte. The folder appears under its name only when it is
-    complete.
+    Each picture depends only on ``seed``, the patient's number and the slice: with more patients the first ones stay
+    the same, and neither ``workers`` nor the order changes a byte. The folder appears only when it is complete.
 
     Args:
-        root: The folder to make; one made before with the same parameters is used as it is.
-        patients: How many patients; the four classes take turns.
-        slices: How many slices of each patient.
+        root: The folder to create; one that was created with the same parameters is used as it is.
+        patients: The number of patients; the four classes alternate.
+        slices: The number of slices of each patient.
         size: Side of the images in pixels.
-        seed: What the patients are drawn from.
-        low_field: Examine them with another scanner, on which a model that knows the usual one does worse.
-        workers: Processes to work with; as many as there are processor cores by default.
-
-    Returns:
-        ``root``.
+        seed: Of the random numbers.
+        low_field: Use another scanner, on which a model trained with the usual one performs worse.
+        workers: The number of processes; by default one per processor core.
 
     Raises:
         ConfigError: A number is out of range.
-        DataError: ``root`` holds something else.
+        DataError: ``root`` contains something else.
     """
     parameters = {"version": VERSION, "patients": patients, "slices": slices, "size": size, "seed": seed}
     parameters |= {"low_field": True} if low_field else {}
     _check(patients, slices, size, seed, workers)
     root = Path(root)
-    if _is_made(root, parameters):
+    if _exists(root, parameters):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
     partial_root = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
@@ -68,7 +63,7 @@ def generate(
             (partial_root / name).mkdir()
         _write_all(partial_root, patients, slices, size, seed, low_field, workers or available_cores())
         (partial_root / PARAMETERS_FILE).write_text(json.dumps(parameters) + "\n", encoding="utf-8")
-        partial_root.chmod(0o755)  # mkdtemp keeps others out
+        partial_root.chmod(0o755)  # mkdtemp lets only the owner in
         _move_into_place(partial_root, root, parameters)
     finally:
         shutil.rmtree(partial_root, ignore_errors=True)
@@ -89,18 +84,18 @@ def _check(patients: int, slices: int, size: int, seed: int, workers: int | None
             )
 
 
-def _is_made(root: Path, parameters: dict[str, Any]) -> bool:
-    """Whether ``root`` holds these very phantoms; refuses to touch a folder with anything else in it."""
+def _exists(root: Path, parameters: dict[str, Any]) -> bool:
+    """Return whether ``root`` contains exactly these phantoms; refuse a folder with anything else in it."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
-        made = json.loads((root / PARAMETERS_FILE).read_text(encoding="utf-8"))
+        existing = json.loads((root / PARAMETERS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise DataError(f"{root} exists and holds something other than phantoms: choose another folder.") from None
-    if made != parameters:
+        raise DataError(f"{root} exists and contains something other than phantoms: choose another folder.") from None
+    if existing != parameters:
         raise DataError(
-            f"{root} holds phantoms made with {made}, but {parameters} are asked for: "
-            "choose another folder, or delete it."
+            f"{root} contains phantoms made with {existing}, but {parameters} are requested: choose another folder, or "
+            "delete it."
         )
     return True
 
@@ -108,8 +103,8 @@ def _is_made(root: Path, parameters: dict[str, Any]) -> bool:
 def _move_into_place(partial_root: Path, root: Path, parameters: dict[str, Any]) -> None:
     try:
         partial_root.rename(root)
-    except OSError:  # another process was faster; take its folder if it is the same
-        if not _is_made(root, parameters):
+    except OSError:  # another process was faster: use its folder if it is the same
+        if not _exists(root, parameters):
             raise
 
 
@@ -117,24 +112,19 @@ def _write_all(root: Path, patients: int, slices: int, size: int, seed: int, low
     write = partial(_write_patient, root, slices, size, seed, low_field)
     if workers == 1:
         _keep_freed_memory()
-        _exhaust(map(write, range(patients)))
+        list(map(write, range(patients)))
         return
-    # spawn: the caller may hold threads (torch, OpenVINO) that a fork would copy in an unusable state
+    # spawn: the caller may have threads (torch, OpenVINO) that a fork would copy in an unusable state
     with ProcessPoolExecutor(min(workers, patients), get_context("spawn"), _keep_freed_memory) as pool:
-        _exhaust(pool.map(write, range(patients), chunksize=4))
+        list(pool.map(write, range(patients), chunksize=4))
 
 
 def _keep_freed_memory() -> None:
-    """Halves the time: without it every temporary array is fresh from the kernel, which clears it page by page.
+    """Halve the time: otherwise each temporary array comes from the kernel, which clears it page by page.
 
-    glibc takes the largest block freed so far as its measure of what to keep (M_MMAP_THRESHOLD in mallopt(3)).
+    Up to the size of the largest block freed so far, glibc keeps freed memory (M_MMAP_THRESHOLD in mallopt(3)).
     """
     np.empty(2**24, dtype=np.uint8)
-
-
-def _exhaust(results: Iterable[None]) -> None:
-    for _ in results:
-        pass
 
 
 def _write_patient(root: Path, slices: int, size: int, seed: int, low_field: bool, number: int) -> None:

@@ -1,4 +1,4 @@
-"""Tumours with the logic a radiologist reads them by: where they grow, how they take up contrast, what they push."""
+"""Tumors with the signs that radiologists look for: where they grow, how they enhance and what they displace."""
 
 import math
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ CLASSES: tuple[Kind, ...] = ("glioma", "meningioma", "notumor", "pituitary")
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """One tumour: a rough ball around a centre; lengths in head units."""
+    """One tumor: a rough ball around a center; lengths in head units."""
 
     kind: Kind
     x: float
@@ -26,15 +26,15 @@ class Lesion:
     angle: float
     enhancement: float
     core: float
-    oedema: float
+    edema: float
     push: float
     rough: Waves
 
     @classmethod
     def sample(cls, kind: Kind, head: Anatomy, rng: np.random.Generator) -> "Lesion":
-        """Draws a tumour where its kind grows.
+        """Sample a tumor where its kind grows.
 
-        "notumor" gets a ball too: its slices are planned around a place as the others' are, but nothing is painted.
+        "notumor" gets a ball too: its slices are placed around one like the others', but nothing is painted.
         """
         place = {"glioma": _in_brain, "meningioma": _on_dura, "notumor": _in_brain, "pituitary": _in_sella}[kind]
         radius = rng.uniform(*{"pituitary": (0.11, 0.19)}.get(kind, (0.16, 0.27)))
@@ -50,13 +50,13 @@ class Lesion:
             angle=rng.uniform(0, np.pi),
             enhancement=rng.uniform(0.78, 0.98),
             core=rng.uniform(0.55, 0.78),
-            oedema=rng.uniform(1.3, 1.9),
+            edema=rng.uniform(1.3, 1.9),
             push=rng.uniform(0.25, 0.5),
             rough=sample_waves(rng, 10, 0.10, 0.40),
         )
 
     def distance(self, x: Plane, y: Plane, z: float, rough: float) -> Plane:
-        """Distance from the centre in radii, with an outline made irregular by ``rough``."""
+        """Return the distance from the center in radii; ``rough`` makes the outline irregular."""
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         dx, dy = x - self.x, y - self.y
         along, across = (cos * dx + sin * dy) / self.stretch, (cos * dy - sin * dx) * self.stretch
@@ -65,7 +65,7 @@ class Lesion:
 
 
 def _level(rng: np.random.Generator) -> float:
-    """Level of a tumour that is not bound to the sella: often the base too, so that the level tells no class."""
+    """Sample the level of a tumor outside the sella: often the base too, so that it does not reveal the class."""
     return rng.uniform(0.07, 0.22) if rng.random() < 0.45 else rng.uniform(0.32, 0.75)
 
 
@@ -83,12 +83,12 @@ def _in_brain(head: Anatomy, z: float, radius: float, rng: np.random.Generator) 
 
 def _on_dura(head: Anatomy, z: float, radius: float, rng: np.random.Generator) -> tuple[float, float]:
     side = float(rng.choice((-1, 1)))
-    if z > 0.6 and rng.random() < 0.25:  # on the falx, before or behind the corpus callosum
+    if z > 0.6 and rng.random() < 0.25:  # on the falx, in front of or behind the corpus callosum
         end = float(rng.choice((-1, 1)))
         return 0.75 * side * radius, end * rng.uniform(0.3, 0.6) * head.scale(z)
     angle = rng.uniform(-1.2, 1.2)
     if z < 0.25 and rng.random() < 0.4:  # on the sphenoid wing
-        along = rng.uniform(0.5, 0.95)  # nearer the midline it would pass for a pituitary tumour
+        along = rng.uniform(0.5, 0.95)  # closer to the midline it would look like a pituitary tumor
         return side * (0.25 + 0.45 * along) * head.width, -0.27 - 0.23 * along + 0.6 * radius
     reach = head.scale(z) - brain_surface(head, z) - 0.6 * radius
     return side * reach * math.cos(angle) * head.width, reach * math.sin(angle)
@@ -99,7 +99,7 @@ def _in_sella(head: Anatomy, z: float, radius: float, rng: np.random.Generator) 
 
 
 def displace(lesion: Lesion, head: Anatomy, section: Section) -> Section:
-    """The section that the brain is drawn from: tissue around the tumour is pushed aside (mass effect)."""
+    """Return the section from which the brain is drawn: the tumor pushes the tissue around it aside (mass effect)."""
     ball = lesion.distance(section.x, section.y, section.z, 0)
     pull = lesion.push * np.exp(-((ball / 1.4) ** 2))
     x = section.x - pull * (section.x - lesion.x)
@@ -108,18 +108,18 @@ def displace(lesion: Lesion, head: Anatomy, section: Section) -> Section:
 
 
 def paint_lesion(image: Plane, lesion: Lesion, head: Anatomy, section: Section) -> Plane:
-    """Paints the tumour and returns the opacity of its body (without oedema and dural tail)."""
+    """Paint the tumor, and return the opacity of its body (without edema and dural tail)."""
     painter = {"glioma": _paint_glioma, "meningioma": _paint_meningioma, "pituitary": _paint_pituitary}[lesion.kind]
     inside = soft(section.depth - brain_surface(head, section.z), EDGE)
     return painter(image, lesion, head, section, inside)
 
 
 def _paint_glioma(image: Plane, lesion: Lesion, head: Anatomy, section: Section, inside: Plane) -> Plane:
-    """Irregular ring of enhancement around a necrotic core, in dark oedema that spreads along the white matter."""
+    """Paint an irregular enhancing ring around a necrotic core, in dark edema that spreads along the white matter."""
     ball = lesion.distance(section.x, section.y, section.z, 0.13)
     width = EDGE / lesion.radius
     spread = lesion.distance(section.x, section.y, section.z, 0.30)
-    paint(image, soft(lesion.oedema - spread, 0.35) * inside * 0.75, head.grey * 0.68)
+    paint(image, soft(lesion.edema - spread, 0.35) * inside * 0.75, head.gray * 0.68)
     body = soft(1 - ball, width) * inside
     patches = 0.06 * field(lesion.rough, section.x * 2, section.y * 2, section.z)
     paint(image, body, lesion.enhancement + patches)
@@ -128,7 +128,7 @@ def _paint_glioma(image: Plane, lesion: Lesion, head: Anatomy, section: Section,
 
 
 def _paint_meningioma(image: Plane, lesion: Lesion, head: Anatomy, section: Section, inside: Plane) -> Plane:
-    """Smooth, evenly bright ball on the dura with a dark cleft towards the brain and a tail along the dura."""
+    """Paint a smooth, evenly bright ball on the dura, with a dark cleft towards the brain and a tail along the dura."""
     ball = lesion.distance(section.x, section.y, section.z, 0.03)
     width = EDGE / lesion.radius
     paint(image, soft(1.12 - ball, width) * inside * 0.7, head.csf)
@@ -141,7 +141,7 @@ def _paint_meningioma(image: Plane, lesion: Lesion, head: Anatomy, section: Sect
 
 
 def _paint_pituitary(image: Plane, lesion: Lesion, head: Anatomy, section: Section, inside: Plane) -> Plane:
-    """Smooth midline mass out of the sella, evenly bright, a little lobed towards the cavernous sinuses."""
+    """Paint a smooth, evenly bright mass out of the sella, slightly lobed towards the cavernous sinuses."""
     ball = lesion.distance(section.x, section.y, section.z, 0.07)
     width = EDGE / lesion.radius
     paint(image, soft(1.15 - ball, width) * 0.7, head.csf)

@@ -1,4 +1,4 @@
-"""A phantom patient: one head, one examination, one diagnosis and the slices through it."""
+"""A phantom patient: one head, one scan, one diagnosis and the slices through it."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ MIN_SIZE, MAX_SIZE, MAX_SLICES = 32, 1024, 99
 
 @dataclass(frozen=True, slots=True)
 class Patient:
-    """Everything about one phantom patient that its slices share."""
+    """The parts of one phantom patient that all its slices share."""
 
     seed: int
     number: int
@@ -26,11 +26,11 @@ class Patient:
 
     @classmethod
     def sample(cls, seed: int, number: int, low_field: bool = False) -> "Patient":
-        """Draws patient ``number``; the diagnoses take turns, so that any consecutive numbers are balanced."""
+        """Sample patient ``number``; the diagnoses alternate, so consecutive numbers are balanced."""
         if seed < 0 or number < 0:
             raise ConfigError(f"A phantom needs a seed and a patient number of at least 0; got {seed} and {number}.")
-        # Stream [seed, patient, 0] for the patient and [seed, patient, slice + 1] for each slice: NumPy pads short
-        # seeds with zeros, so that [seed, patient] would be the stream of slice 0 as well.
+        # Random stream [seed, patient, 0] for the patient and [seed, patient, slice + 1] for each slice: NumPy pads
+        # short seeds with zeros, so [seed, patient] would also be the stream of slice 0.
         rng = np.random.default_rng([seed, number, 0])
         head = Anatomy.sample(rng)
         lesion = Lesion.sample(CLASSES[number % len(CLASSES)], head, rng)
@@ -44,16 +44,16 @@ class Patient:
     def slice(
         self, index: int, *, slices: int = 4, size: int = 224, healthy: bool = False
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Images one slice; the stack of ``slices`` passes through the lesion from below to above.
+        """Scan one slice; the stack passes through the lesion from below to above.
 
         Args:
-            index: Which slice of the stack, from 0.
-            slices: Slices in the stack.
+            index: The slice of the stack, from 0.
+            slices: The number of slices in the stack.
             size: Side of the image in pixels.
-            healthy: Leave the lesion out: the same head as it would be without it.
+            healthy: Leave out the lesion: the same head without it.
 
         Returns:
-            The picture, uint8 (size, size), and where the tumour is, bool (size, size).
+            The picture, uint8 (size, size), and the mask of the tumor, bool (size, size).
 
         Raises:
             ConfigError: A number is out of range.
@@ -66,15 +66,9 @@ class Patient:
         z = self.lesion.z + 0.7 * self.lesion.radius * place
         x, y = self.scanner.grid(size)
         section = Section.cut(self.head, x, y, z)
-        ill = self.label != "notumor" and not healthy
-        brain = displace(self.lesion, self.head, section) if ill else section
-        image = render(self.head, section, brain)
-        mask = paint_lesion(image, self.lesion, self.head, section) > 0.5 if ill else np.zeros(image.shape, dtype=bool)
+        has_tumor = self.label != "notumor" and not healthy
+        brain = displace(self.lesion, self.head, section) if has_tumor else section
+        image, mask = render(self.head, section, brain), np.zeros((size, size), dtype=bool)
+        if has_tumor:
+            mask = paint_lesion(image, self.lesion, self.head, section) > 0.5
         return self.scanner.acquire(image, np.random.default_rng([self.seed, self.number, index + 1])), mask
-
-
-def phantom_slice(
-    patient: int, index: int, *, seed: int = 0, slices: int = 4, size: int = 224, healthy: bool = False
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """The picture and the tumour mask of one slice that `generate` writes; see `Patient.slice`."""
-    return Patient.sample(seed, patient).slice(index, slices=slices, size=size, healthy=healthy)

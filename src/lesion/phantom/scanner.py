@@ -1,4 +1,4 @@
-"""From the signal of a slice to a picture: pose in the field of view, coil shading, blur, Rician noise, window."""
+"""From the signal of a slice to a picture: pose in the field of view, coil shading, blur, Rician noise and window."""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,7 +12,7 @@ from lesion.phantom.fields import Plane, norm
 
 @dataclass(frozen=True, slots=True)
 class Scanner:
-    """Settings of one examination: drawn once for a patient and shared by all its slices."""
+    """Settings of one scan: sampled once for a patient and shared by all its slices."""
 
     rotation: float
     zoom: float
@@ -25,26 +25,13 @@ class Scanner:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, low_field: bool = False) -> "Scanner":
-        """Draws an examination; ``zoom`` is the half length of the head relative to half the image.
+        """Sample a scan; ``zoom`` is half the length of the head relative to half the image.
 
-        A low-field scanner gives the same heads with more noise, less detail and another contrast.
+        A low-field scanner shows the same heads with more noise, less detail and another contrast.
         """
-        scanner = cls._standard(rng)
-        if not low_field:
-            return scanner
-        return replace(
-            scanner,
-            blur=1.5 * scanner.blur,
-            noise=3.0 * scanner.noise,
-            gain=0.75 * scanner.gain,
-            gamma=scanner.gamma + 0.8,
-        )
-
-    @classmethod
-    def _standard(cls, rng: np.random.Generator) -> "Scanner":
         zoom = rng.uniform(0.70, 0.92)
         room = 0.4 * (1 - zoom) + 0.03
-        return cls(
+        usual = cls(
             rotation=rng.normal(0, 0.12),
             zoom=zoom,
             shift=(rng.uniform(-room, room), rng.uniform(-room, room)),
@@ -54,24 +41,20 @@ class Scanner:
             gain=rng.uniform(0.72, 1.1),
             gamma=rng.uniform(0.9, 1.2),
         )
+        if not low_field:
+            return usual
+        blur, noise, gain, gamma = 1.5 * usual.blur, 3.0 * usual.noise, 0.75 * usual.gain, usual.gamma + 0.8
+        return replace(usual, blur=blur, noise=noise, gain=gain, gamma=gamma)
 
     def grid(self, size: int) -> tuple[Plane, Plane]:
-        """Head coordinates of every pixel of a square image: two float32 (size, size)."""
+        """Return the head coordinates of each pixel of a square image: two float32 (size, size)."""
         axis = (np.arange(size, dtype=np.float32) + 0.5) * (2 / size) - 1
         x, y = np.meshgrid(axis - self.shift[0], axis - self.shift[1])
         cos, sin = math.cos(self.rotation) / self.zoom, math.sin(self.rotation) / self.zoom
         return cos * x + sin * y, cos * y - sin * x
 
     def acquire(self, signal: Plane, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Takes the picture of a slice.
-
-        Args:
-            signal: Float32 (size, size) in about [0, 1].
-            rng: Source of the noise.
-
-        Returns:
-            Uint8 (size, size).
-        """
+        """Turn the signal of a slice, float32 (size, size) in about [0, 1], into a picture, uint8 (size, size)."""
         size = len(signal)
         axis = np.linspace(-1, 1, size, dtype=np.float32)
         x, y = axis[None, :], axis[:, None]

@@ -1,4 +1,4 @@
-"""Paints axial sections of a healthy head as T1-weighted MRI with contrast agent shows them."""
+"""Paints axial sections of a healthy head as in T1-weighted MRI with contrast agent."""
 
 import numpy as np
 
@@ -7,15 +7,9 @@ from lesion.phantom.fields import Plane, bump, capsule, ellipse, field, norm, pa
 
 
 def render(head: Anatomy, section: Section, brain: Section) -> Plane:
-    """Paints one level of a healthy head.
+    """Paint one level of a healthy head, and return the signal before the scanner, float32 in about [0, 1].
 
-    Args:
-        head: The patient.
-        section: Where the skull and the scalp are.
-        brain: Where the brain is: the same points, moved by the mass effect of a lesion.
-
-    Returns:
-        Signal before the scanner, float32 in about [0, 1].
+    The section is that of skull and scalp. That of the brain has the same points, moved by the mass effect of a lesion.
     """
     image = np.zeros_like(section.x)
     _paint_skull(image, head, section)
@@ -40,7 +34,7 @@ def _paint_skull(image: Plane, head: Anatomy, section: Section) -> None:
 
 
 def _brain(head: Anatomy, at: Section) -> Plane:
-    """Cortex, white matter, fluid spaces and deep grey nuclei, not yet cut by the skull."""
+    """Return cortex, white matter, fluid spaces and deep gray nuclei, not yet limited by the skull."""
     folds = field(head.folds, at.x, at.y, at.z)
     below = at.depth - (brain_surface(head, at.z) + 0.012)
     reach = np.clip(1 - below / 0.30, 0, 1)
@@ -51,7 +45,7 @@ def _brain(head: Anatomy, at: Section) -> Plane:
     mottle = 0.02 * field(head.texture, at.x, at.y, at.z)
     image = np.full_like(at.x, head.white) + mottle
     _paint_nuclei(image, head, at)
-    paint(image, cortex, head.grey + mottle)
+    paint(image, cortex, head.gray + mottle)
     paint(image, np.clip((sulcus - crest) * 5 + 0.5, 0, 1) * (reach > 0), head.csf)
     paint(image, soft(-below, EDGE), head.csf)
     _paint_midline(image, head, at)
@@ -70,21 +64,21 @@ def _paint_nuclei(image: Plane, head: Anatomy, at: Section) -> None:
     present = 0.8 * bump(at.z, 0.34, 0.46, 0.06)
     if present > 0:
         for side in (-1, 1):
-            for centre, radii in (
+            for center, radii in (
                 ((0.17, 0.06), (0.10, 0.14)),
                 ((0.30, -0.06), (0.08, 0.17)),
                 ((0.13, -0.2), (0.06, 0.1)),
             ):
-                shape = ellipse(at.u, at.v, (side * centre[0], centre[1]), radii)
-                paint(image, soft(shape, 3 * EDGE) * present, head.grey)
+                shape = ellipse(at.u, at.v, (side * center[0], center[1]), radii)
+                paint(image, soft(shape, 3 * EDGE) * present, head.gray)
 
 
 def _paint_midline(image: Plane, head: Anatomy, at: Section) -> None:
-    """Interhemispheric fissure; the corpus callosum bridges it at the level of the ventricles."""
+    """Paint the interhemispheric fissure; the corpus callosum bridges it at the level of the ventricles."""
     present = bump(at.z, 0.28, 2, 0.06)
     bridge = 0.38 * bump(at.z, 0.3, 0.6, 0.08)
     apart = soft(np.abs(at.v) - bridge, 2 * EDGE) * present
-    paint(image, soft(0.06 - np.abs(at.u), 3 * EDGE) * apart * 0.7, head.grey)
+    paint(image, soft(0.06 - np.abs(at.u), 3 * EDGE) * apart * 0.7, head.gray)
     wide = (0.008 + 0.012 * head.atrophy) * (1 + 0.5 * np.sin(at.v * 23))
     paint(image, soft(wide - np.abs(at.u), EDGE) * apart, head.csf)
 
@@ -114,20 +108,20 @@ def _paint_sylvian(image: Plane, head: Anatomy, at: Section) -> None:
         outer, knee = (side * 0.84, -0.20), (side * 0.52, -0.10)
         for start, end in ((outer, knee), (knee, (side * 0.46, 0.10))):
             shape = capsule(at.u, at.v, start, end, 0.012 + 0.014 * head.atrophy)
-            paint(image, soft(shape + 0.05, EDGE) * (0.7 * present), head.grey)
+            paint(image, soft(shape + 0.05, EDGE) * (0.7 * present), head.gray)
             paint(image, soft(shape, EDGE) * present, head.csf)
         paint(image, soft(ellipse(at.u, at.v, knee, (0.016, 0.016)), EDGE) * present, head.vessel)
 
 
 def _paint_posterior_fossa(image: Plane, head: Anatomy, at: Section, present: float) -> None:
-    """Cerebellum with its folia, brainstem, fourth ventricle and the cisterns around them."""
+    """Paint the cerebellum with its folia, the brainstem, the fourth ventricle and the cisterns around them."""
     fossa = ellipse(at.u, at.v, (0, 0.46), (0.58, 0.42))
     folia = np.sin(norm(at.u * 0.8, at.v - 0.1) * 75 + 0.8 * field(head.texture, at.x, at.y, at.z))
     paint(image, soft(fossa + 0.02, EDGE) * present, head.csf)
-    paint(image, soft(fossa, EDGE) * present, head.grey + 0.05 * folia)
+    paint(image, soft(fossa, EDGE) * present, head.gray + 0.05 * folia)
     for side in (-1, 1):
         paint(image, soft(ellipse(at.u, at.v, (side * 0.24, 0.42), (0.17, 0.12)), 0.1) * present, head.white)
-    paint(image, soft(ellipse(at.u, at.v, (0, 0.46), (0.05, 0.3)), 0.04) * present, head.grey)
+    paint(image, soft(ellipse(at.u, at.v, (0, 0.46), (0.05, 0.3)), 0.04) * present, head.gray)
     paint(image, soft(ellipse(at.u, at.v, (0, 0.08), (0.27, 0.22)), EDGE) * present, head.csf)
     paint(image, soft(ellipse(at.u, at.v, (0, 0.11), (0.19, 0.17)), EDGE) * present, head.white)
     paint(image, soft(ellipse(at.u, at.v, (0, 0.31), (0.06, 0.035 + 0.5 * head.ventricles)), EDGE) * present, head.csf)
@@ -135,7 +129,7 @@ def _paint_posterior_fossa(image: Plane, head: Anatomy, at: Section, present: fl
 
 
 def _paint_meninges(image: Plane, head: Anatomy, section: Section) -> None:
-    """Dura, falx and the venous sinuses, which take up contrast agent."""
+    """Paint the dura, the falx and the venous sinuses, which take up contrast agent."""
     surface = brain_surface(head, section.z)
     paint(image, soft(0.006 - np.abs(section.depth - surface), EDGE) * 0.6, head.vessel * 0.6)
     present = 0.75 * bump(section.z, 0.28, 2, 0.06)
@@ -150,7 +144,7 @@ def _paint_meninges(image: Plane, head: Anatomy, section: Section) -> None:
 
 
 def _paint_skull_base(image: Plane, head: Anatomy, at: Section, present: float) -> None:
-    """Orbits, air cells, sphenoid and petrous bone, carotids, cavernous sinuses and the healthy pituitary gland."""
+    """Paint orbits, air cells, sphenoid and petrous bone, carotids, cavernous sinuses and the healthy pituitary."""
     skin = soft(at.depth - head.scalp, EDGE) * present
     orbit_level = bump(at.z, -1, 0.10, 0.05)
     paint(image, soft(ellipse(at.u, at.v, (0, -0.78), (head.air_cells, 0.22)), EDGE) * skin * orbit_level, 0.06)
@@ -161,7 +155,7 @@ def _paint_skull_base(image: Plane, head: Anatomy, at: Section, present: float) 
         paint(image, soft(eye, EDGE) * soft(at.depth - 0.015, EDGE) * orbit_level, 0.16)
         septum = capsule(at.u, at.v, (side * 0.06, -0.92), (side * 0.06, -0.62), 0.006)
         paint(image, soft(septum, EDGE) * orbit_level * skin, 0.55)
-        thick = (0.008 + 0.12 * max(0.22 - at.z, 0)) * (0.5 + np.abs(at.u))  # lower down more of the bones is cut
+        thick = (0.008 + 0.12 * max(0.22 - at.z, 0)) * (0.5 + np.abs(at.u))  # a lower section cuts more of the bones
         for bow, start, end in ((0.6, (0.80, -0.20), (0.13, -0.27)), (-0.6, (0.80, -0.16), (0.24, 0.04))):
             ends = (side * start[0], start[1]), (side * end[0], end[1])
             paint(image, soft(capsule(at.u, at.v + bow * at.u**2, *ends, 0) + thick, EDGE) * skin * 0.8, 0.10)

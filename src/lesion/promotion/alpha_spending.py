@@ -1,8 +1,9 @@
-"""What share of its error budget each look at a generation of the gate set may spend.
+"""The share of its error budget that each look at a generation of the gate set may spend.
 
-Every decision on one gate set is another chance to promote by luck. Alpha spending (Lan and DeMets, 1983) gives each
-look a level of its own: whatever the levels' sum is bounds the probability of ever promoting a challenger that is not
-better on that generation (Bonferroni), however much the looks depend on each other and on what was promoted before.
+Every decision on the same gate set is another chance to promote by luck. Alpha spending (Lan and DeMets, 1983) gives
+each look a significance level of its own. The sum of the levels bounds the probability of ever promoting a challenger
+that is not better on that generation (Bonferroni), however much the looks depend on each other and on earlier
+promotions.
 """
 
 from dataclasses import dataclass
@@ -11,12 +12,12 @@ from lesion.core.errors import ConfigError
 
 
 def alpha_of_look(number: int, total: float, share: float) -> float:
-    """Give the level of a generation's ``number``-th look, counted from 1; over unlimited looks they sum to ``total``.
+    """Return the level of a generation's ``number``-th look, counted from 1; all levels together sum to ``total``.
 
-    The series is geometric: each look spends ``share`` of what the ones before have left.
+    The series is geometric: each look spends ``share`` of what the looks before it have left.
     """
     if number < 1:
-        raise ConfigError(f"The looks at a gate set are counted from 1; look {number} was asked for.")
+        raise ConfigError(f"The looks at a gate set are counted from 1; the level of look {number} does not exist.")
     return total * share * (1 - share) ** (number - 1)
 
 
@@ -25,11 +26,12 @@ class AlphaSpending:
     """How a generation's error budget is spent.
 
     Attributes:
-        total: Probability, at most, that anything is ever promoted by luck on one generation. Somewhat below 0.05, so
-            that a simulation of a thousand sequences shows 5 % kept whichever its seed.
-        share: Of what is left, how much the next look spends. Most retrains meet a fresh generation, so the first look
-            gets nearly all: at 700 images it then finds an improvement from 94 % to 97 % at least four times in five.
-        min_alpha: A look at a lower level could hardly ever promote: the generation counts as spent instead.
+        total: The highest probability that anything is ever promoted by luck on one generation. It is somewhat below
+            0.05, so that a simulation of a thousand sequences shows at most 5 % with any seed.
+        share: The share of the remaining budget that the next look spends. Most retrainings meet a new generation, so
+            the first look gets nearly all: with 700 images it then detects an improvement from 94 % to 97 % at least
+            four times in five.
+        min_alpha: Below this level a look could hardly ever promote: the generation counts as exhausted instead.
     """
 
     total: float = 0.0425
@@ -39,32 +41,32 @@ class AlphaSpending:
     def __post_init__(self) -> None:
         if not (0 < self.total < 1 and 0 < self.share < 1 and 0 < self.min_alpha < self.total):
             raise ConfigError(
-                f"A gate's spending of total={self.total}, share={self.share}, min_alpha={self.min_alpha} makes no "
-                "sense: total and share lie between 0 and 1, and min_alpha between 0 and total."
+                f"The gate's spending of total={self.total}, share={self.share}, min_alpha={self.min_alpha} makes no "
+                "sense: total and share must lie between 0 and 1, and min_alpha between 0 and total."
             )
         if alpha_of_look(1, self.total, self.share) < self.min_alpha:
             raise ConfigError(
                 f"With total={self.total} and share={self.share} even the first look's level is below "
-                f"min_alpha={self.min_alpha}, so that nothing could ever be promoted. Lower min_alpha."
+                f"min_alpha={self.min_alpha}, so nothing could ever be promoted. Lower min_alpha."
             )
 
     def alpha(self, number: int) -> float:
-        """Give the level of the ``number``-th look, counted from 1; 0 where the generation is spent by then."""
+        """Return the level of the ``number``-th look, counted from 1; 0 where the generation is exhausted by then."""
         level = alpha_of_look(number, self.total, self.share)
         return level if level >= self.min_alpha else 0.0
 
     @property
     def looks(self) -> int:
-        """How many looks a generation bears."""
+        """The number of looks that a generation allows."""
         number = 0
         while self.alpha(number + 1):
             number += 1
         return number
 
     def looks_left(self, used: int) -> int:
-        """How many looks remain after ``used`` ones."""
+        """Return how many looks remain after ``used`` ones."""
         return max(0, self.looks - used)
 
     def exhausted(self, used: int) -> bool:
-        """Whether ``used`` looks have spent the generation."""
+        """Return whether ``used`` looks have exhausted the generation."""
         return not self.looks_left(used)

@@ -1,4 +1,4 @@
-"""Champion and challenger on one generation of the gate set: what both score, and which images changed sides."""
+"""Champion and challenger on one generation of the gate set: both models' scores, and the images that differ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,13 @@ from lesion.core.errors import DataError
 from lesion.evaluation.calibration import reliability
 from lesion.promotion import paired_tests
 
-MAX_CHANGED = 200  # images that changed sides and are listed one by one; all are counted
+MAX_CHANGED = 200  # changed images that are listed one by one; all of them are counted
+
+
+class GateSetError(DataError):
+    """Answers of two models that cannot be compared."""
+
+    default_code = "gate_set_invalid"
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +30,7 @@ class GateSet:
         groups: ``(N,)`` of any type; equal ones belong together.
         champion: ``(N, C)`` probabilities.
         challenger: ``(N, C)`` probabilities.
-        names: N SHA-256 sums of the images' files.
+        hashes: N SHA-256 sums of the image files.
     """
 
     generation: int
@@ -32,40 +38,38 @@ class GateSet:
     groups: NDArray[Any]
     champion: NDArray[np.floating[Any]]
     challenger: NDArray[np.floating[Any]]
-    names: Sequence[str]
+    hashes: Sequence[str]
 
     def check(self, classes: int) -> None:
-        """Refuse what cannot be compared.
+        """Refuse answers that cannot be compared.
 
         Raises:
-            DataError: No images, arrays that do not fit together, labels out of range, or values that are no
-                probabilities; the code is ``gate_set_invalid``.
+            GateSetError: No images, arrays that do not fit together, labels out of range, or values that are not
+                probabilities.
         """
-        images = len(self.labels)
-        shapes = {self.champion.shape, self.challenger.shape}
-        wrong = ""
+        images, shapes = len(self.labels), {self.champion.shape, self.challenger.shape}
+        fault = ""
         if not images:
-            wrong = "it holds no image"
-        elif shapes != {(images, classes)} or len(self.groups) != images or len(self.names) != images:
-            wrong = (
+            fault = "it holds no image"
+        elif shapes != {(images, classes)} or len(self.groups) != images or len(self.hashes) != images:
+            fault = (
                 f"{images} labels and {classes} classes came with probabilities of shape {self.champion.shape} and "
-                f"{self.challenger.shape}, {len(self.groups)} groups and {len(self.names)} names"
+                f"{self.challenger.shape}, {len(self.groups)} groups and {len(self.hashes)} hashes"
             )
         elif self.labels.min() < 0 or self.labels.max() >= classes:
-            wrong = f"its labels run from {self.labels.min()} to {self.labels.max()}, with {classes} classes"
-        elif not all(_are_probabilities(values) for values in (self.champion, self.challenger)):
-            wrong = "a model's answers are not finite probabilities whose rows sum to 1"
-        if wrong:
-            raise DataError(
-                f"Generation {self.generation} of the gate set cannot be compared: {wrong}. Compute both models' "
-                "answers on its images again.",
-                code="gate_set_invalid",
+            fault = f"its labels run from {self.labels.min()} to {self.labels.max()}, with {classes} classes"
+        elif not (_are_probabilities(self.champion) and _are_probabilities(self.challenger)):
+            fault = "a model's answers are not finite probabilities whose rows sum to 1"
+        if fault:
+            raise GateSetError(
+                f"Generation {self.generation} of the gate set cannot be compared: {fault}. Compute both models' "
+                "answers on its images again."
             )
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one model scores on one generation."""
+    """The scores of one model on one generation."""
 
     accuracy: float
     f1_macro: float
@@ -74,7 +78,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Recall:
-    """Right answers of both models to the images of one class."""
+    """Correct answers of both models to the images of one class."""
 
     label: str
     images: int
@@ -83,18 +87,18 @@ class Recall:
 
     @property
     def champion(self) -> float | None:
-        """The champion's recall, where there are images."""
+        """The champion's recall; None without images."""
         return self.champion_hits / self.images if self.images else None
 
     @property
     def challenger(self) -> float | None:
-        """The challenger's recall, where there are images."""
+        """The challenger's recall; None without images."""
         return self.challenger_hits / self.images if self.images else None
 
 
 @dataclass(frozen=True)
-class Changed:
-    """An image that one of the models answers rightly and the other does not."""
+class ChangedImage:
+    """An image that exactly one of the two models classifies correctly."""
 
     sha256: str
     label: str
@@ -111,22 +115,22 @@ class Comparison:
 
     Attributes:
         generation: Its number.
-        images: How many it holds.
-        groups: How many groups these belong to.
+        images: How many images it holds.
+        groups: How many groups they belong to.
         champion: The champion's scores.
         challenger: The challenger's scores.
-        difference: Of macro-F1, challenger minus champion.
+        difference: The difference of macro-F1, challenger minus champion.
         lower_bound: One-sided bootstrap bound of the difference.
-        confidence: With which the difference lies above the bound.
-        improvable_groups: Groups in which the champion errs.
-        better_groups: Groups in which the challenger answers more images rightly.
-        worse_groups: Groups in which it answers fewer.
-        p_value: Of the exact test on groups, one-sided.
-        gained: Images that the challenger alone answers rightly.
-        lost: Images that the champion alone answers rightly.
-        mcnemar_p: Of exact McNemar on images, two-sided.
-        recalls: Of every class.
-        changed: Images that changed sides, lost ones first, the surest wrong answers first; ``MAX_CHANGED`` at most.
+        confidence: The confidence that the difference is above the bound.
+        improvable_groups: Groups in which the champion makes an error.
+        better_groups: Groups in which the challenger has more correct images.
+        worse_groups: Groups in which it has fewer.
+        p_value: One-sided p-value of the exact test on groups.
+        gained: Images that only the challenger classifies correctly.
+        lost: Images that only the champion classifies correctly.
+        mcnemar_p: Two-sided p-value of the exact McNemar test on images.
+        recalls: One entry per class.
+        changed: The changed images, lost ones first, the most confident wrong answers first; at most ``MAX_CHANGED``.
     """
 
     generation: int
@@ -145,16 +149,16 @@ class Comparison:
     lost: int
     mcnemar_p: float
     recalls: tuple[Recall, ...]
-    changed: tuple[Changed, ...]
+    changed: tuple[ChangedImage, ...]
 
 
 def compare(gate: GateSet, classes: Sequence[str], alpha: float, *, replicates: int, seed: int) -> Comparison:
-    """Compare both models on one generation; ``alpha`` is the level of its lower bound."""
+    """Compare both models on one generation; ``alpha`` is the level of the lower bound."""
     gate.check(len(classes))
     labels, champion, challenger = gate.labels, gate.champion.argmax(axis=1), gate.challenger.argmax(axis=1)
-    counts = paired_tests.tally(labels, np.asarray(gate.groups), champion, challenger, len(classes))
-    champion_f1, challenger_f1 = (float(value) for value in paired_tests.f1_macros(counts.sum(axis=0)))
-    better, worse = paired_tests.changed_groups(counts)
+    counts = paired_tests.count_by_group(labels, np.asarray(gate.groups), champion, challenger, len(classes))
+    champion_f1, challenger_f1 = (float(value) for value in paired_tests.macro_f1_scores(counts.sum(axis=0)))
+    better, worse = paired_tests.discordant_groups(counts)
     gained = int(((champion != labels) & (challenger == labels)).sum())
     lost = int(((champion == labels) & (challenger != labels)).sum())
     return Comparison(
@@ -169,28 +173,28 @@ def compare(gate: GateSet, classes: Sequence[str], alpha: float, *, replicates: 
         improvable_groups=int((counts[:, 0] > counts[:, 1]).any(axis=1).sum()),
         better_groups=better,
         worse_groups=worse,
-        p_value=paired_tests.exact_test(better, worse, len(counts)),
+        p_value=paired_tests.exact_p_value(better, worse, len(counts)),
         gained=gained,
         lost=lost,
-        mcnemar_p=paired_tests.mcnemar_test(gained, lost),
+        mcnemar_p=paired_tests.mcnemar_p_value(gained, lost),
         recalls=tuple(
             Recall(name, *(int(count) for count in counts[:, (0, 1, 3), c].sum(axis=0)))
             for c, name in enumerate(classes)
         ),
-        changed=_changed(gate, classes),
+        changed=_changed_images(gate, classes),
     )
 
 
-def pooled_recalls(compared: Sequence[Comparison]) -> tuple[Recall, ...]:
-    """Add the generations' recalls up, class by class."""
+def pooled_recalls(comparisons: Sequence[Comparison]) -> tuple[Recall, ...]:
+    """Sum the counts of all generations, class by class."""
     return tuple(
         Recall(
-            same[0].label,
-            sum(one.images for one in same),
-            sum(one.champion_hits for one in same),
-            sum(one.challenger_hits for one in same),
+            recalls[0].label,
+            sum(recall.images for recall in recalls),
+            sum(recall.champion_hits for recall in recalls),
+            sum(recall.challenger_hits for recall in recalls),
         )
-        for same in zip(*(comparison.recalls for comparison in compared), strict=True)
+        for recalls in zip(*(comparison.recalls for comparison in comparisons), strict=True)
     )
 
 
@@ -199,15 +203,15 @@ def _scores(probabilities: NDArray[Any], labels: NDArray[np.integer[Any]], f1_ma
     return Scores(accuracy=accuracy, f1_macro=f1_macro, ece=reliability(probabilities, labels).ece)
 
 
-def _changed(gate: GateSet, classes: Sequence[str]) -> tuple[Changed, ...]:
+def _changed_images(gate: GateSet, classes: Sequence[str]) -> tuple[ChangedImage, ...]:
     champion, challenger = gate.champion.argmax(axis=1), gate.challenger.argmax(axis=1)
     gained = challenger == gate.labels
     rows = np.flatnonzero((champion == gate.labels) != gained)
-    doubt = np.where(gained, gate.champion.max(axis=1), gate.challenger.max(axis=1))  # of the wrong answer
-    order = rows[np.lexsort((-doubt[rows], gained[rows]))][:MAX_CHANGED]
+    wrong_confidence = np.where(gained, gate.champion.max(axis=1), gate.challenger.max(axis=1))
+    order = rows[np.lexsort((-wrong_confidence[rows], gained[rows]))][:MAX_CHANGED]
     return tuple(
-        Changed(
-            sha256=gate.names[row],
+        ChangedImage(
+            sha256=gate.hashes[row],
             label=classes[gate.labels[row]],
             champion=classes[champion[row]],
             champion_confidence=float(gate.champion[row].max()),

@@ -1,33 +1,38 @@
-"""The promotion gate: a challenger replaces the champion only when it is proved better on images held out."""
+"""The promotion gate: a challenger replaces the champion only if it is proved better on held-out images."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lesion.core.errors import ConfigError, DataError
-from lesion.promotion.comparison import Comparison, GateSet, compare
+from lesion.core.errors import ConfigError
+from lesion.core.text import join_names
+from lesion.promotion.comparison import Comparison, GateSet, GateSetError, compare
 from lesion.promotion.gate_checks import Check, check_all
 from lesion.promotion.gate_settings import GateSettings
-from lesion.promotion.paired_tests import exact_test, fewest_better
+from lesion.promotion.paired_tests import exact_p_value, fewest_better_groups
 
-__all__ = ["Check", "Comparison", "GateSet", "GateSettings", "Verdict", "decide", "spent"]
+
+class UnknownGateClassError(ConfigError):
+    """A recall floor for a class that does not exist."""
+
+    default_code = "gate_class_unknown"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the gate decided, and on what grounds.
+    """The decision of the gate, with its reasons.
 
     Attributes:
         promoted: Whether every check passed.
         reasons: Sentences: what was proved, or what failed.
-        checks: All conditions; none when the generation was spent.
-        comparisons: Both models on every generation, oldest first; none when the newest generation was spent.
-        notes: What else to know.
-        generation: The newest one, on which was decided.
-        alpha: The level of this decision; 0 when the generation was spent.
+        checks: All conditions; empty if the generation was exhausted.
+        comparisons: Both models on every generation, oldest first; empty if the newest generation was exhausted.
+        notes: Warnings about the decision.
+        generation: The newest generation, on which was decided.
+        alpha: The level of this decision; 0 if the generation was exhausted.
         looks_left: Decisions that remain on the newest generation.
         gathered: Held-out images that have gathered for the next generation.
-        renew_images: How many that takes.
+        renew_images: How many of them open the next generation.
     """
 
     promoted: bool
@@ -42,12 +47,12 @@ class Verdict:
     renew_images: int
 
     def to_json(self) -> dict[str, Any]:
-        """Give everything as values that JSON knows; the recall of a class without images is None."""
-        tree = asdict(self)
-        for plain, comparison in zip(tree["comparisons"], self.comparisons, strict=True):
-            for row, recall in zip(plain["recalls"], comparison.recalls, strict=True):
+        """Return everything as JSON-ready values; the recall of a class without images is None."""
+        content = asdict(self)
+        for record, comparison in zip(content["comparisons"], self.comparisons, strict=True):
+            for row, recall in zip(record["recalls"], comparison.recalls, strict=True):
                 row |= {"champion": recall.champion, "challenger": recall.challenger}
-        return tree
+        return content
 
 
 def decide(
@@ -62,26 +67,26 @@ def decide(
     """Decide whether the challenger replaces the champion; the same input gives the same verdict.
 
     On the newest generation, an exact test on groups must reject "not better" at ``alpha``, and the bootstrap's lower
-    bound of the macro-F1 difference must clear the margin. The bootstrap alone is too liberal where few images changed
-    sides; the test alone looks at accuracy, which a large class can carry.
+    bound of the macro-F1 difference must be above the margin. The bootstrap alone is too liberal where few images
+    changed; the test alone looks at accuracy, which a large class can dominate.
 
     Args:
         sets: Every frozen generation with both models' answers, in any order.
         classes: C names in the order of the probabilities.
         settings: What must be shown.
-        alpha: This look's level, from ``settings.spending``; the look must have been recorded before.
+        alpha: The level of this look, from ``settings.spending``; the look must have been recorded before.
         looks_left: Looks that remain after this one.
         gathered: Held-out images that have gathered for the next generation.
 
     Raises:
-        DataError: Gate sets that cannot be compared, or none.
-        ConfigError: An ``alpha`` that is no level (ask ``spent`` for the verdict on a spent generation), or a recall
-            floor of a class that does not exist.
+        GateSetError: Gate sets that cannot be compared, or none.
+        ConfigError: An ``alpha`` that is not a level (see ``reject_exhausted`` for an exhausted generation), or a
+            recall floor of a class that does not exist.
     """
     _check_input(sets, classes, settings, alpha)
-    *older, last = sorted(sets, key=lambda one: one.generation)
+    *older, last = sorted(sets, key=lambda gate_set: gate_set.generation)
     resampling = {"replicates": settings.replicates, "seed": settings.seed}
-    earlier = tuple(compare(one, classes, settings.earlier_alpha, **resampling) for one in older)
+    earlier = tuple(compare(gate_set, classes, settings.earlier_alpha, **resampling) for gate_set in older)
     newest = compare(last, classes, alpha, **resampling)
     checks = tuple(check_all(earlier, newest, settings, alpha))
     promoted = all(check.passed for check in checks)
@@ -100,21 +105,21 @@ def decide(
     )
 
 
-def spent(generation: int, settings: GateSettings, gathered: int = 0) -> Verdict:
-    """Reject without a look, since the newest generation's error budget is spent.
+def reject_exhausted(generation: int, settings: GateSettings, gathered: int = 0) -> Verdict:
+    """Reject without a look, since the newest generation's error budget is exhausted.
 
     Args:
         generation: The newest frozen generation's number.
-        settings: Those of the gate.
+        settings: The gate's settings.
         gathered: Held-out images that have gathered for the next generation.
     """
     spending, missing = settings.spending, max(0, settings.renew_images - gathered)
     renewal = (
         f"{missing} more held-out images open a new one ({gathered} of {settings.renew_images} have gathered): upload "
-        "more labelled images, then retrain."
+        "more labeled images, then retrain."
         if missing
-        else f"{gathered} held-out images have gathered, enough for a new one: the next retraining opens it, if they "
-        "belong to two classes at least."
+        else f"{gathered} held-out images have gathered, enough for a new one: the next retraining opens it if they "
+        "belong to at least two classes."
     )
     reason = (
         f"Generation {generation} of the gate set has decided {spending.looks} times, which spends its error budget of "
@@ -124,32 +129,29 @@ def spent(generation: int, settings: GateSettings, gathered: int = 0) -> Verdict
 
 
 def _check_input(sets: Sequence[GateSet], classes: Sequence[str], settings: GateSettings, alpha: float) -> None:
-    numbers = [one.generation for one in sets]
+    numbers = [gate_set.generation for gate_set in sets]
     if not numbers or len(set(numbers)) < len(numbers):
-        raise DataError(
-            f"The gate got the generations {numbers}; it needs at least one, and each of them once.",
-            code="gate_set_invalid",
-        )
+        raise GateSetError(f"The gate got the generations {numbers}; it needs at least one, and each of them once.")
     if not 0 < alpha < 0.5:
         raise ConfigError(
-            f"The gate was to decide at level {alpha}; a level lies between 0 and 0.5. A spent generation allows none."
+            f"The gate cannot decide at level {alpha}: a level is between 0 and 0.5. An exhausted generation has none."
         )
     if unknown := sorted(set(settings.recall_floors) - set(classes)):
-        raise ConfigError(
-            f"configs/gate sets a recall floor for {unknown}, but the classes are {list(classes)}. Correct the names.",
-            code="gate_class_unknown",
+        raise UnknownGateClassError(
+            f"configs/gate sets a recall floor for {join_names(unknown)}, but the classes are {join_names(classes)}. "
+            "Correct the names."
         )
 
 
 def _notes(newest: Comparison, alpha: float) -> tuple[str, ...]:
-    """Say when no challenger whatever could have passed: too small a gate set, or a champion with too few errors."""
-    needed = fewest_better(newest.groups, alpha)
+    """Warn if no challenger at all could have passed: too small a gate set, or a champion with too few errors."""
+    needed = fewest_better_groups(newest.groups, alpha)
     if needed is None:
         return (
             f"Generation {newest.generation} is too small to promote any challenger at the level {alpha:.2g}: even if "
             f"all of its {newest.groups} groups got better, luck could not be ruled out.",
         )
-    if exact_test(newest.improvable_groups, 0, newest.groups) > alpha:
+    if exact_p_value(newest.improvable_groups, 0, newest.groups) > alpha:
         return (
             f"Generation {newest.generation} could not promote any challenger at the level {alpha:.2g}: the champion "
             f"errs in only {newest.improvable_groups} of its {newest.groups} groups, and at least {needed} would have "

@@ -1,4 +1,4 @@
-"""The single conditions of a promotion, each with the sentence that says how it turned out."""
+"""The conditions of a promotion, each with a sentence about its result."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ class Check:
     Attributes:
         name: ``f1_macro``, ``exact_test``, ``earlier/<generation>``, ``recall/<class>``, ``recall_all/<class>`` (over
             all generations together) or ``ece``.
-        value: What was measured.
-        bound: What it was held against.
+        value: The measured value.
+        bound: The bound that it was compared with.
         passed: Whether the condition holds.
-        sentence: The same for people.
+        sentence: The result in words.
     """
 
     name: str
@@ -30,15 +30,15 @@ class Check:
 
 
 def check_all(earlier: Sequence[Comparison], newest: Comparison, settings: GateSettings, alpha: float) -> list[Check]:
-    """Check every condition; the first two are what proves a challenger better, the others that it does no harm.
+    """Check every condition: the first two prove a challenger better, the others prove that it does no harm.
 
-    Recalls are held against their floors on the newest generation, where a class may be rare or missing, and on all
+    Recalls are compared with their floors on the newest generation, where a class may be rare or missing, and on all
     generations together.
     """
     checks = [
         _difference_check(newest, settings),
         _test_check(newest, alpha),
-        *(_earlier_check(one, settings) for one in earlier),
+        *(_earlier_check(comparison, settings) for comparison in earlier),
         *_recall_checks(newest.recalls, settings, "recall", f"on generation {newest.generation}"),
     ]
     if earlier:
@@ -50,7 +50,7 @@ def _difference_check(newest: Comparison, settings: GateSettings) -> Check:
     passed = newest.lower_bound > settings.margin
     sentence = (
         f"On generation {newest.generation} the challenger's macro-F1 is {newest.challenger.f1_macro:.3f} and the "
-        f"champion's {newest.champion.f1_macro:.3f}; the difference of {newest.difference:+.4f} lies above "
+        f"champion's {newest.champion.f1_macro:.3f}; the difference of {newest.difference:+.4f} is above "
         f"{newest.lower_bound:+.4f} with {newest.confidence:.2%} confidence, which is "
         f"{'more' if passed else 'not more'} than the margin of {settings.margin:g}."
     )
@@ -70,7 +70,7 @@ def _test_check(newest: Comparison, alpha: float) -> Check:
 def _earlier_check(earlier: Comparison, settings: GateSettings) -> Check:
     passed = earlier.lower_bound > -settings.earlier_margin
     sentence = (
-        f"On the earlier generation {earlier.generation} the macro-F1 difference of {earlier.difference:+.4f} lies "
+        f"On the earlier generation {earlier.generation} the macro-F1 difference of {earlier.difference:+.4f} is "
         f"above {earlier.lower_bound:+.4f} with {earlier.confidence:.0%} confidence: a fall of "
         f"{settings.earlier_margin:g} is {'ruled out' if passed else 'not ruled out'}."
     )

@@ -1,4 +1,4 @@
-"""One self-contained HTML page that says what the gate decided about a challenger, and why."""
+"""The gate's decision about a challenger, and the reasons, as one self-contained HTML page."""
 
 import base64
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from lesion.promotion.comparison import Changed
+from lesion.core.text import format_count
+from lesion.promotion.comparison import ChangedImage
 from lesion.promotion.gate import Verdict
 
 CHECKS = {
@@ -18,8 +19,8 @@ CHECKS = {
     "ece": "Calibration",
 }
 CAVEAT = (
-    "The gate judges by the images it holds, which people labelled and which were held out of training. Its error "
-    "budget bounds promotions by luck; it knows nothing of wrong labels, or of images unlike those the model will meet."
+    "The gate decides by its own images, which were labeled by hand and held out of training. Its error budget limits "
+    "promotions by luck. It cannot detect wrong labels, or images that differ from those the model will meet."
 )
 
 
@@ -34,16 +35,16 @@ def gate_report(
     quarantined: int = 0,
     created: datetime | None = None,
 ) -> str:
-    """Render the page; it needs nothing else: no script, no network, images inside.
+    """Render the page, which needs no other file, no script and no network.
 
     Args:
-        verdict: What ``decide`` or ``spent`` returned.
+        verdict: The result of ``decide`` or ``reject_exhausted``.
         title: The model's name, as a heading.
         champion: The champion's version.
         challenger: The challenger's version.
-        job_id: The retraining that asked.
-        pictures: PNG files of images that changed sides, by SHA-256; those left out are listed without one.
-        quarantined: Images that wait in quarantine and would be held out for the gate, were they released.
+        job_id: The retraining job.
+        pictures: PNG files of changed images, by SHA-256; the others are listed without a picture.
+        quarantined: Images in quarantine that would be held out for the gate if they were released.
         created: Now when left out.
     """
     return (
@@ -59,8 +60,12 @@ def gate_report(
             created=(created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z"),
             checks=[(CHECKS[check.name.split("/")[0]], check) for check in verdict.checks],
             newest=verdict.comparisons[-1] if verdict.comparisons else None,
-            cards=[_card(changed, pictures or {}) for one in reversed(verdict.comparisons) for changed in one.changed],
-            changed_images=sum(one.gained + one.lost for one in verdict.comparisons),
+            cards=[
+                _card(changed, pictures or {})
+                for comparison in reversed(verdict.comparisons)
+                for changed in comparison.changed
+            ],
+            changed_images=sum(comparison.gained + comparison.lost for comparison in verdict.comparisons),
             budget=budget_sentence(verdict),
             quarantine=quarantine_sentence(quarantined),
             caveat=CAVEAT,
@@ -69,11 +74,11 @@ def gate_report(
 
 
 def headline(verdict: Verdict, champion: str, challenger: str) -> str:
-    """Say the verdict in one sentence."""
+    """Return the verdict in one sentence."""
     if verdict.promoted:
         return f"Challenger {challenger} was proved better than champion {champion} and is promoted."
     if not verdict.checks:
-        return f"Challenger {challenger} was not compared with champion {champion}, which stays: the gate set is spent."
+        return f"Challenger {challenger} was not compared with champion {champion}, which stays: the budget is spent."
     failed = sum(not check.passed for check in verdict.checks)
     return (
         f"Challenger {challenger} was not proved better than champion {champion}, which stays: {failed} of "
@@ -82,32 +87,30 @@ def headline(verdict: Verdict, champion: str, challenger: str) -> str:
 
 
 def budget_sentence(verdict: Verdict) -> str:
-    """Say what is left of the newest generation's error budget, and what renews it."""
+    """Return what is left of the newest generation's error budget, and what renews it."""
     gathered = f"{verdict.gathered} of the {verdict.renew_images} held-out images that open a new one have gathered."
     if not verdict.alpha:
         return f"Nothing is left of the error budget of generation {verdict.generation}. {gathered}"
-    left = f"{verdict.looks_left} more decision{'' if verdict.looks_left == 1 else 's'}, at stricter levels"
-    if not verdict.looks_left:
-        left = "no further decision"
+    left = verdict.looks_left
+    further = f"{format_count(left, 'more decision')}, at stricter levels" if left else "no further decision"
     return (
         f"This decision spent a level of {verdict.alpha:.2g} of generation {verdict.generation}’s error budget, which "
-        f"bears {left}. {gathered}"
+        f"allows {further}. {gathered}"
     )
 
 
 def quarantine_sentence(quarantined: int) -> str:
-    """Say which way images in quarantine bend the gate; empty without any."""
+    """Return in which direction images in quarantine bias the gate; empty without any."""
     if not quarantined:
         return ""
-    subject = "1 image waits" if quarantined == 1 else f"{quarantined:,} images wait"
     return (
-        f"{subject} in quarantine that would be held out for the gate. They are there because the champion disagrees "
-        "with their labels or does not know their kind, so without them the gate set leans towards the champion. Have "
-        "them reviewed before the next retraining."
+        f"Of the images in quarantine, {quarantined:,} would be held out for the gate. They are there because the "
+        "champion disagrees with their labels or does not know their kind, so without them the gate set favors the "
+        "champion. Have them reviewed before the next retraining."
     )
 
 
-def _card(changed: Changed, pictures: Mapping[str, bytes]) -> dict[str, object]:
+def _card(changed: ChangedImage, pictures: Mapping[str, bytes]) -> dict[str, object]:
     png = pictures.get(changed.sha256)
     return {
         "changed": changed,
@@ -117,14 +120,14 @@ def _card(changed: Changed, pictures: Mapping[str, bytes]) -> dict[str, object]:
 
 def _environment() -> Environment:
     environment = Environment(
-        # The model report's package lends its style.
+        # The style sheet is in the package of the model report.
         loader=ChoiceLoader([PackageLoader("lesion.promotion"), PackageLoader("lesion.evaluation")]),
         autoescape=True,  # by file name would leave a .j2 file unescaped
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "signed": "{:+.4f}".format, "chance": "{:.2g}".format}
+    environment.filters |= {"number": _number, "signed": "{:+.4f}".format, "p_value": "{:.2g}".format}
     return environment
 
 

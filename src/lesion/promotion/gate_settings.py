@@ -1,4 +1,4 @@
-"""What a challenger must show at the gate; configs/gate sets it."""
+"""The settings of the promotion gate, as configs/gate gives them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,17 +12,17 @@ class GateSettings:
     """What a challenger must show.
 
     Attributes:
-        margin: The newest generation's lower bound of the macro-F1 difference must lie above it.
+        margin: The lower bound of the macro-F1 difference on the newest generation must be above it.
         earlier_margin: On each earlier generation the macro-F1 may have fallen by less than this.
-        earlier_alpha: One minus the confidence with which that must be so. Each further generation is another chance
+        earlier_alpha: One minus the confidence with which that must hold. Each further generation is another chance
             to fail, hence not 0.05.
-        recall_floor: No class's recall may fall below it. A class that the champion already answers worse must not get
-            any worse, so that a weak champion does not bar its own improvement.
+        recall_floor: No class's recall may be below it. A class for which the champion is below it already must not
+            get any worse, so that a weak champion does not prevent its own improvement.
         recall_floors: The same for single classes, by name.
         recall_drop: No class's recall may be lower than the champion's by more than this, or by more than one image.
         ece_margin: The calibration error on the newest generation may grow by this much.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
+        replicates: Number of bootstrap replicates.
+        seed: Seed of the bootstrap.
         renew_images: Held-out images that must gather before a new generation is frozen.
         spending: How each generation's error budget is spent.
     """
@@ -43,9 +43,10 @@ class GateSettings:
         names = ("margin", "earlier_margin", "recall_floor", "recall_drop", "ece_margin")
         shares = {name: getattr(self, name) for name in names}
         shares |= {f"recall_floors.{name}": floor for name, floor in self.recall_floors.items()}
-        if wrong := {name: value for name, value in shares.items() if not 0 <= value < 1}:
-            listed = ", ".join(f"{name}={value}" for name, value in wrong.items())
-            raise ConfigError(f"The gate got {listed}; each must be at least 0 and below 1. Correct configs/gate.")
+        if wrong := [f"{name}={value}" for name, value in shares.items() if not 0 <= value < 1]:
+            raise ConfigError(
+                f"The gate got {', '.join(wrong)}; each must be at least 0 and below 1. Fix configs/gate."
+            )
         if not 0 < self.earlier_alpha <= 0.5:
             raise ConfigError(f"The gate's earlier_alpha={self.earlier_alpha} must be above 0 and at most 0.5.")
         if self.replicates < 1000 or self.renew_images < 1:

@@ -1,6 +1,6 @@
-"""The champion ledger: rows that say who made which version serve, when and why; each follows the one before.
+"""The ledger of champions: each row records who made which version the champion, when and why.
 
-Functions that take a session join the caller's transaction.
+Functions that take a session join the caller's transaction. A ``history`` is the whole ledger, the oldest row first.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lesion.core.errors import LesionError
+from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
 from lesion.database.audit import record
 from lesion.database.tables import Deployment, ModelVersion
 
@@ -16,67 +16,77 @@ FIRST, PROMOTE, ROLLBACK, REFUSED = "first", "promote", "rollback", "refused"
 MAX_REASON = 2000  # characters
 
 
-class RegistryError(LesionError):
-    """A change of champion that the ledger refuses."""
+class RegistryError(ConflictError):
+    """A change of champion that the registry refuses; the ``code`` names the reason."""
 
     default_code = "registry_refused"
-    default_status = 409
+
+
+class UnknownVersionError(NotFoundError, RegistryError):
+    """No model is registered under this version."""
+
+    default_code = "model_unknown"
+
+
+class EmptyLedgerError(RegistryError):
+    """No model was deployed yet."""
+
+    default_code = "ledger_empty"
+
+
+class ChampionChangedError(RegistryError):
+    """A decision about a champion that is no longer the champion."""
+
+    default_code = "champion_changed"
+
+
+class InvalidReasonError(InvalidValueError, RegistryError):
+    """A change of champion without a reason, or with one that is too long."""
+
+    default_code = "reason_missing"
 
 
 def last_row(session: Session) -> Deployment | None:
-    """Return the row that says what is served; None while no model was deployed."""
+    """Return the row of the champion; None if no model was deployed yet."""
     return session.scalar(select(Deployment).order_by(Deployment.id.desc()).limit(1))
 
 
 def champion_row(session: Session, expected: int | None = None) -> Deployment:
-    """Return the row that says what is served.
-
-    Args:
-        session: The caller's transaction.
-        expected: The id that it must have, where somebody decided against that row.
+    """Return the row of the champion; ``expected`` is the id of the row that a decision was made against.
 
     Raises:
-        RegistryError: No model was deployed yet (``ledger_empty``), or the row is another one (``champion_changed``).
+        EmptyLedgerError: No model was deployed yet.
+        ChampionChangedError: The champion has another row.
     """
     last = last_row(session)
     if last is None:
-        raise RegistryError(
-            "No model was deployed yet. Import the run of a first one: python scripts/models.py import RUN.",
-            code="ledger_empty",
+        raise EmptyLedgerError(
+            "No model was deployed yet. Import the run of a first model: python scripts/models.py import RUN."
         )
     if expected is not None and last.id != expected:
-        raise changed(f"Deployment {last.id} ({last.version}) came after {expected}.")
+        raise ChampionChangedError(
+            f"The champion changed meanwhile: deployment {last.id} ({last.version}) followed deployment {expected}. "
+            "Look at the new champion and decide again."
+        )
     return last
 
 
-def changed(what: str) -> RegistryError:
-    """Return the error of who decided about a champion that is none any more; ``what`` came between."""
-    return RegistryError(f"The champion changed meanwhile. {what} Look again and decide anew.", code="champion_changed")
-
-
 def all_rows(session: Session, last: Deployment | None = None) -> Sequence[Deployment]:
-    """Return the ledger, the oldest row first.
-
-    Args:
-        session: The caller's transaction.
-        last: The row to end with: another one may have followed since it was read.
-    """
+    """Return the ledger, the oldest row first, up to ``last``: another row may have followed it since."""
     rows = select(Deployment).order_by(Deployment.id)
     return session.scalars(rows if last is None else rows.where(Deployment.id <= last.id)).all()
 
 
-def model_row(session: Session, version: str) -> ModelVersion:
+def get_version(session: Session, version: str) -> ModelVersion:
     """Return a registered version.
 
     Raises:
-        RegistryError: There is none (``model_unknown``).
+        UnknownVersionError: There is no such version.
     """
     model = session.get(ModelVersion, version)
     if model is None:
-        raise RegistryError(
-            f"There is no version {version[:80]!r}. GET /models or scripts/models.py list says which there are.",
-            code="model_unknown",
-            status=404,
+        raise UnknownVersionError(
+            f"There is no version {version[:80]!r}. GET /models or scripts/models.py list shows the versions."
         )
     return model
 
@@ -90,18 +100,16 @@ def append(
     reason: str,
     job_id: str | None = None,
 ) -> Deployment:
-    """Write the row that follows ``last``, and the audit log's entry.
+    """Write the row that follows ``last``, and an entry in the audit log.
 
     Raises:
-        RegistryError: There is no reason, or a very long one (``reason_missing``).
+        InvalidReasonError: The reason is empty or too long.
         IntegrityError: Another row follows ``last`` already.
     """
     reason = reason.strip()
     if not 0 < len(reason) <= MAX_REASON:
-        raise RegistryError(
-            f"A change of champion needs a reason of 1 to {MAX_REASON} characters; this one has {len(reason)}.",
-            code="reason_missing",
-            status=422,
+        raise InvalidReasonError(
+            f"A change of champion needs a reason of 1 to {MAX_REASON} characters; this reason has {len(reason)}."
         )
     row = Deployment(
         follows=last.id if last else 0, version=version, action=action, actor=actor, reason=reason, job_id=job_id
@@ -114,28 +122,25 @@ def append(
 
 
 def check_classes(session: Session, version: str, champion: str) -> None:
-    """Refuse a version whose classes are not the champion's, in the same order.
+    """Refuse a version whose classes, or their order, differ from the champion's.
 
     Raises:
-        RegistryError: They differ (``classes_differ``).
+        RegistryError: The classes differ (``classes_differ``).
     """
-    ours, theirs = (model_row(session, each).facts["classes"] for each in (version, champion))
+    ours, theirs = (get_version(session, name).facts["classes"] for name in (version, champion))
     if ours != theirs:
         raise RegistryError(
             f"{version} has the classes {', '.join(ours)}, but the champion has {', '.join(theirs)}. "
-            "Serve a model of other classes from a storage of its own.",
+            "Serve a model with other classes from a separate storage.",
             code="classes_differ",
         )
 
 
-def line(history: Sequence[Deployment]) -> list[str]:
-    """Return the versions that a rollback goes back through, the champion last.
+def rollback_line(history: Sequence[Deployment]) -> list[str]:
+    """Return the versions that rollbacks return to one after the other, the champion last.
 
-    A rollback takes off the versions that came after its target, so that a second one goes further back instead of
-    forth again. A refused version is taken out wherever it stands; promoting it again puts it back.
-
-    Args:
-        history: The whole ledger, the oldest row first.
+    A rollback removes the versions after its target, so that a second rollback returns to an older version instead of
+    a newer one. A refused version is removed wherever it is; promoting it again adds it again.
     """
     versions: list[str] = []
     for before, row in zip((None, *history), history, strict=False):
@@ -150,22 +155,15 @@ def line(history: Sequence[Deployment]) -> list[str]:
 
 
 def previous(history: Sequence[Deployment]) -> str | None:
-    """Return the version that a rollback brings back; None when there is none.
-
-    Args:
-        history: The whole ledger, the oldest row first.
-    """
-    versions = line(history)
+    """Return the version that a rollback returns to; None if there is none."""
+    versions = rollback_line(history)
     return versions[-2] if len(versions) > 1 else None
 
 
 def fallback(history: Sequence[Deployment]) -> str | None:
-    """Return the version to serve when the champion's bundle does not load; None when there is none.
+    """Return the version to serve if the champion's bundle does not load; None if there is none.
 
-    It is the last one that was served before and was not refused since: what the servers still run.
-
-    Args:
-        history: The whole ledger, the oldest row first.
+    It is the last champion before that was not refused since, which the servers still run.
     """
     refused = {history[-1].version}
     for index in range(len(history) - 1, -1, -1):

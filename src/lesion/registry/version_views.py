@@ -1,26 +1,83 @@
-"""Rows of the registry as people and programs see them: JSON-ready, alike over HTTP and on the command line."""
+"""Rows of the database as JSON, the same over HTTP and on the command line."""
 
-from typing import Any
+from datetime import datetime
+from typing import Any, TypedDict, cast
 
-from lesion.database.tables import Deployment, Image, ModelVersion
+from lesion.database.tables import Base, Deployment, Image, ModelVersion
 
 _HEADLINES = ("test/acc", "test/f1_macro", "test/ece")
-# These hold no path of the machine that trained, and no image's name.
-_FACTS = ("created", "classes", "preprocessing", "model", "calibration", "metrics", "data", "lineage", "files")
-_IMAGE = (
-    "sha256", "label", "status", "reason_code", "reason", "split", "generation", "group_key", "patient", "source",
-    "uploader", "width", "height", "format", "bytes",
-)  # fmt: skip
 
 
-def deployment_view(row: Deployment) -> dict[str, Any]:
+class DeploymentView(TypedDict):
+    """A row of the ledger of champions."""
+
+    id: int
+    version: str
+    action: str
+    actor: str
+    reason: str
+    job_id: str | None
+    created_at: str
+
+
+class ModelSummary(TypedDict):
+    """The main facts of a version."""
+
+    version: str
+    name: str
+    champion: bool
+    parent: str | None
+    snapshot_id: str | None
+    job_id: str | None
+    metrics: dict[str, Any]
+    created_at: str
+
+
+class ModelView(ModelSummary, total=False):
+    """A version with the facts of its bundle that name no path of the training machine and no image.
+
+    The bundle was made at ``created``, and registered at ``created_at``.
+    """
+
+    created: str
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    model: dict[str, Any]
+    calibration: dict[str, Any]
+    data: dict[str, Any] | None
+    lineage: dict[str, Any] | None
+    files: dict[str, Any]
+
+
+class ImageView(TypedDict):
+    """A row of the catalogue without its thumbnail."""
+
+    sha256: str
+    label: str
+    status: str
+    reason_code: str
+    reason: str
+    split: str
+    generation: int | None
+    group_key: str
+    patient: str
+    source: str
+    uploader: str
+    width: int
+    height: int
+    format: str
+    bytes: int
+    created_at: str
+    changed_at: str
+
+
+def deployment_view(row: Deployment) -> DeploymentView:
     """Return a row of the ledger."""
-    view = {name: getattr(row, name) for name in ("id", "version", "action", "actor", "reason", "job_id")}
-    return view | {"created_at": row.created_at.isoformat()}
+    return cast(DeploymentView, _columns(row, DeploymentView))
 
 
-def model_summary(row: ModelVersion, champion: Deployment | None) -> dict[str, Any]:
-    """Return a version in a few words, and whether it is the champion."""
+def model_summary(row: ModelVersion, champion: Deployment | None) -> ModelSummary:
+    """Return the main facts of a version, and whether it is the champion."""
     metrics = row.facts.get("metrics", {})
     return {
         "version": row.version,
@@ -34,12 +91,19 @@ def model_summary(row: ModelVersion, champion: Deployment | None) -> dict[str, A
     }
 
 
-def model_view(row: ModelVersion, champion: Deployment | None) -> dict[str, Any]:
-    """Return a version with the facts of its bundle: it was made when ``created`` says, and registered later."""
-    return model_summary(row, champion) | {name: row.facts[name] for name in _FACTS if name in row.facts}
+def model_view(row: ModelVersion, champion: Deployment | None) -> ModelView:
+    """Return a version with the facts of its bundle."""
+    names = ["metrics", *(name for name in ModelView.__annotations__ if name not in ModelSummary.__annotations__)]
+    facts = {name: row.facts[name] for name in names if name in row.facts}
+    return cast(ModelView, model_summary(row, champion) | facts)
 
 
-def image_view(row: Image) -> dict[str, Any]:
-    """Return an image's row without its picture."""
-    view = {name: getattr(row, name) for name in _IMAGE}
-    return view | {"created_at": row.created_at.isoformat(), "changed_at": row.changed_at.isoformat()}
+def image_view(row: Image) -> ImageView:
+    """Return an image's row without its thumbnail."""
+    return cast(ImageView, _columns(row, ImageView))
+
+
+def _columns(row: Base, view: type) -> dict[str, Any]:
+    """Return the columns that a view lists; times become ISO 8601 texts."""
+    values = {name: getattr(row, name) for name in view.__annotations__}
+    return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}

@@ -1,55 +1,55 @@
-"""A training's last checkpoint in the object store, so that a worker on another disk goes on from it."""
+"""A training's last checkpoint in the object store, so that a worker on another machine can continue from it."""
 
 import logging
 import shutil
 from pathlib import Path
 
-from lesion.database.object_store import ObjectStore, StoreError
+from lesion.database.object_store import ObjectNotFoundError, ObjectStore, StoreError
 
 logger = logging.getLogger(__name__)
 
-FILES = ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "progress.json")  # all that goes on with a run
+FILES = ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "progress.json")  # all that a run needs to continue
 
 
 class Checkpoints:
-    """The checkpoints of one job's training; they stay on the disk where the store itself is on this machine.
+    """The checkpoints of one job's training; nothing is stored where the store itself is on this machine's disk.
 
-    Each epoch has names of its own: what is in the store never changes. What is kept as an epoch's may be of the epoch
-    before, when it was read just before the next was written; then that epoch is trained again.
+    Every epoch has its own keys, since files in the store never change. The files under an epoch's keys may be those of
+    the epoch before, when they were read just before the next ones were written; then that epoch is trained again.
 
     Args:
-        store: Where they are kept.
+        store: Where they are stored.
         job_id: The job.
-        run: The folder of its training on this disk.
+        run: The folder of its training on this machine.
     """
 
     def __init__(self, store: ObjectStore, job_id: str, run: Path) -> None:
         self._store = store
         self._prefix = f"jobs/{job_id}"
         self._run = run
-        self._kept = 0
+        self._stored_epoch = 0
 
-    def keep(self, epoch: int) -> None:
-        """Put the last checkpoint into the store, in place of the one before; trouble with the store only means less.
+    def save(self, epoch: int) -> None:
+        """Store the last checkpoint in place of the one before; an error of the store is only logged.
 
         Args:
             epoch: How many epochs are done.
         """
-        if self._store.local or epoch <= self._kept or not all((self._run / name).is_file() for name in FILES):
+        if self._store.local or epoch <= self._stored_epoch or not all((self._run / name).is_file() for name in FILES):
             return
         try:
             self._store.put_folder(f"{self._prefix}/{epoch}", self._run, FILES)
-            if self._kept:
-                self._store.delete_folder(f"{self._prefix}/{self._kept}")
-            self._kept = epoch
+            if self._stored_epoch:
+                self._store.delete_folder(f"{self._prefix}/{self._stored_epoch}")
+            self._stored_epoch = epoch
         except StoreError as error:
-            logger.warning("the checkpoint of epoch %d is not kept: %s", epoch, error.message)
+            logger.warning("the checkpoint of epoch %d is not stored: %s", epoch, error.message)
 
     def fetch(self, epoch: int) -> None:
-        """Bring the newest checkpoint here, in place of what this disk has of the run; there may be none.
+        """Bring the newest checkpoint, if there is one, to this machine, in place of what it has of the run.
 
         Args:
-            epoch: How many epochs are known to be done.
+            epoch: How many epochs are done at most.
 
         Raises:
             StoreError: The store does not answer.
@@ -60,12 +60,10 @@ class Checkpoints:
         for number in range(epoch, 0, -1):
             try:
                 self._store.fetch_folder(f"{self._prefix}/{number}", FILES, self._run)
-            except StoreError as error:
-                if error.code != "file_gone":
-                    raise
-            else:
-                self._kept = number
-                return
+            except ObjectNotFoundError:
+                continue
+            self._stored_epoch = number
+            return
 
     def delete(self) -> None:
         """Remove all of them from the store, when the job is over."""

@@ -1,15 +1,16 @@
-"""Retrainings as people see them: asked for, watched and cancelled. The worker's side is in ``ownership``."""
+"""Retrainings as users see them: requested, watched and cancelled. The worker's side is in ``leases``."""
 
 import uuid
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypedDict
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lesion.core.errors import LesionError
+from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
 from lesion.database.audit import record
 from lesion.database.storage import Storage
 from lesion.database.tables import Deployment, Job, now
@@ -20,25 +21,75 @@ LEARNING_RATE = (1e-6, 1.0)
 _KEY_LENGTH = 200
 
 
-class JobError(LesionError):
-    """A retraining that cannot be started, found or stopped."""
+class JobState(StrEnum):
+    """What ``Job.state`` can be. A job is active while it is queued or running, and then ends in one of the others."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PROMOTED = "promoted"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+DECIDED = (JobState.PROMOTED, JobState.REJECTED)  # jobs that went all the way to the gate's decision
+
+
+class JobError(ConflictError):
+    """A retraining that cannot be started, found, continued or stopped."""
 
     default_code = "job_refused"
-    default_status = 409
+
+
+class RequestInvalidError(InvalidValueError, JobError):
+    """A value of the request is out of bounds."""
+
+    default_code = "retrain_invalid"
+
+
+class IdempotencyKeyError(InvalidValueError, JobError):
+    """The Idempotency-Key is empty or too long."""
+
+    default_code = "idempotency_key_invalid"
+
+
+class IdempotencyKeyReusedError(IdempotencyKeyError):
+    """The Idempotency-Key came with another request before."""
+
+    default_code = "idempotency_key_reused"
+
+
+class NoChampionError(JobError):
+    """No model is deployed, so that there is nothing to start from."""
+
+    default_code = "no_champion"
+
+
+class JobNotFoundError(NotFoundError, JobError):
+    """There is no job of this id."""
+
+    default_code = "job_unknown"
+
+
+class JobOverError(JobError):
+    """The job has ended, and cannot be cancelled any more."""
+
+    default_code = "job_over"
 
 
 class JobRunningError(JobError):
     """Another retraining is queued or running.
 
     Args:
-        job_id: That one.
+        job_id: The other retraining.
     """
 
     default_code = "job_running"
 
     def __init__(self, job_id: str) -> None:
         super().__init__(
-            f"The retraining {job_id} is queued or running, and there is one at a time. Wait for its end, or cancel it."
+            f"The retraining {job_id} is queued or running, and only one runs at a time. "
+            "Wait for its end, or cancel it."
         )
         self.job_id = job_id
 
@@ -49,12 +100,15 @@ class JobRunningError(JobError):
 
 @dataclass(frozen=True)
 class RetrainRequest:
-    """What may be chosen for a retraining; everything else is the champion's own recipe.
+    """What may be chosen for a retraining; everything else comes from the champion's recipe.
 
     Attributes:
         epochs: 1 to 100.
-        batch_size: Images a batch, 2 to 512; the champion's own when None.
-        learning_rate: 1e-6 to 1; a quarter of the champion's own when None, since its weights have learned already.
+        batch_size: Images per batch, 2 to 512; the champion's if None.
+        learning_rate: 1e-6 to 1; a quarter of the champion's if None, since its weights are trained already.
+
+    Raises:
+        RequestInvalidError: A value is out of bounds.
     """
 
     epochs: int = 5
@@ -64,76 +118,86 @@ class RetrainRequest:
     def __post_init__(self) -> None:
         for name, (low, high) in (("epochs", EPOCHS), ("batch_size", BATCH_SIZE), ("learning_rate", LEARNING_RATE)):
             value = getattr(self, name)
-            if value is not None and not low <= value <= high:  # NaN is refused too
-                raise JobError(
-                    f"{name}={value} is refused: it must lie between {low:g} and {high:g}.",
-                    code="retrain_invalid",
-                    status=422,
-                )
+            if value is not None and not low <= value <= high:  # refuses NaN too
+                raise RequestInvalidError(f"{name}={value} is refused: it must lie between {low:g} and {high:g}.")
+
+
+class JobView(TypedDict):
+    """A job as JSON; times are ISO 8601 in UTC."""
+
+    job_id: str
+    state: str
+    stage: str
+    progress: float
+    epoch: int
+    epochs: int
+    metrics: list[dict[str, Any]]
+    seconds_left: float | None
+    cancel_requested: bool
+    reason: str
+    request: dict[str, Any]
+    requested_by: str
+    parent: str | None
+    version: str | None
+    snapshot_id: str | None
+    verdict: dict[str, Any] | None
+    created_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    updated_at: str | None
 
 
 def submit(
     storage: Storage, request: RetrainRequest, requested_by: str, idempotency_key: str | None = None
 ) -> tuple[Job, bool]:
-    """Ask for a retraining; a worker takes it up.
+    """Request a retraining; a worker starts it.
 
     Args:
-        storage: Where the loop keeps its state.
+        storage: The database and the files.
         request: What to train with.
-        requested_by: Who asks.
-        idempotency_key: The same key from the same asker gives the same job, however often it is sent.
+        requested_by: Who requests it.
+        idempotency_key: The same key from the same requester gives the same job, however often it is sent.
 
     Returns:
         The job, and whether it is new.
 
     Raises:
-        JobRunningError: Another job is active (``job_running``).
-        JobError: There is no champion to start from (``no_champion``), or the key came with another request before
-            (``idempotency_key_reused``).
+        JobRunningError: Another job is active.
+        NoChampionError: No model is deployed.
+        IdempotencyKeyError: The key is empty or too long, or came with another request before.
     """
     if idempotency_key is not None and not 0 < len(idempotency_key) <= _KEY_LENGTH:
-        raise JobError(
-            f"The Idempotency-Key has {len(idempotency_key)} characters; 1 to {_KEY_LENGTH} are taken.",
-            code="idempotency_key_invalid",
-            status=422,
+        raise IdempotencyKeyError(
+            f"The Idempotency-Key has {len(idempotency_key)} characters; 1 to {_KEY_LENGTH} are allowed."
         )
     try:
         with storage.session() as session:
             return _submit(session, request, requested_by, idempotency_key)
-    except IntegrityError:  # with PostgreSQL another process was first: now its row says what to answer
+    except IntegrityError:  # with PostgreSQL, another process was first: now its row decides
         with storage.session() as session:
             return _submit(session, request, requested_by, idempotency_key)
 
 
 def _submit(session: Session, request: RetrainRequest, requested_by: str, key: str | None) -> tuple[Job, bool]:
     if key is not None:
-        known = session.scalar(select(Job).filter_by(requested_by=requested_by, idempotency_key=key))
-        if known is not None and known.request != asdict(request):
-            raise JobError(
-                f"The Idempotency-Key of this request came with another request before (job {known.id}). "
-                "Send a new key with a new request.",
-                code="idempotency_key_reused",
-                status=422,
+        earlier = session.scalar(select(Job).filter_by(requested_by=requested_by, idempotency_key=key))
+        if earlier is not None and earlier.request != asdict(request):
+            raise IdempotencyKeyReusedError(
+                f"The Idempotency-Key of this request came with another request before (job {earlier.id}). "
+                "Send a new key with a new request."
             )
-        if known is not None:
-            return known, False
+        if earlier is not None:
+            return earlier, False
     running = active_job(session)
     if running is not None:
         raise JobRunningError(running.id)
     if session.scalar(select(Deployment.id).limit(1)) is None:
-        raise JobError(
+        raise NoChampionError(
             "There is no model to retrain from: nothing is deployed. Import a training run first "
-            "(scripts/models.py import <run>).",
-            code="no_champion",
+            "(lesion models import <run>)."
         )
-    job = Job(
-        id=uuid.uuid4().hex,
-        active=1,
-        metrics=[],
-        request=asdict(request),
-        requested_by=requested_by,
-        idempotency_key=key,
-    )
+    job = Job(id=uuid.uuid4().hex, active=1, metrics=[], requested_by=requested_by, idempotency_key=key)
+    job.request = asdict(request)
     session.add(job)
     session.flush()
     record(session, requested_by, "job.submitted", job.id, **job.request)
@@ -149,10 +213,10 @@ def job(storage: Storage, job_id: str) -> Job:
     """Return a job.
 
     Raises:
-        JobError: There is none of that id (``job_unknown``).
+        JobNotFoundError: There is no job of that id.
     """
     with storage.session() as session:
-        return _known(session.get(Job, job_id), job_id)
+        return _existing(session.get(Job, job_id), job_id)
 
 
 def jobs(storage: Storage, limit: int = 50) -> list[Job]:
@@ -162,74 +226,71 @@ def jobs(storage: Storage, limit: int = 50) -> list[Job]:
 
 
 def cancel(storage: Storage, job_id: str, actor: str) -> Job:
-    """Cancel a job: at once while it is queued; else its worker ends the training within seconds.
+    """Cancel a job: at once while it is queued, otherwise its worker ends the training within seconds.
 
-    Asking twice changes nothing.
+    Calling it twice changes nothing.
 
     Raises:
-        JobError: The job is unknown (``job_unknown``) or over (``job_over``).
+        JobNotFoundError: There is no job of that id.
+        JobOverError: The job has ended.
     """
     with storage.session() as session:
-        found = _known(session.get(Job, job_id, with_for_update=True), job_id)
-        if found.active is None:
-            raise JobError(
-                f"The retraining {job_id} is over ({found.state}); nothing can be cancelled.", code="job_over"
-            )
-        if not found.cancel_requested:
-            record(session, actor, "job.cancelled", job_id, stage=found.stage)
-            found.cancel_requested, found.updated_at = True, now()
-            found.reason = f"{actor} cancelled it."
-        if found.state == "queued":
-            found.state = found.stage = "cancelled"
-            found.active, found.finished_at = None, now()
-        return found
+        job = _existing(session.get(Job, job_id, with_for_update=True), job_id)
+        if job.active is None:
+            raise JobOverError(f"The retraining {job_id} is over ({job.state}); it cannot be cancelled any more.")
+        if not job.cancel_requested:
+            record(session, actor, "job.cancelled", job_id, stage=job.stage)
+            job.cancel_requested, job.updated_at = True, now()
+            job.reason = f"{actor} cancelled it."
+        if job.state == JobState.QUEUED:
+            job.state = job.stage = JobState.CANCELLED.value
+            job.active, job.finished_at = None, now()
+        return job
 
 
-def job_summary(shown: Job) -> dict[str, Any]:
-    """Return a job as ``job_view`` does, but for ``changed`` in its verdict, which lists hundreds of single images."""
-    view = job_view(shown)
-    if shown.verdict is not None:
+def job_summary(job: Job) -> JobView:
+    """Return a job as :func:`job_view` does, without ``changed`` in its verdict, which lists hundreds of images."""
+    view = job_view(job)
+    if job.verdict is not None:
         comparisons = [
-            {name: value for name, value in one.items() if name != "changed"}
-            for one in shown.verdict.get("comparisons", ())
+            {name: value for name, value in comparison.items() if name != "changed"}
+            for comparison in job.verdict.get("comparisons", ())
         ]
-        view["verdict"] = shown.verdict | {"comparisons": comparisons}
+        view["verdict"] = job.verdict | {"comparisons": comparisons}
     return view
 
 
-def job_view(shown: Job) -> dict[str, Any]:
-    """Return what people may know of a job, JSON-ready."""
+def job_view(job: Job) -> JobView:
+    """Return what users may know of a job."""
     return {
-        "job_id": shown.id,
-        "state": shown.state,
-        "stage": shown.stage,
-        "progress": round(shown.progress, 4),
-        "epoch": shown.epoch,
-        "epochs": shown.request["epochs"],
-        "metrics": shown.metrics,
-        "seconds_left": shown.seconds_left,
-        "cancel_requested": shown.cancel_requested,
-        "reason": shown.reason,
-        "request": shown.request,
-        "requested_by": shown.requested_by,
-        "parent": shown.parent,
-        "version": shown.version,
-        "snapshot_id": shown.snapshot_id,
-        "verdict": shown.verdict,
-        "created_at": _iso(shown.created_at),
-        "started_at": _iso(shown.started_at),
-        "finished_at": _iso(shown.finished_at),
-        "updated_at": _iso(shown.updated_at),
+        "job_id": job.id,
+        "state": job.state,
+        "stage": job.stage,
+        "progress": round(job.progress, 4),
+        "epoch": job.epoch,
+        "epochs": job.request["epochs"],
+        "metrics": job.metrics,
+        "seconds_left": job.seconds_left,
+        "cancel_requested": job.cancel_requested,
+        "reason": job.reason,
+        "request": job.request,
+        "requested_by": job.requested_by,
+        "parent": job.parent,
+        "version": job.version,
+        "snapshot_id": job.snapshot_id,
+        "verdict": job.verdict,
+        "created_at": _iso(job.created_at),
+        "started_at": _iso(job.started_at),
+        "finished_at": _iso(job.finished_at),
+        "updated_at": _iso(job.updated_at),
     }
 
 
-def _known(found: Job | None, job_id: str) -> Job:
-    if found is None:
-        raise JobError(
-            f"There is no retraining {job_id[:40]!r}. GET /retrain_jobs lists them.", code="job_unknown", status=404
-        )
-    return found
+def _existing(job: Job | None, job_id: str) -> Job:
+    if job is None:
+        raise JobNotFoundError(f"There is no retraining {job_id[:40]!r}. GET /retrain_jobs lists them.")
+    return job
 
 
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat(timespec="seconds")
+def _iso(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat(timespec="seconds")

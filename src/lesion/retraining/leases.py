@@ -1,4 +1,4 @@
-"""Which worker runs a job: workers say that they live, take over from dead ones, and stop when they were overruled."""
+"""Which worker runs a job: workers send heartbeats, take over from dead workers, and stop when they lost the job."""
 
 import os
 import socket
@@ -15,33 +15,33 @@ from sqlalchemy import delete, or_, select, update
 from lesion.database.audit import record
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry, Job, Worker, now
-from lesion.retraining.jobs import JobError
+from lesion.retraining.jobs import DECIDED, JobError, JobState
 
-SILENT_S = 15.0  # a worker that has not been heard of for so long is taken for dead
-EXECUTION = "/"  # between a worker's id and what sets apart its runs of one job
-_DIED = "job.worker_died"
+SILENT_S = 15.0  # a worker without a heartbeat for this long is considered dead
+EXECUTION_SEPARATOR = "/"  # in Job.owner, between the worker's id and the part that tells its executions apart
+_WORKER_DIED = "job.worker_died"
 
 
-class JobTaken(BaseException):
-    """Another worker runs the job now, or this one is told to stop: leave everything as it is.
+class LeaseLost(BaseException):
+    """Another worker runs the job now, or this worker is told to stop: leave everything as it is.
 
-    No error: nothing that catches errors may take it for the end of the job.
+    It is not an ``Exception``: code that catches errors must not end the job because of it.
     """
 
 
 class JobCancelledError(JobError):
-    """Somebody cancelled the job."""
+    """A user cancelled the job."""
 
     default_code = "job_cancelled"
 
 
 @dataclass(frozen=True)
-class Identity:
+class WorkerIdentity:
     """A worker process.
 
     Attributes:
         id: Its name, used once.
-        host: The machine and, in containers, the space of process ids.
+        host: The machine and, in containers, the namespace of process ids.
         pid: Its process id there.
     """
 
@@ -50,8 +50,8 @@ class Identity:
     pid: int
 
     @classmethod
-    def of_this_process(cls) -> "Identity":
-        """Name this process."""
+    def of_this_process(cls) -> "WorkerIdentity":
+        """Return a new identity for this process."""
         host, pid = socket.gethostname(), os.getpid()
         with suppress(OSError):
             host += " " + str(Path("/proc/self/ns/pid").readlink())
@@ -61,140 +61,142 @@ class Identity:
 class WorkerHeartbeats:
     """The workers that are alive, as one of them sees it.
 
-    How long one is silent is measured with this machine's clock alone: those of two machines need not agree.
+    How long a worker is silent is measured with this machine's clock only: clocks of two machines may differ.
 
     Args:
-        storage: Where the loop keeps its state.
-        me: This worker.
-        silent_s: After how many seconds of silence a worker is dead.
+        storage: The database and the files.
+        identity: This worker.
+        silent_s: After how many seconds without a heartbeat a worker is dead.
     """
 
-    def __init__(self, storage: Storage, me: Identity, silent_s: float = SILENT_S) -> None:
+    def __init__(self, storage: Storage, identity: WorkerIdentity, silent_s: float = SILENT_S) -> None:
         self._storage = storage
-        self._me = me
+        self._identity = identity
         self._silent_s = silent_s
-        self._heard: dict[str, tuple[datetime, float]] = {}
+        self._last_seen: dict[str, tuple[datetime, float]] = {}
 
     def beat(self) -> None:
-        """Say that this worker is alive."""
+        """Record that this worker is alive."""
+        identity = self._identity
         with self._storage.session() as session:
-            session.merge(Worker(id=self._me.id, host=self._me.host, pid=self._me.pid, seen_at=now()))
+            session.merge(Worker(id=identity.id, host=identity.host, pid=identity.pid, seen_at=now()))
 
     def alive(self) -> set[str]:
-        """Return the ids of the workers that live, and strike off the others."""
+        """Return the ids of the workers that are alive, and delete the rows of the others."""
         with self._storage.session() as session:
-            rows = list(session.scalars(select(Worker)))
-            alive = {row.id for row in rows if self._lives(row)} | {self._me.id}
-            gone = [row.id for row in rows if row.id not in alive]
-            if gone:
-                session.execute(delete(Worker).where(Worker.id.in_(gone)))
+            workers = list(session.scalars(select(Worker)))
+            alive = {worker.id for worker in workers if self._is_alive(worker)} | {self._identity.id}
+            dead = [worker.id for worker in workers if worker.id not in alive]
+            if dead:
+                session.execute(delete(Worker).where(Worker.id.in_(dead)))
         return alive
 
     def leave(self) -> None:
-        """Give back what this worker has and strike it off: it ends on purpose."""
+        """Give back the jobs of this worker and delete its row, when it ends on purpose."""
+        own_id = self._identity.id
         with self._storage.session() as session:
-            mine = or_(Job.owner == self._me.id, Job.owner.startswith(self._me.id + EXECUTION, autoescape=True))
-            session.execute(update(Job).where(mine, Job.active == 1).values(owner=None))
-            session.execute(delete(Worker).where(Worker.id == self._me.id))
+            owned = or_(Job.owner == own_id, Job.owner.startswith(own_id + EXECUTION_SEPARATOR, autoescape=True))
+            session.execute(update(Job).where(owned, Job.active == 1).values(owner=None))
+            session.execute(delete(Worker).where(Worker.id == own_id))
 
-    def _lives(self, row: Worker) -> bool:
-        if row.host == self._me.host and not _runs(row.pid):
+    def _is_alive(self, worker: Worker) -> bool:
+        if worker.host == self._identity.host and not _is_running(worker.pid):
             return False
-        last = self._heard.get(row.id)
-        if last is None or last[0] != row.seen_at:
-            last = self._heard[row.id] = (row.seen_at, time.monotonic())
+        last = self._last_seen.get(worker.id)
+        if last is None or last[0] != worker.seen_at:
+            last = self._last_seen[worker.id] = (worker.seen_at, time.monotonic())
         return time.monotonic() - last[1] < self._silent_s
 
 
 def claim(storage: Storage, job_id: str, worker: str) -> Job | None:
-    """Take a job up, or on; None when it is over."""
+    """Begin or continue a job; None when it is over."""
     with storage.session() as session:
-        found = session.get(Job, job_id, with_for_update=True)
-        if found is None or found.active is None:
+        job = session.get(Job, job_id, with_for_update=True)
+        if job is None or job.active is None:
             return None
-        found.owner, found.state, found.updated_at = worker, "running", now()
-        found.started_at = found.started_at or now()
-        return found
+        job.owner, job.state, job.updated_at = worker, JobState.RUNNING.value, now()
+        job.started_at = job.started_at or now()
+        return job
 
 
 def report(storage: Storage, job_id: str, worker: str, **values: Any) -> None:  # noqa: ANN401 - columns of Job
-    """Write down how far a job is, and learn whether to go on.
+    """Record the progress of a job, and check whether this worker may continue it.
 
     Args:
-        storage: Where the loop keeps its state.
+        storage: The database and the files.
         job_id: The job.
         worker: Who runs it.
         **values: Columns of ``Job`` to set.
 
     Raises:
-        JobTaken: The job is another worker's now, or over.
-        JobCancelledError: Somebody cancelled it (``job_cancelled``).
+        LeaseLost: Another worker runs the job now, or it is over.
+        JobCancelledError: A user cancelled it.
     """
     with storage.session() as session:
-        found = session.get(Job, job_id, with_for_update=True)
-        if found is None or found.active is None or found.owner != worker:
-            raise JobTaken(job_id)
-        if found.cancel_requested:
-            raise JobCancelledError(found.reason or "It was cancelled.")
+        job = session.get(Job, job_id, with_for_update=True)
+        if job is None or job.active is None or job.owner != worker:
+            raise LeaseLost(job_id)
+        if job.cancel_requested:
+            raise JobCancelledError(job.reason or "It was cancelled.")
         for name, value in values.items():
-            setattr(found, name, value)
-        found.updated_at = now()
+            setattr(job, name, value)
+        job.updated_at = now()
 
 
-def finish(storage: Storage, job_id: str, worker: str, state: str, reason: str) -> None:
-    """End a job; nothing happens when it is over.
+def finish(storage: Storage, job_id: str, worker: str, state: JobState, reason: str) -> None:
+    """End a job; a job that is over stays as it is.
 
     Args:
-        storage: Where the loop keeps its state.
+        storage: The database and the files.
         job_id: The job.
         worker: Who runs it.
-        state: ``promoted``, ``rejected``, ``failed`` or ``cancelled``.
+        state: The state in which it ends.
         reason: Why, in a sentence.
 
     Raises:
-        JobTaken: The job is another worker's now.
+        LeaseLost: Another worker runs the job now.
     """
     with storage.session() as session:
-        found = session.get(Job, job_id, with_for_update=True)
-        if found is None or found.active is None:
+        job = session.get(Job, job_id, with_for_update=True)
+        if job is None or job.active is None:
             return
-        if found.owner != worker:
-            raise JobTaken(job_id)
-        stage = found.stage
-        found.state = found.stage = state
-        found.active, found.owner, found.seconds_left = None, None, None
-        found.reason, found.finished_at, found.updated_at = reason, now(), now()
-        if state in ("promoted", "rejected"):
-            found.progress = 1.0
+        if job.owner != worker:
+            raise LeaseLost(job_id)
+        stage = job.stage
+        job.state = job.stage = state.value
+        job.active, job.owner, job.seconds_left = None, None, None
+        job.reason, job.finished_at, job.updated_at = reason, now(), now()
+        if state in DECIDED:
+            job.progress = 1.0
         record(session, worker, f"job.{state}", job_id, stage=stage, reason=reason)
 
 
 def take_over(storage: Storage, job_id: str, dead: str | None, worker: str) -> int | None:
-    """Take an active job from a worker that died, or from nobody; of several that try, one succeeds.
+    """Take an active job from a worker that died, or a job that has no worker; of several callers, one succeeds.
 
     Returns:
         How often in a row a worker died at the point where the job is now; None when another worker was first.
     """
     with storage.session() as session:
-        found = session.get(Job, job_id, with_for_update=True)
-        if found is None or found.active is None or found.owner != dead:
+        job = session.get(Job, job_id, with_for_update=True)
+        if job is None or job.active is None or job.owner != dead:
             return None
-        found.owner, found.updated_at = worker, now()
-        place = {"stage": found.stage, "epoch": found.epoch}
+        job.owner, job.updated_at = worker, now()
+        point = {"stage": job.stage, "epoch": job.epoch}
         if dead is not None:
-            record(session, worker, _DIED, job_id, worker=dead, **place)
+            record(session, worker, _WORKER_DIED, job_id, worker=dead, **point)
             session.flush()
-        entries = session.scalars(select(AuditEntry).filter_by(subject=job_id, action=_DIED))
-        return sum(place.items() <= entry.detail.items() for entry in entries)
+        entries = session.scalars(select(AuditEntry).filter_by(subject=job_id, action=_WORKER_DIED))
+        return sum(point.items() <= entry.detail.items() for entry in entries)
 
 
-def _runs(pid: int) -> bool:
+def _is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         return True
-    with suppress(OSError, IndexError):  # a process that is dead but was not waited for still has its number
+    with suppress(OSError, IndexError):  # a dead process keeps its id until its parent has waited for it
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     return True

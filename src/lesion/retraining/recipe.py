@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lesion.model.bundle import Bundle
 from lesion.retraining.jobs import JobError, RetrainRequest
 
-# A bundle's config says what is called when it is instantiated: nothing but what a recipe of Lesion's is made of.
+# A bundle's config names what is called when it is instantiated: only what Lesion's own recipes are made of is allowed.
 _TARGETS = frozenset(
     {
         "lesion.data.datamodule.DataModule",
@@ -20,29 +21,33 @@ _TARGETS = frozenset(
         "lightning.pytorch.Trainer",
     }
 )
-_LEARNING_RATE = 0.25  # of the champion's own
 _CALLBACK = re.compile(r"lightning\.pytorch\.callbacks\.[A-Z][A-Za-z]+")
-_KEPT = (
-    "data",
-    "model",
-    "finetune",
-    "trainer",
-    "callbacks",
-    "explain",
-    "evaluation",
-    "seed",
-    "optimized_metric",
-    "name",
-)
+_LEARNING_RATE_FACTOR = 0.25  # of the champion's own
+_REQUIRED_SECTIONS = ("data", "model", "finetune", "trainer", "callbacks")
+_SECTIONS = (*_REQUIRED_SECTIONS, "explain", "evaluation", "seed", "optimized_metric", "name")
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """Where a retraining reads and writes.
+
+    Attributes:
+        manifest: The snapshot's manifest.
+        images: The folder that the manifest's paths are relative to.
+        output: The run's folder.
+        cache: The folder of decoded images.
+    """
+
+    manifest: Path
+    images: Path
+    output: Path
+    cache: Path
 
 
 def recipe(
     champion: Bundle,
     request: RetrainRequest,
-    manifest: Path,
-    root: Path,
-    output: Path,
-    cache: Path,
+    paths: RunPaths,
     trainer: Mapping[str, Any],
     evaluation: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -51,70 +56,83 @@ def recipe(
     Args:
         champion: The bundle whose config and weights it starts from.
         request: What was chosen for it.
-        manifest: The snapshot's manifest.
-        root: The folder that the manifest's paths are relative to.
-        output: The run's folder.
-        cache: Where decoded images are kept.
-        trainer: Settings of this machine, laid over the champion's ``trainer`` section.
-        evaluation: What ``configs/evaluation`` says today: a champion of an earlier version may lack some of it.
+        paths: Where it reads and writes.
+        trainer: Settings of this machine, which override the champion's ``trainer`` section.
+        evaluation: Today's ``configs/evaluation``: a champion of an earlier version may lack some of its settings.
 
     Raises:
-        JobError: The bundle says not how it was trained (``recipe_missing``), or would call what is no part of a
-            recipe (``recipe_refused``).
+        JobError: The bundle does not hold the config that it was trained with (``recipe_missing``), or the config
+            would call something that is not part of a recipe (``recipe_refused``).
     """
-    config = champion.facts.get("config")
-    if not isinstance(config, dict) or not all(isinstance(config.get(key), dict) for key in _KEPT[:5]):
-        raise JobError(
-            f"The model {champion.version} does not say how it was trained, so it cannot be retrained: it was made by "
-            "an older version of Lesion. Train a model anew (scripts/train.py) and promote it.",
-            code="recipe_missing",
-        )
-    old = str(config.get("paths", {}).get("output") or "")
-    made = {key: _moved(config[key], old, str(output)) for key in _KEPT if key in config}
-    data, epochs = made["data"], request.epochs
-    data |= {"manifest": str(manifest), "root": str(root), "csv": None, "group_pattern": None, "split": "grouped"}
-    data |= {"cache_dir": str(cache)} | ({"batch_size": request.batch_size} if request.batch_size else {})
-    made["model"] |= {
-        "weights": str(champion.weights),
-        # The bundle's file is not named after the weights that the first training started from; this says it instead.
-        "pad_type": champion.facts["model"].get("model_kwargs", {}).get("pad_type", ""),
-    }
-    rate = request.learning_rate or _gentle_rate(made["model"])
-    made["model"] |= {"lr": rate} if rate else {}
-    made["finetune"] |= {"warmup_epochs": 0}  # the head has learned already
-    made["trainer"] |= {"max_epochs": epochs, "default_root_dir": str(output)} | dict(trainer)
-    kept = {key: value for key, value in made.get("evaluation", {}).items() if key in evaluation}
-    made["evaluation"] = {**evaluation, **kept, "folder_split": False}
-    for name in ("progress", "progress_file"):  # nobody watches a bar; a champion that was retrained has our file
-        made["callbacks"].pop(name, None)
-    _check_targets(made)
-    made["callbacks"]["progress_file"] = {
+    config = _champion_config(champion, paths.output)
+    config["data"] |= _data_settings(request, paths)
+    config["model"] |= _model_settings(champion, request, config["model"])
+    config["finetune"] |= {"warmup_epochs": 0}  # the head is trained already
+    config["trainer"] |= {"max_epochs": request.epochs, "default_root_dir": str(paths.output)} | dict(trainer)
+    champion_values = {key: value for key, value in config.get("evaluation", {}).items() if key in evaluation}
+    config["evaluation"] = {**evaluation, **champion_values, "folder_split": False}
+    for name in ("progress", "progress_file"):  # no terminal shows a bar; a retrained champion has our progress file
+        config["callbacks"].pop(name, None)
+    _check_targets(config)
+    config["callbacks"]["progress_file"] = {
         "_target_": "lesion.training.progress.ProgressFile",
-        "path": str(output / "progress.json"),
+        "path": str(paths.output / "progress.json"),
     }
-    made["logger"] = {"csv": _logger(output)}
-    made |= {"parent": champion.version, "resume": None}
-    made["paths"] = {"output": str(output), "cache": str(cache)}
-    return made
+    config["logger"] = {"csv": _logger(paths.output)}
+    config["paths"] = {"output": str(paths.output), "cache": str(paths.cache)}
+    return config | {"parent": champion.version, "resume": None}
 
 
-def own_settings(champion: Bundle) -> dict[str, Any]:
-    """Return the ``batch_size`` and ``learning_rate`` that a retraining takes unless others are chosen.
+def default_settings(champion: Bundle) -> dict[str, Any]:
+    """Return the ``batch_size`` and ``learning_rate`` that a retraining uses if none are chosen.
 
-    What the champion does not say is None.
+    A value that the champion's config lacks is None.
     """
     config = champion.facts.get("config")
     sections = config if isinstance(config, dict) else {}
     data, model = (sections.get(name) or {} for name in ("data", "model"))
-    return {"batch_size": data.get("batch_size"), "learning_rate": _gentle_rate(model) or None}
+    return {"batch_size": data.get("batch_size"), "learning_rate": _reduced_rate(model)}
 
 
-def _gentle_rate(model: Mapping[str, Any]) -> float:
-    return _LEARNING_RATE * float(model.get("lr") or 0)
+def _champion_config(champion: Bundle, output: Path) -> dict[str, Any]:
+    """Copy the sections of the champion's config that a retraining keeps, with the paths of its run's folder moved."""
+    config = champion.facts.get("config")
+    if not isinstance(config, dict) or not all(isinstance(config.get(name), dict) for name in _REQUIRED_SECTIONS):
+        raise JobError(
+            f"The model {champion.version} does not hold the config that it was trained with, so it cannot be "
+            "retrained: it was made by an older version of Lesion. Train a new model (lesion train) and promote it.",
+            code="recipe_missing",
+        )
+    old_output = str(config.get("paths", {}).get("output") or "")
+    return {name: _moved(config[name], old_output, str(output)) for name in _SECTIONS if name in config}
+
+
+def _data_settings(request: RetrainRequest, paths: RunPaths) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "manifest": str(paths.manifest),
+        "root": str(paths.images),
+        "cache_dir": str(paths.cache),
+    }
+    settings |= {"csv": None, "group_pattern": None, "split": "grouped"}
+    return settings | ({"batch_size": request.batch_size} if request.batch_size else {})
+
+
+def _model_settings(champion: Bundle, request: RetrainRequest, model: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {
+        "weights": str(champion.weights),
+        # The name of the bundle's file does not tell which padding its weights were trained with.
+        "pad_type": champion.facts["model"].get("model_kwargs", {}).get("pad_type", ""),
+    }
+    rate = request.learning_rate or _reduced_rate(model)
+    return settings | ({"lr": rate} if rate else {})
+
+
+def _reduced_rate(model: Mapping[str, Any]) -> float | None:
+    return _LEARNING_RATE_FACTOR * float(model.get("lr") or 0) or None
 
 
 def _moved(value: Any, old: str, new: str) -> Any:  # noqa: ANN401 - JSON
-    """Copy a config with the paths of its run's folder led to another one."""
+    """Copy a config; paths in the folder ``old`` become paths in ``new``."""
     if isinstance(value, dict):
         return {key: _moved(item, old, new) for key, item in value.items()}
     if isinstance(value, list):
@@ -125,12 +143,12 @@ def _moved(value: Any, old: str, new: str) -> Any:  # noqa: ANN401 - JSON
 
 
 def _check_targets(value: Any) -> None:  # noqa: ANN401 - JSON
-    """Refuse a config that would call anything else, or be filled in from the environment."""
+    """Refuse a config that would call anything else, or take values from the environment."""
     if isinstance(value, dict):
         target = value.get("_target_")
         if target is not None and target not in _TARGETS and not _CALLBACK.fullmatch(str(target)):
             raise JobError(
-                f"The champion's config would call {str(target)[:100]!r}, which is no part of a recipe. "
+                f"The champion's config would call {str(target)[:100]!r}, which is not part of a recipe. "
                 "Train a model without it and promote that one.",
                 code="recipe_refused",
             )

@@ -5,18 +5,20 @@ from datetime import timedelta
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from lesion.catalogue.counts import new_since
+from lesion.catalogue.counts import count_new_images
 from lesion.database.tables import Job, Snapshot, now
+from lesion.retraining.jobs import JobState
 
 _RETRY = timedelta(hours=1)
 
 
 def retraining_due(session: Session, new_images: int) -> bool:
-    """Say whether so many images wait that no model has learned from.
+    """Return whether at least ``new_images`` images wait that no model was trained on.
 
-    What a failed or cancelled retraining had collected still waits: within the hour after one, nothing is due.
+    After a failed or cancelled retraining its images still wait: for an hour nothing is due.
     """
-    if session.scalar(select(Snapshot.id).limit(1)) is None or new_since(session)["images"] < new_images:
+    if session.scalar(select(Snapshot.id).limit(1)) is None or count_new_images(session)["images"] < new_images:
         return False
-    ended = select(Job.id).where(Job.state.in_(("failed", "cancelled")), Job.finished_at > now() - _RETRY)
-    return session.scalar(ended.limit(1)) is None
+    undecided = Job.state.in_((JobState.FAILED.value, JobState.CANCELLED.value))
+    recent = select(Job.id).where(undecided, Job.finished_at > now() - _RETRY)
+    return session.scalar(recent.limit(1)) is None

@@ -1,4 +1,4 @@
-"""Training as a process of its own, of the same ``scripts/train.py`` that people use; it brings torch, we do not."""
+"""Training as a subprocess, by the same command that users run: torch stays out of the worker's own process."""
 
 import fcntl
 import json
@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +17,20 @@ from typing import IO, Any
 
 from omegaconf import OmegaConf
 
-from lesion.model.bundle import FACTS_FILE
+from lesion.model.bundle_facts import FACTS_FILE
 from lesion.retraining.jobs import JobError
 
 logger = logging.getLogger(__name__)
 
-DEATHS = 3  # that often in a row, without an epoch in between, and it is not tried again
+DEATHS = 3  # after this many in a row without a new epoch, it is not tried again
 _POLL_S = 1.0
 _LOCK_S = 60.0
 _TAIL_LINES, _TAIL_CHARACTERS = 15, 1500
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\S\n]+$", re.MULTILINE)
+_HYDRA: dict[str, Any] = {
+    "defaults": ["_self_", {"override hydra/job_logging": "stdout"}],
+    "hydra": {"output_subdir": None, "job": {"chdir": False}},
+}
 
 
 @dataclass(frozen=True)
@@ -36,9 +40,9 @@ class Progress:
     Attributes:
         phase: ``train``, then ``evaluate``.
         epoch: Epochs that are done.
-        share: Of the training, 0 to 1.
-        seconds_left: Of the training, where that is known.
-        metrics: One object an epoch.
+        share: The share of the training that is done, 0 to 1.
+        seconds_left: Of the training; None if unknown.
+        metrics: One object per epoch.
     """
 
     phase: str = "train"
@@ -50,20 +54,20 @@ class Progress:
 
 @dataclass(frozen=True)
 class TrainingProcess:
-    """One training in a folder, begun or taken up again where it was.
+    """One training in a folder: a new one, or one that continues where it was.
 
     Attributes:
-        folder: Its config, log and, in ``run``, what ``scripts/train.py`` leaves.
-        config: What :func:`lesion.retraining.recipe.recipe` returned.
-        script: ``scripts/train.py``.
-        nice: By how much it stands back behind other processes.
-        threads: CPU threads; torch's own choice when None.
-        grace_s: How long it may take to end when it is told to.
+        folder: Its config, its log and, in ``run``, the output of the training.
+        config: The result of :func:`lesion.retraining.recipe.recipe`.
+        command: What trains; it gets ``--config-path`` and ``--config-name``.
+        nice: How much lower its priority is than that of other processes.
+        threads: CPU threads; torch's own choice if None.
+        grace_s: How long it may take to end after SIGTERM.
     """
 
     folder: Path
     config: Mapping[str, Any]
-    script: Path
+    command: Sequence[str]
     nice: int = 10
     threads: int | None = None
     grace_s: float = 10.0
@@ -73,27 +77,31 @@ class TrainingProcess:
         """The run's folder."""
         return self.folder / "run"
 
+    @property
+    def _is_done(self) -> bool:
+        return (self.output / "bundle" / FACTS_FILE).is_file()
+
     def run(self, report_progress: Callable[[Progress], None]) -> Path:
         """Train, unless it is done already, and return the bundle's folder.
 
         A process that was killed is started again from its last checkpoint.
 
         Args:
-            report_progress: Told about once a second how far it is; what it raises ends the training.
+            report_progress: Called about once per second; an error that it raises ends the training.
 
         Raises:
             JobError: The training failed (``training_failed``), was killed again and again (``training_killed``), or
-                another one is still at work in the folder (``training_busy``).
+                another one still runs in the folder (``training_busy``).
         """
         self.output.mkdir(parents=True, exist_ok=True)
-        deaths, reached = 0, -1
-        while not (self.output / "bundle" / FACTS_FILE).is_file():
+        deaths, last_epoch = 0, -1
+        while not self._is_done:
             with self._lock(report_progress) as lock:
-                status = self._attempt(lock, report_progress)
-            if status >= 0 and not (status == 0 and (self.output / "bundle" / FACTS_FILE).is_file()):
+                status = self._run_once(lock, report_progress)
+            if status > 0 or (status == 0 and not self._is_done):
                 raise JobError(f"The training failed (exit status {status}). {self._tail()}", code="training_failed")
             epoch = self.progress().epoch
-            deaths, reached = (deaths + 1 if epoch == reached else 1), epoch
+            deaths, last_epoch = (deaths + 1 if epoch == last_epoch else 1), epoch
             if status < 0:
                 logger.error("the training was ended by signal %d after %d epochs", -status, epoch)
             if deaths >= DEATHS:
@@ -118,12 +126,10 @@ class TrainingProcess:
         except (OSError, ValueError, KeyError, TypeError):
             return Progress()
 
-    def _attempt(self, lock: IO[bytes], report_progress: Callable[[Progress], None]) -> int:
-        checkpoint = self.output / "checkpoints" / "last.ckpt"
-        content = {**_HYDRA, **self.config, "resume": str(checkpoint) if checkpoint.is_file() else None}
-        content["hydra"] = content["hydra"] | {"run": {"dir": str(self.output)}}
-        OmegaConf.save(OmegaConf.create(content), self.folder / "train.yaml")
-        command = [sys.executable, str(self.script), "--config-path", str(self.folder), "--config-name", "train"]
+    def _run_once(self, lock: IO[bytes], report_progress: Callable[[Progress], None]) -> int:
+        """Start the process, wait for its end, and return its exit status; minus the signal if it was killed."""
+        self._write_config()
+        command = [*self.command, "--config-path", str(self.folder), "--config-name", "train"]
         if self.nice:
             command = ["nice", "-n", str(self.nice), *command]
         environment = dict(os.environ)
@@ -147,6 +153,12 @@ class TrainingProcess:
         finally:
             self._end(process)
 
+    def _write_config(self) -> None:
+        checkpoint = self.output / "checkpoints" / "last.ckpt"
+        content = {**_HYDRA, **self.config, "resume": str(checkpoint) if checkpoint.is_file() else None}
+        content["hydra"] = content["hydra"] | {"run": {"dir": str(self.output)}}
+        OmegaConf.save(OmegaConf.create(content), self.folder / "train.yaml")
+
     def _end(self, process: "subprocess.Popen[bytes]") -> None:
         for number, seconds in ((signal.SIGTERM, self.grace_s), (signal.SIGKILL, None)):
             if process.poll() is not None:
@@ -155,11 +167,11 @@ class TrainingProcess:
                 os.killpg(process.pid, number)
                 process.wait(seconds)
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # what it had started itself
+            os.killpg(process.pid, signal.SIGKILL)  # the processes that it started itself
 
     @contextmanager
     def _lock(self, report_progress: Callable[[Progress], None]) -> Iterator[IO[bytes]]:
-        """See that no other training writes into the folder: one that a dead worker left ends within moments."""
+        """Ensure that no other training writes into the folder; one of a dead worker ends within moments."""
         deadline = time.monotonic() + _LOCK_S
         with (self.folder / "train.lock").open("wb") as lock:
             while True:
@@ -167,23 +179,17 @@ class TrainingProcess:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 if time.monotonic() > deadline:
-                    raise JobError("Another training is at work in the same folder.", code="training_busy")
+                    raise JobError("Another training runs in the same folder.", code="training_busy")
                 report_progress(self.progress())
                 time.sleep(_POLL_S)
             yield lock
 
     def _tail(self) -> str:
-        """Return the last lines that it printed, for the person who asked for the training."""
+        """Return the last lines that it printed, for the user who requested the training."""
         with (self.folder / "train.log").open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 20_000))
             text = log.read().decode(errors="replace")
         lines = [line for line in _ESCAPES.sub("", text).splitlines() if line and "HYDRA_FULL_ERROR" not in line]
-        if lines and lines[-1].startswith("error ("):  # a sentence for people
+        if lines and lines[-1].startswith("error ("):  # a sentence for users
             return lines[-1][-_TAIL_CHARACTERS:]
-        return "Its last words: " + "\n".join(lines[-_TAIL_LINES:])[-_TAIL_CHARACTERS:]
-
-
-_HYDRA: dict[str, Any] = {
-    "defaults": ["_self_", {"override hydra/job_logging": "stdout"}],
-    "hydra": {"output_subdir": None, "job": {"chdir": False}},
-}
+        return "Its last lines: " + "\n".join(lines[-_TAIL_LINES:])[-_TAIL_CHARACTERS:]

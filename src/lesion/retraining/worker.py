@@ -1,11 +1,11 @@
-"""A worker: takes up retrainings, says that it lives, and sees that no job is left with a worker that died."""
+"""A worker: runs retrainings, sends heartbeats, and ensures that no job stays with a worker that died."""
 
 import logging
-import os
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 
@@ -15,9 +15,16 @@ from lesion.catalogue.images import purge_deleted
 from lesion.core.errors import ConfigError, LesionError
 from lesion.database.storage import Storage
 from lesion.database.tables import Job
-from lesion.promotion.gate import GateSettings
-from lesion.retraining.jobs import JobError, active_job, submit
-from lesion.retraining.leases import EXECUTION, Identity, JobTaken, WorkerHeartbeats, finish, take_over
+from lesion.promotion.gate_settings import GateSettings
+from lesion.retraining.jobs import JobError, JobState, active_job, submit
+from lesion.retraining.leases import (
+    EXECUTION_SEPARATOR,
+    LeaseLost,
+    WorkerHeartbeats,
+    WorkerIdentity,
+    finish,
+    take_over,
+)
 from lesion.retraining.schedule import retraining_due
 from lesion.retraining.stages import RetrainSettings, Stages
 from lesion.retraining.training_subprocess import DEATHS
@@ -25,168 +32,169 @@ from lesion.retraining.workflow import Workflows
 
 logger = logging.getLogger(__name__)
 
-_BEAT_S, _LOOK_S = 2.0, 1.0
-_END_S = 20.0  # how long a training may take to end with its worker
+_HEARTBEAT_S, _POLL_S = 2.0, 1.0
+_END_S, _END_POLL_S = 20.0, 0.1  # how long a training may take to end with its worker
 
 
 class WorkerProcess:
     """The worker of this process.
 
     Args:
-        storage: Where the loop keeps its state.
+        storage: The database and the files.
         settings: How to retrain.
         gate: When to promote.
 
     Raises:
-        ConfigError: The training script is not there.
+        ConfigError: The training script does not exist.
     """
 
     def __init__(self, storage: Storage, settings: RetrainSettings, gate: GateSettings) -> None:
-        if not settings.script.is_file():
+        if settings.script is not None and not Path(settings.script).is_file():
             raise ConfigError(
-                f"retrain.script='{settings.script}' does not exist in {os.getcwd()}. Start the worker in the "  # noqa: PTH109
-                "repository's folder, or give the path of scripts/train.py."
+                f"retrain.script='{settings.script}' does not exist in {Path.cwd()}. Leave it out to train with "
+                "'lesion train', or give the path of a script."
             )
         storage.upgrade()
         self._storage = storage
         self._settings = settings
-        self._me = Identity.of_this_process()
-        self._roll = WorkerHeartbeats(storage, self._me)
-        self._stages = Stages(storage, settings, gate, self._me.id)
+        self._identity = WorkerIdentity.of_this_process()
+        self._heartbeats = WorkerHeartbeats(storage, self._identity)
+        self._stages = Stages(storage, settings, gate, self._identity.id)
         self._workflows = Workflows(self._stages)
         self._enqueued: set[str] = set()
 
     @property
     def id(self) -> str:
         """The worker's name."""
-        return self._me.id
+        return self._identity.id
 
     def run(self) -> None:
-        """Work until SIGTERM or SIGINT, then give back what is at hand."""
+        """Work until SIGTERM or SIGINT, then give back the jobs that are not done."""
         stop = self._stages.stopping
-        with _on_signals(stop):
-            self._roll.beat()
-            beat = threading.Thread(target=self._beat, name="beat", daemon=True)
-            beat.start()
-            with _logged("images that were deleted could not be removed"):
+        with _set_on_signals(stop):
+            self._heartbeats.beat()
+            heartbeat = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+            heartbeat.start()
+            with _logged("deleted images could not be removed"):
                 purge_deleted(self._storage)
-            with _logged("what earlier jobs left could not be removed"):
-                self._stages.tidy()
+            with _logged("the files of earlier jobs could not be removed"):
+                self._stages.remove_leftovers()
             self._workflows.launch()
-            logger.info("worker %s is ready", self._me.id)
+            logger.info("worker %s is ready", self._identity.id)
             try:
-                while not stop.wait(_LOOK_S):
-                    self.look()
+                while not stop.wait(_POLL_S):
+                    self.poll()
             finally:
                 stop.set()
-                beat.join(_BEAT_S)
-                self._finish()
+                heartbeat.join(_HEARTBEAT_S)
+                self._close()
 
-    def look(self) -> None:
-        """Take up what is new, take over what was left, and ask for a retraining when it is due."""
-        with _logged("the jobs could not be looked at"):
+    def poll(self) -> None:
+        """Start a new job, take over the jobs of dead workers, and request a retraining when it is due."""
+        with _logged("the jobs could not be read"):
             with self._storage.session() as session:
                 job = active_job(session)
             if job is not None:
-                self._take_up(job)
+                self._ensure_enqueued(job)
             elif self._settings.schedule.new_images:
-                self._schedule()
-            alive = self._roll.alive()
+                self._request_if_due()
+            alive = self._heartbeats.alive()
             for job_id in self._workflows.orphans(alive):
                 self._adopt(job_id, alive)
 
-    def _take_up(self, job: Job) -> None:
-        if job.id not in self._enqueued or not self._workflows.known(job.id):
+    def _ensure_enqueued(self, job: Job) -> None:
+        if job.id not in self._enqueued or not self._workflows.is_known(job.id):
             self._workflows.enqueue(job.id)
             self._enqueued.add(job.id)
-        elif self._workflows.over(job.id):
+        elif self._workflows.has_ended(job.id):
             self._fail_orphan(job.id)
 
     def _fail_orphan(self, job_id: str) -> None:
-        """End a job whose workflow ended without a word."""
+        """End a job whose workflow ended without ending the job."""
         with self._storage.session() as session:
             job = active_job(session)
         if job is None or job.id != job_id:
             return
-        if take_over(self._storage, job_id, job.owner, self._me.id) is not None:
-            finish(self._storage, job_id, self._me.id, "failed", "It ended without saying why; see the worker's log.")
+        if take_over(self._storage, job_id, job.owner, self.id) is not None:
+            reason = "It ended without giving a reason; see the worker's log."
+            finish(self._storage, job_id, self.id, JobState.FAILED, reason)
 
     def _adopt(self, job_id: str, alive: set[str]) -> None:
-        """Have a dead worker's job run on, or end it when workers keep dying of it."""
+        """Continue a dead worker's job, or end it when worker after worker died in it."""
         with self._storage.session() as session:
             job = session.get(Job, job_id)
-        if job is not None and job.active and job.owner != self._me.id:
-            if job.owner is not None and job.owner.split(EXECUTION)[0] in alive:  # another one is about to do this
+        if job is not None and job.active and job.owner != self.id:
+            if job.owner is not None and job.owner.split(EXECUTION_SEPARATOR)[0] in alive:  # another one adopts it now
                 return
-            deaths = take_over(self._storage, job_id, job.owner, self._me.id)
+            deaths = take_over(self._storage, job_id, job.owner, self.id)
             if deaths is None:
                 return
-            what = "was handed on" if job.owner is None else "lost its worker"
-            logger.warning("%s %s in its stage %s; taking over", job_id, what, job.stage)
+            event = "was given back" if job.owner is None else "lost its worker"
+            logger.warning("%s %s in its stage %s; taking over", job_id, event, job.stage)
             if deaths >= DEATHS:
                 reason = f"{deaths} workers in a row died in its stage '{job.stage}', after {job.epoch} epochs."
-                finish(self._storage, job_id, self._me.id, "failed", f"{reason} Look for the cause in their logs.")
-        self._workflows.resume(job_id)  # one that is over ends at once
+                finish(self._storage, job_id, self.id, JobState.FAILED, f"{reason} Look for the cause in their logs.")
+        self._workflows.resume(job_id)  # the workflow of a job that is over ends at once
 
-    def _schedule(self) -> None:
+    def _request_if_due(self) -> None:
         schedule = self._settings.schedule
         with self._storage.session() as session:
             if not retraining_due(session, schedule.new_images):
                 return
-        with suppress(JobError):  # somebody else was first, or nothing is deployed
+        with suppress(JobError):  # another request was first, or nothing is deployed
             job, _ = submit(self._storage, schedule.request, "schedule")
             logger.info("retraining %s is due: %d new images wait", job.id, schedule.new_images)
 
     def _beat(self) -> None:
-        while not self._stages.stopping.wait(_BEAT_S):
-            with _logged("this worker could not say that it lives"):
-                self._roll.beat()
+        while not self._stages.stopping.wait(_HEARTBEAT_S):
+            with _logged("this worker's heartbeat could not be recorded"):
+                self._heartbeats.beat()
 
-    def _finish(self) -> None:
-        waited = threading.Event()
-        for _ in range(int(_END_S / 0.1)):
+    def _close(self) -> None:
+        pause = threading.Event()
+        for _ in range(int(_END_S / _END_POLL_S)):
             if not self._workflows.running:
                 break
-            waited.wait(0.1)
-        with _logged("this worker could not take its leave"):
-            self._roll.leave()
+            pause.wait(_END_POLL_S)
+        with _logged("this worker could not sign off"):
+            self._heartbeats.leave()
         self._workflows.close()
 
 
 @contextmanager
-def _logged(what: str) -> Iterator[None]:
-    """Go on after an error that may pass: a database or store that is away for a while."""
+def _logged(event: str) -> Iterator[None]:
+    """Log an error and continue: a database or store may be away only for a while."""
     try:
         yield
-    except JobTaken:
+    except LeaseLost:
         pass
     except (SQLAlchemyError, LesionError) as error:
-        logger.warning("%s: %s", what, str(error).splitlines()[0])
+        logger.warning("%s: %s", event, str(error).splitlines()[0])
     except Exception:
-        logger.exception("%s", what)
+        logger.exception("%s", event)
 
 
 @contextmanager
-def _on_signals(stop: threading.Event) -> Iterator[None]:
+def _set_on_signals(stop: threading.Event) -> Iterator[None]:
     """Set an event on SIGTERM and SIGINT.
 
-    A thread sets it: a handler runs in the middle of the main thread, which may hold the event's own lock just then and
-    would wait for itself. What the handler does instead is safe there (``queue.SimpleQueue.put`` is reentrant).
+    A thread sets it: a handler interrupts the main thread, which may hold the event's own lock at that moment and would
+    wait for itself. What the handler does instead is safe there (``queue.SimpleQueue.put`` is reentrant).
     """
-    arrived: SimpleQueue[int | None] = SimpleQueue()
+    signals: SimpleQueue[int | None] = SimpleQueue()
 
     def handle(number: int, frame: FrameType | None) -> None:
-        arrived.put(number)
+        signals.put(number)
 
-    def tell() -> None:
-        if arrived.get() is not None:
+    def set_stop() -> None:
+        if signals.get() is not None:
             stop.set()
 
-    threading.Thread(target=tell, name="signals", daemon=True).start()
+    threading.Thread(target=set_stop, name="signals", daemon=True).start()
     previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        arrived.put(None)
+        signals.put(None)

@@ -1,4 +1,4 @@
-"""The durable order of a retraining's stages, on DBOS: what is done stays done, wherever the rest is run."""
+"""The durable order of a retraining's stages, on DBOS: a stage that is done stays done, even if its worker dies."""
 
 import logging
 from collections.abc import Callable, Set
@@ -10,25 +10,25 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
 from lesion.core.errors import LesionError
-from lesion.database.object_store import StoreError
+from lesion.database.object_store import ObjectNotFoundError, StoreError
 from lesion.database.storage import Storage
-from lesion.retraining.leases import claim
+from lesion.retraining.leases import JobCancelledError, claim
 from lesion.retraining.stages import Stages
 
 logger = logging.getLogger(__name__)
 
 NAME = "retrain"  # of the workflow and of its queue
-ORDER = "1"  # to be raised when the stages or their results change: jobs that are under way then end as failed
-_OVER = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+ORDER = "1"  # increase it when the stages or their results change: jobs that are running then end as failed
+_ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 
 
 class Workflows:
-    """Retrainings as DBOS workflows in this process, of which a process can have one.
+    """Retrainings as DBOS workflows; a process can have only one instance.
 
-    DBOS keeps, beside the catalogue, which stages of a job are done. Its values are JSON.
+    DBOS records, next to the catalogue, which stages of a job are done. Its values are JSON.
 
     Args:
-        stages: What is to be done.
+        stages: What the workflows run.
     """
 
     def __init__(self, stages: Stages) -> None:
@@ -53,67 +53,62 @@ class Workflows:
         self._workflow = workflow
 
     def launch(self) -> None:
-        """Make DBOS's tables if need be, and begin to take jobs."""
+        """Create DBOS's tables if need be, and start to run jobs."""
         DBOS.launch()
         DBOS.register_queue(NAME, global_concurrency=1)
 
     def close(self) -> None:
-        """Take no more jobs."""
+        """Run no more jobs."""
         DBOS.destroy(destroy_registry=True)
 
     def enqueue(self, job_id: str) -> None:
-        """Have a job run, once, however often this is called."""
+        """Enqueue a job; it runs once, however often this is called."""
         with SetWorkflowID(job_id):
             DBOS.enqueue_workflow(NAME, self._workflow, job_id)
 
-    def known(self, job_id: str) -> bool:
-        """Whether a job was enqueued."""
+    def is_known(self, job_id: str) -> bool:
+        """Return whether a job was enqueued."""
         return DBOS.get_workflow_status(job_id) is not None
 
-    def over(self, job_id: str) -> bool:
-        """Whether a job's workflow has ended."""
+    def has_ended(self, job_id: str) -> bool:
+        """Return whether a job's workflow has ended."""
         status = DBOS.get_workflow_status(job_id)
-        return status is not None and status.status in _OVER
+        return status is not None and status.status in _ENDED
 
     def orphans(self, alive: Set[str]) -> list[str]:
         """Return the jobs whose worker is not alive."""
         pending: list[WorkflowStatus] = DBOS.list_workflows(
             name=NAME, status=["PENDING"], load_input=False, load_output=False
         )
-        return [one.workflow_id for one in pending if one.executor_id not in alive]
+        return [status.workflow_id for status in pending if status.executor_id not in alive]
 
     def resume(self, job_id: str) -> None:
-        """Have an orphan run on, from the stage where it was."""
+        """Continue an orphan at the stage where it was."""
         DBOS.resume_workflow(job_id, queue_name=NAME)
 
     def _retrain(self, job_id: str) -> str:
-        """Run a job; returns its last state.
+        """Run a job; return its last state.
 
-        ``JobTaken`` passes through, and DBOS then writes nothing: the job goes on elsewhere.
+        ``LeaseLost`` passes through, and DBOS then records nothing: the job continues elsewhere.
         """
         stages = self._stages.execution()
         if claim(stages.storage, job_id, stages.worker) is None:
             return "over"
         self.running.add(job_id)
         try:
-            begun = _step("begin", stages.begin, job_id)
+            start = _step("begin", stages.begin, job_id)
             snapshot = _step("snapshot", stages.snapshot, job_id)
-            version = _step("train", stages.train, job_id, begun["parent"], snapshot)
-            outcome = _step("compare", stages.compare, job_id, begun["parent"], version)
-            return str(
-                _step("conclude", stages.conclude, job_id, begun["deployment"], version, **outcome),
-            )
+            version = _step("train", stages.train, job_id, start["parent"], snapshot)
+            outcome = _step("compare", stages.compare, job_id, start["parent"], version)
+            return str(_step("conclude", stages.conclude, job_id, start["deployment"], version, **outcome))
         except Exception as error:
-            code, reason = _words(error)
-            if code == "error":
-                logger.exception("the retraining %s failed", job_id)
-            return stages.fail(job_id, code, reason)
+            return stages.fail(job_id, _lesion_error(job_id, error))
         finally:
             self.running.discard(job_id)
 
 
 def system_database(storage: Storage) -> str:
-    """Return where DBOS keeps its tables: in a schema of a PostgreSQL database, in a file beside an SQLite one."""
+    """Return where DBOS has its tables: in a schema of a PostgreSQL database, or in a file next to an SQLite one."""
     url = make_url(storage.database)
     if url.get_backend_name() == "sqlite":
         url = url.set(database=str(Path(str(url.database)).with_name("workflows.db")))
@@ -121,23 +116,25 @@ def system_database(storage: Storage) -> str:
 
 
 def _step(name: str, stage: Callable[..., Any], *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - JSON
-    options = StepOptions(
-        name=name, retries_allowed=True, max_attempts=4, interval_seconds=2.0, backoff_rate=2.0, should_retry=_passing
-    )
+    retries = StepOptions(retries_allowed=True, max_attempts=4, interval_seconds=2.0, backoff_rate=2.0)
+    options = StepOptions(name=name, should_retry=_is_temporary, **retries)
     return DBOS.run_step(options, stage, *arguments, **named)
 
 
-def _passing(error: BaseException) -> bool:
-    """Whether it is worth trying again: a database or store that did not answer."""
-    return isinstance(error, DBAPIError) or (isinstance(error, StoreError) and error.code != "file_gone")
+def _is_temporary(error: BaseException) -> bool:
+    """Return whether a second attempt may succeed: a database or store did not answer."""
+    return isinstance(error, DBAPIError | StoreError) and not isinstance(error, ObjectNotFoundError)
 
 
-def _words(error: Exception) -> tuple[str, str]:
-    """Return an error's code and sentence; one that DBOS remembers from before a crash is no LesionError any more."""
-    last = (getattr(error, "errors", None) or [error])[-1]
+def _lesion_error(job_id: str, error: Exception) -> LesionError:
+    """Return what ended a job. DBOS replays an error from before a crash without its class, but with its code."""
+    last = (getattr(error, "errors", None) or [error])[-1]  # the error of the last attempt
     if isinstance(last, LesionError):
-        return last.code, last.message
+        return last
     code = getattr(last, "code", None)
+    if code == JobCancelledError.default_code:
+        return JobCancelledError(str(last))
     if isinstance(code, str):
-        return code, str(last)
-    return "error", f"An unexpected error ended it ({type(last).__name__}): {str(last)[:1000]}"
+        return LesionError(str(last), code=code)
+    logger.error("the retraining %s failed", job_id, exc_info=error)
+    return LesionError(f"An unexpected error ended it ({type(last).__name__}): {str(last)[:1000]}")

@@ -1,1 +1,1 @@
-"""One training run from end to end, and what it leaves for people, trackers and servers."""
+"""One training run from end to end, with its report, its bundle and its logs."""

@@ -1,4 +1,4 @@
-"""What this machine does well: number format, threads and memory allocation of training."""
+"""The settings of training that depend on the machine: number format, threads and memory allocation."""
 
 import ctypes
 import logging
@@ -17,8 +17,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's names in malloc.h
 def best_precision(precision: str = "auto") -> str:
     """Return Lightning's name of the number format to train in.
 
-    ``auto`` takes bfloat16 where the processor multiplies in it (a GPU since Ampere; AVX-512 BF16 or
-    AMX), else float32.
+    ``auto`` is bfloat16 if the processor multiplies in it (a GPU since Ampere; AVX-512 BF16 or AMX), else float32.
     """
     if precision != "auto":
         return precision
@@ -29,10 +28,10 @@ def best_precision(precision: str = "auto") -> str:
 
 
 def bound_threads() -> int:
-    """Have torch use the cores that there are for this process, and return how many threads it has now.
+    """Let torch use the cores of this process, and return its number of threads.
 
-    torch counts those of the machine, also in a container that may use a few of them. What ``OMP_NUM_THREADS`` says
-    stands.
+    By default torch uses all cores of the machine, even in a container that may use only a few of them. A value of
+    ``OMP_NUM_THREADS`` takes precedence.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
@@ -40,17 +39,17 @@ def bound_threads() -> int:
 
 
 def tune_allocator() -> None:
-    """Let glibc keep large freed blocks, which training on a CPU asks for again in every step.
+    """Let glibc keep large freed blocks, which training on a CPU allocates again in every step.
 
-    By default each activation is given back to the kernel and faulted in anew. Of no effect on other systems.
+    By default the memory of each activation is returned to the kernel and mapped again. No effect on other systems.
     """
     if sys.platform != "linux":
         return
     try:
         libc = ctypes.CDLL("libc.so.6")
-        # Not M_MMAP_THRESHOLD: glibc takes no more than 32 MiB for it, and activations are larger.
-        kept = libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        # Not M_MMAP_THRESHOLD: its maximum is 32 MiB, and activations are larger.
+        changed = libc.mallopt(_M_MMAP_MAX, 0) and libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     except (OSError, AttributeError):  # musl and others have no mallopt
-        kept = 0
-    if not kept:
-        logger.info("The memory allocator was left as it is.")
+        changed = 0
+    if not changed:
+        logger.info("The settings of the memory allocator were not changed.")

@@ -1,4 +1,4 @@
-"""From a finished run to its bundle: which images prove the export, which facts travel with it, the model card."""
+"""From a finished run to its bundle: the images that prove the export, the facts of the run, the model card."""
 
 import html
 import re
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from lesion.core.cpu import available_cores
 from lesion.data.datamodule import DataModule
+from lesion.evaluation import views
 from lesion.evaluation.evaluation import Evaluation, finite
-from lesion.evaluation.report import TITLES
+from lesion.evaluation.findings import TITLES
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
 from lesion.model.domain import Domain
@@ -23,7 +24,7 @@ from lesion.model.engines import Engine, OpenVINOEngine
 from lesion.model.export import export_bundle
 
 AGREEMENT_IMAGES = 16  # images of the test split on which the exported graph must agree with torch
-DOMAIN_IMAGES = 2000  # of the train split; more move the border of the domain by little
+DOMAIN_IMAGES = 2000  # of the train split; more images hardly change the border of the domain
 _CALIBRATION_IMAGES = 1000
 _BATCH = 32
 
@@ -49,13 +50,13 @@ def write_bundle(
         evaluation: Its evaluation.
         metrics: The metrics to record.
         data: ``Manifest.facts()`` of its data.
-        lineage: Where it comes from.
-        config: The composed config of the run, resolved: what a retraining starts from.
+        lineage: See :func:`lesion.training.provenance.lineage`.
+        config: The resolved config of the run, from which a retraining starts.
 
     Raises:
-        BundleError: The exported graph does not give the model's answers.
+        ExportMismatchError: The exported graph does not give the model's answers.
     """
-    facts = {
+    facts: dict[str, Any] = {
         "name": name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "classes": list(datamodule.classes),
@@ -69,12 +70,10 @@ def write_bundle(
     }
 
     def extras(folder: Path) -> None:
-        fit_domain(OpenVINOEngine(folder / "model.onnx", available_cores(), "f32"), datamodule).save(
-            folder / "domain.npz"
-        )
-        (folder / "MODEL_CARD.md").write_text(
-            model_card(facts | {"data": data}, evaluation, model.weights.sentence()), "utf-8"
-        )
+        engine = OpenVINOEngine(folder / "model.onnx", available_cores(), "f32")
+        fit_domain(engine, datamodule).save(folder / "domain.npz")
+        card = model_card(facts | {"data": data}, evaluation, model.weights.sentence())
+        (folder / "MODEL_CARD.md").write_text(card, "utf-8")
         (folder / "report").mkdir()
         for file in ("report.html", "metrics.json"):
             shutil.copy(output / file, folder / "report" / file)
@@ -90,7 +89,7 @@ def spread_images(datamodule: DataModule, count: int, split: str = "test") -> ND
 
 
 def fit_domain(engine: Engine, datamodule: DataModule) -> Domain:
-    """Describe what a model was trained on by the features that its engine gives.
+    """Fit the domain of a model's training images to the features that its engine gives.
 
     Raises:
         BundleError: There are too few images, or the features are not finite.
@@ -106,14 +105,14 @@ def fit_domain(engine: Engine, datamodule: DataModule) -> Domain:
 
 
 def _spread(labels: NDArray[np.int64], count: int) -> list[int]:
-    """At most ``count`` rows spread evenly over the classes."""
+    """Return at most ``count`` rows, spread evenly over the classes."""
     by_class = np.argsort(labels, kind="stable")
-    chosen = np.unique(np.linspace(0, len(labels) - 1, min(count, len(labels))).round().astype(int))
-    return [int(row) for row in by_class[chosen]]
+    places = np.unique(np.linspace(0, len(labels) - 1, min(count, len(labels))).round().astype(int))
+    return [int(row) for row in by_class[places]]
 
 
 def model_card(facts: Mapping[str, Any], evaluation: Evaluation, weights: str) -> str:
-    """Fill the model card from a run's facts; nothing in it is written by hand."""
+    """Fill in the template of the model card with a run's facts."""
     environment = Environment(
         loader=PackageLoader("lesion.model"),
         autoescape=False,  # noqa: S701 - Markdown, not HTML
@@ -121,35 +120,18 @@ def model_card(facts: Mapping[str, Any], evaluation: Evaluation, weights: str) -
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["words"] = as_words
-    prefix = evaluation.prefix
-    support = np.bincount(evaluation.labels, minlength=len(evaluation.classes))
+    environment.filters |= {"literal": literal_markdown, "number": views.decimals}
     return environment.get_template("MODEL_CARD.md.j2").render(
         **facts,
         weights=weights,
         notes=evaluation.notes,
         test_images=len(evaluation.labels),
         test_groups=len(np.unique(evaluation.groups)),
-        headline=[
-            {
-                "title": title,
-                "value": _number(evaluation.metrics.get(f"{prefix}/{key}")),
-                "interval": " – ".join(map(_number, evaluation.intervals.get(f"{prefix}/{key}", ()))) or "–",
-            }
-            for key, title in TITLES.items()
-        ],
-        per_class=[
-            {"name": name, "images": int(support[index])}
-            | {key: _number(evaluation.metrics.get(f"{prefix}/{key}/{name}")) for key in ("precision", "recall", "f1")}
-            for index, name in enumerate(evaluation.classes)
-        ],
+        headline=[views.headline_row(evaluation, key) for key in TITLES],
+        per_class=views.per_class(evaluation),
     )
 
 
-def as_words(text: str) -> str:
-    """Return a text as Markdown that shows it as it is, in one line: names come from folders and tables of others."""
+def literal_markdown(text: str) -> str:
+    """Return Markdown that shows a text literally, in one line: names come from others' folders and tables."""
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None or value != value else f"{value:.3f}"

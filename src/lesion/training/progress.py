@@ -1,4 +1,4 @@
-"""What a person sees while a model trains: a live bar on a terminal, a line an epoch everywhere."""
+"""Progress of training for users: a live bar on a terminal, a log line per epoch, a file for other processes."""
 
 import json
 import logging
@@ -14,13 +14,17 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
+from lesion.core.files import write_atomically
+
 logger = logging.getLogger(__name__)
+
+_FILE_S = 0.5  # seconds between two writes of the progress file
 
 
 class Throughput(Callback):
-    """Measures the images trained on per second and the time left, and prints a line an epoch.
+    """Measures the training images per second and the time left, and logs a line per epoch.
 
-    The rates are logged as ``train/images_per_second`` and ``train/seconds_left``.
+    The values are logged as ``train/images_per_second`` and ``train/seconds_left``.
     """
 
     def __init__(self) -> None:
@@ -32,7 +36,7 @@ class Throughput(Callback):
         self._epochs_done = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; epochs of an earlier run do not count."""
+        """Start the clock; epochs before a resumed checkpoint do not count."""
         self._started = time.monotonic()
         self._epochs_done = 0
 
@@ -59,27 +63,23 @@ class Throughput(Callback):
         self.seconds_left = (now - self._started) / done * left
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the epoch's pace beside its metrics."""
+        """Log the epoch's pace next to its metrics."""
         if not trainer.sanity_checking:
             pl_module.log("train/images_per_second", self.images_per_second)
             pl_module.log("train/seconds_left", self.seconds_left)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print one line of what the epoch gave."""
+        """Log one line with the epoch's metrics."""
         self._epochs_done += 1
-        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _SHOWN}
-        shown = "  ".join(f"{name} {values[name]:.4f}" for name in _SHOWN if name in values)
+        metrics = "  ".join(f"{name} {value:.4f}" for name, value in _epoch_metrics(trainer).items())
         logger.info(
             "epoch %d/%s  %s  %.0f images/s  %s left",
             trainer.current_epoch + 1,
             trainer.max_epochs,
-            shown,
+            metrics,
             self.images_per_second,
             clock(self.seconds_left),
         )
-
-
-_SHOWN = ("train/loss", "val/loss", "val/acc", "val/f1_macro")
 
 
 class ProgressBar(RichProgressBar):
@@ -91,7 +91,7 @@ class ProgressBar(RichProgressBar):
             self.disable()
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """Return what stands right of the bar."""
+        """Return the values to the right of the bar."""
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
@@ -101,7 +101,7 @@ class ProgressBar(RichProgressBar):
 
 
 def clock(seconds: float) -> str:
-    """Write a duration as minutes and seconds, or hours too; unknown ones as a dash."""
+    """Format a duration as minutes and seconds, with hours if there are any; an unknown one is a dash."""
     if seconds != seconds:
         return "–"
     minutes, rest = divmod(round(seconds), 60)
@@ -110,11 +110,11 @@ def clock(seconds: float) -> str:
 
 
 class ProgressFile(Callback):
-    """Keeps a small JSON file that says how far training is, for the process that waits for it.
+    """Writes the progress of training into a small JSON file, for the process that waits for it.
 
-    It holds ``phase`` (``train`` or ``evaluate``), ``epoch`` (how many are done), ``epochs``, ``share`` of the
-    training, ``seconds_left`` and ``metrics`` (one object an epoch, with its ``seconds``). A run that goes on from a
-    checkpoint keeps the metrics of the epochs before.
+    It holds ``phase`` (``train`` or ``evaluate``), ``epoch`` (finished ones), ``epochs``, ``share`` of the training,
+    ``seconds_left`` and ``metrics`` (one object per epoch, with its ``seconds``). A resumed run keeps the metrics of
+    the epochs before its checkpoint.
 
     Args:
         path: The file.
@@ -128,12 +128,12 @@ class ProgressFile(Callback):
         self._epoch_started = 0.0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Read what an interrupted run had written."""
+        """Read the file of an interrupted run."""
         with suppress(OSError, ValueError, KeyError):
             self._metrics = json.loads(self._path.read_text("utf-8"))["metrics"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep of it what the checkpoint has seen."""
+        """Keep only the epochs before the checkpoint."""
         self._metrics = [row for row in self._metrics if row["epoch"] <= trainer.current_epoch]
         self._write(trainer, 0.0)
 
@@ -149,15 +149,14 @@ class ProgressFile(Callback):
         batch: tuple[Tensor, Tensor],
         batch_idx: int,
     ) -> None:
-        """Write now and then."""
+        """Write the file if the last time is long enough ago."""
         if time.monotonic() - self._written > _FILE_S:
             self._write(trainer, (batch_idx + 1) / max(int(trainer.num_training_batches), 1))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's metrics."""
-        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name in _SHOWN}
         row = {"epoch": trainer.current_epoch + 1, "seconds": round(time.monotonic() - self._epoch_started, 3)}
-        self._metrics.append(row | {name: _finite(values[name]) for name in values})
+        self._metrics.append(row | {name: _finite(value) for name, value in _epoch_metrics(trainer).items()})
         self._write(trainer, 1.0)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -169,21 +168,22 @@ class ProgressFile(Callback):
             return
         self._written = time.monotonic()
         epochs = trainer.max_epochs or 1
-        pace = [one.seconds_left for one in trainer.callbacks if isinstance(one, Throughput)]  # type: ignore[attr-defined]
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        seconds_left = [callback.seconds_left for callback in callbacks if isinstance(callback, Throughput)]
         content = {
             "phase": phase,
             "epoch": len(self._metrics),
             "epochs": epochs,
             "share": min(1.0, (trainer.current_epoch + share) / epochs) if phase == "train" else 1.0,
-            "seconds_left": _finite(pace[0]) if pace and phase == "train" else None,
+            "seconds_left": _finite(seconds_left[0]) if seconds_left and phase == "train" else None,
             "metrics": self._metrics,
         }
-        temporary = self._path.with_suffix(".part")
-        temporary.write_text(json.dumps(content), "utf-8")
-        temporary.replace(self._path)
+        write_atomically(self._path, json.dumps(content))
 
 
-_FILE_S = 0.5
+def _epoch_metrics(trainer: Trainer) -> dict[str, float]:
+    names = ("train/loss", "val/loss", "val/acc", "val/f1_macro")
+    return {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
 
 
 def _finite(value: float) -> float | None:

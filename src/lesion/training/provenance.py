@@ -1,4 +1,4 @@
-"""Where a result comes from: the code, the libraries and the settings that made it."""
+"""The origin of a result: the code, the libraries and the settings that produced it."""
 
 import platform
 import subprocess
@@ -10,11 +10,11 @@ from lesion.core.version import __version__
 
 
 def lineage(seed: int, parent: str | None = None) -> dict[str, Any]:
-    """Return what a later reader needs to make a run again, JSON-ready.
+    """Return what is needed to reproduce a run, JSON-ready.
 
     Args:
         seed: The run's seed.
-        parent: The version of the model that this one started from, if it started from one.
+        parent: The version of the model whose weights it started from, if any.
     """
     return {
         "parent": parent,
@@ -28,11 +28,7 @@ def lineage(seed: int, parent: str | None = None) -> dict[str, Any]:
 
 
 def git_commit(folder: Path = Path(__file__).parents[1]) -> str:
-    """Return the commit that the code was checked out at, with ``+changes`` if it was edited since.
-
-    Returns:
-        An empty string where the code is not in a git checkout.
-    """
+    """Return the commit of the code's git checkout, with ``+changes`` if it was edited; empty without a checkout."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no", ".")

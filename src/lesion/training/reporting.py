@@ -1,4 +1,4 @@
-"""What a run shows to people: explained examples, the report, and the summary at the end of the command."""
+"""The results of a run for users: explained examples, the report's leakage section, and the summary on the terminal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ from rich.table import Table
 from lesion.data.datamodule import DataModule, ManifestDataset
 from lesion.data.leakage import Leakage, contact_sheet
 from lesion.data.manifest import Manifest
-from lesion.evaluation.evaluation import Evaluation, finite, right_examples, worst_errors
-from lesion.evaluation.findings import leakage_finding
-from lesion.evaluation.report import TITLES, Example, write_report
+from lesion.evaluation.evaluation import Evaluation, correct_examples, finite, worst_errors
+from lesion.evaluation.findings import TITLES, leakage_finding
+from lesion.evaluation.views import Example
 from lesion.explanation.faithfulness import Faithfulness, faithfulness
 from lesion.explanation.methods import class_activation_maps
 from lesion.imaging.heatmap import overlay
@@ -30,8 +30,8 @@ class Explanations:
 
     Attributes:
         errors: The most confident mistakes.
-        examples: Right answers, some of each class.
-        faithfulness: How well each method's maps point to what the network uses.
+        examples: Correct answers, some of each class.
+        faithfulness: How well each method's maps point at what the network uses.
     """
 
     errors: tuple[Example, ...]
@@ -49,33 +49,33 @@ def explain_run(
     errors: int,
     examples: int,
 ) -> Explanations:
-    """Explain a run's most confident mistakes and some right answers, and measure the methods.
+    """Explain a run's most confident mistakes and some correct answers, and measure the methods.
 
     Args:
         network: The trained network.
         datamodule: Its data.
         evaluation: Its evaluation on the test split.
-        methods: Methods to compare; the overlays are the first's.
+        methods: Methods to compare; the overlays are those of the first one.
         road_images: Images to measure faithfulness on; 0 leaves it out.
-        errors: Mistakes to show.
-        examples: Right answers to show, a class.
+        errors: Number of mistakes.
+        examples: Number of correct answers per class.
     """
     dataset = datamodule.dataset("test")
-    spread = np.random.default_rng(0).permutation(len(dataset))[:road_images]
+    sample = np.random.default_rng(0).permutation(len(dataset))[:road_images]
     classifier = PixelClassifier(network).eval()
     return Explanations(
         errors=_explained(classifier, dataset, evaluation, worst_errors(evaluation, errors), methods[0]),
-        examples=_explained(classifier, dataset, evaluation, right_examples(evaluation, examples), methods[0]),
+        examples=_explained(classifier, dataset, evaluation, correct_examples(evaluation, examples), methods[0]),
         faithfulness=tuple(
             faithfulness(
                 classifier,
                 network.last_activation,
-                _pixels(dataset, spread, network),
-                evaluation.predictions[spread],
+                _pixels(dataset, sample, network),
+                evaluation.predictions[sample],
                 list(methods),
                 limit=road_images,
             )
-            if len(spread)
+            if len(sample)
             else ()
         ),
     )
@@ -109,13 +109,13 @@ def _pixels(dataset: ManifestDataset, rows: NDArray[np.int64], network: Network)
 def leakage_section(
     manifest: Manifest, leakage: Leakage | None, folder: Evaluation | None, epochs: int | None = None
 ) -> dict[str, Any] | None:
-    """Return what the report says of the split that came with the data; None if none came with it.
+    """Return the report's section about the split that came with the data; None without such a split.
 
     Args:
         manifest: The data.
-        leakage: What ``find_leakage`` found in it.
-        folder: A model that was trained and tested on that split.
-        epochs: How many epochs it was trained for, if fewer than the run itself.
+        leakage: The result of ``find_leakage``.
+        folder: The evaluation of a model that was trained and tested on that split.
+        epochs: Its number of epochs, if fewer than the run's.
     """
     if leakage is None:
         return None
@@ -128,22 +128,10 @@ def leakage_section(
     return section
 
 
-def write_run_report(path: Path, evaluation: Evaluation, *, explanations: Explanations, **sections: Any) -> Path:  # noqa: ANN401
-    """Write ``report.html``; ``sections`` are further arguments of ``write_report``."""
-    return write_report(
-        path,
-        evaluation,
-        errors=explanations.errors,
-        examples=explanations.examples,
-        faithfulness=explanations.faithfulness,
-        **sections,
-    )
-
-
 def print_summary(
     evaluation: Evaluation, weights: WeightsRecord, leakage: Mapping[str, Any] | None, output: Path
 ) -> None:
-    """Print the headline numbers with their intervals, what the split that came with the data would say, and paths."""
+    """Print the headline metrics with their intervals, those of the split that came with the data, and the files."""
     console = Console()
     folder, epochs = (leakage or {}).get("folder_score") or {}, (leakage or {}).get("folder_epochs")
     table = Table("metric", "grouped test split" if leakage else "test split", "95 % interval")
@@ -151,7 +139,7 @@ def print_summary(
         table.add_column("folder split (leaks" + (f", {epochs} epochs)" if epochs else ")"))
     for key, title in TITLES.items():
         name = f"{evaluation.prefix}/{key}"
-        low, high = evaluation.intervals.get(name, (float("nan"), float("nan")))
+        low, high = evaluation.interval(key)
         cells = [title, f"{evaluation.metrics[name]:.4f}", f"{low:.4f} – {high:.4f}"]
         table.add_row(*cells, *([f"{folder[name]:.4f}"] if folder else []))
     console.print(table)

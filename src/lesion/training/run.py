@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from lesion.data.datamodule import DataModule
 from lesion.data.leakage import Leakage, find_leakage
 from lesion.data.manifest import Manifest
 from lesion.evaluation.calibration import softmax
-from lesion.evaluation.evaluation import Evaluation, evaluate, write_metrics
+from lesion.evaluation.evaluation import Calibration, Evaluation, evaluate_logits, write_metrics
 from lesion.evaluation.metrics import compute_metrics
+from lesion.evaluation.report import write_report
 from lesion.explanation.methods import check_method
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
@@ -26,21 +28,21 @@ from lesion.training import tracking
 from lesion.training.hardware import bound_threads, tune_allocator
 from lesion.training.packaging import write_bundle
 from lesion.training.provenance import lineage
-from lesion.training.reporting import explain_run, leakage_section, print_summary, write_run_report
+from lesion.training.reporting import explain_run, leakage_section, print_summary
 from lesion.training.resuming import MovedRun, check_checkpoint
 
 logger = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
-    """Run one training from its config and leave everything that came of it in ``paths.output``.
+    """Run one training from its config and write all results to ``paths.output``.
 
     ```
     manifest.parquet   every image with its hashes, group and split
     checkpoints/       best.ckpt and last.ckpt
-    csv/metrics.csv    the course of training
+    csv/metrics.csv    the metrics of each epoch
     metrics.json       the test metrics with their intervals
-    report.html        the same for people, with the explanations
+    report.html        the same for users, with the explanations
     bundle/            the deployable model
     ```
 
@@ -52,9 +54,18 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
 
     Raises:
         LesionError: A setting, the data or the weights cannot be used.
+
+    Examples:
+        A bundle holds the config of its training; this trains once more, for one epoch:
+
+        >>> from omegaconf import OmegaConf
+        >>> config = OmegaConf.create(Bundle.open(bundle_path).facts["config"])
+        >>> config.paths.output, config.trainer.max_epochs = "outputs/again", 1
+        >>> metrics, objects = train(config)  # doctest: +SKIP
+        >>> metrics["test/f1_macro"], objects["bundle"].version  # doctest: +SKIP
     """
     output = Path(cfg.paths.output)
-    # Lightning's own use of a deprecated function of torch's, once a worker.
+    # Lightning uses a deprecated function of torch, once per worker.
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
     tune_allocator()
     bound_threads()
@@ -62,23 +73,23 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     datamodule: DataModule = instantiate(cfg.data, _convert_="all")
     leakage = record_data(datamodule.manifest, output)
     if cfg.evaluation.folder_split and leakage is None:
-        raise ConfigError("evaluation.folder_split=true needs data that came with folders of train and test images.")
+        raise ConfigError("evaluation.folder_split=true needs data with folders of train and test images.")
     other = datamodule.resplit("folder") if cfg.evaluation.folder_split else None
     model, trainer = fit(cfg, datamodule)
     objects: dict[str, Any] = {"datamodule": datamodule, "model": model, "trainer": trainer, "output": output}
-    if not trainer.is_global_zero:  # of several processes one evaluates and writes
+    if not trainer.is_global_zero:  # only one of several processes evaluates and writes
         return {}, objects
     evaluation = evaluate_model(model, datamodule, replicates=cfg.evaluation.replicates, seed=cfg.seed)
     metrics = evaluation.all_metrics() | validation_metrics(model, datamodule, evaluation.temperature)
     folder = folder_split_evaluation(cfg, other, output) if other else None
-    leaks = leakage_section(datamodule.manifest, leakage, folder, cfg.evaluation.folder_split_epochs)
-    bundle = deliver(cfg, datamodule, model, trainer, evaluation, metrics, leaks)
-    print_summary(evaluation, model.weights, leaks, output)
+    section = leakage_section(datamodule.manifest, leakage, folder, cfg.evaluation.folder_split_epochs)
+    bundle = write_results(cfg, datamodule, model, trainer, evaluation, metrics, section)
+    print_summary(evaluation, model.weights, section, output)
     return metrics, objects | {"evaluation": evaluation, "bundle": bundle}
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Refuse what would fail only after the training.
+    """Refuse settings that would fail only after the training.
 
     Raises:
         ConfigError: A setting of the seed, the evaluation or the explanations makes no sense.
@@ -100,7 +111,7 @@ def check_settings(cfg: DictConfig) -> None:
 
 
 def record_data(manifest: Manifest, output: Path) -> Leakage | None:
-    """Save the manifest, name the images that were refused, and say how far the split that came with the data leaks."""
+    """Save the manifest, log the refused images, and find how far the split that came with the data leaks."""
     manifest.save(output / "manifest.parquet")
     for refused in manifest.refused:
         logger.warning("left out: %s: %s", refused["path"], refused["reason"])
@@ -110,7 +121,7 @@ def record_data(manifest: Manifest, output: Path) -> Leakage | None:
     return leakage
 
 
-def deliver(
+def write_results(
     cfg: DictConfig,
     datamodule: DataModule,
     model: ImageClassifier,
@@ -127,16 +138,18 @@ def deliver(
         metrics=metrics,
         data=facts,
         leakage={key: value for key, value in leakage.items() if key != "contact_sheet_png"} if leakage else None,
-        weights=model.weights.to_dict(),
+        weights=asdict(model.weights),
         lineage=provenance,
     )
     explanations = explain_run(model.network, datamodule, evaluation, **cfg.explain)
-    report = write_run_report(
+    report = write_report(
         output / "report.html",
         evaluation,
         title=cfg.name,
-        model=model.facts(),
-        explanations=explanations,
+        model=dict(model.facts()),
+        errors=explanations.errors,
+        examples=explanations.examples,
+        faithfulness=explanations.faithfulness,
         facts=facts,
         leakage=leakage,
         history=output / "csv" / "metrics.csv",
@@ -150,7 +163,7 @@ def deliver(
 
 
 def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Trainer]:
-    """Fine-tune a model and bring back the best checkpoint's weights.
+    """Fine-tune a model and load the best checkpoint's weights.
 
     Args:
         cfg: The composed config; its seed, model, finetune, callbacks, logger and trainer sections are used.
@@ -179,7 +192,7 @@ def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Train
     try:
         trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
     except SystemExit as ended:
-        if ended.code == 1 and trainer.interrupted:  # what Lightning makes of Ctrl-C
+        if ended.code == 1 and trainer.interrupted:  # Lightning's reaction to Ctrl-C
             raise KeyboardInterrupt from None
         raise
     best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""  # type: ignore[attr-defined]
@@ -194,13 +207,13 @@ def evaluate_model(
     """Calibrate a model on the calibration split and measure it on the test split, in float32."""
     test, calibration = datamodule.dataset("test"), datamodule.dataset("calibration")
     rows = datamodule.manifest.split("test")
-    return evaluate(
+    calibration_logits = dataset_logits(model.network, calibration)
+    return evaluate_logits(
         dataset_logits(model.network, test),
         test.labels,
         rows["group"].to_numpy(),
         datamodule.classes,
-        dataset_logits(model.network, calibration),
-        calibration.labels,
+        Calibration.fit(calibration_logits, calibration.labels, datamodule.classes),
         paths=rows["path"].tolist(),
         replicates=replicates,
         seed=seed,
@@ -208,26 +221,26 @@ def evaluate_model(
 
 
 def validation_metrics(model: ImageClassifier, datamodule: DataModule, temperature: float) -> dict[str, float]:
-    """Measure a model on the validation split, which chose the checkpoint: for ranking runs, not for reporting."""
+    """Measure a model on the validation split, which selected the checkpoint: to rank runs, not to report."""
     dataset = datamodule.dataset("val")
     probabilities = softmax(dataset_logits(model.network, dataset), temperature)
     return compute_metrics(probabilities, dataset.labels, datamodule.classes, "val")
 
 
 def folder_split_evaluation(cfg: DictConfig, other: DataModule, output: Path) -> Evaluation:
-    """Train once more by the same recipe on the split that came with the data, to show how far its score is inflated.
+    """Train again with the same settings on the split that came with the data, to show how inflated its score is.
 
-    ``evaluation.folder_split_epochs`` may give it fewer epochs.
+    ``evaluation.folder_split_epochs`` may set fewer epochs.
 
     Args:
         cfg: The run's config.
         other: The run's images under that split.
-        output: The run's folder; this training's is below it.
+        output: The run's folder; that of this training is inside it.
 
     Returns:
-        What was measured on that split's test images.
+        The evaluation on that split's test images.
     """
-    logger.info("Training once more on the split that came with the data, for comparison.")
+    logger.info("Training again on the split that came with the data, for comparison.")
     nested = cfg.copy()
     nested.paths.output = str(output / "folder_split")
     nested.logger = {"csv": cfg.logger.csv}

@@ -1,4 +1,4 @@
-"""The end of a Hydra sweep: its jobs in order of what they reached."""
+"""The ranking of the jobs of a Hydra sweep."""
 
 import csv
 import json
@@ -14,35 +14,35 @@ from rich.table import Table
 class Ranking(Callback):
     """Prints a table of a sweep's jobs, best first, and writes it as ``ranking.csv`` into the sweep's folder.
 
-    It reads what the jobs wrote (their overrides and ``metrics.json``), so it does not matter where they ran.
+    It reads the files of the jobs (their overrides and ``metrics.json``), so it does not matter where they ran.
     """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - Hydra's signature
-        """Rank the jobs of the sweep that has ended."""
+        """Rank the jobs of the finished sweep."""
         folder = Path(config.hydra.sweep.dir)
-        rows = rank(folder, config.optimized_metric, minimise="loss" in config.optimized_metric)
+        rows = rank(folder, config.optimized_metric, minimize="loss" in config.optimized_metric)
         _write(folder / "ranking.csv", rows)
         _print(rows, config.optimized_metric, folder)
 
 
-def rank(folder: Path, metric: str, minimise: bool = False) -> list[dict[str, Any]]:
-    """Read a sweep's folder.
+def rank(folder: Path, metric: str, minimize: bool = False) -> list[dict[str, Any]]:
+    """Rank the jobs in a sweep's folder.
 
     Args:
         folder: The sweep's folder, with a folder for each job.
         metric: The key in each job's ``metrics.json`` to rank by.
-        minimise: Whether less is better.
+        minimize: Whether lower is better.
 
     Returns:
-        A row a job, best first: job, ``metric``, and each override by its key. A job without a result comes last, its
-        value None.
+        One row per job, best first: job, ``metric``, and each override by its key. Jobs without a result come last,
+        with the value None.
     """
     rows = []
     for overrides in folder.glob("*/.hydra/overrides.yaml"):
         job = overrides.parent.parent
-        chosen = dict(str(item).lstrip("+").split("=", 1) for item in OmegaConf.load(overrides))
-        rows.append({"job": job.name, metric: _value(job / "metrics.json", metric), **chosen})
-    sign = 1 if minimise else -1
+        settings = dict(str(item).lstrip("+").split("=", 1) for item in OmegaConf.load(overrides))
+        rows.append({"job": job.name, metric: _value(job / "metrics.json", metric), **settings})
+    sign = 1 if minimize else -1
     return sorted(rows, key=lambda row: (row[metric] is None, sign * (row[metric] or 0), row["job"]))
 
 
@@ -67,10 +67,8 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 def _print(rows: list[dict[str, Any]], metric: str, folder: Path) -> None:
     table = Table("rank", *_columns(rows), title=f"{len(rows)} jobs by {metric} ({folder})")
-    for place, row in enumerate(rows, 1):
-        cells = [row.get(column) for column in _columns(rows)]
-        shown = [
-            f"{cell:.4f}" if isinstance(cell, float) else "failed" if cell is None else str(cell) for cell in cells
-        ]
-        table.add_row(str(place), *shown)
+    for number, row in enumerate(rows, 1):
+        values = [row.get(column) for column in _columns(rows)]
+        cells = [f"{value:.4f}" if isinstance(value, float) else str(value or "failed") for value in values]
+        table.add_row(str(number), *cells)
     Console().print(table)

@@ -1,4 +1,4 @@
-"""What a run leaves in its loggers beside the course of training: config, figures, explained images, the bundle."""
+"""What a run logs besides its training metrics: config, figures, explained images, the bundle."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from lesion.training.reporting import Explanations
 
 
 def log_config(loggers: Sequence[Logger], cfg: DictConfig) -> None:
-    """Give every logger the whole resolved config."""
+    """Log the whole resolved config to every logger."""
     settings = OmegaConf.to_container(cfg, resolve=True)
     for logger in loggers:
         logger.log_hyperparams(settings)  # type: ignore[arg-type]
@@ -28,13 +28,13 @@ def log_run(
     bundle: Bundle,
     report: Path,
 ) -> None:
-    """Log a finished run to wandb, if it is a logger: metrics, confusion matrix, Grad-CAM images, report, bundle."""
+    """Log a finished run to wandb, if it is one of the loggers."""
     runs = [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]
     if not runs:
         return
     import wandb
 
-    shown = [*explanations.errors, *explanations.examples]
+    examples = [*explanations.errors, *explanations.examples]
     for run in runs:
         run.log(
             {key: value for key, value in finite(dict(metrics)).items() if value is not None}
@@ -46,7 +46,7 @@ def log_run(
                 ),
                 "test/gradcam": [
                     wandb.Image(Image.fromarray(example.overlay), caption=f"{example.label} → {example.predicted}")
-                    for example in shown
+                    for example in examples
                     if example.overlay is not None
                 ],
                 "report": wandb.Html(io.StringIO(report.read_text("utf-8")), inject=False),

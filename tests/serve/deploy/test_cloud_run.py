@@ -16,7 +16,7 @@ from tests.support.paths import REPOSITORY, SCRIPTS
 PAGE = (REPOSITORY / "docs" / "cloud_run.md").read_text("utf-8")
 SETTINGS = OmegaConf.load(REPOSITORY / "configs" / "serve.yaml").server
 LARGEST = 32 * 2**20  # of an HTTP/1 request, and of an answer that is not sent in chunks, to Cloud Run
-OF_KNATIVE = ("containerConcurrency", "timeoutSeconds")  # beside what a PodSpec has
+OF_KNATIVE = ("containerConcurrency", "timeoutSeconds")  # in addition to those of a PodSpec
 TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
 SHAPE = {
     "type": "object",

@@ -19,11 +19,12 @@ from packaging.requirements import Requirement
 from lesion.cli.prepare import FirstTraining, prepare
 from lesion.data.manifest import Manifest
 from lesion.database.storage import Storage
+from serve.deploy.ports import free_port
 from tests.support.hostile import encode, gradient
 from tests.support.image_build import DOCKERFILE, UID, Image, command, environment, inherited, requirements, stages
 from tests.support.paths import REPOSITORY
 from tests.support.preparing import ADMIN, ENVIRONMENT
-from tests.support.serving import eventually, free_port
+from tests.support.serving import eventually
 from tests.support.training_runs import Run
 
 TARGETS = ("api", "api-gpu", "worker", "worker-gpu", "ui")
@@ -131,7 +132,7 @@ class TestDockerfile:
             if (instruction, "/app/" in text) == ("COPY", True)
         ]
         opened = lines.index(("RUN", "chmod -R u=rwX,go=rX /app"))
-        assert len(copies) == 2
+        assert len(copies) == 1
         assert opened > max(copies)
 
     @pytest.mark.parametrize("target", TARGETS)
@@ -233,7 +234,7 @@ def given_model(image: Image, run: Run) -> None:
     """Put a storage with a first model and a key in the image's state."""
     state = image.state
     storage = Storage(f"sqlite:///{state}/lesion.db", str(state / "files"), state / "cache")
-    prepare(storage, FirstTraining(Path("none"), "none", state), run.output, ENVIRONMENT)
+    prepare(storage, FirstTraining("none", state), run.output, ENVIRONMENT)
     storage.engine.dispose()
     image.hand_over()
 

@@ -1,7 +1,6 @@
 """The manifests of Kubernetes: valid, safe, and in agreement with the commands, limits and settings they speak of."""
 
 import copy
-import importlib.util
 import os
 import re
 import subprocess
@@ -18,11 +17,13 @@ import yaml
 from omegaconf import OmegaConf
 
 from lesion.auth import api_keys
+from lesion.cli import retrain
 from lesion.core.version import __version__
 from lesion.registry.registry import Registry
 from lesion.retraining.worker import _END_S
+from serve.inference.litserve_overrides import DRAIN_S
 from serve.routes.retrain import _SILENCE_S
-from serve.server import _DRAIN_S, UPLOAD_PATH
+from serve.server import UPLOAD_PATH
 from tests.support.loop_images import new_storage
 from tests.support.manifests import (
     KUBERNETES,
@@ -42,7 +43,7 @@ from tests.support.manifests import (
     secret_keys,
     validate,
 )
-from tests.support.paths import REPOSITORY, SCRIPTS
+from tests.support.paths import REPOSITORY
 from tests.support.registry_bundles import sealed
 
 BASE = sorted((KUBERNETES / "base").glob("*.yaml"))
@@ -221,7 +222,7 @@ def test_a_server_may_take_its_time_to_start(manifests: list[Manifest], tmp_path
 
 def test_there_is_time_to_end(manifests: list[Manifest]) -> None:
     found = pods(manifests)
-    for name, own in (("api", _DRAIN_S), ("ui", 5)):
+    for name, own in (("api", DRAIN_S), ("ui", 5)):
         pause = found[name]["spec"]["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert pause >= 5, "endpoints are removed meanwhile"
         assert found[name]["spec"]["terminationGracePeriodSeconds"] >= pause + own + 10
@@ -334,11 +335,8 @@ def test_the_page_and_the_schedule_are_started_with_arguments_they_take(manifest
     api = named(manifests, "Service", "api")["spec"]["ports"][0]["port"]
     ui = pods(manifests)["ui"]["spec"]["containers"][0]["args"]
     assert ui[1:] == ["scripts/ui.py", "--api", f"http://api:{api}", "--host", "0.0.0.0", "--port", "8501"]
-    specification = importlib.util.spec_from_file_location("retrain_command", SCRIPTS / "retrain.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
     cron = named(manifests, "CronJob", "retrain")["spec"]
-    options = module._parser().parse_args(pods(manifests)["retrain"]["spec"]["containers"][0]["args"][2:])
+    options = retrain._parser().parse_args(pods(manifests)["retrain"]["spec"]["containers"][0]["args"][2:])
     assert options.address == f"http://api:{api}"
     assert options.wait < cron["jobTemplate"]["spec"]["activeDeadlineSeconds"]
     assert cron["concurrencyPolicy"] == "Forbid"

@@ -22,10 +22,11 @@ import yaml
 
 from lesion.core.errors import ConfigError
 from serve.deploy.balancer import SOURCE, Balancer, nginx_program, upstreams
-from serve.deploy.processes import ProcessRecord, await_or_explain, end
+from serve.deploy.ports import free_port
+from serve.deploy.processes import ProcessRecord, end, wait_until_ready
 from serve.http.problems import MEDIA_TYPE
 from tests.support.paths import REPOSITORY
-from tests.support.serving import eventually, free_port
+from tests.support.serving import eventually
 
 try:
     NGINX = nginx_program()
@@ -120,7 +121,7 @@ class Front:
                 text = text.replace(old, new)
             place.write_text(text)
         self.member = self.balancer.start()
-        await_or_explain(self.member, lambda: listens(self.port), self.balancer.log, 20)
+        wait_until_ready(self.member, lambda: listens(self.port), self.balancer.log, 20)
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
         return self
 
@@ -235,7 +236,7 @@ def test_one_machine_s_upstreams_are_the_container_s() -> None:
 def test_body_limits_are_the_api_s() -> None:
     server = yaml.safe_load((REPOSITORY / "configs" / "serve.yaml").read_text("utf-8"))["server"]
     text = (SOURCE / "nginx.conf").read_text()
-    sizes = {int(size) * 2**20 for size in re.findall(r"client_max_body_size (\d+)m; # as server", text)}
+    sizes = {int(size) * 2**20 for size in re.findall(r"client_max_body_size (\d+)m; # the same as server", text)}
     assert sizes == {server["max_body_bytes"], server["max_upload_bytes"]}
     upload = text.partition("location = /upload_training_data")[2].partition("}")[0]
     assert f"client_max_body_size {server['max_upload_bytes'] // 2**20}m" in upload

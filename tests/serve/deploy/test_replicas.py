@@ -22,13 +22,14 @@ from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
 from serve.deploy.balancer import nginx_program
 from serve.deploy.plan import Plan, read_state, write_state
+from serve.deploy.ports import free_port
 from serve.deploy.processes import ProcessRecord, end, start
 from serve.deploy.replicas import Replicas
 from tests.support.hostile import encode
 from tests.support.lamp_bundles import lamp
 from tests.support.paths import REPOSITORY, SCRIPTS
 from tests.support.pictures import picture
-from tests.support.serving import eventually, free_port
+from tests.support.serving import eventually
 
 try:
     nginx_program()
@@ -156,7 +157,7 @@ def test_replicas_are_replaced_one_by_one_without_a_failure(cluster: Cluster) ->
     assert len(after) == COUNT
     assert not before & after
     assert not [
-        pid for pid in before if psutil.pid_exists(pid) and "serve.py" in " ".join(psutil.Process(pid).cmdline())
+        pid for pid in before if psutil.pid_exists(pid) and "lesion serve" in " ".join(psutil.Process(pid).cmdline())
     ]
 
 
@@ -206,14 +207,14 @@ def test_another_process_finds_scales_and_stops_it(tmp_path: Path) -> None:
     replicas = Replicas(state)
     assert [row["name"] for row in replicas.status()] == ["api-1", "nginx", "api-2"]
     assert httpx.post(f"{replicas.plan.address}/predict", content=IMAGE).status_code == 200
-    nginx = next(member for member in replicas.members if member.name == "nginx")
+    nginx = next(member for member in replicas.processes if member.name == "nginx")
     os.kill(nginx.pid, signal.SIGKILL)
     eventually(lambda: not nginx.alive)
     assert call("status").returncode == 1
     assert call("scale", "1").returncode == 0
     assert [row["name"] for row in Replicas(state).status()] == ["api-1", "nginx"]
     assert httpx.get(f"{replicas.plan.address}/info").status_code == 200
-    family = [p.pid for member in Replicas(state).members for p in [member.process, *member.process.children(True)]]
+    family = [p.pid for member in Replicas(state).processes for p in [member.process, *member.process.children(True)]]
     assert call("stop").stdout == "Nothing runs.\n"
     assert not [pid for pid in family if psutil.pid_exists(pid)]
     assert read_state(state)[1] == []
@@ -228,7 +229,7 @@ def test_a_model_that_is_not_there_is_told_and_nothing_is_left(tmp_path: Path) -
         replicas.start(2, plan)
     assert caught.value.code == "member_ended"
     assert str(tmp_path / "none") in caught.value.message
-    assert replicas.members == []
+    assert replicas.processes == []
 
 
 def test_only_its_own_processes_are_ended(tmp_path: Path) -> None:

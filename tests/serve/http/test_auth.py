@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 
 from lesion.auth import api_keys
 from lesion.core.errors import ConfigError
+from lesion.core.roles import ROLES
 from lesion.database.storage import Storage
 from serve.http.auth import check_address
 from serve.http.rate_limits import usage_today
@@ -48,7 +49,7 @@ def client(bundle: Path, storage: Storage) -> Iterator[TestClient]:
 @pytest.fixture
 def texts(storage: Storage) -> dict[str, str]:
     """One key for each role, one that was revoked and one whose secret is wrong."""
-    made = {role: api_keys.create(storage, role, role, "test") for role in reversed(api_keys.ROLES)}
+    made = {role: api_keys.create(storage, role, role, "test") for role in reversed(ROLES)}
     revoked = api_keys.create(storage, "gone", "admin", "test")
     api_keys.revoke(storage, revoked.split("_")[1], "test")
     return made | {"revoked": revoked, "wrong": made["admin"][:-4] + "beef"}
@@ -73,7 +74,7 @@ class TestRoles:
         assert len(walked) > 20
         for method, path in walked:
             url = path.format(**SAMPLES)
-            for who in ("nobody", "revoked", "wrong", *api_keys.ROLES):
+            for who in ("nobody", "revoked", "wrong", *ROLES):
                 headers = bearer(texts[who]) if who in texts else {}
                 response = client.request(method, url, headers=headers)
                 status, where = response.status_code, f"{method} {path} as {who}"
@@ -110,7 +111,7 @@ class TestRoles:
             assert list(actors.scalars()) == [f"admin ({texts['admin'].split('_')[1]})"]
 
     def test_me_is_who_the_key_belongs_to(self, texts, client):
-        for role in api_keys.ROLES:
+        for role in ROLES:
             assert client.get("/me", headers=bearer(texts[role])).json() == {"name": role, "role": role, "keys": True}
         refusal(client.get("/me"), 401, "key_missing")
         refusal(client.get("/me", headers=bearer(texts["revoked"])), 401, "key_unknown")

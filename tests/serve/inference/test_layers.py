@@ -3,19 +3,20 @@
 import base64
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from lesion.imaging.decode import Limits
-from lesion.imaging.heatmap import grey, overlay
+from lesion.imaging.heatmap import overlay, to_grayscale
 from lesion.model.engines import Engine, Outputs
 from lesion.model.predictor import Predictor
-from serve.inference.inference_worker import InferenceRequest, PredictAPI
+from serve.inference.inference_worker import InferenceAPI
+from serve.inference.messages import InferenceRequest
 from serve.inference.shared_state import SharedState
+from serve.settings import ServerSettings
 from tests.support.app import client_of, make_app, refusal
 from tests.support.hostile import encode
 from tests.support.lamp_bundles import CLASSES, SIZE, lamp
@@ -39,14 +40,12 @@ class Mapped:
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> PredictAPI:
+def api(tmp_path_factory: pytest.TempPathFactory) -> InferenceAPI:
     bundle = lamp(tmp_path_factory.mktemp("layers") / "lamp", 1.0)
     predictor = Predictor.load(bundle, "cpu", precision="f32")
     predictor.engine = Mapped(predictor.engine)
-    made = PredictAPI(
-        bundle, device="cpu", threads=1, precision="f32", limits=Limits(), max_batch_size=8, batch_timeout=0.0
-    )
-    made.board, made.worker, made.current = SharedState(1, 1), 0, lambda: predictor
+    made = InferenceAPI(bundle, ServerSettings(device="cpu", precision="f32", batch_timeout=0.0))
+    made.shared_state, made.worker, made.current = SharedState(1, 1), 0, lambda: predictor
     return made
 
 
@@ -54,15 +53,15 @@ def pixels(text: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
 
 
-def explained(api: PredictAPI, **wanted: Any) -> dict[str, str]:
-    explanation: dict[str, str] = api.predict([InferenceRequest(encode(picture(0)), explain=True, **wanted)])[0][
-        "explanation"
-    ]
+def explained(api: InferenceAPI, **wanted: Any) -> dict[str, str]:
+    explanation: dict[str, str] = cast(Any, api.predict)(
+        [InferenceRequest(encode(picture(0)), explain=True, **wanted)]
+    )[0]["explanation"]
     return explanation
 
 
 @pytest.mark.parametrize("name", [None, *CLASSES])
-def test_image_and_heat_map_mixed_give_the_overlay(api: PredictAPI, name: str | None) -> None:
+def test_image_and_heat_map_mixed_give_the_overlay(api: InferenceAPI, name: str | None) -> None:
     explanation = explained(api, layers=True, class_name=name)
     mixed, image, heat = (pixels(explanation[part]) for part in PARTS)
     assert (image.mode, heat.mode) == ("RGB", "L")
@@ -75,22 +74,22 @@ def test_image_and_heat_map_mixed_give_the_overlay(api: PredictAPI, name: str | 
     assert difference.mean() < 0.5
 
 
-def test_each_class_has_its_own_map(api: PredictAPI) -> None:
+def test_each_class_has_its_own_map(api: InferenceAPI) -> None:
     maps = [np.asarray(pixels(explained(api, layers=True, class_name=name)[PARTS[2]])) for name in CLASSES]
     assert maps[0][:, -6:].max() == maps[1][:, :6].max() == 0
     assert maps[0].max() == maps[1].max() == 255
 
 
-def test_layers_are_given_only_to_who_asks(api: PredictAPI) -> None:
+def test_layers_are_given_only_to_who_asks(api: InferenceAPI) -> None:
     whole = explained(api, layers=True)
     assert set(whole) == {"class", "method", *PARTS}
     plain = explained(api)
     assert plain == {key: whole[key] for key in ("class", "method", PARTS[0])}
-    assert "explanation" not in api.predict([InferenceRequest(encode(picture(0)))])[0]
+    assert "explanation" not in cast(Any, api.predict)([InferenceRequest(encode(picture(0)))])[0]
 
 
 def test_grey_runs_from_black_to_white() -> None:
-    np.testing.assert_array_equal(grey(np.array([[-1.0, 0.0, 0.5, 1.0, 2.0]])), [[0, 0, 128, 255, 255]])
+    np.testing.assert_array_equal(to_grayscale(np.array([[-1.0, 0.0, 0.5, 1.0, 2.0]])), [[0, 0, 128, 255, 255]])
 
 
 def test_layers_need_an_explanation(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from lesion.catalogue.snapshots import import_manifest
+from lesion.catalogue.import_run import import_manifest
 from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
-from serve.load.checks import PROBLEM, wrong_judgement, wrong_prediction, wrong_refusal
+from serve.load.checks import PROBLEM, prediction_fault, refusal_fault, upload_fault
 from serve.load.mistakes import MISTAKES
 from serve.load.samples import mixture
 from tests.support.lamp_bundles import lamp, lamp_pictures
@@ -62,7 +62,7 @@ def test_experts_the_operator_and_the_mistaken_meet_no_failure(tmp_path: Path, m
     }
     monkeypatch.setenv("LESION_STAND_IN", json.dumps(orders))
     settings = ["storage=local", f"storage_root={tmp_path}", "server.workers=1"]
-    settings.append(f"worker_settings=[\"retrain.script._args_=['{STAND_IN}']\"]")
+    settings.append(f"worker_settings=[\"retrain.script='{STAND_IN}'\"]")
     with ServerProcess("null", *settings) as server:
         command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", server.url]
         command += ["--users", "7", "--spawn-rate", "10", "--run-time", "14s", "Mistaken", "Expert", "Operator"]
@@ -98,21 +98,21 @@ def test_each_mistake_is_refused_as_it_should_be(tmp_path: Path) -> None:
 
 def test_a_wrong_answer_is_a_failure_whatever_its_status() -> None:
     good = {"predicted_class": "a", "probabilities": {"a": 0.75, "b": 0.25}, "request_id": "r"}
-    assert wrong_prediction(answer(200, good), explain=False) == ""
+    assert prediction_fault(answer(200, good), explain=False) == ""
     for wrong in ({"predicted_class": "b"}, {"probabilities": {"a": 0.9, "b": 0.9}}, {"request_id": "s"}):
-        assert wrong_prediction(answer(200, good | wrong), explain=False)
-    assert wrong_prediction(answer(503, good), explain=False).startswith("status 503")
+        assert prediction_fault(answer(200, good | wrong), explain=False)
+    assert prediction_fault(answer(503, good), explain=False).startswith("status 503")
     no_picture = {"explanation": {"overlay_png_base64": "AAAA"}}
-    assert "PNG" in wrong_prediction(answer(200, good | no_picture), explain=True)
+    assert "PNG" in prediction_fault(answer(200, good | no_picture), explain=True)
     refused = {"code": "image_empty", "detail": "It is empty."}
-    assert wrong_refusal(answer(400, refused, PROBLEM), 400, "image_empty") == ""
-    assert wrong_refusal(answer(200, good), 400, "image_empty").startswith("status 200")
-    assert wrong_refusal(answer(400, refused), 400, "image_empty").startswith("the refusal is no problem document")
-    assert wrong_refusal(answer(400, refused, PROBLEM), 400, "file_missing").startswith("the refusal is image_empty")
+    assert refusal_fault(answer(400, refused, PROBLEM), 400, "image_empty") == ""
+    assert refusal_fault(answer(200, good), 400, "image_empty").startswith("status 200")
+    assert refusal_fault(answer(400, refused), 400, "image_empty").startswith("the refusal is no problem document")
+    assert refusal_fault(answer(400, refused, PROBLEM), 400, "file_missing").startswith("the refusal is image_empty")
     judged = {"accepted": [{"code": "accepted"}], "quarantined": [], "rejected": [{"code": "already_known"}]}
-    assert wrong_judgement(answer(200, judged), 2, known=False) == ""
-    assert wrong_judgement(answer(200, judged), 3, known=False) == "2 of 3 images were judged"
-    assert "taken twice" in wrong_judgement(answer(200, judged), 2, known=True)
+    assert upload_fault(answer(200, judged), 2, repeated=False) == ""
+    assert upload_fault(answer(200, judged), 3, repeated=False) == "2 of 3 images were judged"
+    assert "accepted twice" in upload_fault(answer(200, judged), 2, repeated=True)
 
 
 def answer(status: int, content: dict[str, Any], kind: str = "application/json") -> Any:

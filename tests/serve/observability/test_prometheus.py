@@ -5,6 +5,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -13,10 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from lesion.auth import api_keys
-from lesion.catalogue.snapshots import import_manifest
+from lesion.catalogue.import_run import import_manifest
 from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
-from serve.observability.collectors import LoopCollector
+from serve.observability.collectors import DatabaseCollector
 from serve.observability.prometheus import count_request
 from tests.support.app import bearer, client_of, make_app
 from tests.support.hostile import encode, gradient
@@ -199,11 +200,16 @@ def test_a_key_is_asked_for_and_a_viewers_is_enough(tmp_path: Path) -> None:
         assert answer.text.endswith("# EOF\n")
 
 
+def only(collector: DatabaseCollector) -> SimpleNamespace:
+    """What a server has with a storage, as far as GET /metrics needs it, without a follower."""
+    return SimpleNamespace(collector=collector, follower=None)
+
+
 def test_a_database_that_is_away_is_said_and_the_rest_is_shown(tmp_path: Path) -> None:
     storage = Storage(f"sqlite:///{tmp_path}/none/lesion.db", f"{tmp_path}/files", tmp_path / "cache")
     (tmp_path / "none").mkdir()
     app = make_app(lamp(tmp_path / "lamp", 1.0), None)
-    app.state.pulse = LoopCollector(storage)  # of a database without tables
+    app.state.services.stored = only(DatabaseCollector(storage))  # of a database without tables
     with client_of(app) as client:
         shown = Scrape(client.get("/metrics").text)
     assert shown("database_up") == 0
@@ -227,9 +233,9 @@ def test_a_database_that_does_not_answer_holds_up_no_scrape(monkeypatch: pytest.
         asked.append(storage)
         free.wait(30)
 
-    monkeypatch.setattr("serve.observability.collectors.pulse", hang)
+    monkeypatch.setattr("serve.observability.collectors.database_metrics", hang)
     app = make_app(lamp(tmp_path / "lamp", 1.0), None)
-    app.state.pulse = LoopCollector(new_storage(tmp_path / "loop"), patience=0.1)
+    app.state.services.stored = only(DatabaseCollector(new_storage(tmp_path / "loop"), patience=0.1))
     try:
         with client_of(app) as client:
             assert [Scrape(client.get("/metrics").text)("database_up") for _ in range(3)] == [0, 0, 0]

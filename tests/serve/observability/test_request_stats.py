@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from starlette.requests import ClientDisconnect
 from starlette.testclient import TestClient
 
 from lesion.auth import api_keys
-from lesion.core.errors import LesionError
+from lesion.core.errors import ConflictError
+from lesion.core.roles import ROLES
 from serve.http.middleware import BodyLimits, RequestContext
 from serve.observability.request_stats import BOUNDS_MS, MINUTES, RequestStats
 from tests.support.app import bearer, client_of, make_app, refusal
@@ -41,7 +43,7 @@ class Clock:
 def counted(*milliseconds: float) -> RequestStats:
     traffic = RequestStats(1)
     for value in milliseconds:
-        traffic.tally(0).count(200, value / 1000)
+        traffic.counter(0).count("GET", "/info", 200, value / 1000)
     return traffic
 
 
@@ -60,7 +62,7 @@ def test_the_bounds_reach_from_less_than_a_millisecond_to_two_minutes() -> None:
 def test_without_a_latency_there_is_no_quantile() -> None:
     traffic = RequestStats(1)
     assert traffic.totals().quantile_ms(0.5) is None
-    traffic.tally(0).count(200, None)
+    traffic.counter(0).count("GET", "/info", 200, None)
     assert traffic.totals().requests == 1
     assert traffic.totals().quantile_ms(0.5) is None
 
@@ -96,12 +98,12 @@ def test_what_is_beyond_the_bounds_is_counted_at_them() -> None:
 def test_each_minute_has_its_own_counts_and_the_totals_have_all() -> None:
     clock = Clock()
     traffic = RequestStats(1, clock)
-    tally = traffic.tally(0)
-    tally.count(200, 0.01, prediction=True)
-    tally.count(404, 0.001)
+    counter = traffic.counter(0)
+    counter.count("POST", "/predict", 200, 0.01)
+    counter.count("GET", "/info", 404, 0.001)
     clock.now += 2 * SECONDS
-    tally.count(503, 0.002)
-    tally.count(0, None)
+    counter.count("GET", "/info", 503, 0.002)
+    counter.count("GET", "/info", 0, None)
     minutes = traffic.minutes()
     assert [began.isoformat() for began, _ in minutes] == [
         "2027-01-15T08:00:00+00:00", "2027-01-15T08:01:00+00:00", "2027-01-15T08:02:00+00:00",
@@ -116,10 +118,10 @@ def test_each_minute_has_its_own_counts_and_the_totals_have_all() -> None:
 def test_the_ring_wraps_and_forgets_what_is_older_than_an_hour() -> None:
     clock = Clock()
     traffic = RequestStats(1, clock)
-    tally = traffic.tally(0)
+    counter = traffic.counter(0)
     for minute in range(500):
         for _ in range(minute % 7):
-            tally.count(200, 0.01)
+            counter.count("GET", "/info", 200, 0.01)
         clock.now += SECONDS
     clock.now -= SECONDS
     assert requests(traffic) == [minute % 7 for minute in range(500 - MINUTES, 500)]
@@ -130,10 +132,10 @@ def test_the_ring_wraps_and_forgets_what_is_older_than_an_hour() -> None:
 def test_a_silent_server_shows_no_old_minutes(silence: int) -> None:
     clock = Clock()
     traffic = RequestStats(1, clock)
-    traffic.tally(0).count(200, 0.01)
+    traffic.counter(0).count("GET", "/info", 200, 0.01)
     clock.now += silence * SECONDS
     assert requests(traffic) == [1 if silence == 59 else 0] + [0] * (MINUTES - 1)
-    traffic.tally(0).count(200, 0.01)
+    traffic.counter(0).count("GET", "/info", 200, 0.01)
     assert requests(traffic)[-1] == 1
     assert sum(requests(traffic)) == (2 if silence == 59 else 1)
 
@@ -141,9 +143,9 @@ def test_a_silent_server_shows_no_old_minutes(silence: int) -> None:
 def test_a_clock_that_is_put_back_breaks_nothing() -> None:
     clock = Clock()
     traffic = RequestStats(1, clock)
-    traffic.tally(0).count(200, 0.01)
+    traffic.counter(0).count("GET", "/info", 200, 0.01)
     clock.now -= 10 * SECONDS
-    traffic.tally(0).count(200, 0.01)
+    traffic.counter(0).count("GET", "/info", 200, 0.01)
     assert traffic.minutes() == []
     assert traffic.totals().requests == 2
 
@@ -152,9 +154,9 @@ def test_a_clock_that_is_put_back_breaks_nothing() -> None:
 
 
 def work(traffic: RequestStats, process: int) -> None:
-    tally = traffic.tally(process)
+    counter = traffic.counter(process)
     for _ in range(2000):
-        tally.count(200 if process else 500, 0.001 * (process + 1), prediction=True)
+        counter.count("POST", "/predict", 200 if process else 500, 0.001 * (process + 1))
 
 
 def test_processes_that_count_at_once_lose_nothing() -> None:
@@ -166,7 +168,7 @@ def test_processes_that_count_at_once_lose_nothing() -> None:
     for process in processes:
         process.join()
     for counts in (traffic.totals(), traffic.minutes()[-1][1]):
-        assert (counts.requests, counts.server_errors, counts.predictions) == (6000, 2000, 6000)
+        assert (counts.requests, counts.server_errors, counts.predictions) == (6000, 2000, 4000)
         assert [counts.latencies[BOUNDS_MS.index(bound)] for bound in (1.0, 2.0)] == [2000, 2000]
         assert counts.microseconds == 2000 * (1000 + 2000 + 3000)
 
@@ -181,7 +183,7 @@ def app() -> FastAPI:
     made.add_middleware(BodyLimits, max_body_bytes=10, max_total_bytes=100, timeout=5.0)
     made.add_middleware(RequestContext)
     made.state.traffic = RequestStats(1)
-    made.state.tally = made.state.traffic.tally(0)
+    made.state.services = SimpleNamespace(request_counter=made.state.traffic.counter(0))
 
     @made.post("/predict")
     async def predict(request: Request) -> JSONResponse:
@@ -191,7 +193,7 @@ def app() -> FastAPI:
 
     @made.get("/refused")
     async def refused() -> None:
-        raise LesionError("no", code="no", status=409)
+        raise ConflictError("no", code="no")
 
     @made.get("/fails")
     async def fails() -> None:
@@ -251,7 +253,7 @@ def test_a_sender_that_went_away_is_no_fault_of_the_servers(caplog: pytest.LogCa
 
     owner = FastAPI()
     traffic = RequestStats(1)
-    owner.state.tally = traffic.tally(0)
+    owner.state.services = SimpleNamespace(request_counter=traffic.counter(0))
     scope = {"type": "http", "headers": [], "method": "POST", "path": "/predict", "app": owner}
     asyncio.run(RequestContext(gone)(scope, nothing, nothing))
     counts = traffic.totals()
@@ -293,7 +295,7 @@ def test_quantiles_are_null_before_the_first_answer(client: TestClient) -> None:
 
 def test_statistics_are_for_admins(tmp_path: Path) -> None:
     storage = new_storage(tmp_path / "loop")
-    texts = {role: api_keys.create(storage, role, role, "test") for role in reversed(api_keys.ROLES)}
+    texts = {role: api_keys.create(storage, role, role, "test") for role in reversed(ROLES)}
     with client_of(make_app(sealed(tmp_path / "bundle"), storage)) as client:
         assert client.get("/statistics", headers=bearer(texts["admin"])).status_code == 200
         for role in ("viewer", "contributor"):

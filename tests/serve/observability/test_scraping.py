@@ -15,10 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
+from serve.deploy.ports import free_port
 from serve.observability.prometheus import REQUEST_SECONDS
 from tests.support.lamp_bundles import lamp
 from tests.support.paths import REPOSITORY
-from tests.support.serving import ServerProcess, eventually, free_port
+from tests.support.serving import ServerProcess, eventually
 
 LOCUSTFILE = REPOSITORY / "serve" / "load" / "locustfile.py"
 USERS, SECONDS, SCRAPE_S = 10, 15, 0.5

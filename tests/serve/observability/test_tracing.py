@@ -12,7 +12,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from lesion.core.errors import ConfigError
 from serve.observability import tracing
-from serve.observability.tracing import Traces
+from serve.settings import TraceSettings
 from tests.support.hostile import encode, gradient
 from tests.support.lamp_bundles import lamp
 from tests.support.serving import ServerProcess, eventually
@@ -98,15 +98,17 @@ def test_a_request_and_its_stages_are_one_trace(receiver: Receiver, tmp_path: Pa
 
 
 def test_without_a_collector_there_is_nothing() -> None:
-    tracing.start(Traces(), "api")
+    tracing.start(TraceSettings(), "api")
     with tracing.request_span("GET", {}) as span:
-        assert span is None
+        assert not span.is_recording()
         assert tracing.current() == ""
     tracing.record("00-" + TRACE + "-" + PARENT + "-01", [("decode", 1, 2)])
 
 
 def test_what_cannot_work_is_refused_before_a_server_starts() -> None:
-    with pytest.raises(ConfigError, match="is no address"):
-        Traces("collector:4318").check()
-    with pytest.raises(ConfigError, match="between 0 and 1"):
-        Traces("http://127.0.0.1:4318", 2.0).check()
+    with pytest.raises(ConfigError, match="is not an address"):
+        TraceSettings.from_config({"endpoint": "collector:4318"})
+    for share, bound in ((2.0, "at most 1"), (-0.5, "at least 0")):
+        with pytest.raises(ConfigError, match=rf"traces\.share={share} must be {bound}\."):
+            TraceSettings.from_config({"endpoint": "http://127.0.0.1:4318", "share": share})
+    tracing.check_installed(TraceSettings(endpoint="http://127.0.0.1:4318"))

@@ -25,7 +25,7 @@ from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry, Generation
 from lesion.imaging.preprocessing import Fit, Preprocessing
-from lesion.intake.zip_reader import Member
+from lesion.intake.zip_reader import LabeledFile
 from lesion.registry.registry import Registry
 from serve.ingest import Origin, judge_files
 from tests.support.app import client_of, make_app
@@ -180,7 +180,9 @@ class TestStats:
         put("glioma", source="feedback", created_at=NEXT)
         put("glioma", source="upload", created_at=NEXT, status="quarantined")
         drop(storage, put("glioma", source="upload", created_at=DAY, status="quarantined"), "ann", "a cat")
-        app.state.intake.note_rejected({"duplicate": 3, "label_unknown": 1}, source="upload", uploader="ann")
+        app.state.services.stored.intake.note_rejected(
+            {"duplicate": 3, "label_unknown": 1}, source="upload", uploader="ann"
+        )
         with storage.session() as session:
             session.execute(update(AuditEntry).where(AuditEntry.action == UPLOAD_REJECTED).values(at=DAY))
         assert client.get("/dataset/stats").json()["uploads"] == [
@@ -190,8 +192,13 @@ class TestStats:
 
     def test_rejected_files_leave_one_entry_a_request(self, app: FastAPI, storage: Storage, tmp_path: Path) -> None:
         picture = write(tmp_path / "one.png", 1).read_bytes()
-        files = [Member("a", "cat", picture), Member("b", "dog", picture), Member("c", "cat", b"no image")]
-        answer = asyncio.run(judge_files(app.state, files, Origin("upload", "ann")))
+        files = [
+            LabeledFile("a", "cat", picture),
+            LabeledFile("b", "dog", picture),
+            LabeledFile("c", "cat", b"no image"),
+        ]
+        state = app.state.services
+        answer = asyncio.run(judge_files(state, state.stored.intake, files, Origin("upload", "ann")))
         assert [each.code for each in answer.rejected] == ["label_unknown", "label_unknown", "image_not_recognised"]
         with storage.session() as session:
             [entry] = [each for each in entries(session) if each.action == UPLOAD_REJECTED]
@@ -231,7 +238,7 @@ class TestStats:
         bundles.rename(bundles.with_name("away"))
         assert leakage(client) == (None, False)
         assert client.get("/dataset/stats").json()["images"] == 1
-        assert "the leakage of the first model's data is not known: The store has nothing of" in caplog.text
+        assert "the leakage of the first model's data is not known: The store has no files of" in caplog.text
         bundles.with_name("away").rename(bundles)
         card.write_text("# made\n")
         assert leakage(client) == (LEAKAGE, True)

@@ -14,7 +14,7 @@ from lesion.database.storage import Storage
 from lesion.model.bundle import Bundle
 from lesion.registry import bundle_cache
 from lesion.registry.registry import Registry
-from serve.http.zip_stream import packed
+from serve.http.zip_stream import zip_files
 from tests.support.app import client_of, make_app
 from tests.support.bundle_files import MEASURED, bundle_with
 from tests.support.loop_images import new_storage
@@ -164,7 +164,7 @@ def test_going_back_is_tied_to_what_was_seen(client: TestClient, storage: Storag
     registry.promote(versions["bare"], "bob", "better still")
     late = client.post("/rollback", json={"reason": "worse", "expected": seen})
     assert (late.status_code, late.json()["code"]) == (409, "champion_changed")
-    assert f"Deployment {seen + 1} ({versions['bare']}) came after {seen}." in late.json()["detail"]
+    assert f"deployment {seen + 1} ({versions['bare']}) followed deployment {seen}." in late.json()["detail"]
     assert [row.action for row in registry.history()] == ["first", "promote", "promote"]
     assert told(client) == versions["old"]
     gone = client.post("/rollback", json={"reason": "worse", "expected": seen + 1})
@@ -187,7 +187,7 @@ def test_an_archive_is_never_whole_in_memory(tmp_path: Path) -> None:
     content = bytes(range(256)) * 20_000
     (tmp_path / "large").write_bytes(content)
     (tmp_path / "empty").write_bytes(b"")
-    chunks = list(packed(tmp_path, ["large", "empty"], "top"))
+    chunks = list(zip_files(tmp_path, ["large", "empty"], "top"))
     assert max(map(len, chunks)) < 1.1 * 2**20
     with zipfile.ZipFile(io.BytesIO(b"".join(chunks))) as archive:
         assert archive.namelist() == ["top/large", "top/empty"]
@@ -196,7 +196,7 @@ def test_an_archive_is_never_whole_in_memory(tmp_path: Path) -> None:
 
 def test_a_download_that_is_given_up_leaves_no_file_open(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(3 * 2**20))
-    sending = packed(tmp_path, ["large"], "top")
+    sending = zip_files(tmp_path, ["large"], "top")
     next(sending)
     before = len(list(Path("/proc/self/fd").iterdir()))
     sending.close()

@@ -17,15 +17,16 @@ from starlette.testclient import TestClient
 
 from lesion.database.storage import Storage
 from lesion.database.tables import Worker
+from lesion.model.bundle import Bundle
 from lesion.registry.registry import Registry
-from lesion.retraining.jobs import RetrainRequest, job, submit
+from lesion.retraining.jobs import JobState, RetrainRequest, job, submit
 from lesion.retraining.leases import claim, finish, report
-from lesion.retraining.stored_reports import keep_report
-from serve.http.auth import Access
+from lesion.retraining.stored_reports import save_report
 from serve.http.middleware import RequestContext
 from serve.http.problems import add_error_handlers
 from serve.routes import retrain
 from serve.worker_supervisor import WorkerSupervisor, settings_of
+from tests.support.app import make_state
 from tests.support.loop_images import new_storage
 from tests.support.paths import CONFIGS
 from tests.support.registry_bundles import sealed
@@ -44,12 +45,12 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
 
 
 @pytest.fixture
-def client(storage: Storage) -> Iterator[TestClient]:
+def client(storage: Storage, tmp_path: Path) -> Iterator[TestClient]:
     app = FastAPI()
     app.include_router(retrain.router)
     add_error_handlers(app)
     app.add_middleware(RequestContext)
-    app.state.storage, app.state.access = storage, Access(storage)
+    app.state.services = make_state(Bundle.open(tmp_path / "bundle"), storage)
     with TestClient(app, base_url="http://127.0.0.1:8000", client=("127.0.0.1", 5000)) as made:
         yield made
 
@@ -75,7 +76,7 @@ def test_a_retraining_is_asked_for_watched_and_cancelled(client: TestClient, sto
     assert [one["job_id"] for one in client.get("/retrain_jobs").json()] == [shown["job_id"]]
     gone = client.delete(f"/retrain_jobs/{shown['job_id']}")
     assert (gone.status_code, gone.json()["cancel_requested"]) == (202, True)
-    finish(storage, shown["job_id"], "w1", "cancelled", "local cancelled it.")
+    finish(storage, shown["job_id"], "w1", JobState.CANCELLED, "local cancelled it.")
     late = client.delete(f"/retrain_jobs/{shown['job_id']}")
     assert (late.status_code, late.json()["code"]) == (409, "job_over")
 
@@ -87,7 +88,7 @@ def test_a_list_of_jobs_leaves_out_single_images(client: TestClient, storage: St
     job_id = submit(storage, RetrainRequest(), "ann")[0].id
     claim(storage, job_id, "w1")
     report(storage, job_id, "w1", verdict=verdict)
-    finish(storage, job_id, "w1", "rejected", "not better")
+    finish(storage, job_id, "w1", JobState.REJECTED, "not better")
     second = submit(storage, RetrainRequest(), "ann")[0].id
     listed = client.get("/retrain_jobs").json()
     assert [(one["job_id"], one["verdict"]) for one in listed] == [
@@ -132,7 +133,7 @@ def test_the_report_is_a_page_that_loads_nothing(client: TestClient, storage: St
     job_id = submit(storage, RetrainRequest(), "ann")[0].id
     missing = client.get(f"/retrain_jobs/{job_id}/report")
     assert (missing.status_code, missing.json()["code"]) == (404, "report_missing")
-    keep_report(storage, job_id, "<h1>Rejected</h1>")
+    save_report(storage, job_id, "<h1>Rejected</h1>")
     page = client.get(f"/retrain_jobs/{job_id}/report")
     assert page.text == "<h1>Rejected</h1>"
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none'")
@@ -141,18 +142,18 @@ def test_the_report_is_a_page_that_loads_nothing(client: TestClient, storage: St
 def test_events_tell_what_changes_and_end_with_the_job(
     client: TestClient, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrain, "_LOOK_S", 0.05)
-    state = client.app.state  # type: ignore[attr-defined]
+    monkeypatch.setattr(retrain, "_POLL_S", 0.05)
+    state = client.app.state.services  # type: ignore[attr-defined]
     job_id = submit(storage, RetrainRequest(), "ann")[0].id
     claim(storage, job_id, "w1")
 
-    def go_on() -> None:
-        eventually(lambda: getattr(state, "event_streams", 0) == 1)
+    def change_job() -> None:
+        eventually(lambda: state.event_streams == 1)
         report(storage, job_id, "w1", stage="train", progress=0.5)
         time.sleep(1.5)  # as long as a busy machine may take to look
-        finish(storage, job_id, "w1", "rejected", "not better")
+        finish(storage, job_id, "w1", JobState.REJECTED, "not better")
 
-    thread = threading.Thread(target=go_on)
+    thread = threading.Thread(target=change_job)
     thread.start()
     answer = client.get(f"/retrain_jobs/{job_id}/events")
     thread.join()
@@ -173,14 +174,14 @@ def test_a_worker_is_given_any_path(storage: Storage) -> None:
 
 
 @pytest.mark.slow
-def test_a_companion_is_started_again_and_ended(storage: Storage) -> None:
+def test_a_worker_is_started_again_and_ended(storage: Storage) -> None:
     def alive() -> list[int]:
         with storage.session() as session:
             return [row.pid for row in session.scalars(select(Worker)) if psutil.pid_exists(row.pid)]
 
-    with WorkerSupervisor(storage) as companion:
+    with WorkerSupervisor(storage) as supervisor:
         eventually(alive, 60)
-        first = companion.pid
+        first = supervisor.pid
         assert first is not None
         assert alive() == [first]
         job_id = submit(storage, RetrainRequest(), "ann")[0].id
@@ -188,7 +189,7 @@ def test_a_companion_is_started_again_and_ended(storage: Storage) -> None:
         eventually(lambda: alive() and first not in alive(), 60)
         eventually(lambda: job(storage, job_id).state == "failed", 60)  # nothing was imported
         assert "no data to train on" in job(storage, job_id).reason
-        second = companion.pid
+        second = supervisor.pid
         assert second is not None
         assert second != first
     assert not psutil.pid_exists(second)

@@ -16,10 +16,11 @@ import pytest
 from PIL import Image
 
 from lesion.auth import api_keys
-from lesion.catalogue.images import existing
+from lesion.catalogue.images import get_image
+from lesion.core.files import bytes_sha256
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
-from lesion.imaging.decode import bytes_sha256, decode
+from lesion.imaging.decode import decode
 from lesion.phantom.folder import generate
 from tests.support.serving import SCRIPT, ServerProcess, eventually
 
@@ -145,7 +146,7 @@ def test_an_upload_is_kept_under_its_hash_and_not_under_its_name(server, storage
         assert (each["sha256"], each["label"], each["code"]) == (bytes_sha256(data), label, "")
         assert storage.store.get(image_key(each["sha256"])) == data
         with storage.session() as session:
-            row = existing(session, each["sha256"])
+            row = get_image(session, each["sha256"])
         assert (row.status, row.label, row.uploader, row.source, row.patient) == (
             "accepted", label, "local", "upload", "patient-77",
         )  # fmt: skip
@@ -207,7 +208,7 @@ def test_a_label_that_the_champion_disputes_waits_for_an_admin(server, storage, 
     assert (each["code"], each["label"]) == ("label_disputed", wrong)
     assert label in each["reason"]
     with storage.session() as session:
-        assert existing(session, each["sha256"]).status == "quarantined"
+        assert get_image(session, each["sha256"]).status == "quarantined"
 
 
 def test_an_image_unlike_all_others_waits_for_an_admin(server, phantoms):
@@ -267,7 +268,7 @@ def test_feedback_is_taken_like_an_upload(server, storage, fresh):
     sent = {"files": {"file": ("seen.png", data)}, "data": {"label": label}}
     (each,) = judged(server.client.post("/feedback", **sent))["accepted"]
     with storage.session() as session:
-        assert existing(session, each["sha256"]).source == "feedback"
+        assert get_image(session, each["sha256"]).source == "feedback"
     (again,) = judged(server.client.post("/feedback", **sent))["accepted"]
     assert again["code"] == "already_known"
 

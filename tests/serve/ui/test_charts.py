@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 
 from serve.ui.charts import data_charts, model_charts
-from serve.ui.charts.data_charts import Figure
+from serve.ui.charts.style import Figure
 
 
 def data(chart: Figure, layer: int | None = None) -> list[dict[str, Any]]:
     """The rows that a chart, or one of its layers, draws."""
     spec = chart.to_dict(format="vega-lite")
     part = spec if layer is None else spec["layer"][layer]
-    rows: list[dict[str, Any]] = spec["datasets"][part.get("data", spec.get("data"))["name"]]
+    rows: list[dict[str, Any]] = spec["datasets"][(part.get("data") or spec["data"])["name"]]
     return rows
 
 
@@ -31,7 +31,7 @@ CLASSES = [
 def test_classes_are_counted_by_use() -> None:
     chart = data_charts.class_counts(CLASSES)
     assert columns(data(chart), "label", "use", "images") == [
-        ("a", "learned from", 20), ("a", "for choosing", 10), ("b", "learned from", 8), ("b", "for judging", 2),
+        ("a", "training", 20), ("a", "model selection", 10), ("b", "training", 8), ("b", "model comparison", 2),
     ]  # fmt: skip
     assert chart.to_dict()["encoding"]["y"]["sort"] == ["a", "b", "never.seen[0]"]
 
@@ -86,7 +86,7 @@ def test_uploads_are_drawn_by_day_and_by_month_where_there_are_many() -> None:
 
 def test_a_confusion_matrix_holds_counts_and_shares_of_the_row() -> None:
     chart = model_charts.confusion([[3, 1], [0, 0]], ["a", "b"])
-    assert columns(data(chart, 0), "labelled", "predicted", "images", "share") == [
+    assert columns(data(chart, 0), "labeled", "predicted", "images", "share") == [
         ("a", "a", 3, 0.75), ("a", "b", 1, 0.25), ("b", "a", 0, 0.0), ("b", "b", 0, 0.0),
     ]  # fmt: skip
     assert [layer["encoding"].get("text", {}).get("field") for layer in layers(chart)] == [None, "images", "share"]
@@ -96,14 +96,14 @@ def test_a_confusion_matrix_holds_counts_and_shares_of_the_row() -> None:
 
 def test_a_part_of_a_matrix_has_a_column_more() -> None:
     chart = model_charts.confusion([[3, 1, 4], [0, 2, 2]], ["a", "b"], ["a", "b", "any other class"])
-    assert columns(data(chart, 0), "labelled", "predicted", "images", "share")[2::3] == [
+    assert columns(data(chart, 0), "labeled", "predicted", "images", "share")[2::3] == [
         ("a", "any other class", 4, 0.5), ("b", "any other class", 2, 0.5),
     ]  # fmt: skip
     assert layers(chart)[0]["encoding"]["x"]["sort"] == ["a", "b", "any other class"]
 
 
 def test_curves_are_drawn_of_the_chosen_classes_in_their_points_order() -> None:
-    found = {"a": {"x": [0, 0.5, 1], "y": [0, 0.9, 1]}, "b": {"x": [0, 1], "y": [0, 1]}}
+    found: dict[str, Any] = {"a": {"x": [0, 0.5, 1], "y": [0, 0.9, 1]}, "b": {"x": [0, 1], "y": [0, 1]}}
     chart = model_charts.curves(found, "roc", ["a", "gone"])
     assert columns(data(chart, 1), "label", "x", "y", "order") == [("a", 0, 0, 0), ("a", 0.5, 0.9, 1), ("a", 1, 1, 2)]
     assert columns(data(chart, 0), "x", "y") == [(0, 0), (1, 1)]  # what guessing gives
@@ -115,7 +115,7 @@ def test_curves_are_drawn_of_the_chosen_classes_in_their_points_order() -> None:
 def test_reliability_is_drawn_before_and_after_without_empty_bins() -> None:
     before = [{"confidence": 0.9, "accuracy": 0.7, "images": 8}, {"confidence": 0.1, "accuracy": 0.0, "images": 0}]
     chart = model_charts.reliability({"before": before, "after": before[:1]})
-    rows = columns(data(chart, 1), "stage", "confidence", "accuracy", "images")
+    rows = columns(data(chart, 1), "calibration", "confidence", "accuracy", "images")
     assert rows == [("before calibration", 0.9, 0.7, 8), ("after calibration", 0.9, 0.7, 8)]
 
 

@@ -9,14 +9,25 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from lesion.auth import api_keys
-from lesion.catalogue.images import existing
+from lesion.catalogue.images import get_image
 from lesion.client import Client
 from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
 from serve.ui.session import ADDRESS
 from tests.support.lamp_bundles import CLASSES
 from tests.support.loop_images import put_picture
-from tests.support.page import evaluated, going_back, said, tables, two_models, version_of
+from tests.support.page import (
+    OpenScreen,
+    download_labels,
+    evaluated,
+    going_back,
+    open_screen,
+    page_text,
+    press,
+    tables,
+    two_models,
+    version_of,
+)
 from tests.support.serving import ServerProcess, eventually
 
 
@@ -37,9 +48,6 @@ def server(root: Path, storage: Storage, versions: list[Path]) -> Iterator[Serve
         yield running
 
 
-Opening = Callable[..., AppTest]
-
-
 @pytest.fixture(scope="module")
 def storage(root: Path, versions: list[Path]) -> Iterator[Storage]:
     made = two_models(root, versions, 20)
@@ -48,25 +56,14 @@ def storage(root: Path, versions: list[Path]) -> Iterator[Storage]:
 
 
 @pytest.fixture
-def opened(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> Opening:
-    """Run a piece of the page, by default a page's ``show``, as a new session would."""
+def opened(server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> OpenScreen:
+    """Open a screen, or call something of it, before the server or another address, perhaps with a key."""
 
-    def opening(module: str, call: str = "show(connect())", address: str = server.url, key: str = "") -> AppTest:
+    def opening(name: str, call: str = "show(connect())", address: str = server.url, key: str = "") -> AppTest:
         monkeypatch.setenv(ADDRESS, address)
-        script = (
-            f"from serve.ui import {module}\nfrom serve.ui.error_messages import guarded\n"
-            f"from serve.ui.session import connect\nwith guarded():\n    {module}.{call}\n"
-        )
-        page = AppTest.from_string(script, default_timeout=30)
-        if key:
-            page.session_state["client"] = Client(address, key)
-        return page.run()
+        return open_screen(name, call, Client(address, key) if key else None)
 
     return opening
-
-
-def press(page: AppTest, label: str) -> AppTest:
-    return next(button for button in page.button if button.label == label).click().run()
 
 
 def select(page: AppTest, label: str, choose: Callable[[Any], bool]) -> AppTest:
@@ -74,7 +71,7 @@ def select(page: AppTest, label: str, choose: Callable[[Any], bool]) -> AppTest:
     return box.select_index(next(number for number, name in enumerate(box.options) if choose(name))).run()
 
 
-def shown(page: AppTest) -> str:
+def image_address(page: AppTest) -> str:
     """The address of the first picture on a page."""
     return str(page.image[0].value[0])
 
@@ -86,43 +83,43 @@ def charts(page: AppTest) -> int:
 # Visualizations
 
 
-def test_visualizations_show_what_the_catalogue_holds(opened: Opening, server: ServerProcess) -> None:
-    page, stats = opened("visualizations"), server.client.get("/dataset/stats").json()
-    words = said(page)
+def test_visualizations_show_what_the_catalogue_holds(opened: OpenScreen, server: ServerProcess) -> None:
+    page, stats = opened("data"), server.client.get("/dataset/stats").json()
+    words = page_text(page)
     assert f"{stats['images']:,} images in 2 classes." in words
     assert [row["Class"] for row in tables(page)[0]] == CLASSES
     assert [row["Images"] for row in tables(page)[0]] == [f"{row['images']:,}" for row in stats["classes"]]
     assert "The middle halves of one pair of classes do not overlap (dark and bright)" in words
-    assert "4 of the 10 images (40 %) of the data's own test split have a near-duplicate" in words
-    assert "None is smaller than the 32 pixels that the model sees." in words
+    assert "4 of the 10 images (40.0 %) of the data's own test split have a near-duplicate" in words
+    assert "No image is smaller than the 32 pixels that the model sees." in words
     assert charts(page) == 6 + bool(stats["uploads"])
     assert {metric.label: metric.value for metric in page.metric}["Accepted"] == f"{stats['images']:,}"
 
 
-def test_a_montage_is_drawn_of_the_class_that_is_chosen(opened: Opening) -> None:
-    page = opened("visualizations")
-    assert "images of bright, chosen at random." in said(page)
-    before = shown(page)
+def test_a_montage_is_drawn_of_the_class_that_is_chosen(opened: OpenScreen) -> None:
+    page = opened("data")
+    assert "images of bright, in random order." in page_text(page)
+    before = image_address(page)
     select(page, "Class to look at", lambda name: name == "dark")
-    assert "images of dark, chosen at random." in said(page)
-    dark = shown(page)
+    assert "images of dark, in random order." in page_text(page)
+    dark = image_address(page)
     select(page, "How many", lambda name: name == "12")
-    press(page, "Draw others")
-    assert len({before, dark, shown(page)}) == 3
+    press(page, "Show others")
+    assert len({before, dark, image_address(page)}) == 3
 
 
 # Model Info
 
 
-def test_model_info_shows_the_model_in_use_and_its_evaluation(opened: Opening, versions: list[Path]) -> None:
+def test_model_info_shows_the_model_in_use_and_its_evaluation(opened: OpenScreen, versions: list[Path]) -> None:
     page = opened("model")
-    words, tiles = said(page), {metric.label: metric.value for metric in page.metric}
+    words, tiles = page_text(page), {metric.label: metric.value for metric in page.metric}
     assert (tiles["Version"], tiles["Classes"], tiles["Age"]) == (version_of(versions[1]), "2", "less than an hour")
-    assert (tiles["Accuracy"], tiles["F1, macro"], tiles["Calibration error"]) == ("0.900", "0.890", "0.040")
+    assert (tiles["Accuracy"], tiles["F1, macro"], tiles["Calibration error (ECE)"]) == ("0.900", "0.890", "0.040")
     accuracy = next(metric for metric in page.metric if metric.label == "Accuracy")
     assert accuracy.delta == "0.800 to 0.950"
-    assert "It classifies 18 of 20 test images rightly, 90 % (95 % interval 80 % to 95 %)." in words
-    assert "dark is told apart worst (F1 0.870)." in words
+    assert "The model classifies 18 of 20 test images correctly, 90.0 % (95 % interval 80.0 % to 95.0 %)." in words
+    assert "The weakest class is “dark” (F1 0.870)." in words
     assert "These are stand-ins for numbers." in words
     assert "less than the 7.0 before calibration on 10 other images" in words
     assert list(page.dataframe[0].value["F1"]) == [0.91, 0.87]
@@ -130,91 +127,94 @@ def test_model_info_shows_the_model_in_use_and_its_evaluation(opened: Opening, v
     assert {"What": "Dataset", "Value": "lamps"} in tables(page)[1]
 
 
-def test_the_last_challenger_stands_beside_the_champion(opened: Opening, versions: list[Path]) -> None:
+def test_the_last_challenger_stands_beside_the_champion(opened: OpenScreen, versions: list[Path]) -> None:
     page = opened("model")
     first, second = map(version_of, versions)
-    assert f"{second} against {first}" in said(page)
-    assert "The challenger alone is right on 3 images, the champion alone on 1" in said(page)
+    assert f"{second} against {first}" in page_text(page)
+    assert "Only the challenger is right on 3 images, only the champion on 1." in page_text(page)
     assert {"Score": "Macro-F1", "Champion": "0.880", "Challenger": "0.930"} in tables(page)[-1]
-    assert "The challenger took its place on" in said(page)
+    assert "The challenger took the champion's place on" in page_text(page)
 
 
-def test_an_earlier_model_can_be_looked_at(opened: Opening, versions: list[Path]) -> None:
+def test_an_earlier_model_can_be_looked_at(opened: OpenScreen, versions: list[Path]) -> None:
     page = opened("model")
     first, second = map(version_of, versions)
     box = next(box for box in page.selectbox if box.label == "Model")
     assert box.options == [f"{second} (in use)", first]
     select(page, "Model", lambda name: name == first)
     assert {metric.label: metric.value for metric in page.metric}["Version"] == first
-    assert "In use" not in said(page)
+    assert "In use" not in page_text(page)
 
 
-def test_the_report_and_the_files_are_there(opened: Opening) -> None:
+def test_the_report_and_the_files_are_there(opened: OpenScreen) -> None:
     page = opened("model")
     press(page, "Fetch the bundle")
-    assert [each.proto.label for each in page.get("download_button")] == [
+    assert download_labels(page) == [
         "Download the model card", "Download the bundle",
     ]  # fmt: skip
     page.toggle[0].set_value(True).run()
-    assert "Download the report" in [each.proto.label for each in page.get("download_button")]
+    assert "Download the report" in download_labels(page)
     assert not page.error
 
 
 def test_a_server_without_a_storage_still_says_what_it_serves(
-    opened: Opening, versions: list[Path], root: Path
+    opened: OpenScreen, versions: list[Path], root: Path
 ) -> None:
     with ServerProcess(versions[0], "server.workers=1") as bare:
         page = opened("model", address=bare.url)
         assert {metric.label: metric.value for metric in page.metric}["Version"] == version_of(versions[0])
         assert {metric.label: metric.value for metric in page.metric}["Accuracy"] == "0.900"
-        assert "keeps no data" in said(page)
-        assert "keeps no data" in said(opened("visualizations", address=bare.url))
+        assert "stores no data" in page_text(page)
+        assert "stores no data" in page_text(opened("data", address=bare.url))
         page = opened("admin", address=bare.url)
-        assert "keeps no data" in said(page)
+        assert "stores no data" in page_text(page)
         assert charts(page) == 2
 
 
 # Admin
 
 
-def test_admin_shows_the_ledger_the_jobs_and_the_traffic(opened: Opening, versions: list[Path]) -> None:
+def test_admin_shows_the_ledger_the_jobs_and_the_traffic(opened: OpenScreen, versions: list[Path]) -> None:
     page = opened("admin")
-    words, (_, second) = said(page), map(version_of, versions)
-    assert f"{second} serves since" in words
-    assert "by bob. Of 1 change of model so far, 0 went back to an earlier one." in words
+    words, (_, second) = page_text(page), map(version_of, versions)
+    assert f"{second} has been in use since" in words
+    assert (
+        "deployed by bob. The model has been changed 1 time so far; 0 of these changes went back to an earlier model."
+        in words
+    )
     history = page.dataframe[0].value
-    assert [*zip(history["What"], history["By"], history["Why"], strict=True)] == [
+    assert [*zip(history["Action"], history["By"], history["Reason"], strict=True)] == [
         ("promote", "bob", "by hand"), ("first", "ann", "the first"),
     ]  # fmt: skip
     assert "1 retraining: 1 promoted." in words
-    assert "Up for" in words
+    assert "Running for" in words
     assert charts(page) == 2
     select(page, "Retraining to look at", lambda name: name.endswith("promoted, 11111111"))
-    assert "It is better." in said(page)
+    assert "It is better." in page_text(page)
     assert tables(page)[0] == [{"Holds": "yes", "Condition": "The calibration error is not above what is allowed."}]
 
 
 def test_going_back_and_promoting_need_a_reason(
-    opened: Opening, storage: Storage, server: ServerProcess, versions: list[Path]
+    opened: OpenScreen, storage: Storage, server: ServerProcess, versions: list[Path]
 ) -> None:
     registry, (first, second) = Registry(storage), map(version_of, versions)
-    assert f"{first}, which was last put to use on" in said(press(opened("deploying"), "Roll back"))
-    page = opened("deploying", going_back(server))
+    assert f"{first}, which was last put into use on" in page_text(press(opened("deployments"), "Roll back"))
+    page = opened("deployments", going_back(server))
     press(page, "Roll back now")
-    assert page.warning[0].value == "A reason is needed."
+    assert page.warning[0].value == "Enter a reason first."
     assert registry.history()[-1].action == "promote"
     page.text_input[0].set_value("it takes shadows for lamps")
     press(page, "Roll back now")
     row = registry.history()[-1]
     assert (row.version, row.action, row.reason) == (first, "rollback", "it takes shadows for lamps")
-    page = opened("deploying")
+    page = opened("deployments")
     assert next(button for button in page.button if button.label == "Roll back").disabled
-    assert "There is no version before this one to roll back to." in said(page)
-    stale = opened("deploying", f"promote(connect(), '{second}', {row.id - 1})")
+    assert "There is no earlier version to roll back to." in page_text(page)
+    stale = opened("deployments", f"promote(connect(), '{second}', {row.id - 1})")
     stale.text_input[0].set_value("better")
     press(stale, "Promote now")
     assert len(stale.error) == 1
-    page = opened("deploying", f"promote(connect(), '{second}', {row.id})")
+    page = opened("deployments", f"promote(connect(), '{second}', {row.id})")
     page.text_input[0].set_value("better")
     press(page, "Promote now")
     assert (registry.history()[-1].version, registry.history()[-1].reason) == (second, "better")
@@ -224,7 +224,7 @@ def test_going_back_and_promoting_need_a_reason(
 
 
 def test_quarantined_images_are_released_or_dropped_page_by_page(
-    opened: Opening, storage: Storage, tmp_path: Path
+    opened: OpenScreen, storage: Storage, tmp_path: Path
 ) -> None:
     waiting = [
         put_picture(
@@ -232,8 +232,8 @@ def test_quarantined_images_are_released_or_dropped_page_by_page(
         )
         for number in range(10)
     ]
-    page = opened("quarantine")
-    assert "10 images wait for a decision; here: 8 disputed." in said(page)
+    page = opened("review")
+    assert "10 images wait for a decision; shown here: 8 disputed." in page_text(page)
     assert len([button for button in page.button if button.label == "Release"]) == 8
     press(page, "Later")
     assert len([button for button in page.button if button.label == "Release"]) == 2
@@ -242,27 +242,27 @@ def test_quarantined_images_are_released_or_dropped_page_by_page(
     page.button(key=f"release-{waiting[8]}").click().run()
     assert len([button for button in page.button if button.label == "Release"]) == 8  # back on the page before
     with storage.session() as session:
-        assert [(existing(session, sha256).status, existing(session, sha256).label) for sha256 in waiting[8:]] == [
+        assert [(get_image(session, sha256).status, get_image(session, sha256).label) for sha256 in waiting[8:]] == [
             ("accepted", "dark"), ("accepted", "bright"),
         ]  # fmt: skip
-    page = opened("quarantine", f"drop(connect(), '{waiting[0]}')")
+    page = opened("review", f"drop(connect(), '{waiting[0]}')")
     page.text_input[0].set_value("a thumb")
     press(page, "Drop now")
     with storage.session() as session:
-        row = existing(session, waiting[0])
+        row = get_image(session, waiting[0])
         assert (row.status, row.reason) == ("deleted", "a thumb")
-    assert "7 images wait for a decision: 7 disputed." in said(opened("quarantine"))
+    assert "7 images wait for a decision: 7 disputed." in page_text(opened("review"))
 
 
 def test_the_first_key_signs_its_maker_in_and_shows_once(
-    opened: Opening, storage: Storage, server: ServerProcess
+    opened: OpenScreen, storage: Storage, server: ServerProcess
 ) -> None:
     try:
-        page = opened("keys")
-        assert "There are no keys" in said(page)
+        page = opened("api_keys")
+        assert "There are no keys" in page_text(page)
         make(page, "ann")
         text = page.code[0].value
-        assert "1 key in force (1 admin)" in said(page)
+        assert "1 active key (1 admin)" in page_text(page)
         assert httpx.get(f"{server.url}/me", headers={"X-API-Key": text}).json()["name"] == "ann"
         press(page, "I have copied it")
         assert not page.code
@@ -275,10 +275,10 @@ def test_the_first_key_signs_its_maker_in_and_shows_once(
             found = {key.name: key for key in api_keys.all_keys(session)}
         assert {name: key.role for name, key in found.items()} == {"ann": "admin", "ward 3": "viewer"}
         refused = {"id": found["ann"].id, "name": "ann"}
-        page = press(opened("keys", f"revoke(connect(), {refused})", key=text), "Revoke now")
+        page = press(opened("api_keys", f"revoke(connect(), {refused})", key=text), "Revoke now")
         assert len(page.error) == 1  # the last admin's key stays
         viewer = {"id": found["ward 3"].id, "name": "ward 3"}
-        press(opened("keys", f"revoke(connect(), {viewer})", key=text), "Revoke now")
+        press(opened("api_keys", f"revoke(connect(), {viewer})", key=text), "Revoke now")
         with storage.session() as session:
             assert [key.name for key in api_keys.all_keys(session) if key.revoked_at] == ["ward 3"]
     finally:
@@ -290,11 +290,11 @@ def test_the_first_key_signs_its_maker_in_and_shows_once(
 
 def make(page: AppTest, name: str) -> None:
     page.text_input[0].set_value(name)
-    press(page, "Make the key")
+    press(page, "Create the key")
 
 
-def test_pictures_are_named_for_those_who_do_not_see_them(opened: Opening, server: ServerProcess) -> None:
-    for name in ("visualizations", "model", "admin"):
+def test_pictures_are_named_for_those_who_do_not_see_them(opened: OpenScreen, server: ServerProcess) -> None:
+    for name in ("data", "model", "admin"):
         page = opened(name)
         for kind in ("arrow_vega_lite_chart", "arrow_data_frame", "image"):
             for element in page.get(kind):

@@ -1,4 +1,4 @@
-"""One image's answer: the image with what the model looked at, the answer in words and bars, and what people think."""
+"""One image's prediction: the image with its heat map, the answer in words and bars, and the user's feedback."""
 
 import base64
 import io
@@ -11,23 +11,25 @@ import streamlit as st
 from PIL import Image
 
 from lesion.client import Client
-from lesion.imaging.heatmap import overlay  # NumPy and Pillow alone, like what draws the server's own
-from serve.ui.error_messages import attempted, guarded
-from serve.ui.session import keeps_data, may, read, refresh
-from serve.ui.text.sentences import DISCLAIMER, evidence, feedback, milliseconds, percent, plain, prediction, state_of
+from lesion.core.text import format_percent
+from lesion.imaging.heatmap import overlay  # needs only NumPy and Pillow; the server draws with it too
+from serve.ui.error_messages import error_boundary, report_failure
+from serve.ui.session import clear_cache, has_role, has_storage, read
+from serve.ui.text import sentences
+from serve.ui.text.sentences import DISCLAIMER, escape_markdown, state_of
 
-_FEW, _BARS, _MOST = 3, 5, 30
-_KEPT = 50  # explanations
+_ALWAYS_SHOWN, _DEFAULT_SHOWN, _MOST_SHOWN = 3, 5, 30  # classes with a bar
+_MOST_EXPLANATIONS = 50  # kept in the session
 
 
 @dataclass(frozen=True)
-class Picture:
-    """An image that somebody chose.
+class ChosenImage:
+    """An image that a user chose.
 
     Attributes:
-        id: Tells it from every other one of this session.
-        name: As people know it.
-        content: Gives the file's bytes.
+        id: Distinguishes it from all others of this session.
+        name: What users call it.
+        content: Returns the file's bytes.
         example: Whether it came with the page: a drawing that no model may learn from.
     """
 
@@ -37,87 +39,86 @@ class Picture:
     example: bool = False
 
 
-def show(client: Client, picture: Picture, answer: dict[str, Any]) -> None:
-    """Show an image and its answer side by side, one below the other on a phone."""
+def show(client: Client, image: ChosenImage, prediction: dict[str, Any]) -> None:
+    """Show an image and its prediction side by side, one below the other on a phone."""
     left, right = st.columns([3, 2], gap="large")
     with left:
-        _show_answer(answer, calibrated=bool(read(client, "/info")["calibration"].get("images")))
-        if not picture.example and keeps_data(client) and may(client, "contributor"):
-            _ask_opinion(client, picture, answer)
+        _show_prediction(prediction, calibrated=bool(read(client, "/info")["calibration"].get("images")))
+        if not image.example and has_storage(client) and has_role(client, "contributor"):
+            _ask_feedback(client, image, prediction)
     with right:
-        _show_overlay(client, picture, answer)
+        _show_heat_map(client, image, prediction)
 
 
 @st.fragment
-@guarded("overlay")
-def _show_overlay(client: Client, picture: Picture, answer: dict[str, Any]) -> None:
-    """Show where the model looked; the slider and the class run this part alone."""
+@error_boundary("overlay")
+def _show_heat_map(client: Client, image: ChosenImage, prediction: dict[str, Any]) -> None:
+    """Show where the model looked; the slider and the choice of a class run only this part again."""
     place = st.container()
-    strength = st.slider("Heat map", 0, 100, 60, format="%d %%", help="How much of the image the heat map hides.")
-    name = st.selectbox("What speaks for", list(answer["probabilities"]), key=f"explain-{picture.id}")
-    explanation = _explanation(client, picture, answer, name)
-    seen, heat = (_pixels(explanation[f"{layer}_png_base64"]) for layer in ("image", "heatmap"))
-    mixed = overlay(seen, heat / 255.0, strength / 100)
-    place.image(mixed, width="stretch", output_format="PNG", alt=f"{picture.name} with what speaks for {name}")
-    words = evidence(name, explanation["method"], any_heat=bool(heat.any()))
-    place.caption(plain(f"{picture.name} as the model sees it. {words}"))
+    strength = st.slider("Heat map", 0, 100, 60, format="%d %%", help="How much of the image the heat map covers.")
+    label = st.selectbox("What speaks for", list(prediction["probabilities"]), key=f"explain-{image.id}")
+    explanation = _explanation(client, image, prediction, label)
+    files = (base64.b64decode(explanation[f"{layer}_png_base64"]) for layer in ("image", "heatmap"))
+    pixels, heat = (np.asarray(Image.open(io.BytesIO(file))) for file in files)
+    mixed = overlay(pixels, heat / 255.0, strength / 100)
+    place.image(mixed, width="stretch", output_format="PNG", alt=f"{image.name} with what speaks for {label}")
+    sentence = sentences.describe_heat_map(label, explanation["method"], any_heat=bool(heat.any()))
+    place.caption(escape_markdown(f"{image.name} as the model sees it. {sentence}"))
 
 
-def _explanation(client: Client, picture: Picture, answer: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return what speaks for a class, from the answer itself if that holds it."""
-    held = answer.get("explanation")
-    if held is not None and held["class"] == name:
-        return dict(held)
-    known: dict[tuple[str, ...], dict[str, Any]] = st.session_state.setdefault("explanations", {})
-    key = (picture.id, answer["model_version"], name)
-    if key not in known:
-        if len(known) >= _KEPT:
-            known.clear()
-        known[key] = client.predict(picture.content(), explain=True, class_name=name)["explanation"]
-    return known[key]
+def _explanation(client: Client, image: ChosenImage, prediction: dict[str, Any], label: str) -> dict[str, Any]:
+    """Return what speaks for a class, from the prediction itself if it contains that."""
+    included = prediction.get("explanation")
+    if included is not None and included["class"] == label:
+        return dict(included)
+    explanations: dict[tuple[str, ...], dict[str, Any]] = st.session_state.setdefault("explanations", {})
+    key = (image.id, prediction["model_version"], label)
+    if key not in explanations:
+        if len(explanations) >= _MOST_EXPLANATIONS:
+            explanations.clear()
+        explanations[key] = client.predict(image.content(), explain=True, class_name=label)["explanation"]
+    return explanations[key]
 
 
-def _pixels(png: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
-
-
-def _show_answer(answer: dict[str, Any], *, calibrated: bool) -> None:
-    st.subheader(plain(answer["predicted_class"]))
-    say = st.info if state_of(answer) == "sure" else st.warning
-    say(plain(prediction(answer, calibrated=calibrated)))
+def _show_prediction(prediction: dict[str, Any], *, calibrated: bool) -> None:
+    st.subheader(escape_markdown(prediction["predicted_class"]))
+    show_sentence = st.info if state_of(prediction) == "sure" else st.warning
+    show_sentence(escape_markdown(sentences.describe_prediction(prediction, calibrated=calibrated)))
     st.markdown(f"*{DISCLAIMER}*")
-    probabilities = list(answer["probabilities"].items())
-    bars, shown = st.container(), len(probabilities)
-    if shown > _FEW:
-        shown = st.slider("Classes to show", 1, min(shown, _MOST), min(shown, _BARS))
-    for name, share in probabilities[:shown]:
-        bars.progress(share, f"{plain(name)}: {percent(share)}")
-    version = answer["model_version"]
-    st.caption(f"Answered in {milliseconds(answer['inference_time_ms'])} by model version {version}.")
+    probabilities = list(prediction["probabilities"].items())
+    bars, number = st.container(), len(probabilities)
+    if number > _ALWAYS_SHOWN:
+        number = st.slider("Classes to show", 1, min(number, _MOST_SHOWN), min(number, _DEFAULT_SHOWN))
+    for name, share in probabilities[:number]:
+        bars.progress(share, f"{escape_markdown(name)}: {format_percent(share)}")
+    duration, version = sentences.format_milliseconds(prediction["inference_time_ms"]), prediction["model_version"]
+    st.caption(f"Answered in {duration} by model version {version}.")
 
 
-def _ask_opinion(client: Client, picture: Picture, answer: dict[str, Any]) -> None:
-    """Let people agree or correct; the image then goes to the training data."""
+def _ask_feedback(client: Client, image: ChosenImage, prediction: dict[str, Any]) -> None:
+    """Let users agree or correct; the image then goes to the training data."""
     st.markdown("**What does it really show?**")
-    given: dict[str, str] = st.session_state.setdefault("feedback", {})
-    if picture.id in given:
-        st.success(plain(given[picture.id]))
+    outcomes: dict[str, str] = st.session_state.setdefault("feedback", {})
+    if image.id in outcomes:
+        st.success(escape_markdown(outcomes[image.id]))
         return
-    st.caption("The image goes to the server with your answer, and later models may learn from it.")
-    label = answer["predicted_class"]
-    right: str | None = None
-    # Each of these is of this image alone, or a late click or the choice before would count for the next image.
-    key = f"agree-{picture.id}-{label}"
-    if st.button("Agree", key=key, help=f"It shows {plain(label)}.", icon=":material/thumb_up:"):
-        right = label
-    others = [name for name in answer["probabilities"] if name != label]
+    st.caption("The image is sent to the server with your answer, and later models may learn from it.")
+    predicted = prediction["predicted_class"]
+    label: str | None = None
+    # Each key belongs to this image only, or a late click or an earlier choice would count for the next image.
+    key = f"agree-{image.id}-{predicted}"
+    if st.button("Agree", key=key, help=f"It shows {escape_markdown(predicted)}.", icon=":material/thumb_up:"):
+        label = predicted
+    others = [name for name in prediction["probabilities"] if name != predicted]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        key = f"right-{picture.id}"
-        other = st.selectbox("Right class", others, index=None, key=key, placeholder="Choose the right class")
-        if st.button("Correct", key=f"correct-{picture.id}", disabled=other is None, icon=":material/edit:"):
-            right = other
-    if right is not None:
-        with attempted():
-            given[picture.id] = feedback(client.feedback((picture.name, picture.content()), right), right)
-            refresh()
+        key, hint = f"right-{image.id}", "Choose the right class"
+        other = st.selectbox("Right class", others, index=None, key=key, placeholder=hint)
+        if st.button("Correct", key=f"correct-{image.id}", disabled=other is None, icon=":material/edit:"):
+            label = other
+    if label is not None:
+        with report_failure():
+            outcomes[image.id] = sentences.describe_feedback(
+                client.feedback((image.name, image.content()), label), label
+            )
+            clear_cache()
             st.rerun()

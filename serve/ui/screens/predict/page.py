@@ -1,4 +1,4 @@
-"""The Predict page: one image or many, what they show, how sure that is, and where the model looked."""
+"""The Predict screen: one image or many, what they show, how sure that is, and where the model looked."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -8,79 +8,78 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lesion.client import Client
-from lesion.core.errors import LesionError
-from serve.ui.error_messages import of_the_file, tell
+from lesion.client import Client, ClientError
+from lesion.core.text import format_count, format_percent
+from serve.ui.components import offer_csv
+from serve.ui.error_messages import is_file_error, show_error
 from serve.ui.screens.predict import answers
-from serve.ui.screens.predict.answers import Picture
+from serve.ui.screens.predict.answers import ChosenImage
 from serve.ui.session import health, read
-from serve.ui.text.sentences import UNSURE, count, percent, plain, spreadsheet, state_of, summary
+from serve.ui.text.sentences import UNSURE, escape_markdown, state_of, summarize_predictions
 
-EXAMPLES = Path(__file__).parent / "examples"
-_AT_ONCE = 4
+EXAMPLES = Path(__file__).parents[2] / "examples"
+_PARALLEL_REQUESTS = 4
 _NOTES = {
     "sure": "",
-    "unsure": f"Not sure (below {percent(UNSURE)})",
-    "foreign": "Unlike what the model was trained on",
+    "unsure": f"Not sure (below {format_percent(UNSURE)})",
+    "unfamiliar": "Unlike what the model was trained on",
 }
+_COLUMNS = ("Image", "Class", "Confidence", "Note", "Time in ms")
+_LAST_ANSWERS = "last-answers"  # in the session
 
-_TABLE = "predict-table"  # the last one, in the session
-
-Answer = dict[str, Any] | LesionError
-Table = tuple[str, pd.DataFrame, bytes]
+Answer = dict[str, Any] | ClientError
 
 
 def show(client: Client) -> None:
-    """Show the page."""
+    """Show the screen."""
     st.title("Predict")
-    pictures = _choose()
-    # Asked for only now: if the server is away, what was dropped above stays there until it is back.
+    images = _choose_images()
+    # Read only now: if the server cannot be reached, what was dropped above stays there until it is back.
     info = read(client, "/info")
-    most = info["limits"]["max_image_bytes"] // 2**20
+    max_mib = info["limits"]["max_image_bytes"] // 2**20
     st.caption(
-        f"{', '.join(info['formats'])}, and DICOM where the server reads it, up to {most} MiB each. Images are not "
-        "kept unless you send feedback."
+        f"{', '.join(info['formats'])}, and DICOM if the server supports it, up to {max_mib} MiB each. Images are not "
+        "stored unless you send feedback."
     )
-    if not pictures:
-        _show_kept()
+    if not images:
+        _show_last_table()
         return
-    found = _ask_all(client, pictures)
-    picture = pictures[0]
-    if len(pictures) > 1:
-        names = labels([each.name for each in pictures])
-        table = _table(names, [found[each.id] for each in pictures])
-        st.session_state[_TABLE] = table
+    answers_by_id = _predict_all(client, images)
+    image = images[0]
+    if len(images) > 1:
+        names = unique_names([image.name for image in images])
+        st.session_state[_LAST_ANSWERS] = table = names, [answers_by_id[image.id] for image in images]
         _show_table(*table)
-        picture = pictures[st.selectbox("Image to look at", range(len(names)), format_func=names.__getitem__)]
-    answer = found[picture.id]
-    if isinstance(answer, LesionError):
-        st.subheader(plain(picture.name))
-        tell(answer)
+        image = images[st.selectbox("Image to look at", range(len(names)), format_func=names.__getitem__)]
+    answer = answers_by_id[image.id]
+    if isinstance(answer, ClientError):
+        st.subheader(escape_markdown(image.name))
+        show_error(answer)
     else:
-        answers.show(client, picture, answer)
+        answers.show(client, image, answer)
 
 
-def _choose() -> list[Picture]:
-    """Let people choose images in one of three ways."""
-    ways = {"Files": _files, "Camera": _camera, "Examples": _example}
-    way = st.segmented_control("Where the image comes from", list(ways), default="Files", required=True)
-    return ways[way]()
+def _choose_images() -> list[ChosenImage]:
+    """Let users choose images in one of three ways."""
+    sources = {"Files": _choose_files, "Camera": _take_photo, "Examples": _choose_example}
+    source = st.segmented_control("Where the image comes from", list(sources), default="Files", required=True)
+    return sources[source]()
 
 
-def _files() -> list[Picture]:
-    files = st.file_uploader("Drop one image or many here", accept_multiple_files=True, key="predict-files")
-    return [Picture(file.file_id, file.name, file.getvalue) for file in files]
+def _choose_files() -> list[ChosenImage]:
+    files = st.file_uploader("Drop one or more images here", accept_multiple_files=True, key="predict-files")
+    return [ChosenImage(file.file_id, file.name, file.getvalue) for file in files]
 
 
-def _camera() -> list[Picture]:
+def _take_photo() -> list[ChosenImage]:
     photo = st.camera_input("Take a picture", key="predict-camera")
-    return [Picture(photo.file_id, "camera", photo.getvalue)] if photo else []
+    return [ChosenImage(photo.file_id, "camera", photo.getvalue)] if photo else []
 
 
-def _example() -> list[Picture]:
+def _choose_example() -> list[ChosenImage]:
     st.caption(
-        "Drawings of brain scans, made by a program: no patient is in them. A model for other images should say that "
-        "they are unlike what it was trained on."
+        "Brain scans drawn by a program: they show no patient. A model for other images should call them unlike what "
+        "it was trained on."
     )
     with st.container(horizontal=True):
         for path in sorted(EXAMPLES.glob("*.png")):
@@ -89,101 +88,83 @@ def _example() -> list[Picture]:
                 if st.button(path.stem, key=f"example-{path.stem}", width="stretch"):
                     st.session_state["example"] = path
     chosen: Path | None = st.session_state.get("example")
-    return [Picture(chosen.name, chosen.name, chosen.read_bytes, example=True)] if chosen else []
+    return [ChosenImage(chosen.name, chosen.name, chosen.read_bytes, example=True)] if chosen else []
 
 
-def _ask_all(client: Client, pictures: list[Picture]) -> dict[str, Answer]:
-    """Return the answers by picture, asking for those that are not known yet, several at once.
+def _predict_all(client: Client, images: list[ChosenImage]) -> dict[str, Answer]:
+    """Return the answers by image id, requesting in parallel those that the session does not have yet.
 
-    What was answered stays known if the server fails in the middle, so that the next run goes on from there.
+    If the server fails in the middle, the answers so far stay in the session and the next run continues from there.
     """
     version = health(client)["model_version"]
-    known: dict[tuple[str, str], Answer] = st.session_state.setdefault("answers", {})
-    wanted = {(picture.id, version): picture for picture in pictures}
-    for gone in known.keys() - wanted.keys():
-        del known[gone]
-    missing = {key: picture for key, picture in wanted.items() if key not in known}
+    cache: dict[tuple[str, str], Answer] = st.session_state.setdefault("answers", {})
+    images_by_key = {(image.id, version): image for image in images}
+    for outdated in cache.keys() - images_by_key.keys():
+        del cache[outdated]
+    missing = {key: image for key, image in images_by_key.items() if key not in cache}
     if missing:
-        bar = st.progress(0.0, f"Looking at {count(len(missing), 'image')} …")
-        pool = ThreadPoolExecutor(_AT_ONCE)
+        total = format_count(len(missing), "image")
+        bar = st.progress(0.0, f"Looking at {total} …")
+        pool = ThreadPoolExecutor(_PARALLEL_REQUESTS)
         try:
-            # One image alone is explained in the same breath; of many, the one that is looked at.
-            futures = {pool.submit(_ask, client, one, len(pictures) == 1): key for key, one in missing.items()}
+            # A single image is explained in the same request; of many images, only the one that is looked at.
+            explain = len(images) == 1
+            futures = {pool.submit(_predict, client, image, explain): key for key, image in missing.items()}
             for done, future in enumerate(as_completed(futures), 1):
-                known[futures[future]] = future.result()
-                bar.progress(done / len(missing), f"{done:,} of {count(len(missing), 'image')} answered")
+                cache[futures[future]] = future.result()
+                bar.progress(done / len(missing), f"{done:,} of {total} classified")
         finally:
             pool.shutdown(cancel_futures=True)
         bar.empty()
-    return {picture.id: known[key] for key, picture in wanted.items()}
+    return {image.id: cache[key] for key, image in images_by_key.items()}
 
 
-def _ask(client: Client, picture: Picture, explain: bool) -> Answer:
+def _predict(client: Client, image: ChosenImage, explain: bool) -> Answer:
     try:
-        return client.predict(picture.content(), explain=explain)
-    except LesionError as error:
-        if of_the_file(error):
+        return client.predict(image.content(), explain=explain)
+    except ClientError as error:
+        if is_file_error(error):
             return error
         raise
 
 
-def labels(names: Sequence[str]) -> list[str]:
-    """Return what to call images so that no two are called alike: by their names, and by numbers too if they must."""
+def unique_names(names: Sequence[str]) -> list[str]:
+    """Return the names, with numbers in front if two of them are alike."""
     if len(set(names)) == len(names):
         return list(names)
     return [f"{number}. {name}" for number, name in enumerate(names, 1)]
 
 
-def _show_kept() -> None:
-    """Show the last table while nothing is chosen: a look at another page takes the images away, but not that."""
-    if (kept := st.session_state.get(_TABLE)) is None:
+def _show_last_table() -> None:
+    """Show the last table while no image is chosen: visiting another screen removes the images, but not the table."""
+    if (table := st.session_state.get(_LAST_ANSWERS)) is None:
         return
     st.subheader("The last answers")
     st.caption("The images themselves are not kept here. Drop them again to see their heat maps.")
-    _show_table(*kept)
-    st.button("Clear", on_click=st.session_state.pop, args=(_TABLE, None))
+    _show_table(*table)
+    st.button("Clear", on_click=st.session_state.pop, args=(_LAST_ANSWERS, None))
 
 
-def _table(names: list[str], found: list[Answer]) -> Table:
-    """Return how sure the answers for many images are: in a sentence, as a table, and as a file with all classes."""
-    answered = [answer for answer in found if not isinstance(answer, LesionError)]
-    refused = len(found) - len(answered)
-    sentence = summary(answered) + (f" {count(refused, 'file')} refused." if refused else "")
-    rows = [_row(name, answer) for name, answer in zip(names, found, strict=True)]
-    file = spreadsheet([row | _probabilities(answer) for row, answer in zip(rows, found, strict=True)])
-    return sentence, pd.DataFrame(rows), file
-
-
-def _show_table(sentence: str, table: pd.DataFrame, file: bytes) -> None:
-    """Show all answers at once, and give them away."""
-    st.markdown(sentence)
-    st.dataframe(
-        table,
-        hide_index=True,
-        column_config={
-            "Confidence": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0),
-            "Time in ms": st.column_config.NumberColumn(format="%.1f"),
-        },
-        placeholder="–",
-        alt="The answers for all images",
-    )
-    st.download_button("Download as CSV", file, "predictions.csv", "text/csv", on_click="ignore")
+def _show_table(names: list[str], answers: list[Answer]) -> None:
+    """Show the answers for many images as a sentence and a table, and offer them with all probabilities as a file."""
+    predictions = [answer for answer in answers if not isinstance(answer, ClientError)]
+    refused = len(answers) - len(predictions)
+    st.markdown(summarize_predictions(predictions) + (f" {format_count(refused, 'file')} refused." if refused else ""))
+    rows = [_row(name, answer) for name, answer in zip(names, answers, strict=True)]
+    formats = {
+        "Confidence": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0),
+        "Time in ms": st.column_config.NumberColumn(format="%.1f"),
+    }
+    table, alt = pd.DataFrame(rows)[[*_COLUMNS]], "The answers for all images"
+    st.dataframe(table, hide_index=True, column_config=formats, placeholder="–", alt=alt)
+    offer_csv("Download as CSV", rows, "predictions.csv")
 
 
 def _row(name: str, answer: Answer) -> dict[str, Any]:
-    if isinstance(answer, LesionError):
-        return {"Image": name, "Class": None, "Confidence": None, "Note": answer.message, "Time in ms": None}
-    return {
-        "Image": name,
-        "Class": answer["predicted_class"],
-        "Confidence": answer["confidence"],
-        "Note": _NOTES[state_of(answer)],
-        "Time in ms": answer["inference_time_ms"],
-    }
-
-
-def _probabilities(answer: Answer) -> dict[str, float]:
-    """Return columns of probabilities, whose names are those of no other column, whatever the classes are called."""
-    if isinstance(answer, LesionError):
-        return {}
-    return {f"P({name})": share for name, share in answer["probabilities"].items()}
+    """Return a row of the table, followed by the probabilities, whose names differ from those of all other columns."""
+    if isinstance(answer, ClientError):
+        return dict(zip(_COLUMNS, (name, None, None, answer.message, None), strict=True))
+    note = _NOTES[state_of(answer)]
+    values = (name, answer["predicted_class"], answer["confidence"], note, answer["inference_time_ms"])
+    probabilities = {f"P({label})": share for label, share in answer["probabilities"].items()}
+    return dict(zip(_COLUMNS, values, strict=True)) | probabilities

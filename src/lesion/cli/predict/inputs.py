@@ -1,4 +1,4 @@
-"""Finds and reads the images of a command line, one after another, so that memory stays bounded."""
+"""Find and read the images of a command line, one after another, so that memory stays bounded."""
 
 import os
 import sys
@@ -10,13 +10,12 @@ from typing import BinaryIO
 from lesion.core.errors import ImageError
 from lesion.core.paths import is_hidden
 from lesion.imaging import decode
-from lesion.imaging.decode import Limits
+from lesion.imaging.file_types import is_image_name
+from lesion.imaging.limits import Limits
+from lesion.imaging.refusals import ImageTooLargeError
 
 STDIN = "-"
-# What is taken from a folder; a file that is named itself is taken whatever it is called.
-SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".dcm", ".dicom", ".gif"}
-)
+_REPORTED = ".gif"  # picked up from a folder although it cannot be decoded, so that the user reads why
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +23,7 @@ class Item:
     """One image to predict.
 
     Attributes:
-        name: The path as given or found; ``-`` for standard input.
+        name: Its path; ``-`` for standard input.
         content: Its bytes, or why they could not be read.
     """
 
@@ -32,8 +31,8 @@ class Item:
     content: bytes | ImageError
 
 
-def find(names: Iterable[str]) -> Iterator[str]:
-    """Yield the files that names stand for: folders are searched recursively, in the order of names."""
+def expand_folders(names: Iterable[str]) -> Iterator[str]:
+    """Yield file names: those given, and those in given folders, searched recursively in the order of names."""
     for name in names:
         if name != STDIN and Path(name).is_dir():
             yield from _walk(name)
@@ -42,7 +41,7 @@ def find(names: Iterable[str]) -> Iterator[str]:
 
 
 def read_all(names: Iterable[str], limits: Limits, stdin: BinaryIO) -> Iterator[Item]:
-    """Read each file when it is asked for."""
+    """Read each file when the iterator reaches it."""
     for name in names:
         try:
             yield Item(name, _read_stdin(stdin, limits) if name == STDIN else decode.read(Path(name), limits))
@@ -50,8 +49,8 @@ def read_all(names: Iterable[str], limits: Limits, stdin: BinaryIO) -> Iterator[
             yield Item(name, error)
 
 
-def listed(lines: Iterable[bytes]) -> Iterator[str]:
-    """Yield the paths of a list, one a line; any byte but a line break may be in a name."""
+def read_names(lines: Iterable[bytes]) -> Iterator[str]:
+    """Yield the paths of a list with one path per line; a name may contain any byte except a line break."""
     for line in lines:
         name = line.rstrip(b"\r\n")
         if name:
@@ -59,46 +58,45 @@ def listed(lines: Iterable[bytes]) -> Iterator[str]:
 
 
 def batches(items: Iterable[Item], size: int, max_bytes: int = 64 * 2**20) -> Iterator[list[Item]]:
-    """Group items into batches of at most ``size``, and of little more than ``max_bytes``."""
+    """Group items into batches of at most ``size`` items, and of little more than ``max_bytes``."""
     batch: list[Item] = []
-    held = 0
+    batch_bytes = 0
     for item in items:
         batch.append(item)
-        held += len(item.content) if isinstance(item.content, bytes) else 0
-        if len(batch) >= size or held >= max_bytes:
+        batch_bytes += len(item.content) if isinstance(item.content, bytes) else 0
+        if len(batch) >= size or batch_bytes >= max_bytes:
             yield batch
-            batch, held = [], 0
+            batch, batch_bytes = [], 0
     if batch:
         yield batch
 
 
 def printable(name: str) -> str:
-    """Return a file name that a terminal cannot take for a command: escapes for control and undecodable characters."""
+    """Escape the control and undecodable characters of a file name, which a terminal could read as commands."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in name)
 
 
 def _walk(folder: str) -> Iterator[str]:
     try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
+        with os.scandir(folder) as listing:
+            entries = sorted(listing, key=lambda entry: entry.name)
     except OSError as error:
         print(f"The folder {printable(folder)} cannot be read: {error.strerror}.", file=sys.stderr)
         return
     for entry in entries:
         if is_hidden(Path(entry.name)):
             continue
-        if entry.is_dir(follow_symlinks=False):  # a link to a folder could lead round in circles
+        if entry.is_dir(follow_symlinks=False):  # a link to a folder could lead back to its parent
             yield from _walk(entry.path)
-        elif Path(entry.name).suffix.lower() in SUFFIXES:
+        elif is_image_name(entry.name) or entry.name.lower().endswith(_REPORTED):
             yield entry.path
 
 
 def _read_stdin(stdin: BinaryIO, limits: Limits) -> bytes:
     data = stdin.read(limits.max_bytes + 1)
     if len(data) > limits.max_bytes:
-        raise ImageError(
+        raise ImageTooLargeError(
             f"Standard input holds more than {limits.max_bytes:,} bytes, the limit. Send one smaller image.",
             code="image_too_many_bytes",
-            status=413,
         )
     return data

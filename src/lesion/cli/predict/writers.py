@@ -1,4 +1,4 @@
-"""Writes answers as they come: a table for people, JSON lines and CSV for programs."""
+"""Write predictions one by one: a table for users, JSON lines and CSV for programs."""
 
 import csv
 import json
@@ -14,18 +14,20 @@ from lesion.cli.predict.inputs import printable
 from lesion.core.errors import ImageError
 from lesion.model.predictor import Prediction
 
-_PAGE = 200  # rows of one table: the widths of its columns need them all at once
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_TABLE_ROWS = 200  # of one table: all of them are in memory, since they set the widths of its columns
+_FIRST_COLUMNS = ("file", "predicted_class", "confidence")
+_LAST_COLUMNS = ("inference_time_ms", "model_version", "domain_distance", "in_domain", "overlay", "code", "error")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One answer.
+    """The result for one image.
 
     Attributes:
         name: The image's path.
         answer: Its prediction, or why it was refused.
-        overlay: Where its overlay was written; empty for nowhere.
+        overlay: The path of its overlay; empty if it has none.
     """
 
     name: str
@@ -34,21 +36,21 @@ class Row:
 
 
 class Writer(Protocol):
-    """Takes rows as they come."""
+    """Takes rows one by one."""
 
     def write(self, row: Row) -> None:
         """Take one row."""
 
     def close(self) -> None:
-        """Write what is left."""
+        """Write the rows that are not written yet."""
 
 
 class JsonWriter:
-    """One JSON object a line, ASCII, so that any name survives.
+    """One JSON object per line, in ASCII, so that any file name can be read back.
 
     Args:
-        out: Where to.
-        top_k: How many probabilities; all when None.
+        out: Where to write.
+        top_k: How many probabilities; all if None.
     """
 
     def __init__(self, out: IO[str], top_k: int | None) -> None:
@@ -75,15 +77,15 @@ class JsonWriter:
         self._out.write(json.dumps(value) + "\n")
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Do nothing: every row is written already."""
 
 
 class CsvWriter:
-    """CSV for spreadsheets: texts that a spreadsheet would run as a formula get an apostrophe in front.
+    """CSV for spreadsheets: an apostrophe is put before text that a spreadsheet would run as a formula.
 
     Args:
-        out: Where to.
-        classes: Column per class, unless ``top_k`` is given: then the k most probable classes and their probabilities.
+        out: Where to write.
+        classes: One column per class; with ``top_k`` the most probable classes and their probabilities instead.
         top_k: How many.
     """
 
@@ -95,21 +97,7 @@ class CsvWriter:
         if self._top_k is not None:
             middle = [f"{part}_{rank + 1}" for rank in range(self._top_k) for part in ("class", "probability")]
         self._width = len(middle)
-        self._put(
-            [
-                "file",
-                "predicted_class",
-                "confidence",
-                *middle,
-                "inference_time_ms",
-                "model_version",
-                "domain_distance",
-                "in_domain",
-                "overlay",
-                "code",
-                "error",
-            ]
-        )
+        self._put([*_FIRST_COLUMNS, *middle, *_LAST_COLUMNS])
 
     def write(self, row: Row) -> None:
         """Write one line."""
@@ -120,34 +108,23 @@ class CsvWriter:
         middle: list[str] = [f"{answer.probabilities[name]:.6f}" for name in self._classes]
         if self._top_k is not None:
             middle = [part for name, value in answer.top(self._top_k).items() for part in (name, f"{value:.6f}")]
-        self._put(
-            [
-                row.name,
-                answer.predicted_class,
-                f"{answer.confidence:.6f}",
-                *middle,
-                f"{answer.inference_time_ms:.3f}",
-                answer.model_version,
-                f"{answer.domain_distance:.4f}",
-                str(answer.in_domain).lower(),
-                row.overlay,
-                "",
-                "",
-            ]
-        )
+        first = [row.name, answer.predicted_class, f"{answer.confidence:.6f}"]
+        domain = [f"{answer.domain_distance:.4f}", str(answer.in_domain).lower()]
+        last = [f"{answer.inference_time_ms:.3f}", answer.model_version, *domain, row.overlay, "", ""]
+        self._put([*first, *middle, *last])
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Do nothing: every row is written already."""
 
     def _put(self, cells: Sequence[str]) -> None:
-        self._csv.writerow([f"'{cell}" if cell.startswith(_FORMULA) else cell for cell in cells])
+        self._csv.writerow([f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell for cell in cells])
 
 
 class TableWriter:
     """Tables of at most 200 rows each.
 
     Args:
-        out: Where to.
+        out: Where to write.
         top_k: How many classes to name for each image.
     """
 
@@ -159,7 +136,7 @@ class TableWriter:
     def write(self, row: Row) -> None:
         """Keep the row until a table is full."""
         self._rows.append(row)
-        if len(self._rows) >= _PAGE:
+        if len(self._rows) >= _TABLE_ROWS:
             self._flush()
 
     def close(self) -> None:

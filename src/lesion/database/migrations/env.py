@@ -1,4 +1,4 @@
-"""Run the migrations over the connection, and in the transaction, of the caller."""
+"""Run the migrations on the caller's connection and in its transaction."""
 
 from alembic import context
 

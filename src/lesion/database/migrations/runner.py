@@ -1,4 +1,4 @@
-"""The steps that bring a database's tables up to date; run inside the process that opens it, by ``Storage.upgrade``."""
+"""Bring a database's tables up to date; ``Storage.upgrade`` runs this in the process that opens the database."""
 
 import threading
 from pathlib import Path
@@ -8,24 +8,24 @@ from sqlalchemy import Connection, Engine, text
 from lesion.core.errors import ConfigError
 
 _FOLDER = Path(__file__).parent
-_LOCK = 0x1E510  # PostgreSQL's advisory lock of this program
-_one_at_a_time = threading.Lock()  # Alembic's environment is global to a process
+_LOCK = 0x1E510  # the key of Lesion's advisory lock in PostgreSQL
+_alembic_lock = threading.Lock()  # Alembic's environment is global to a process
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring a database to the newest revision, in one transaction; processes that start together wait for the first.
+    """Bring a database to the newest revision in one transaction; processes that start together wait for each other.
 
     Raises:
         ConfigError: The database has a revision that this version of Lesion does not know.
     """
-    with _one_at_a_time, engine.begin() as connection:
-        if connection.dialect.name == "postgresql":  # SQLite's transactions begin with the write lock
+    with _alembic_lock, engine.begin() as connection:
+        if connection.dialect.name == "postgresql":  # an SQLite transaction takes the write lock at its start
             connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         _upgrade(connection)
 
 
 def _upgrade(connection: Connection) -> None:
-    from alembic import command  # here, since only this step needs it and every serving process imports the module
+    from alembic import command  # imported here: only this step needs it, and every serving process imports this module
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
@@ -37,7 +37,7 @@ def _upgrade(connection: Connection) -> None:
     if present - known:
         raise ConfigError(
             f"The database has revision '{', '.join(sorted(present - known))}', which this version of Lesion does not "
-            "know: a newer one made it. Update Lesion, or name another database in storage.database.",
+            "know: a newer version wrote it. Update Lesion, or name another database in storage.database.",
             code="database_newer",
         )
     command.upgrade(config, "head")

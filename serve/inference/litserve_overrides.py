@@ -1,0 +1,299 @@
+"""What this project overrides in LitServe, and what it uses of LitServe's private parts.
+
+It was written for LitServe 0.2.19, and pyproject.toml bounds the version. #N is an issue or pull request of
+https://github.com/Lightning-AI/LitServe.
+
+``BatchedLoop.get_batch_requests``
+    LitServe asks its queue a thousand times per second while idle, and without a pause when ``batch_timeout`` is 0. No
+    upstream issue known; #147 is about the timeout of the same loop.
+``LitServer.register_endpoints``
+    LitServe adds its own routes, whose errors say nothing. Own routes are requested in #271 and planned in #492.
+``LitServer._register_middleware``
+    The gzip middleware of #153, which is always added, would compress every overlay in the event loop; the parameter
+    ``middlewares`` (#228, #241) only adds others.
+``LitServer.lifespan``
+    A lifespan of the application was requested and declined in #110.
+``LitServer._init_manager``
+    A signal to the whole process group would end the manager first. No upstream issue known.
+``LitServer.verify_worker_status``
+    LitServe waits for the first worker only, and forever if that was killed. No upstream issue known; #681 is about the
+    same wait in a helper for tests.
+``LitServer.launch_single_inference_worker``
+    Restarts came with #624, without a pause and without a way to tell the API processes of it.
+``LitServer._start_worker_monitoring``
+    #532 and #624 notice dead inference workers, but no dead API process and no stuck worker. No upstream issue known.
+``ResponseBufferItem``, ``LitAPIStatus``, ``LITSERVE_WORKER_ID``
+    How LitServe tells which worker has a request; they came with #624. There is no public way.
+``_shutdown_event``, ``_get_request_queue``, ``response_buffer``, ``inference_workers``, ``app.response_queue_id``,
+``monitor_internal``, ``uvicorn_graceful_timeout``
+    No public way to stop a server from outside of a request (#505, #525), to submit a request, or to set these times.
+``check_cuda_with_nvidia_smi``
+    Counts GPUs without importing torch. No upstream issue known.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.managers import SyncManager
+from multiprocessing.process import BaseProcess
+from queue import Empty, Queue
+from typing import Any
+
+import litserve
+from fastapi import FastAPI
+from litserve.connector import check_cuda_with_nvidia_smi
+from litserve.loops.simple_loops import BatchedLoop
+from litserve.transport.base import MessageTransport
+from litserve.transport.factory import create_transport_from_config
+from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem, WorkerSetupStatus
+
+from lesion.core.errors import BundleError, ConfigError
+from serve.bind import usable_address
+from serve.inference.processes import end_children, end_with_parent
+from serve.inference.shared_state import SharedState
+from serve.malloc import return_large_blocks
+
+logger = logging.getLogger(__name__)
+
+IDLE_WAIT_S = 0.1
+_BATCH_BYTES = 32 * 2**20  # a batch with this many bytes accepts no further image
+_MONITOR_S = 0.25
+_RESTART_PAUSE_S = 2.0  # before an inference worker that never became ready is started again
+DRAIN_S = 10  # how long requests may still be answered at shutdown
+
+
+def count_gpus() -> int:
+    """Return the number of visible GPUs, without importing torch."""
+    return int(check_cuda_with_nvidia_smi())
+
+
+def worker_id() -> int:
+    """Return the number of this inference worker."""
+    return int(os.environ["LITSERVE_WORKER_ID"])
+
+
+@dataclass(slots=True)
+class PendingRequest(ResponseBufferItem):  # type: ignore[misc]
+    """A request that waits for its answer; LitServe sets ``worker_id`` when an inference worker begins it."""
+
+    message: Any = None
+
+
+class IdleBatchLoop(BatchedLoop):  # type: ignore[misc]
+    """LitServe's batch loop, but asleep while idle.
+
+    It sleeps until a first request comes, takes the others that wait already, and waits ``batch_timeout`` for more.
+    """
+
+    def get_batch_requests(
+        self, lit_api: litserve.LitAPI, request_queue: "Queue[Any]", transport: MessageTransport
+    ) -> tuple[list[Any], list[Any]]:
+        """Return one batch of (API process, request id, request).
+
+        The second list is empty: each API process answers its own requests that took too long.
+        """
+        batch: list[Any] = []
+        deadline = 0.0
+        size = 0
+        while len(batch) < lit_api.max_batch_size and size < _BATCH_BYTES:
+            wait = max(deadline - time.monotonic(), 0.0) if batch else IDLE_WAIT_S
+            try:
+                consumer, uid, sent, request = request_queue.get(timeout=wait)
+            except Empty:
+                break
+            if time.monotonic() - sent > lit_api.request_timeout:
+                continue
+            self.put_response(transport, consumer, uid, (), LitAPIStatus.START, LoopResponseType.REGULAR)
+            batch.append((consumer, uid, request))
+            size += len(request.data)
+            if len(batch) == 1:
+                deadline = time.monotonic() + lit_api.batch_timeout
+        return batch, []
+
+
+class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
+    """LitServe's processes and queues, supervised. A subclass implements ``configure`` and ``api_process``.
+
+    The parent starts a manager process (the queues), inference workers (spawned) and API processes (forked). It
+    restarts a dead inference worker, and gives up, with ``failed`` set, when an API process dies. Every child ends by
+    itself when the parent has ended.
+
+    Args:
+        api: What the inference workers run.
+        accelerator: ``cpu`` or ``cuda``; not ``auto``, for which LitServe imports torch.
+        workers: Inference workers per device.
+        api_processes: HTTP processes; one for every four inference workers when None.
+        request_timeout: Seconds until a request is given up.
+        start_timeout: Seconds in which every inference worker must have loaded.
+    """
+
+    def __init__(
+        self,
+        api: litserve.LitAPI,
+        *,
+        accelerator: str,
+        workers: int,
+        api_processes: int | None,
+        request_timeout: float,
+        start_timeout: float,
+    ) -> None:
+        self.failed = False
+        self._stopping = False
+        self._on_serving: Callable[[], None] = lambda: None
+        self._request_timeout = request_timeout
+        self._start_timeout = start_timeout
+        super().__init__(
+            api, accelerator=accelerator, workers_per_device=workers, timeout=request_timeout, restart_workers=True
+        )
+        self.monitor_internal = _MONITOR_S
+        self.uvicorn_graceful_timeout = DRAIN_S
+        total = len(self.devices) * workers
+        self.api_processes = api_processes or max(1, total // 4)
+        self.shared_state = api.shared_state = SharedState(total, self.api_processes)
+
+    def configure(self, app: FastAPI) -> None:
+        """Add routes, error handlers and middleware."""
+        raise NotImplementedError
+
+    def api_process(
+        self, app: FastAPI, index: int, requests: "Queue[Any]", buffer: dict[str, ResponseBufferItem]
+    ) -> AbstractAsyncContextManager[None]:
+        """Return a context that is open while API process ``index`` serves.
+
+        It gets the queue to the inference workers, and the table of this process's pending requests, by id.
+        """
+        raise NotImplementedError
+
+    def register_endpoints(self) -> None:
+        """Keep only the OpenAPI document of FastAPI's routes: ``/docs`` would load remote assets."""
+        app: FastAPI = self.app
+        app.router.routes = [route for route in app.router.routes if getattr(route, "path", "") == app.openapi_url]
+        self.configure(app)
+
+    def _register_middleware(self) -> None:
+        """Add none of LitServe's."""
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Run in each API process, around its whole life."""
+        end_with_parent()
+        index: int = app.response_queue_id  # type: ignore[attr-defined]
+        requests = self._get_request_queue(self.lit_api.api_path)
+        async with super().lifespan(app), self.api_process(app, index, requests, self.response_buffer):
+            yield
+
+    def run(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 8000,
+        log_level: str = "warning",
+        on_serving: Callable[[], None] = lambda: None,
+        **uvicorn: object,
+    ) -> None:
+        """Serve until SIGTERM or SIGINT, or until ``failed``; leave no process behind.
+
+        Args:
+            host: ``localhost``, ``127.0.0.1``, ``0.0.0.0`` or ``::``.
+            port: 1024 to 65535.
+            log_level: As uvicorn names it.
+            on_serving: Called once every inference worker has loaded and the API processes are started.
+            **uvicorn: Further settings of uvicorn.
+
+        Raises:
+            ConfigError: The address cannot be used.
+            BundleError: The inference workers could not load the bundle.
+        """
+        host, port = usable_address(host, port)
+        return_large_blocks()
+        self._on_serving = on_serving
+        settings = {"server_header": False, "access_log": False, "ws": "none"} | uvicorn
+        parent = os.getpid()
+
+        def stop(number: int, frame: object) -> None:
+            if os.getpid() == parent:  # API processes inherit this handler for a moment
+                self._stop()
+
+        previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            super().run(host, port, self.api_processes, log_level, False, **settings)
+        except (OSError, EOFError) as error:
+            if not self._stopping:
+                raise ConfigError(f"The server could not run on {host}:{port}: {error}") from error
+        finally:
+            self._stopping = True
+            end_children()
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _stop(self, failed: bool = False) -> None:
+        """Begin the shutdown; in a thread, since the main one may be in the middle of a call to the manager."""
+        self.failed = self.failed or failed
+        self._stopping = True
+
+        def set_event() -> None:
+            with suppress(OSError, EOFError, AttributeError):
+                self._shutdown_event.set()
+
+        threading.Thread(target=set_event, name="stop", daemon=True).start()
+
+    def _init_manager(self, num_api_servers: int) -> SyncManager:
+        """Start a manager that survives a signal to the whole process group, but not the end of its parent."""
+        manager = SyncManager(ctx=multiprocessing.get_context())
+        manager.start(_begin_manager)
+        self.transport_config.manager = manager
+        self.transport_config.num_consumers = num_api_servers
+        self.workers_setup_status = manager.dict()
+        self._shutdown_event = manager.Event()
+        self.litapi_request_queues[self.lit_api.api_path] = manager.Queue()
+        self._transport = create_transport_from_config(self.transport_config)
+        return manager
+
+    def verify_worker_status(self) -> None:
+        """Wait until every inference worker is ready."""
+        deadline = time.monotonic() + self._start_timeout
+        while self.shared_state.ready < len(self.shared_state.pids) and not self._stopping:
+            failed = WorkerSetupStatus.ERROR in self.workers_setup_status.values()
+            if failed or not all(worker.is_alive() for worker in self.inference_workers):
+                raise BundleError("A worker could not load the bundle; its log above says why.", code="worker_failed")
+            if time.monotonic() > deadline:
+                raise BundleError(f"The workers did not load within {self._start_timeout:g} s.", code="worker_failed")
+            time.sleep(0.02)
+
+    def launch_single_inference_worker(self, lit_api: litserve.LitAPI, worker_id: int) -> BaseProcess:
+        """Start an inference worker in place of a dead one, and tell the API processes."""
+        never_ready = self.shared_state.pids[worker_id] == 0
+        self.shared_state.worker_is_gone(worker_id)
+        if self._stopping:
+            raise SystemExit
+        logger.error("inference worker %d died; starting another", worker_id)
+        if never_ready:
+            time.sleep(_RESTART_PAUSE_S)
+        process: BaseProcess = super().launch_single_inference_worker(lit_api, worker_id)
+        return process
+
+    def _start_worker_monitoring(self, manager: SyncManager, uvicorn_workers: dict[int, BaseProcess]) -> None:
+        super()._start_worker_monitoring(manager, uvicorn_workers)
+        self._on_serving()
+
+        def watch() -> None:
+            while not self._stopping:
+                time.sleep(_MONITOR_S)
+                if not all(process.is_alive() for process in uvicorn_workers.values()) and not self._stopping:
+                    logger.error("an API process died; stopping, so that a supervisor can start the server again")
+                    self._stop(failed=True)
+                for worker in self.shared_state.stuck(2 * self._request_timeout):
+                    logger.error("inference worker %d is stuck; killing it", worker)
+                    self.inference_workers[worker].kill()
+
+        threading.Thread(target=watch, name="watch-processes", daemon=True).start()
+
+
+def _begin_manager() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    end_with_parent()

@@ -1,0 +1,32 @@
+"""The end of processes that multiprocessing started."""
+
+import multiprocessing
+import os
+import threading
+
+from lesion.core.errors import ConfigError
+
+
+def end_with_parent() -> None:
+    """End this process when its parent has ended, for whatever reason, so that no process is left over."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise ConfigError("end_with_parent is for processes that multiprocessing started.")
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, name="end-with-parent", daemon=True).start()
+
+
+def end_children() -> None:
+    """End every process that this one started through multiprocessing."""
+    children = multiprocessing.active_children()
+    for child in children:
+        child.terminate()
+    for child in children:
+        child.join(1.0)
+        if child.is_alive():
+            child.kill()
+            child.join()

@@ -1,0 +1,147 @@
+"""The settings of a server, each declared and bounded once; ``configs/serve.yaml`` fills them."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lesion.core.errors import ConfigError
+from lesion.imaging.limits import Limits
+from lesion.model.engines import Precision
+
+Count = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+_EXPECTED = {
+    "int_type": "a whole number, more than 0",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "less_than_equal": "at most {le:g}",
+}
+
+
+class Section(BaseModel):
+    """A section of ``configs/serve.yaml``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    section: ClassVar[str]
+
+    @classmethod
+    def from_config(cls, values: Mapping[str, Any] | None) -> Self:
+        """Read the section's settings; those that are left out have their defaults.
+
+        Raises:
+            ConfigError: A setting is unknown, has the wrong type or is out of its bounds.
+        """
+        try:
+            return cls.model_validate(dict(values or {}))
+        except ValidationError as error:
+            raise ConfigError(" ".join(cls._sentence(dict(fault)) for fault in error.errors())) from error
+
+    @classmethod
+    def _sentence(cls, fault: dict[str, Any]) -> str:
+        name = ".".join((cls.section, *map(str, fault["loc"])))
+        if fault["type"] == "value_error":
+            return str(fault["ctx"]["error"])
+        if fault["type"] == "extra_forbidden":
+            return f"{name} is unknown. The settings are {', '.join(cls.model_fields)}."
+        if fault["type"] == "literal_error":
+            return f"{name}={fault['input']!r} is unknown. Use {fault['ctx']['expected']}."
+        expected = _EXPECTED.get(fault["type"], fault["msg"]).format(**fault.get("ctx", {}))
+        return f"{name}={fault['input']} must be {expected}."
+
+
+class ServerSettings(Section):
+    """How a server computes and what it refuses.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda`` (every GPU of the machine) or ``torch`` (torch on the CPU).
+        precision: ``auto``, ``f32``, ``bf16`` or ``f16``.
+        threads: CPU threads for one image in one inference worker.
+        workers: Inference workers for the CPU, or for each GPU; one per core when None (two per GPU).
+        api_processes: HTTP processes; one for every four inference workers when None.
+        max_batch_size: The most images in one batch.
+        batch_timeout: Seconds to wait for a batch to fill; less than ``request_timeout``.
+        queue_size: The most requests that wait or are computed at once; further ones are answered 503.
+        request_timeout: Seconds for a body to arrive, and then for its response.
+        max_body_bytes: The largest request body.
+        max_upload_bytes: The largest body of training data.
+        max_held_bytes: About the most that all bodies being answered may hold together, in each API process; what
+            exceeds it waits unread.
+        max_image_bytes: The largest image file.
+        max_pixels: The largest image.
+        min_side: The smallest side of an image in pixels.
+        start_timeout: Seconds in which every inference worker must have loaded.
+    """
+
+    section = "server"
+
+    device: Literal["auto", "cpu", "cuda", "torch"] = "auto"
+    precision: Precision = "auto"
+    threads: Count = 1
+    workers: Count | None = None
+    api_processes: Count | None = None
+    max_batch_size: Count = 8
+    batch_timeout: Annotated[float, Field(ge=0)] = 0.002
+    queue_size: Count = 256
+    request_timeout: Seconds = 30.0
+    max_body_bytes: Count = 21 * 2**20
+    max_upload_bytes: Count = 64 * 2**20
+    max_held_bytes: Count = 64 * 2**20
+    max_image_bytes: Count = 20 * 2**20
+    max_pixels: Count = 50_000_000
+    min_side: Count = 16
+    start_timeout: Seconds = 120.0
+
+    @model_validator(mode="after")
+    def _check_batch_timeout(self) -> Self:
+        if self.batch_timeout >= self.request_timeout:
+            raise ValueError(
+                f"server.batch_timeout={self.batch_timeout} must be less than "
+                f"server.request_timeout={self.request_timeout}."
+            )
+        return self
+
+    @property
+    def image_limits(self) -> Limits:
+        """The bounds of an image, which are checked before it is decoded."""
+        return Limits(max_bytes=self.max_image_bytes, max_pixels=self.max_pixels, min_side=self.min_side)
+
+
+class AccessSettings(Section):
+    """Who may use a server.
+
+    Attributes:
+        open_access: Whether requests need no key as long as no key exists.
+        per_minute: Requests per minute of a key that has no limit of its own; no limit when None.
+        per_day: The same for a day (UTC).
+    """
+
+    section = "access"
+
+    open_access: bool = False
+    per_minute: Count | None = None
+    per_day: Count | None = None
+
+
+class TraceSettings(Section):
+    """Where OpenTelemetry traces go.
+
+    Attributes:
+        endpoint: The collector's address for OTLP over HTTP, such as ``http://127.0.0.1:4318``; None for no traces.
+        share: The share of requests that is traced, 0 to 1, among those that come without a trace of their own.
+    """
+
+    section = "traces"
+
+    endpoint: str | None = None
+    share: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+    @field_validator("endpoint")
+    @classmethod
+    def _check_endpoint(cls, endpoint: str | None) -> str | None:
+        if endpoint is not None and not endpoint.startswith(("http://", "https://")):
+            raise ValueError(f"traces.endpoint={endpoint} is not an address. Use one like http://127.0.0.1:4318.")
+        return endpoint

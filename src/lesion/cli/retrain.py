@@ -1,0 +1,99 @@
+"""Ask a running server for a retraining, by hand or on a schedule: lesion retrain http://127.0.0.1:8000.
+
+An API key of the role admin comes from LESION_API_KEY. No retraining is requested while another is queued or running,
+or while fewer than --new-images images wait: with the same data it would only use up one look at the gate's images.
+The exit status is 0 when there is nothing to do, when the retraining was requested, or with --wait when it ended as
+promoted or rejected; 1 when it failed or was cancelled; 2 when the server refused or does not answer.
+"""
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from lesion.client import ENDED, Client, ClientError, WaitTimeoutError
+from lesion.core.cli_errors import cli_errors
+
+_UNAVAILABLE = (502, 503, 504)  # of a server, or a proxy before it, that may answer again later
+_DAY_S, _PAUSE_S = 86_400.0, 2.0
+_DECIDED = ("promoted", "rejected")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Request a retraining and return the exit status that the module's docstring explains."""
+    options = _parser().parse_args(arguments)
+    with cli_errors(), Client(options.address, os.environ.get("LESION_API_KEY")) as client:
+        job = _active_job(client) or _request(client, options)
+        if job is None or options.wait is None:
+            return 0
+        job = _wait(client, job["job_id"], options.wait)
+        print(f"{job['job_id']} {job['state']}: {job['reason']}", flush=True)
+        return 0 if job["state"] in _DECIDED else 1
+
+
+def _active_job(client: Client) -> dict[str, Any] | None:
+    """Return the retraining that is queued or running, if there is one: it is the newest, since only one runs."""
+    latest = client.call("GET", "/retrain_jobs", params={"limit": 1})
+    job = next((job for job in latest if job["state"] not in ENDED), None)
+    if job is not None:
+        print(f"{job['job_id']} is {job['state']} already, asked for by {job['requested_by']}.", flush=True)
+    return job
+
+
+def _request(client: Client, options: argparse.Namespace) -> dict[str, Any] | None:
+    waiting = client.call("GET", "/training_data")["next_retrain"]["images"]
+    if waiting < options.new_images:
+        print(f"Nothing to do: {waiting} new images wait, and --new-images is {options.new_images}.", flush=True)
+        return None
+    job = client.retrain(epochs=options.epochs)
+    print(f"{job['job_id']} is queued; {waiting} new images wait.", flush=True)
+    return job
+
+
+def _wait(client: Client, job_id: str, seconds: float) -> dict[str, Any]:
+    """Wait for the end of a retraining, also while the server is replaced by a newer one."""
+    deadline, print_progress = time.monotonic() + seconds, _progress_printer()
+    while True:
+        try:
+            return client.wait_job(job_id, deadline - time.monotonic(), print_progress)
+        except ClientError as error:
+            if error.status not in _UNAVAILABLE:
+                raise
+            if time.monotonic() > deadline:
+                raise WaitTimeoutError(f"Job {job_id} did not end within {seconds:g} s.") from error
+        time.sleep(_PAUSE_S)
+
+
+def _progress_printer() -> Callable[[dict[str, Any]], None]:
+    """Return a function that prints a line whenever a retraining has reached another stage or epoch."""
+    last_line = ""
+
+    def print_progress(job: dict[str, Any]) -> None:
+        nonlocal last_line
+        line = f"{job['stage']}, {job['epoch']} of {job['epochs']} epochs"
+        if line != last_line:
+            print(line, flush=True)
+        last_line = line
+
+    return print_progress
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(prog="lesion retrain", description=summary, epilog=details)
+    parser.add_argument("address", metavar="URL", help="the server, such as http://127.0.0.1:8000")
+    parser.add_argument(
+        "--new-images", type=int, default=1, metavar="N", help="only if at least N new images wait (default: 1)"
+    )
+    parser.add_argument("--epochs", type=int, default=5, help="1 to 100 (default: 5)")
+    parser.add_argument(
+        "--wait",
+        type=float,
+        nargs="?",
+        const=_DAY_S,
+        metavar="SECONDS",
+        help="wait for the end, also of a retraining that was running already and through restarts of the server; "
+        "at most a day if no seconds are given",
+    )
+    return parser

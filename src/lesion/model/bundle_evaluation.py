@@ -1,0 +1,76 @@
+"""Measure a bundle on labeled images that it was not trained on."""
+
+from pathlib import Path
+
+import numpy as np
+
+from lesion.core.errors import DataError
+from lesion.core.text import join_names
+from lesion.data.cache import PixelCache
+from lesion.data.datamodule import ManifestDataset
+from lesion.data.manifest import Manifest, build_manifest
+from lesion.data.scan import scan_folders
+from lesion.evaluation.evaluation import Calibration, Evaluation, evaluate_logits
+from lesion.model.bundle import Bundle
+from lesion.model.predictor import Predictor
+
+_BATCH = 32
+
+
+def evaluate(
+    bundle: Predictor | Bundle | Path | str,
+    data: Manifest | Path | str,
+    *,
+    group_pattern: str | None = None,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Evaluation:
+    """Measure a bundle with its own calibration on labeled images, which should not be among its training images.
+
+    Args:
+        bundle: A bundle, its folder, or a predictor that runs it.
+        data: A folder with a subfolder of images per class, or a manifest, whose test split is used. Of images with
+            equal pixels in a folder, one counts.
+        group_pattern: A regular expression whose group is the patient's name in the path of an image of the folder;
+            intervals are computed over groups of images of one patient and of near-duplicates.
+        replicates: Number of bootstrap replicates.
+        seed: Seed of the bootstrap.
+
+    Raises:
+        BundleError: The bundle is not whole.
+        DataError: The images cannot be used, or have classes that the bundle lacks.
+
+    Examples:
+        >>> evaluation = evaluate(bundle_path, image_path.parents[1])
+        >>> 0 <= evaluation.metrics["test/acc"] <= 1
+        True
+        >>> low, high = evaluation.interval("acc")
+    """
+    if not isinstance(bundle, Predictor):
+        bundle = Predictor.load(bundle.path if isinstance(bundle, Bundle) else bundle)
+    if isinstance(data, Manifest):
+        manifest, split = data, "test"
+    else:
+        rows = scan_folders(Path(data), group_pattern)
+        manifest, split = (
+            build_manifest("evaluation", Path(data), rows, fractions={"train": 1.0}, progress=False),
+            "train",
+        )
+    table, classes = manifest.split(split), bundle.bundle.classes
+    if unknown := sorted(set(table["label"]) - set(classes)):
+        raise DataError(
+            f"The images have the classes {join_names(unknown)}, which the bundle lacks: it has {join_names(classes)}."
+        )
+    dataset = ManifestDataset(manifest, table, PixelCache(None, bundle.bundle.preprocessing))
+    starts = range(0, len(dataset), _BATCH)
+    batches = ([dataset.pixels(row) for row in range(start, min(start + _BATCH, len(dataset)))] for start in starts)
+    return evaluate_logits(
+        np.concatenate([bundle.engine(np.stack(batch)).logits for batch in batches]),
+        np.array([classes.index(label) for label in table["label"]]),
+        table["group"].to_numpy(),
+        classes,
+        Calibration(bundle.bundle.temperature, bundle.bundle.facts["calibration"].get("images", 0)),
+        paths=table["path"].tolist(),
+        replicates=replicates,
+        seed=seed,
+    )

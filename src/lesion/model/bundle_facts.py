@@ -1,0 +1,176 @@
+"""The facts of a bundle: the content of ``bundle.json``, its checks, and the version that it hashes to."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
+
+from lesion.core.errors import BundleError
+from lesion.core.files import bytes_sha256
+from lesion.imaging.preprocessing import Preprocessing
+
+FORMAT = 2  # 2 added domain.npz
+FACTS_FILE = "bundle.json"
+MAX_FACTS_BYTES = 4 * 2**20
+
+
+class BundleFactsError(BundleError):
+    """Facts that lack what serving needs, or are not JSON."""
+
+    default_code = "bundle_facts_invalid"
+
+
+class BundleMissingError(BundleError):
+    """A folder that is not a bundle."""
+
+    default_code = "bundle_missing"
+
+
+class BundleLinkError(BundleError):
+    """A link or a special file in a bundle."""
+
+    default_code = "bundle_link"
+
+
+class FileFacts(TypedDict):
+    """A file of a bundle: the SHA-256 of its content, hex, and its size."""
+
+    sha256: str
+    bytes: int
+
+
+class ModelFacts(TypedDict):
+    """What rebuilds the network: a timm name with its arguments, and the pixels' mean and deviation per channel."""
+
+    backbone: str
+    mean: list[float]
+    std: list[float]
+    model_kwargs: NotRequired[dict[str, Any]]
+    weights: NotRequired[dict[str, Any]]
+    parameters: NotRequired[int]
+
+
+class CalibrationFacts(TypedDict):
+    """The temperature, and the number of images that it was fitted on."""
+
+    temperature: float
+    images: NotRequired[int]
+
+
+class BundleFacts(TypedDict):
+    """The content of ``bundle.json``.
+
+    Attributes:
+        preprocessing: The fields of :class:`lesion.imaging.preprocessing.Preprocessing`.
+        files: Every other file of the bundle, by relative name.
+        data: The dataset: ``name``, ``fingerprint``, ``policy``, ``images``, ``groups`` and ``patients``.
+        lineage: See :func:`lesion.training.provenance.lineage`.
+        agreement: How closely the exported graph agrees with torch.
+        config: The composed config of the training run.
+    """
+
+    format: int
+    name: str
+    version: str
+    created: str
+    classes: list[str]
+    preprocessing: dict[str, Any]
+    model: ModelFacts
+    calibration: CalibrationFacts
+    files: dict[str, FileFacts]
+    metrics: NotRequired[dict[str, float | None]]
+    data: NotRequired[dict[str, Any]]
+    lineage: NotRequired[dict[str, Any]]
+    agreement: NotRequired[dict[str, float]]
+    config: NotRequired[dict[str, Any]]
+
+
+def canonical_json(value: object) -> bytes:
+    """Return the canonical JSON text of a value: sorted keys, no spaces, ASCII, finite numbers.
+
+    Raises:
+        BundleFactsError: The value holds NaN, an infinity or something that JSON lacks.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BundleFactsError(
+            f"A bundle's facts must be finite JSON values: {error}. Use null for unknown values."
+        ) from error
+
+
+def version_of(facts: Mapping[str, Any]) -> str:
+    """Return the version that facts hash to, without ``version`` itself: 12 hexadecimal digits of SHA-256."""
+    return bytes_sha256(canonical_json({key: value for key, value in facts.items() if key != "version"}))[:12]
+
+
+def read_facts(folder: Path) -> BundleFacts:
+    """Read and check the facts of a bundle's folder.
+
+    Raises:
+        BundleError: There is no ``bundle.json``, or its content cannot serve.
+    """
+    path = folder / FACTS_FILE
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise BundleLinkError(f"{FACTS_FILE} must be a plain file.")
+    if not path.exists():
+        raise BundleMissingError(f"'{folder}' is not a bundle, or its export did not finish: it has no {FACTS_FILE}.")
+    with path.open("rb") as file:
+        text = file.read(MAX_FACTS_BYTES + 1)
+    if len(text) > MAX_FACTS_BYTES:
+        raise BundleFactsError(f"{FACTS_FILE} is larger than {MAX_FACTS_BYTES} bytes.")
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BundleFactsError(
+            f"{FACTS_FILE} is not JSON ({error}): it is truncated or was edited. Export the model again."
+        ) from error
+    if not isinstance(facts, dict):
+        raise BundleFactsError(f"{FACTS_FILE} must hold a JSON object.")
+    return check_facts(facts)
+
+
+def check_facts(facts: Mapping[str, Any]) -> BundleFacts:
+    """Return facts that have everything that serving needs, in the right form.
+
+    Raises:
+        BundleError: Something is missing or has another form, or the format is unknown.
+    """
+    if facts.get("format") != FORMAT:
+        raise BundleError(
+            f"The bundle has format {facts.get('format')!r}; this version of Lesion reads format {FORMAT}.",
+            code="bundle_format_unknown",
+        )
+    for key in ("preprocessing", "model", "calibration", "files"):
+        _require(isinstance(facts.get(key), dict), f"'{key}' must be an object")
+    classes, model, temperature = facts.get("classes"), facts["model"], facts["calibration"].get("temperature")
+    _require(isinstance(facts.get("name"), str) and bool(facts["name"]), "'name' must be a text")
+    _require(isinstance(facts.get("version"), str), "'version' must be a text")
+    unique = isinstance(classes, list) and all(isinstance(name, str) and name for name in classes)
+    _require(unique and len(set(classes)) == len(classes) >= 2, "'classes' must be two or more unique names")
+    _require(_is_number(temperature) and temperature > 0, "'calibration.temperature' must be a positive number")
+    _require(isinstance(model.get("backbone"), str), "'model.backbone' must be a text")
+    for key in ("mean", "std"):
+        numbers = model.get(key)
+        three = isinstance(numbers, list) and len(numbers) == 3 and all(map(_is_number, numbers))
+        _require(three, f"'model.{key}' must be three numbers")
+    for name, entry in facts["files"].items():
+        _require(
+            isinstance(entry, dict) and set(entry) == {"sha256", "bytes"}, f"'files.{name}' needs sha256 and bytes"
+        )
+    try:
+        Preprocessing.from_dict(facts["preprocessing"])
+    except Exception as error:
+        raise BundleFactsError(f"'preprocessing' in {FACTS_FILE}: {error}") from error
+    return cast(BundleFacts, facts)
+
+
+def _require(condition: bool, sentence: str) -> None:
+    if not condition:
+        raise BundleFactsError(f"In {FACTS_FILE}, {sentence}.")
+
+
+def _is_number(value: object) -> bool:
+    # not isfinite, which fails on an integer that no float can hold; NaN is refused too
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

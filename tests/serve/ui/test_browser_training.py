@@ -1,0 +1,246 @@
+"""Uploads, a retraining and refusals in a real browser, before a server with a retraining worker."""
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as Picture
+from playwright.sync_api import expect
+from sqlalchemy import select
+
+from lesion.catalogue.images import get_image
+from lesion.catalogue.import_run import import_manifest
+from lesion.core.files import bytes_sha256
+from lesion.database.tables import Image
+from lesion.registry.registry import Registry
+from lesion.retraining.jobs import jobs
+from scripts.dev.browsing import MISSING, PAGES, choose, chromium, drop, fetch, go, press, settle
+from serve.deploy.ports import free_port
+from tests.support.browser import SOON_MS, Front, OpenWindow, PageProcess, World, shows
+from tests.support.lamp_bundles import lamp, lamp_pictures
+from tests.support.loop_images import new_storage
+from tests.support.pictures import picture
+from tests.support.serving import ServerProcess, eventually
+from tests.support.training_subprocess import CONFIG, STAND_IN
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(chromium() is None, reason=f"needs a browser: {MISSING}"),
+]
+# What each refusal is called on the page, and a word of what it says to do.
+REFUSALS = {
+    (401, "key_unknown"): ("You are not signed in", "Sign in"),
+    (413, "body_too_large"): ("This is too large for the server", "Send a smaller file"),
+    (429, "rate_limited"): ("Too many requests", "Wait a little"),
+    (503, "server_busy"): ("The server is not ready", "tries again by itself"),
+}
+AWAY = "The server cannot be reached"
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where stand-ins for trainings find their model and wait until they may continue."""
+    return tmp_path_factory.mktemp("lamps")
+
+
+@pytest.fixture(scope="module")
+def lamps(training: Path) -> Iterator[World]:
+    """A server whose model mistakes bright for dark and dark for bright, never surely; a retraining corrects it."""
+    root = training / "loop"
+    storage = new_storage(root)
+    snapshot = import_manifest(storage, lamp_pictures(training / "pictures", 30), progress=False)
+    champion = lamp(training / "champion", -0.004, config=CONFIG)
+    Registry(storage).deploy_first(Registry(storage).register(champion, snapshot_id=snapshot), "ann", "the first")
+    orders = {"bundle": str(lamp(training / "right", 0.05, config=CONFIG)), "waits": {"epoch 1": str(training / "go")}}
+    script = f"worker_settings=[\"retrain.script='{STAND_IN}'\"]"
+    # Only nearly white images are so surely dark to it that it disputes their label.
+    settings = ("storage=local", f"storage_root={root}", script, "server.workers=1", "intake.dispute_probability=0.3")
+    with ExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setenv("LESION_STAND_IN", json.dumps(orders))
+        server = stack.enter_context(ServerProcess(champion, *settings))
+        front = stack.enter_context(Front(server.url))
+        yield World(server, storage, front, stack.enter_context(PageProcess(front.url)))
+    storage.engine.dispose()
+
+
+def photo(path: Path, seed: int, base: int = 150, spread: float = 0.4) -> Path:
+    """A picture file whose brightness is about ``base`` and more."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Picture.fromarray((picture(seed) * spread + base).astype(np.uint8)).save(path)
+    return path
+
+
+# Upload, quarantine and retraining; in this order, since the retraining changes the model
+
+
+def test_sixty_files_are_uploaded(lamps: World, open_window: OpenWindow, tmp_path: Path) -> None:
+    files = [photo(tmp_path / f"{number}.png", 2000 + number) for number in range(60)]
+    page = open_window(lamps.page, "Upload & Retrain")
+    choose(page, "Class of these images", "bright")
+    drop(page, *files)
+    press(page, "Upload 60 files")
+    shows(page, "60 of 60 files accepted.", 60_000)
+    with lamps.storage.session() as session:
+        found = session.scalars(select(Image.sha256).filter_by(source="upload", label="bright", status="accepted"))
+        assert {bytes_sha256(file.read_bytes()) for file in files} <= set(found)
+
+
+def test_an_upload_that_stopped_halfway_says_so_after_a_look_at_another_page(
+    lamps: World, open_window: OpenWindow, tmp_path: Path
+) -> None:
+    files = [photo(tmp_path / f"{number}.png", 2200 + number) for number in range(60)]
+    page = open_window(lamps.page, "Upload & Retrain")
+    choose(page, "Class of these images", "bright")
+    drop(page, *files)
+    lamps.front.refuse(503, "server_busy", "/upload_training_data", after=1)
+    try:
+        press(page, "Upload 60 files")
+        shows(page, "50 of 60 files sent; the rest was not. Press the button again", 60_000)
+    finally:
+        lamps.front.pass_on()
+    go(page, "Predict")
+    go(page, "Upload & Retrain")
+    shows(page, "50 of 60 files sent; the rest was not. Drop the files again")
+    choose(page, "Class of these images", "bright")
+    drop(page, *files)
+    press(page, "Upload 60 files")
+    shows(page, "60 of 60 files accepted.", 60_000)
+    expect(page.get_by_text("the rest was not")).to_have_count(0)
+
+
+def test_a_file_that_is_refused_says_why(lamps: World, open_window: OpenWindow, tmp_path: Path) -> None:
+    broken = tmp_path / "notes.png"
+    broken.write_text("no image at all")
+    page = open_window(lamps.page, "Upload & Retrain")
+    choose(page, "Class of these images", "dark")
+    drop(page, broken, photo(tmp_path / "good.png", 2100, base=0))
+    press(page, "Upload 2 files")
+    shows(page, "1 of 2 files accepted, 1 refused.")
+    table = fetch(page, "Download the list as CSV").read_text("utf-8").splitlines()
+    assert "notes.png" in table[1]
+    assert "Refused" in table[1]
+    assert "not recognized as an image" in table[1]
+
+
+def test_a_quarantined_image_is_released(lamps: World, open_window: OpenWindow, tmp_path: Path) -> None:
+    data = photo(tmp_path / "white.png", 3000, base=228, spread=0.1).read_bytes()
+    answer = lamps.server.client.post("/upload_training_data", files={"files": data}, data={"label": "bright"}).json()
+    assert [each["sha256"] for each in answer["quarantined"]] == [bytes_sha256(data)]
+    page = open_window(lamps.page, "Admin")
+    press(page, "Release")
+
+    def status() -> str:
+        with lamps.storage.session() as session:
+            return get_image(session, bytes_sha256(data)).status
+
+    eventually(lambda: status() == "accepted")
+
+
+def test_a_retraining_is_started_and_watched_to_its_verdict(
+    lamps: World, open_window: OpenWindow, training: Path
+) -> None:
+    page = open_window(lamps.page, "Upload & Retrain")
+    page.get_by_role("spinbutton", name="Epochs").fill("3")
+    page.get_by_role("spinbutton", name="Epochs").press("Enter")
+    settle(page)
+    press(page, "Start retraining")
+    shows(page, "A retraining is running")
+    shows(page, "Training: 1 of 3 epochs done", 60_000)
+    expect(page.get_by_role("button", name="Start retraining")).to_be_disabled()
+    (training / "go").touch()
+    shows(page, "The new model was proved better and is in use.", 120_000)
+    shows(page, "macro-F1 is 1.000 and the champion's 0.000")
+    job = jobs(lamps.storage)[0]
+    assert (job.state, job.epoch, job.request["epochs"]) == ("promoted", 3, 3)
+    page.get_by_text("Show the whole report").click()
+    frame = page.frame_locator("iframe").first.frame_locator("iframe").first
+    expect(frame.get_by_role("heading").first).to_be_visible(timeout=SOON_MS)
+
+
+# Admin
+
+
+def test_the_model_before_comes_back_with_a_reason(lamps: World, open_window: OpenWindow, tmp_path: Path) -> None:
+    registry = Registry(lamps.storage)
+    before = registry.champion()
+    assert before is not None
+    version = registry.register(lamp(tmp_path / "other", 0.04, config=CONFIG))
+    registry.promote(version, "bob", "by hand")
+    page = open_window(lamps.page, "Admin")
+    press(page, "Roll back")
+    page.get_by_label("Reason", exact=True).fill("it takes shadows for lesions")
+    press(page, "Roll back now")
+    eventually(lambda: registry.history()[-1].action == "rollback")
+    row = registry.history()[-1]
+    assert (row.version, row.reason) == (before.version, "it takes shadows for lesions")
+    shows(page, f"{before.version} has been in use since")
+    # The table is drawn on a canvas; its cells are there for screen readers alone.
+    expect(page.get_by_text("it takes shadows for lesions").first).to_be_attached(timeout=20_000)
+
+
+# When something is wrong
+
+
+@pytest.mark.parametrize(("status", "code"), REFUSALS)
+def test_every_page_says_what_a_refusal_means_and_comes_back(
+    lamps: World, open_window: OpenWindow, status: int, code: str
+) -> None:
+    title, remedy = REFUSALS[status, code]
+    lamps.front.refuse(status, code)
+    try:
+        windows = {name: open_window(lamps.page, name) for name in PAGES}
+        for page in windows.values():
+            shows(page, title)
+            shows(page, remedy)
+            shows(page, "The stand-in refuses this")
+    finally:
+        lamps.front.pass_on()
+    for name, page in windows.items():
+        if status in (401, 413):  # these go away by themselves for nobody
+            page.reload()
+        expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible(timeout=SOON_MS)
+
+
+def test_a_refused_rollback_is_not_tried_again(lamps: World, open_window: OpenWindow, tmp_path: Path) -> None:
+    registry = Registry(lamps.storage)
+    registry.promote(registry.register(lamp(tmp_path / "third", 0.03, config=CONFIG)), "bob", "by hand")
+    ledger = [row.id for row in registry.history()]
+    asked = lamps.front.asked.count("POST /rollback")
+    page = open_window(lamps.page, "Admin")
+    press(page, "Roll back")
+    page.get_by_label("Reason", exact=True).fill("it takes shadows for lesions")
+    lamps.front.refuse(503, "server_busy", "/rollback")
+    try:
+        press(page, "Roll back now")
+        shows(page, "This was not done. Try again.")
+    finally:
+        lamps.front.pass_on()
+    page.wait_for_timeout(3_000)  # longer than a page that reads would wait
+    shows(page, "This was not done. Try again.")
+    assert lamps.front.asked.count("POST /rollback") == asked + 1
+    assert [row.id for row in registry.history()] == ledger
+
+
+def test_pages_say_that_the_server_is_away_and_come_back_by_themselves(
+    bundle_path: Path, open_window: OpenWindow, scans: list[Path], tmp_path: Path
+) -> None:
+    port = free_port()
+    settings = ("storage=local", f"storage_root={tmp_path}", "worker=false", "server.workers=1")
+    with PageProcess(f"http://127.0.0.1:{port}") as process:
+        with ServerProcess(bundle_path, *settings, port=port) as server:
+            dropped = open_window(process)
+            server.stop()
+            drop(dropped, scans[0])
+            windows = {name: open_window(process, name) for name in PAGES}
+            for page in (dropped, *windows.values()):
+                shows(page, AWAY)
+        with ServerProcess(bundle_path, *settings, port=port):
+            for name, page in windows.items():
+                expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible(timeout=SOON_MS)
+                expect(page.get_by_text(AWAY)).to_have_count(0)
+            shows(dropped, "Yellow marks what speaks most for")  # the answer to what was dropped meanwhile
