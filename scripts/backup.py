@@ -1,8 +1,6 @@
 """Back up, verify and restore the database and the store: python scripts/backup.py --help."""
 
-import sys
-
-from lesion.cli.main import main
+from lesion.cli.main import run_script
 
 if __name__ == "__main__":
-    sys.exit(main(["backup", *sys.argv[1:]]))
+    run_script()

@@ -27,7 +27,10 @@ started=$SECONDS
 
 run=outputs/demo/$(date +%Y-%m-%d_%H-%M-%S)
 python scripts/train.py experiment=phantom_mri "hydra.run.dir=$run"
-python scripts/dev/check_metric.py "$run/metrics.json" test/acc 0.90
+python -c 'import json, sys
+accuracy = json.load(open(sys.argv[1]))["metrics"]["test/acc"]
+print(f"test/acc = {accuracy:.4f}, at least 0.90" if accuracy >= 0.9 else sys.exit(f"test/acc = {accuracy:.4f}, BELOW 0.90"))
+' "$run/metrics.json"
 
 free_port() { python -c 'from serve.deploy.ports import free_port; print(free_port())'; }
 if $check; then port=$(free_port) page_port=$(free_port); fi

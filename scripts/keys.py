@@ -1,8 +1,6 @@
 """Make, list and revoke API keys: python scripts/keys.py --help."""
 
-import sys
-
-from lesion.cli.main import main
+from lesion.cli.main import run_script
 
 if __name__ == "__main__":
-    sys.exit(main(["keys", *sys.argv[1:]]))
+    run_script()

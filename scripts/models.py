@@ -1,8 +1,6 @@
 """Import, list, promote and roll back models: python scripts/models.py --help."""
 
-import sys
-
-from lesion.cli.main import main
+from lesion.cli.main import run_script
 
 if __name__ == "__main__":
-    sys.exit(main(["models", *sys.argv[1:]]))
+    run_script()

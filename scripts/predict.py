@@ -1,8 +1,6 @@
 """Predict image files with a bundle: python scripts/predict.py scan.png more/ --bundle outputs/bundle."""
 
-import sys
-
-from lesion.cli.main import main
+from lesion.cli.main import run_script
 
 if __name__ == "__main__":
-    sys.exit(main(["predict", *sys.argv[1:]]))
+    run_script()

@@ -1,8 +1,6 @@
 """Make a storage ready for servers and workers: python scripts/prepare.py."""
 
-import sys
-
-from lesion.cli.main import main
+from lesion.cli.main import run_script
 
 if __name__ == "__main__":
-    sys.exit(main(["prepare", *sys.argv[1:]]))
+    run_script()

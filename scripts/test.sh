@@ -1,10 +1,23 @@
 #!/usr/bin/env bash
-# Installs everything and runs every check: lint, types, tests. Further arguments go to pytest: bash scripts/test.sh -k bundle
+# Installs everything and runs every check: lint, types, tests in as many processes as there are cores.
+#   bash scripts/test.sh            everything that runs on each change
+#   bash scripts/test.sh --fast     only tests without servers, trainings and browsers; no lint, no types
+#   bash scripts/test.sh --long     also the tests that are marked long
+#   bash scripts/test.sh ARGUMENTS  only what pytest selects: bash scripts/test.sh tests/model -k bundle
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
+# Threads that spin while they wait take the cores from the processes next to them.
+export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
+parallel=(-n "$(nproc)" --dist loadfile --no-loadscope-reorder)
+case "${1:-}" in
+--fast) exec python -m pytest "${parallel[@]}" -m "not slow and not real and not browser and not long" "${@:2}" ;;
+--long) selection=() arguments=("${@:2}") ;;
+*) selection=(-m "not long") arguments=("$@") ;;
+esac
 source scripts/lib/debian.sh
 if [ -z "${LESION_SHARED:-}" ]; then echo "LESION_SHARED is not set: the tests on real data will be skipped, each named below."; fi
 ruff check .
 ruff format --check .
 mypy
-exec python -m pytest "$@"
+if [ ${#arguments[@]} -gt 0 ]; then exec python -m pytest "${selection[@]}" "${arguments[@]}"; fi
+exec python -m pytest "${parallel[@]}" "${selection[@]}"

@@ -1,8 +1,6 @@
 """Run retrainings: python scripts/worker.py."""
 
-import sys
-
-from lesion.cli.main import main
+from lesion.cli.main import run_script
 
 if __name__ == "__main__":
-    sys.exit(main(["worker", *sys.argv[1:]]))
+    run_script()

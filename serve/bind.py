@@ -13,11 +13,7 @@ _HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # noqa: S104
 
 
 def usable_address(host: str, port: object) -> tuple[str, int]:
-    """Return the address to bind to.
-
-    Args:
-        host: ``localhost`` or one of ``127.0.0.1``, ``0.0.0.0`` and ``::``.
-        port: A number from 1024 to 65535.
+    """Return the address to bind to: ``127.0.0.1`` (or ``localhost``), ``0.0.0.0`` or ``::``, at port 1024 to 65535.
 
     Raises:
         ConfigError: The address is not one of these, or something listens there already (``port_taken``).

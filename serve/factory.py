@@ -1,5 +1,10 @@
-"""Builds a server from its settings."""
+"""Builds a server from its settings, for the given bundle or the champion of a storage."""
 
+import logging
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from lesion.core.cpu import available_cores
@@ -7,13 +12,17 @@ from lesion.core.errors import ConfigError
 from lesion.core.logs import LogFormat
 from lesion.database.storage import Storage
 from lesion.intake.rules import IntakeSettings
+from lesion.model.bundle import Bundle
 from lesion.model.engines import has_gpu
+from lesion.registry.registry import Registry
 from serve.inference.inference_worker import InferenceAPI
 from serve.inference.litserve_overrides import count_gpus
+from serve.model_follower import ModelFollower
 from serve.observability import tracing
 from serve.server import Server
 from serve.settings import AccessSettings, ServerSettings, TraceSettings
-from serve.startup import open_bundle, open_champion
+
+logger = logging.getLogger(__name__)
 
 
 def create_server(
@@ -28,22 +37,21 @@ def create_server(
 ) -> Server:
     """Build a server for a bundle, or for the champion of a storage; ``run`` starts it.
 
-    Args:
-        bundle: The bundle's folder. With a storage it may be None, and otherwise must be a version that the storage
-            knows: the champion is served.
-        storage: The database and files; None to serve the bundle and keep no state.
-        settings: How to compute, and what to refuse.
-        access: Who may use the server.
-        intake: How uploaded images are judged.
-        log_format: How the inference workers log. The other processes log as the caller does.
-        traces: Where OpenTelemetry's spans go.
+    With a storage the bundle may be None, and otherwise must be a version that the storage knows: the champion is
+    served. Without one, the server keeps no state. ``log_format`` is that of the inference workers; the other processes
+    log as the caller does.
 
     Raises:
         BundleError: The bundle is not complete.
         ConfigError: The settings do not fit this machine, or the storage has no champion or does not know the bundle.
     """
     tracing.check_installed(traces)
-    opened = open_champion(storage, bundle) if storage else open_bundle(bundle)
+    if storage is not None:
+        opened = open_champion(storage, bundle)
+    elif bundle is not None:
+        opened = Bundle.open(bundle)
+    else:
+        raise ConfigError("Without a storage there must be a bundle. Give bundle=FOLDER or storage=local.")
     settings = _fit_to_machine(settings)
     api = InferenceAPI(opened.path, settings, storage, log_format, traces)
     return Server(api, opened, settings, storage=storage, access=access, intake=intake)
@@ -58,3 +66,42 @@ def _fit_to_machine(settings: ServerSettings) -> ServerSettings:
         raise ConfigError("device=cuda: nvidia-smi lists no GPU here. Use device=cpu.")
     workers = settings.workers or (2 if device == "cuda" else available_cores())
     return settings.model_copy(update={"device": device, "workers": workers})
+
+
+def open_champion(storage: Storage, bundle: Path | str | None = None) -> Bundle:
+    """Open the champion of a storage; a bundle that the server was told to serve must be one of its versions.
+
+    Raises:
+        ConfigError: The database cannot be used, or does not know the given bundle (``bundle_not_registered``).
+        RegistryError: No model was deployed yet (``ledger_empty``).
+        BundleError: The given bundle is not complete.
+    """
+    with own_connections(storage) as here:
+        here.upgrade()
+        registry = Registry(here)
+        champion = ModelFollower(registry, Bundle.open, f"server on {socket.gethostname()}").load_champion().value
+        if bundle is not None:
+            _check_registered(registry, Bundle.open(bundle).version, champion.version)
+        return champion
+
+
+@contextmanager
+def own_connections(storage: Storage) -> Iterator[Storage]:
+    """Give a copy of a storage whose connections are closed at the end: a process must not fork with open ones."""
+    here = replace(storage)
+    try:
+        yield here
+    finally:
+        here.engine.dispose()
+
+
+def _check_registered(registry: Registry, version: str, champion: str) -> None:
+    if version == champion:
+        return
+    if version not in {model.version for model in registry.models()}:
+        raise ConfigError(
+            f"The storage's champion is {champion}, and it does not know the given bundle {version}. Leave bundle= out "
+            "to serve the champion, or give the other model a storage of its own.",
+            code="bundle_not_registered",
+        )
+    logger.warning("the given bundle is %s; %s has become champion since then and is served", version, champion)

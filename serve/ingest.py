@@ -32,17 +32,11 @@ Examination = tuple[ImageRecord, ModelOpinion | None]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where files come from.
+    """Where files come from."""
 
-    Attributes:
-        source: ``upload`` or ``feedback``.
-        uploader: Who sent them.
-        patient: The group they belong to; empty if unknown.
-    """
-
-    source: str
-    uploader: str
-    patient: str = ""
+    source: str  # upload or feedback
+    uploader: str  # who sent them
+    patient: str = ""  # the group they belong to; empty if unknown
 
 
 def clean(text: str, length: int = _NAME_LENGTH) -> str:
@@ -55,12 +49,7 @@ async def judge_files(
 ) -> UploadAnswer:
     """Judge files in their order and keep those that are not rejected; the number of rejected ones is recorded.
 
-    Args:
-        state: The application's state.
-        intake: Decides on each image.
-        files: Read in a thread, a few at a time.
-        origin: Where they come from.
-        archive: The name of the archive that they come from.
+    The files, perhaps of an ``archive`` of this name, are read in a thread, a few at a time.
 
     Raises:
         LesionError: The server, not a file, is at fault (5xx). Files that were judged before stay as they are, and the
@@ -112,11 +101,10 @@ async def _examine(state: AppState, file: LabeledFile) -> Examination | LesionEr
 
 
 async def _opinion(state: AppState, data: bytes) -> ModelOpinion:
-    """Ask an inference worker, and ask again while all are busy."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            return ModelOpinion.from_answer(await state.dispatcher.opinion(data))
+            return await state.dispatcher.opinion(data)
         except BusyError:
             if time.monotonic() > deadline:
                 raise
@@ -126,7 +114,6 @@ async def _opinion(state: AppState, data: bytes) -> ModelOpinion:
 async def _process(
     intake: Intake, answer: UploadAnswer, file: LabeledFile, examination: Examination, origin: Origin
 ) -> None:
-    """Hand one file to the intake and add its decision to the answer."""
     record, opinion = examination
     assert isinstance(file.content, bytes)
     upload = Upload(record, file.label, origin.uploader, opinion, origin.source, origin.patient)

@@ -21,13 +21,12 @@ from lesion.database.storage import Storage
 from lesion.intake.rules import IntakeSettings
 from lesion.registry.registry import Registry
 from serve.bind import usable_address
-from serve.factory import create_server
+from serve.factory import create_server, own_connections
 from serve.http.auth import check_address
 from serve.http.middleware import ACCESS_LOG
-from serve.inference.processes import end_with_parent
+from serve.inference.child_processes import end_with_parent
 from serve.server import Server
 from serve.settings import AccessSettings, ServerSettings, TraceSettings
-from serve.startup import own_connections
 from serve.worker_supervisor import WorkerSupervisor
 
 
@@ -95,9 +94,7 @@ def _prepare(bundle: str | None, host: str, storage: Storage | None, access: Acc
 def import_first(storage: Storage, bundle: Path) -> None:
     """Import a bundle's run as the first model, in a separate process: it needs libraries that the server does not.
 
-    Raises:
-        LesionError: The run is refused.
-        ConfigError: The libraries are missing, or the process was killed.
+    If these libraries are missing, or the process was killed, a ConfigError is raised.
     """
     announce(f"The storage is empty: importing the run of '{bundle}' as the first model …")
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:

@@ -5,13 +5,13 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from lesion.core.errors import BundleError, LesionError
 from lesion.database.tables import Deployment
-from lesion.registry.deployments import EmptyLedgerError
+from lesion.registry.deployments import RegistryError
 from lesion.registry.registry import Registry
 from serve.observability.prometheus import count_swap
 
@@ -25,45 +25,28 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class ActiveModel(Generic[T]):
-    """The model that is served.
+    """The model that is served."""
 
-    Attributes:
-        deployment: The id of its row in the ledger; 0 if the ledger could not be read.
-        version: The bundle's version.
-        value: What was loaded from the bundle.
-    """
-
-    deployment: int
-    version: str
-    value: T
+    deployment: int  # the id of its row in the ledger; 0 if the ledger could not be read
+    version: str  # the bundle's version
+    value: T  # what was loaded from the bundle
 
 
+@dataclass(eq=False)
 class ModelFollower(Generic[T]):
     """Loads each new champion of the ledger.
 
     One thread replaces ``active`` as a whole. Code that reads it once per task never mixes two versions.
-
-    Args:
-        registry: The ledger and the bundles.
-        load: Loads a verified bundle's folder, for example as a predictor, or raises BundleError.
-        actor: The name under which a champion that does not load is refused; None to leave refusals to others.
-        on_change: Called with each new active model.
     """
 
-    def __init__(
-        self,
-        registry: Registry,
-        load: Callable[[Path], T],
-        actor: str | None = None,
-        on_change: Callable[[ActiveModel[T]], None] = lambda model: None,
-    ) -> None:
-        self._registry = registry
-        self._load = load
-        self._actor = actor
-        self._on_change = on_change
-        self._active: ActiveModel[T] | None = None
-        self._pause = POLL_S
-        self.trouble = ""
+    registry: Registry  # the ledger and the bundles
+    load: Callable[[Path], T]  # loads a verified bundle's folder, for example as a predictor, or raises BundleError
+    # The name under which a champion that does not load is refused; None to leave refusals to others.
+    actor: str | None = None
+    on_change: Callable[[ActiveModel[T]], None] = lambda model: None  # called with each new active model
+    trouble: str = field(default="", init=False)  # why the last update failed; empty if it succeeded
+    _active: ActiveModel[T] | None = field(default=None, init=False)
+    _pause: float = field(default=POLL_S, init=False)
 
     @property
     def active(self) -> ActiveModel[T]:
@@ -73,7 +56,7 @@ class ModelFollower(Generic[T]):
 
     @property
     def following(self) -> bool:
-        """Whether the last update succeeded; if not, ``trouble`` is the reason."""
+        """Whether the last update succeeded."""
         return not self.trouble
 
     def load_champion(self) -> ActiveModel[T]:
@@ -86,9 +69,9 @@ class ModelFollower(Generic[T]):
             SQLAlchemyError: The database does not answer.
         """
         while True:
-            last = self._registry.champion()
+            last = self.registry.champion()
             if last is None:
-                raise EmptyLedgerError("No model was deployed in this storage yet.")
+                raise RegistryError("No model was deployed in this storage yet.", code="ledger_empty")
             if self._load_deployment(last):
                 return self.active
 
@@ -97,12 +80,8 @@ class ModelFollower(Generic[T]):
         self._replace(ActiveModel(deployment, version, value))
 
     def update(self) -> None:
-        """Read the ledger once, and load a new champion or refuse it.
-
-        Raises:
-            Exception: As :meth:`load_champion`; the active model stays.
-        """
-        last = self._registry.champion()
+        """Read the ledger once, and load a new champion or refuse it; with an error, the active model stays."""
+        last = self.registry.champion()
         active = self.active
         if last is None or last.id == active.deployment:
             return
@@ -111,7 +90,7 @@ class ModelFollower(Generic[T]):
             return
         if self._load_deployment(last):
             logger.warning("model %s is served now, in place of %s", last.version, active.version)
-            if self._actor is not None:
+            if self.actor is not None:
                 count_swap("swapped", last.created_at)
 
     def try_update(self) -> None:
@@ -132,11 +111,7 @@ class ModelFollower(Generic[T]):
         self._pause = POLL_S
 
     def start(self, on_update: Callable[[bool], None] = lambda following: None) -> None:
-        """Follow in a separate thread until the process ends.
-
-        Args:
-            on_update: Called after each update with whether it succeeded.
-        """
+        """Follow in a separate thread until the process ends; ``on_update`` gets whether each update succeeded."""
 
         def run() -> None:
             while True:
@@ -149,12 +124,12 @@ class ModelFollower(Generic[T]):
     def _load_deployment(self, last: Deployment) -> bool:
         """Load a champion, or refuse it if it does not load; return whether it was loaded."""
         try:
-            value = self._load(self._registry.fetch(last.version))
+            value = self.load(self.registry.fetch(last.version))
         except BundleError as error:
-            if self._actor is None:
+            if self.actor is None:
                 raise
             logger.error("model %s is refused: %s", last.version, error.message)
-            self._registry.refuse(last.id, self._actor, error.message)
+            self.registry.refuse(last.id, self.actor, error.message)
             count_swap("refused", last.created_at)
             return False
         self._replace(ActiveModel(last.id, last.version, value))
@@ -162,4 +137,4 @@ class ModelFollower(Generic[T]):
 
     def _replace(self, model: ActiveModel[T]) -> None:
         self._active = model
-        self._on_change(model)
+        self.on_change(model)

@@ -29,15 +29,9 @@ UPLOAD_PATH = "/upload_training_data"
 
 
 class Server(SupervisedServer):
-    """A server for a bundle or a storage's champion. Use :func:`serve.factory.create_server`.
+    """A server for a bundle or a storage's champion.
 
-    Args:
-        api: What the inference workers run.
-        bundle: The bundle that is served at the start.
-        settings: The server's settings; ``device`` and ``workers`` must be set.
-        storage: Where the champion is followed; None to serve the bundle.
-        access: Who may use the server.
-        intake: How uploaded images are judged.
+    Use :func:`serve.factory.create_server`, which explains the arguments and chooses ``device`` and ``workers``.
     """
 
     def __init__(
@@ -51,19 +45,10 @@ class Server(SupervisedServer):
         intake: IntakeSettings,
     ) -> None:
         self.bundle = bundle
-        self.settings = settings
         self.storage = storage
         self.access = access
         self.intake = intake
-        assert settings.workers is not None
-        super().__init__(
-            api,
-            accelerator="cuda" if settings.device == "cuda" else "cpu",
-            workers=settings.workers,
-            api_processes=settings.api_processes,
-            request_timeout=settings.request_timeout,
-            start_timeout=settings.start_timeout,
-        )
+        super().__init__(api, settings)
 
     def configure(self, app: FastAPI) -> None:
         """Add this project's routes, error handlers and middleware, the outermost last."""

@@ -30,11 +30,7 @@ class Section(BaseModel):
 
     @classmethod
     def from_config(cls, values: Mapping[str, Any] | None) -> Self:
-        """Read the section's settings; those that are left out have their defaults.
-
-        Raises:
-            ConfigError: A setting is unknown, has the wrong type or is out of its bounds.
-        """
+        """Read the section's settings, or raise a ConfigError if one is unknown, of a wrong type or out of bounds."""
         try:
             return cls.model_validate(dict(values or {}))
         except ValidationError as error:
@@ -54,46 +50,30 @@ class Section(BaseModel):
 
 
 class ServerSettings(Section):
-    """How a server computes and what it refuses.
-
-    Attributes:
-        device: ``auto``, ``cpu``, ``cuda`` (every GPU of the machine) or ``torch`` (torch on the CPU).
-        precision: ``auto``, ``f32``, ``bf16`` or ``f16``.
-        threads: CPU threads for one image in one inference worker.
-        workers: Inference workers for the CPU, or for each GPU; one per core when None (two per GPU).
-        api_processes: HTTP processes; one for every four inference workers when None.
-        max_batch_size: The most images in one batch.
-        batch_timeout: Seconds to wait for a batch to fill; less than ``request_timeout``.
-        queue_size: The most requests that wait or are computed at once; further ones are answered 503.
-        request_timeout: Seconds for a body to arrive, and then for its response.
-        max_body_bytes: The largest request body.
-        max_upload_bytes: The largest body of training data.
-        max_held_bytes: About the most that all bodies being answered may hold together, in each API process; what
-            exceeds it waits unread.
-        max_image_bytes: The largest image file.
-        max_pixels: The largest image.
-        min_side: The smallest side of an image in pixels.
-        start_timeout: Seconds in which every inference worker must have loaded.
-    """
+    """How a server computes and what it refuses."""
 
     section = "server"
 
+    # auto, cpu, cuda (every GPU of the machine) or torch (torch on the CPU).
     device: Literal["auto", "cpu", "cuda", "torch"] = "auto"
-    precision: Precision = "auto"
-    threads: Count = 1
-    workers: Count | None = None
-    api_processes: Count | None = None
-    max_batch_size: Count = 8
+    precision: Precision = "auto"  # auto, f32, bf16 or f16
+    threads: Count = 1  # CPU threads for one image in one inference worker
+    workers: Count | None = None  # inference workers for the CPU, or for each GPU; one per core when None (two per GPU)
+    api_processes: Count | None = None  # HTTP processes; one for every four inference workers when None
+    max_batch_size: Count = 8  # the most images in one batch
+    # Seconds to wait for a batch to fill; less than request_timeout.
     batch_timeout: Annotated[float, Field(ge=0)] = 0.002
-    queue_size: Count = 256
-    request_timeout: Seconds = 30.0
-    max_body_bytes: Count = 21 * 2**20
-    max_upload_bytes: Count = 64 * 2**20
+    queue_size: Count = 256  # the most requests that wait or are computed at once; further ones are answered 503
+    request_timeout: Seconds = 30.0  # seconds for a body to arrive, and then for its response
+    max_body_bytes: Count = 21 * 2**20  # the largest request body
+    max_upload_bytes: Count = 64 * 2**20  # the largest body of training data
+    # About the most that all bodies being answered may hold together, in each API process; what exceeds it waits
+    # unread.
     max_held_bytes: Count = 64 * 2**20
-    max_image_bytes: Count = 20 * 2**20
-    max_pixels: Count = 50_000_000
-    min_side: Count = 16
-    start_timeout: Seconds = 120.0
+    max_image_bytes: Count = 20 * 2**20  # the largest image file
+    max_pixels: Count = 50_000_000  # the largest image
+    min_side: Count = 16  # the smallest side of an image in pixels
+    start_timeout: Seconds = 120.0  # seconds in which every inference worker must have loaded
 
     @model_validator(mode="after")
     def _check_batch_timeout(self) -> Self:
@@ -111,32 +91,23 @@ class ServerSettings(Section):
 
 
 class AccessSettings(Section):
-    """Who may use a server.
-
-    Attributes:
-        open_access: Whether requests need no key as long as no key exists.
-        per_minute: Requests per minute of a key that has no limit of its own; no limit when None.
-        per_day: The same for a day (UTC).
-    """
+    """Who may use a server."""
 
     section = "access"
 
-    open_access: bool = False
-    per_minute: Count | None = None
-    per_day: Count | None = None
+    open_access: bool = False  # whether requests need no key as long as no key exists
+    per_minute: Count | None = None  # requests per minute of a key that has no limit of its own; no limit when None
+    per_day: Count | None = None  # the same for a day (UTC)
 
 
 class TraceSettings(Section):
-    """Where OpenTelemetry traces go.
-
-    Attributes:
-        endpoint: The collector's address for OTLP over HTTP, such as ``http://127.0.0.1:4318``; None for no traces.
-        share: The share of requests that is traced, 0 to 1, among those that come without a trace of their own.
-    """
+    """Where OpenTelemetry traces go."""
 
     section = "traces"
 
+    # The collector's address for OTLP over HTTP, such as http://127.0.0.1:4318; None for no traces.
     endpoint: str | None = None
+    # The share of requests that is traced, 0 to 1, among those that come without a trace of their own.
     share: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     @field_validator("endpoint")

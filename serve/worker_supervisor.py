@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Self
 
 from lesion.core.commands import lesion_command, quote_hydra_value
@@ -22,12 +21,7 @@ _END_S = 30.0
 
 
 class WorkerSupervisor:
-    """Keeps a worker process running inside a ``with`` block.
-
-    Args:
-        storage: The server's storage.
-        overrides: Further settings of ``configs/worker.yaml``.
-    """
+    """Keeps a worker process running inside a ``with`` block; ``overrides`` are settings of ``configs/worker.yaml``."""
 
     def __init__(self, storage: Storage, overrides: Sequence[str] = ()) -> None:
         self._command = [*lesion_command("worker"), *settings_of(storage), f"parent={os.getpid()}", *overrides]
@@ -47,9 +41,7 @@ class WorkerSupervisor:
         self._started.wait()  # the caller may fork, but not while the worker is being started
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stopping.set()
         self._thread.join()
 

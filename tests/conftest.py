@@ -1,6 +1,7 @@
 """Shared fixtures: a small phantom dataset, one real training run on it, and the real data where there is any."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +15,24 @@ os.environ["WANDB_SILENT"] = "true"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+# Fixtures that train a model or start a server: whatever uses one is slow.
+SLOW_FIXTURES = {"run", "bundle_path", "server", "lamp_server"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what cannot run here, mark what is slow, and put the files with the most slow tests first.
+
+    With several processes the files are handed out in this order, so that no process is left alone with a long one.
+    """
     reason = "needs the real data and weights: set LESION_SHARED to the folder that has data/ and weights/"
+    slow_tests = Counter[Path]()
     for item in items:
         if item.get_closest_marker("real") and not SHARED:
             item.add_marker(pytest.mark.skip(reason=reason))
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+        slow_tests[item.path] += item.get_closest_marker("slow") is not None
+    items.sort(key=lambda item: -slow_tests[item.path])
 
 
 @pytest.fixture(scope="session")

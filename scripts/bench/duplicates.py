@@ -10,6 +10,7 @@ import io
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import imagehash
@@ -18,12 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.console import Console
 
-from lesion.deduplication.duplicates import (
-    groups,
-    merge_groups,
-    near_duplicate_pairs,
-    near_duplicates_of,
-)
+from lesion.deduplication.duplicates import groups, merge_groups, near_duplicate_pairs, near_duplicates_of
 from lesion.deduplication.features import make_thumbnail
 from lesion.imaging.decode import decode, read
 from lesion.imaging.file_types import is_image_name
@@ -71,12 +67,7 @@ def mirrored(image: Image.Image, _: np.random.Generator) -> Image.Image:
 
 
 def chain(*plants: Plant) -> Plant:
-    def plant(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-        for change in plants:
-            image = change(image, rng)
-        return image
-
-    return plant
+    return lambda image, rng: reduce(lambda picture, plant: plant(picture, rng), plants, image)
 
 
 KINDS: dict[str, Plant] = {

@@ -117,7 +117,7 @@ def any_promoted(scenario: Scenario, settings: GateSettings, rng: np.random.Gene
     images = Images.draw(rng, scenario.images, scenario.group, scenario.weights)
     champion = images.evidence(rng)
     for used in range(RETRAININGS):
-        if settings.spending.exhausted(used):
+        if not settings.spending.looks_left(used):
             return False  # the gate rejects this one and all later ones without looking at them
         if promoted(scenario, settings, images, champion, images.evidence(rng), used):
             return True

@@ -6,7 +6,6 @@ everything is there. Every round begins with a session that has nothing in its c
 median is above 1 s for an answer or 2 s for a page.
 """
 
-import io
 import shutil
 import sys
 import time
@@ -16,7 +15,6 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from PIL import Image as Picture
 from playwright.sync_api import Browser, Page, expect
 from rich.console import Console
 
@@ -33,6 +31,7 @@ from lesion.promotion.gate import decide
 from lesion.promotion.gate_settings import GateSettings
 from scripts.bench.common import api_server, bench_parser, bench_table, interleaved, machine, page_server
 from scripts.dev.browsing import HEIGHT, PAGES, WIDTHS, browser, drop, go, settle, window
+from serve.load.samples import encode, scan
 
 IMAGES, JOBS, SIDE = 7000, 50, 256
 ANSWER_S, PAGE_S = 1.0, 2.0
@@ -76,12 +75,9 @@ def fill(storage: Storage, bundle: Path, picture: Path) -> Path:
 
 
 def draw_picture(seed: int) -> tuple[bytes, float]:
-    """Return a picture file of a coarse pattern, and its brightness."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)
-    picture = Picture.fromarray(coarse).resize((SIDE, SIDE), Picture.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue(), float(coarse.mean())
+    """Return a picture file, and its brightness."""
+    pixels = scan(seed, SIDE)
+    return encode(pixels, "JPEG", quality=85), float(pixels.mean())
 
 
 def image_row(rng: np.random.Generator, number: int, sha256: str, label: str, size: int, brightness: float) -> Image:

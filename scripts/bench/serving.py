@@ -29,7 +29,6 @@ CLIENTS = 4  # processes, each with one connection at a time
 
 
 def main() -> None:
-    """Run the bench and print a table."""
     parser = bench_parser(__doc__)
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--images", help="a folder of images to send; generated 512-pixel JPEGs by default")
@@ -96,7 +95,6 @@ def client(address: str, images: list[bytes], seconds: float = 3.0) -> int:
 
 
 def report(rates: dict[str, float], precision: str) -> None:
-    """Print images per second, and each rate as a share of the engine on every core."""
     cores, engine = available_cores(), next(iter(rates.values()))
     table = bench_table(f"{machine()}, OpenVINO {precision}", ("what", "images/s", f"of {cores} × engine"))
     for name, value in rates.items():

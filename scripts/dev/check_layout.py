@@ -20,30 +20,14 @@ PHRASES = re.compile(
     r"\b[Ii]s\s+none\b|(?<!there )(?<!There )\b[Ii]s\s+no\s+\w+\s+that\b|\b[Gg]o(?:es)?\s+on\b|\b[Aa]new\b"
     r"|\b[Ss]ays?\s+(?:how|what|whether)\b|\b[Ff]or\s+people\b"
 )
-# File names that stand more than once, and the subject that their files share.
-SHARED_NAMES = {
-    "admin.py": "the page's screen for operators and its sentences",
-    "api_keys.py": "API keys: the records and the screen",
-    "backup.py": "the command and its script",
-    "deployments.py": "deployments: the ledger and the screen",
-    "download.py": "the command and its script",
-    "duplicates.py": "the search for duplicates and its benchmark",
-    "gate.py": "the gate and its benchmark",
-    "images.py": "stored images: the catalogue and the route",
-    "keys.py": "the command, its script and the route",
-    "model.py": "the screen",
-    "models.py": "the command, its script and the route",
-    "page.py": "the page's benchmark and the predict screen",
-    "predict.py": "the script and the route",
-    "prepare.py": "the command and its script",
-    "prometheus.py": "Prometheus metrics and their route",
-    "replicas.py": "replicas: the code, its command and its benchmark",
-    "retrain.py": "the command, its script, the route and the screen",
-    "serve.py": "the command and its script",
-    "train.py": "the command and its script",
-    "ui.py": "the command and its script",
-    "worker.py": "the retraining worker, its command and its script",
+# Modules whose name stands more than once, by the subject that they share.
+SUBJECTS = {
+    "a command and its script": ("backup", "download", "prepare", "serve", "train", "ui", "worker"),
+    "a command, its script, its route or its screen": ("keys", "models", "predict", "retrain"),
+    "a subject and its benchmark": ("duplicates", "gate", "page", "replicas"),
+    "a subject and its screen or route": ("api_keys", "deployments", "images", "uploads"),
 }
+SHARED_NAMES = [f"{name}.py" for names in SUBJECTS.values() for name in names]
 
 
 def tracked_files(root: Path) -> list[PurePosixPath]:

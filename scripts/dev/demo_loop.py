@@ -7,7 +7,6 @@ generated there.
 """
 
 import argparse
-import re
 import sys
 import time
 from collections import Counter, defaultdict
@@ -17,10 +16,7 @@ from typing import Any
 
 from lesion.client import Client
 from lesion.core.cli_errors import cli_errors
-from lesion.core.errors import LesionError
 from lesion.phantom.folder import generate
-
-PATIENT = re.compile(r"patient\d+")
 
 
 def main() -> int:
@@ -56,10 +52,7 @@ def upload(client: Client, folder: Path) -> None:
     """Send one request per patient, so that the images of a patient are all on the same side of the gate."""
     patients: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in sorted(folder.glob("*/*.png")):
-        match = PATIENT.search(path.name)
-        if match is None:
-            raise LesionError(f"{path} does not name its patient.")
-        patients[path.parent.name, f"low-field-{match[0]}"].append(path)
+        patients[path.parent.name, f"low-field-{path.name.partition('_')[0]}"].append(path)
     counts: Counter[str] = Counter()
     for (label, patient), paths in patients.items():
         outcome = client.upload([(path.name, path.read_bytes()) for path in paths], label, patient)

@@ -10,6 +10,7 @@ retraining, whatever its verdict.
 
 import argparse
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -24,43 +25,37 @@ POLL_S, MAX_POLLS = 3.0, 400
 ENDS = ("proved better and is in use", "not proved better", "The retraining failed", "was canceled")
 
 
+@dataclass
 class Film:
-    """Pictures of a page, each with a caption.
+    """Pictures of a page, each with a caption; single pictures go to the folder ``stills``, if there is one."""
 
-    Args:
-        page: The page.
-        stills: The folder for single pictures; none are written when None.
-    """
-
-    def __init__(self, page: Page, stills: Path | None) -> None:
-        self._page = page
-        self._stills = stills
-        self._frames: list[Image.Image] = []
-        self._durations: list[int] = []
+    page: Page
+    stills: Path | None
+    frames: list[Image.Image] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
 
     def take(self, caption: str, milliseconds: int = 1500, still: str = "") -> None:
         """Add a picture, and write it as a still if it has a name; an unchanged picture only prolongs the last one."""
-        picture = screenshot(self._page)
-        if still and self._stills is not None:
-            save(picture, self._stills / f"walkthrough_{still}.png")
+        picture = screenshot(self.page)
+        if still and self.stills is not None:
+            save(picture, self.stills / f"walkthrough_{still}.png")
         picture = picture.resize((round(WIDTH * SHRINK), round(HEIGHT * SHRINK)), Image.Resampling.LANCZOS)
         frame = Image.new("RGB", (picture.width, picture.height + BAR), "#0b3a4d")
         frame.paste(picture)
         ImageDraw.Draw(frame).text((12, picture.height + 8), caption, "white", ImageFont.load_default(16))
         frame = frame.quantize(dither=Image.Dither.NONE)
-        if self._frames and frame.tobytes() == self._frames[-1].tobytes():
-            self._durations[-1] += milliseconds // 2
+        if self.frames and frame.tobytes() == self.frames[-1].tobytes():
+            self.durations[-1] += milliseconds // 2
             return
-        self._frames.append(frame)
-        self._durations.append(milliseconds)
+        self.frames.append(frame)
+        self.durations.append(milliseconds)
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        first, *others = self._frames
-        first.save(path, save_all=True, append_images=others, duration=self._durations, loop=0, optimize=True)
-        print(
-            f"{path}: {len(self._frames)} pictures, {sum(self._durations) / 1000:.0f} s, {path.stat().st_size:,} bytes"
-        )
+        first, *others = self.frames
+        first.save(path, save_all=True, append_images=others, duration=self.durations, loop=0, optimize=True)
+        seconds = sum(self.durations) / 1000
+        print(f"{path}: {len(self.frames)} pictures, {seconds:.0f} s, {path.stat().st_size:,} bytes")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from lesion.cli.text_table import print_rows
 from lesion.core.cli_errors import cli_errors
-from serve.deploy.plan import Plan
+from serve.deploy.processes import Plan
 from serve.deploy.replicas import REPOSITORY, Replicas
 
 STATE = REPOSITORY / "outputs" / "replicas"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lesion.core.errors import ConfigError, LesionError
@@ -20,56 +21,29 @@ _FAILURES = "max_fails=3 fail_timeout=2s"
 _NO_SERVER = "    server 127.0.0.1:9 down;\n"  # an upstream must name a server; nginx never asks this one
 
 
-class NginxMissingError(ConfigError):
-    """nginx is not installed."""
-
-    default_code = "nginx_missing"
-
-
-class NginxRefusedError(LesionError):
-    """nginx refuses its configuration."""
-
-    default_code = "nginx_refused"
-
-
 def nginx_program() -> str:
-    """Return the path of nginx.
-
-    Raises:
-        NginxMissingError: nginx is not installed.
-    """
+    """Return the path of nginx, or raise a ConfigError if it is not installed (``nginx_missing``)."""
     # Debian installs it in a folder that is only on root's PATH.
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/opt/homebrew/bin")
     if program is None:
-        raise NginxMissingError("There is no nginx. Install it, for example with apt-get install nginx.")
+        message = "There is no nginx. Install it, for example with apt-get install nginx."
+        raise ConfigError(message, code="nginx_missing")
     return program
 
 
+@dataclass(eq=False)
 class Balancer:
-    """One nginx.
+    """One nginx."""
 
-    Args:
-        folder: Receives its configuration, temporary files and logs; only the current user may read it.
-        host, port: Where it listens.
-        tls_port: The port for HTTPS, with the files of ``nginx/tls``; no HTTPS when None.
-        limited: Whether the limits per address of ``limits.conf`` apply.
-    """
+    folder: Path  # receives its configuration, temporary files and logs; only the current user may read it
+    host: str  # where it listens
+    port: int
+    tls_port: int | None = None  # the port for HTTPS, with the files of nginx/tls; no HTTPS when None
+    limited: bool = True  # whether the limits per address of limits.conf apply
 
-    def __init__(
-        self,
-        folder: Path,
-        host: str,
-        port: int,
-        tls_port: int | None = None,
-        *,
-        limited: bool = True,
-    ) -> None:
-        self.folder = folder.resolve()
+    def __post_init__(self) -> None:
+        self.folder = self.folder.resolve()
         self.log = self.folder / "nginx.log"
-        self._host = host
-        self._port = port
-        self._tls_port = tls_port
-        self._limited = limited
         self._program = nginx_program()
 
     @property
@@ -83,37 +57,34 @@ class Balancer:
         ]  # fmt: skip
 
     def write(self, apis: Sequence[int], page: int | None) -> None:
-        """Write the configuration for replicas and a page at these ports.
-
-        Raises:
-            NginxRefusedError: nginx refuses the configuration.
-        """
+        """Write the configuration for replicas and a page at these ports; nginx may refuse it (``nginx_refused``)."""
         conf = self.folder / "conf"
         conf.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         for name in _COPIED_FILES:
             shutil.copyfile(SOURCE / name, conf / name)
-        if not self._limited:
+        if not self.limited:
             (conf / "limits.conf").write_text("")
-        (conf / "listen.conf").write_text(self._listen())
+        listen = [f"listen {self.host}:{self.port};", "access_log access.log json;"]
+        if self.tls_port is not None:
+            listen.append(f"listen {self.host}:{self.tls_port} ssl;")
+        (conf / "listen.conf").write_text("\n".join(listen) + "\n")
         tls = conf / "tls"
         if not tls.is_symlink():
             tls.symlink_to(SOURCE.resolve() / "tls")
         write_atomically(conf / "upstreams.conf", upstreams(apis, page))
         check = subprocess.run([*self.command, "-t", "-q"], capture_output=True, text=True, check=False)
         if check.returncode:
-            raise NginxRefusedError(f"nginx refuses its settings: {check.stderr.strip()}")
+            raise LesionError(f"nginx refuses its settings: {check.stderr.strip()}", code="nginx_refused")
 
     def start(self) -> ProcessRecord:
         """Start nginx with the configuration that was written last."""
-        return start("nginx", self.command, self.log, folder=self.folder, port=self._port)
+        return start("nginx", self.command, self.log, folder=self.folder, port=self.port)
 
     def reload(self, nginx: ProcessRecord, seconds: float = 5.0) -> None:
-        """Make nginx read the configuration that was written last, and wait until the old one serves no request.
+        """Make the running nginx read the configuration that was written last.
 
-        Args:
-            nginx: The nginx that runs.
-            seconds: How long to wait for requests in progress; event streams may continue for longer.
+        Wait up to ``seconds`` until the old one serves no request; event streams may continue for longer.
         """
         process = nginx.process
         if process is None:
@@ -124,12 +95,6 @@ class Balancer:
         deadline = time.monotonic() + seconds
         while before & {child.pid for child in process.children()} and time.monotonic() < deadline:
             time.sleep(0.05)
-
-    def _listen(self) -> str:
-        lines = [f"listen {self._host}:{self._port};", "access_log access.log json;"]
-        if self._tls_port is not None:
-            lines.append(f"listen {self._host}:{self._tls_port} ssl;")
-        return "\n".join(lines) + "\n"
 
 
 def upstreams(apis: Sequence[int], page: int | None) -> str:

@@ -1,52 +1,40 @@
-"""Start processes that outlive this command, and find them again by id and start time, so that no others are ended."""
+"""Start processes that outlive this command, and find them again by id and start time, so that no others are ended.
 
+What runs on this machine, and how it was started, is stored in a file.
+"""
+
+import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from lesion.core.errors import LesionError
+from lesion.core.files import write_atomically
 
 _SAME_START_S = 0.05  # two readings of one process's start time differ by less
 _LOG_TAIL_BYTES = 4000  # how much of a log an error quotes
 _POLL_S = 0.1
+_STATE_FILE = "replicas.json"
 _children: list[subprocess.Popen[bytes]] = []  # Python warns when a Popen is dropped while its process runs
-
-
-class ProcessEndedError(LesionError):
-    """A process ended before it was ready."""
-
-    default_code = "member_ended"
-
-
-class StartTimeoutError(LesionError):
-    """A process was not ready in time."""
-
-    default_code = "timed_out"
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessRecord:
-    """A process that was started here.
+    """A process that was started here."""
 
-    Attributes:
-        name: ``api-1``, ``nginx``, ``worker`` or ``page``.
-        pid: The process id, which is also the id of its process group.
-        started: The start time in seconds since 1970, as the system reports it. The system may give a process id to a
-            new process later; the id and the start time together identify one process.
-        port: The port that it listens on, if any.
-    """
-
-    name: str
-    pid: int
+    name: str  # api-1, nginx, worker or page
+    pid: int  # the process id, which is also the id of its process group
+    # The start time in seconds since 1970, as the system reports it. The system may give a process id to a new
+    # process later; the id and the start time together identify one process.
     started: float
-    port: int | None = None
+    port: int | None = None  # the port that it listens on, if any
 
     @property
     def alive(self) -> bool:
@@ -68,6 +56,47 @@ class ProcessRecord:
         with suppress(psutil.NoSuchProcess):
             return bool(abs(psutil.Process(self.pid).create_time() - self.started) < _SAME_START_S)
         return False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to start; stored with the state, so that later commands start the same."""
+
+    port: int = 8080  # the port of nginx
+    # The address that nginx listens on. The replicas and the page answer this machine only; others reach them
+    # through nginx.
+    host: str = "127.0.0.1"
+    tls_port: int | None = None  # the port of nginx for HTTPS; no HTTPS when None
+    # The bundle to serve. When None: the champion of the storage, or the newest bundle in outputs/.
+    bundle: str | None = None
+    storage: str = "local"  # local, cluster or none, as in configs/storage
+    storage_root: str | None = None  # the folder of the storage on this machine; the default of the configs when None
+    workers: int = 1  # inference workers per replica
+    worker: bool = True  # whether to start a retraining worker, if there is a storage
+    page_port: int | None = 8501  # the port of the web page; no page when None
+    limited: bool = True  # whether nginx limits how many requests one address may send
+    settings: Sequence[str] = ()  # more settings of configs/serve.yaml
+    worker_settings: Sequence[str] = ()  # more settings of configs/worker.yaml
+
+    @property
+    def address(self) -> str:
+        """The URL of nginx for programs on this machine."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+def read_state(folder: Path) -> tuple[Plan, list[ProcessRecord]]:
+    """Return what was written last: the plan and the processes, which may have ended since."""
+    file = folder / _STATE_FILE
+    if not file.is_file():
+        return Plan(), []
+    state = json.loads(file.read_text("utf-8"))
+    return Plan(**state["plan"]), [ProcessRecord(**record) for record in state["members"]]
+
+
+def write_state(folder: Path, plan: Plan, processes: Sequence[ProcessRecord]) -> None:
+    """Write the plan and the processes, whole or not at all."""
+    state = {"plan": asdict(plan), "members": [asdict(process) for process in processes]}
+    write_atomically(folder / _STATE_FILE, json.dumps(state, indent=2))
 
 
 def start(
@@ -118,20 +147,17 @@ def end(records: Sequence[ProcessRecord], seconds: float = 40.0) -> None:
 
 
 def wait_until_ready(record: ProcessRecord, ready: Callable[[], bool], log: Path, seconds: float) -> None:
-    """Wait until ``ready`` returns true for a process. Errors quote the end of its log.
+    """Wait until ``ready`` returns true for a process.
 
-    Raises:
-        ProcessEndedError: The process ended.
-        StartTimeoutError: It was not ready within ``seconds``.
+    A LesionError quotes the end of its log if it ended (``member_ended``), or was not ready in time (``timed_out``).
     """
     deadline = time.monotonic() + seconds
     while not ready():
         if not record.alive:
-            raise ProcessEndedError(f"{record.name} ended. Its log says:\n{_tail(log)}")
+            raise LesionError(f"{record.name} ended. Its log says:\n{_tail(log)}", code="member_ended")
         if time.monotonic() > deadline:
-            raise StartTimeoutError(
-                f"{record.name} was not ready within {seconds:g} s. Its log, {log}, ends with:\n{_tail(log)}"
-            )
+            message = f"{record.name} was not ready within {seconds:g} s. Its log, {log}, ends with:\n{_tail(log)}"
+            raise LesionError(message, code="timed_out")
         time.sleep(_POLL_S)
 
 
@@ -139,11 +165,7 @@ def wait_until_ready(record: ProcessRecord, ready: Callable[[], bool], log: Path
 def running(
     name: str, command: Sequence[str], log: Path, ready: Callable[[], bool], *, folder: Path, seconds: float = 300
 ) -> Iterator[ProcessRecord]:
-    """Start a process, wait until it is ready, and end it when the block ends.
-
-    Raises:
-        LesionError: As for ``wait_until_ready``.
-    """
+    """Start a process, wait with ``wait_until_ready``, and end it when the block ends."""
     record = start(name, command, log, folder=folder)
     try:
         wait_until_ready(record, ready, log, seconds)

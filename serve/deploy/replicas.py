@@ -9,9 +9,8 @@ from typing import Any
 from lesion.core.commands import lesion_command
 from lesion.core.errors import ConfigError, LesionError
 from serve.deploy.balancer import Balancer
-from serve.deploy.plan import Plan, read_state, write_state
 from serve.deploy.ports import free_port, is_listening, served_version
-from serve.deploy.processes import ProcessRecord, end, start, wait_until_ready
+from serve.deploy.processes import Plan, ProcessRecord, end, read_state, start, wait_until_ready, write_state
 
 REPOSITORY = Path(__file__).parents[2]
 _READY_S = 300.0  # the first replica may have to import the first model
@@ -20,26 +19,11 @@ _NGINX_S = 30.0
 _API, _NGINX, _WORKER, _PAGE = "api-", "nginx", "worker", "page"
 
 
-class NotStartedError(ConfigError):
-    """Nothing was started in this folder."""
-
-    default_code = "not_started"
-
-
-class PortTakenError(ConfigError):
-    """Another program listens on a port already."""
-
-    default_code = "port_taken"
-
-
 class Replicas:
-    """The processes that a state folder lists. Every change is written there at once, so that no process is lost.
+    """The processes that a state folder lists, which also holds logs and nginx's files.
 
-    A process that dies is not started again automatically: nginx sends nothing to a dead replica, ``status`` shows it,
-    and ``scale`` starts what is missing.
-
-    Args:
-        state: The folder, for process ids, ports, logs and nginx's files.
+    Every change is written there at once, so that no process is lost. A process that dies is not started again
+    automatically: nginx sends nothing to a dead replica, ``status`` shows it, and ``scale`` starts what is missing.
     """
 
     def __init__(self, state: Path) -> None:
@@ -78,7 +62,7 @@ class Replicas:
         it may be sent again.
 
         Raises:
-            NotStartedError: Nothing was started here.
+            ConfigError: Nothing was started here (``not_started``).
             LesionError: As for ``start``.
         """
         _check_count(count)
@@ -88,11 +72,7 @@ class Replicas:
             self._remove(self.apis[count:])
 
     def restart(self) -> None:
-        """Replace the replicas one after another; each new one is ready before the old one ends.
-
-        Raises:
-            LesionError: As for ``scale``.
-        """
+        """Replace the replicas one after another; each new one is ready before the old one ends."""
         with self._locked():
             self._check_started()
             for old in self.apis:
@@ -119,7 +99,6 @@ class Replicas:
         ]
 
     def _start_missing(self, count: int) -> None:
-        """Start what is missing for ``count`` replicas, and configure nginx."""
         self._forget_dead()
         if not self.apis:  # one alone first: it imports the first model into an empty storage
             self._await_api(self._start_api())
@@ -141,14 +120,13 @@ class Replicas:
             wait_until_ready(page, lambda: is_listening(plan.page_port), self._log(_PAGE), _PAGE_S)
 
     def _remove(self, replicas: Sequence[ProcessRecord]) -> None:
-        """Take replicas out of nginx's configuration, then end them."""
         self._configure_nginx(without=replicas)
         self._end(replicas)
 
     def _configure_nginx(self, without: Sequence[ProcessRecord] = ()) -> None:
         """Make nginx spread requests over the replicas that run; start nginx if it does not run."""
         plan = self.plan
-        balancer = Balancer(self.state / "nginx", plan.host, plan.port, plan.tls_port, limited=plan.limited)
+        balancer = Balancer(self.state / "nginx", plan.host, plan.port, plan.tls_port, plan.limited)
         ports = [api.port for api in self.apis if api not in without and api.port is not None]
         balancer.write(ports, plan.page_port)
         running = [process for process in self.processes if process.name == _NGINX and process.alive]
@@ -204,7 +182,7 @@ class Replicas:
 
     def _check_started(self) -> None:
         if not self.processes:
-            raise NotStartedError(f"Nothing was started in {self.state}. Start it first.")
+            raise ConfigError(f"Nothing was started in {self.state}. Start it first.", code="not_started")
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -228,4 +206,5 @@ def _check_ports(plan: Plan) -> None:
     """Refuse ports that another program listens on, before anything is started."""
     for port in (plan.port, plan.tls_port, plan.page_port):
         if port is not None and is_listening(port):
-            raise PortTakenError(f"Something listens on port {port} already. Stop it, or choose another.")
+            message = f"Something listens on port {port} already. Stop it, or choose another."
+            raise ConfigError(message, code="port_taken")

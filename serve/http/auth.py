@@ -29,16 +29,7 @@ _AUTHORITY = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9.-]+))(?::\d*)?", re.IGNO
 
 
 def check_address(host: str, keys: bool, open_access: bool) -> None:
-    """Refuse to answer other machines as long as no API key protects the server.
-
-    Args:
-        host: Where the server is to listen.
-        keys: Whether there is a key that is not revoked.
-        open_access: Whether everybody who reaches the server may use it.
-
-    Raises:
-        ConfigError: Other machines could use the server without a key.
-    """
+    """Raise a ConfigError if other machines reach a host without a key that is not revoked or ``open_access``."""
     if not (keys or open_access or _is_loopback(host)):
         raise ConfigError(
             f"host={host} would answer other machines, and there is no API key. Make one with 'python scripts/keys.py "
@@ -64,12 +55,7 @@ class Authenticator:
     """Knows the API keys in one API process, and counts how often each is used.
 
     Without a storage, or before the first key is made, it admits requests of this machine; with ``open_access``, those
-    of every machine.
-
-    Args:
-        storage: Where the keys are; there are none when None.
-        settings: The limits of keys, and whether access is open.
-        api_processes: The number of processes that share the requests of a minute.
+    of every machine. The ``api_processes`` share the requests of a minute.
     """
 
     def __init__(self, storage: Storage | None, settings: AccessSettings, api_processes: int = 1) -> None:
@@ -94,11 +80,7 @@ class Authenticator:
             await self._try_sync(healthy=False)
 
     async def sync(self) -> None:
-        """Save how often keys were used, and read the keys.
-
-        Raises:
-            SQLAlchemyError: The database does not answer; nothing is lost.
-        """
+        """Save how often keys were used, and read the keys; nothing is lost if the database does not answer."""
         if self._storage is None:
             return
         unsaved = self._meter.take_unsaved()
@@ -110,12 +92,7 @@ class Authenticator:
         self._meter.set_saved(saved)
 
     def admit(self, request: Request, text: str | None, role: Role) -> Principal:
-        """Return who sent a request.
-
-        Args:
-            request: The request.
-            text: The key that came with it.
-            role: The least role that may send it.
+        """Return who sent a request with a key; ``role`` is the least role that may send it.
 
         Raises:
             UnauthorizedError: The key is missing, unknown or revoked.

@@ -1,13 +1,15 @@
 """What the routes take from the application, as typed dependencies: ``storage: StorageDep``."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from lesion.core.errors import NotFoundError
+from lesion.core.errors import InvalidValueError, NotFoundError
 from lesion.core.roles import Role
 from lesion.database.storage import Storage
 from lesion.imaging.limits import Limits
@@ -19,7 +21,6 @@ from serve.http.auth import Authenticator, Principal
 from serve.model_follower import ActiveModel, ModelFollower
 from serve.observability.collectors import DatabaseCollector
 from serve.observability.request_stats import RequestCounter
-from serve.request_errors import ParameterError
 from serve.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -45,10 +46,7 @@ class StorageServices:
 class AppState:
     """What one API process keeps for its routes and middleware, as ``app.state.services``.
 
-    Attributes:
-        bundle: The bundle that is served; with a storage it follows the champion.
-        stored: What there is only with a storage.
-        event_streams: The number of open event streams.
+    With a storage, ``bundle`` follows the champion.
     """
 
     settings: ServerSettings
@@ -101,11 +99,7 @@ def require(role: Role) -> Any:  # noqa: ANN401 - what Depends returns
 
 
 async def storage_services(state: StateDep) -> StorageServices:
-    """Return what the server has with a storage.
-
-    Raises:
-        NotFoundError: It has no storage (``no_storage``).
-    """
+    """Return what the server has with a storage, or raise a NotFoundError if it has none (``no_storage``)."""
     if state.stored is None:
         raise NotFoundError(
             "This server serves one bundle and keeps no state. Start it with storage=local for models, uploads and "
@@ -118,40 +112,28 @@ async def storage_services(state: StateDep) -> StorageServices:
 ServicesDep = Annotated[StorageServices, Depends(storage_services)]
 
 
-async def _storage(services: ServicesDep) -> Storage:
-    return services.storage
-
-
-async def _registry(services: ServicesDep) -> Registry:
-    return services.registry
-
-
-async def _bundle(state: StateDep) -> Bundle:
-    return state.bundle
-
-
-async def _image_limits(state: StateDep) -> Limits:
-    return state.settings.image_limits
-
-
 async def _principal(request: Request) -> Principal:
     return cast(Principal, request.state.principal)
 
 
-StorageDep = Annotated[Storage, Depends(_storage)]
-RegistryDep = Annotated[Registry, Depends(_registry)]
-CurrentBundle = Annotated[Bundle, Depends(_bundle)]
-ImageLimits = Annotated[Limits, Depends(_image_limits)]
+def _part(of: Callable[..., Awaitable[Any]], name: str) -> Any:  # noqa: ANN401 - what Depends returns
+    """Return the dependency that gives an attribute of another dependency's result."""
+
+    async def part(owner: Annotated[Any, Depends(of)]) -> Any:  # noqa: ANN401
+        return attrgetter(name)(owner)
+
+    return Depends(part)
+
+
+StorageDep = Annotated[Storage, _part(storage_services, "storage")]
+RegistryDep = Annotated[Registry, _part(storage_services, "registry")]
+CurrentBundle = Annotated[Bundle, _part(app_state, "bundle")]
+ImageLimits = Annotated[Limits, _part(app_state, "settings.image_limits")]
 PrincipalDep = Annotated[Principal, Depends(_principal)]
 
 
 def check_label(bundle: Bundle, label: str) -> None:
-    """Refuse a label that is not a class of the champion.
-
-    Raises:
-        ParameterError: There is no such class (``label_unknown``).
-    """
+    """Raise an InvalidValueError if a label is not a class of the champion (``label_unknown``)."""
     if label not in bundle.classes:
-        raise ParameterError(
-            f"There is no class {label[:80]!r}. The classes are {', '.join(bundle.classes)}.", code="label_unknown"
-        )
+        message = f"There is no class {label[:80]!r}. The classes are {', '.join(bundle.classes)}."
+        raise InvalidValueError(message, code="label_unknown")

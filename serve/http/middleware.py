@@ -6,17 +6,18 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lesion.core import logs
-from lesion.core.errors import LesionError
+from lesion.core.errors import LesionError, TooLargeError
 from serve.http.dependencies import AppState
 from serve.http.problems import problem, problem_of
 from serve.observability import tracing
-from serve.request_errors import BodyTimeoutError, BodyTooLargeError, BusyError
+from serve.request_errors import BodyTimeoutError, BusyError
 
 logger = logging.getLogger(__name__)
 ACCESS_LOG = logging.getLogger("serve.access_log")
@@ -30,10 +31,7 @@ class RequestContext:
     """Gives each request an id, or accepts a valid one from ``X-Request-ID``, and answers errors that nothing else did.
 
     Each request is counted if the application's state has a counter, and traced and logged where that is configured.
-
-    Args:
-        app: The application inside.
-        paths: The application's paths, so that a request that is refused before routing is counted under its path.
+    With the application's ``paths``, a request that is refused before routing is counted under its path.
     """
 
     def __init__(self, app: ASGIApp, paths: Iterable[str] = ()) -> None:
@@ -97,7 +95,8 @@ def _count(scope: Scope, route: str | None, response: Message | None, seconds: f
     method = scope["method"]
     status = response["status"] if response else 0
     if services is not None:
-        endless = response is None or _is_stream(response)
+        media_type = Headers(raw=response["headers"]).get("content-type", "") if response else ""
+        endless = response is None or media_type.startswith("text/event-stream")
         services.request_counter.count(method, route, status, None if endless else seconds)
     if ACCESS_LOG.isEnabledFor(logging.INFO):
         principal = scope.get("state", {}).get("principal")
@@ -106,39 +105,24 @@ def _count(scope: Scope, route: str | None, response: Message | None, seconds: f
         ACCESS_LOG.info("%s %s %d %.1f ms", method, route or "(no route)", status, 1000 * seconds, extra=fields)
 
 
-def _is_stream(response: Message) -> bool:
-    return Headers(raw=response["headers"]).get("content-type", "").startswith("text/event-stream")
-
-
+@dataclass(eq=False)
 class BodyLimits:
     """Limits the bytes of one body, those of all bodies in this process together, and the time that a body may take.
 
     Bytes are counted as they arrive, so a missing or wrong ``Content-Length`` changes nothing. While the bodies of all
     requests hold more than ``max_total_bytes``, only the body that began first is received: the others wait unread, in
-    the senders' buffers.
-
-    Args:
-        app: The application inside.
-        max_body_bytes: The largest body.
-        max_total_bytes: About the most that the bodies of all requests being answered may hold.
-        timeout: Seconds in which a body must have arrived; a larger body has more time, in proportion.
-        larger: Paths that accept larger bodies, with their limits in bytes.
+    the senders' buffers. A body must have arrived within ``timeout`` seconds; the paths in ``larger`` accept larger
+    bodies, which have more time in proportion.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        max_body_bytes: int,
-        max_total_bytes: int,
-        timeout: float,
-        larger: Mapping[str, int] | None = None,
-    ) -> None:
-        self.app = app
-        self.max_body_bytes = max_body_bytes
-        self.larger = dict(larger or {})
-        self.timeout = timeout
-        self._memory = _Memory(max_total_bytes)
+    app: ASGIApp
+    max_body_bytes: int
+    max_total_bytes: int
+    timeout: float
+    larger: Mapping[str, int] = field(default_factory=dict)
+    held_bytes: int = field(default=0, init=False)
+    # The bodies that are not complete, in the order they began.
+    arriving: dict["_Body", None] = field(default_factory=dict, init=False)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -147,53 +131,40 @@ class BodyLimits:
             return
         limit = self.larger.get(scope["path"], self.max_body_bytes)
         await _refuse_declared_size(Headers(scope=scope), limit, receive)
-        body = _Body(receive, self._memory, limit, self.timeout * max(limit / self.max_body_bytes, 1))
-        self._memory.arriving[body] = None
+        body = _Body(receive, self, limit, self.timeout * max(limit / self.max_body_bytes, 1))
+        self.arriving[body] = None
         try:
             await self.app(scope, body.receive, send)
         finally:
-            self._memory.arriving.pop(body, None)
-            self._memory.size -= body.size
-
-
-class _Memory:
-    """The bytes of all bodies in this process, and the bodies that are not complete, in the order they began."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
-        self.size = 0
-        self.arriving: dict[_Body, None] = {}
-
-    async def wait_for_room(self, body: "_Body") -> None:
-        while self.size > self.max_bytes and next(iter(self.arriving)) is not body:
-            if time.monotonic() > body.deadline:
-                raise BusyError("The server holds as many images as it has memory for. Send the image again soon.")
-            await asyncio.sleep(_ROOM_S)
+            self.arriving.pop(body, None)
+            self.held_bytes -= body.size
 
 
 class _Body:
-    """One body while it arrives."""
-
-    def __init__(self, receive: Receive, memory: _Memory, limit: int, timeout: float) -> None:
+    def __init__(self, receive: Receive, limits: BodyLimits, limit: int, timeout: float) -> None:
         self._receive = receive
-        self._memory = memory
+        self._limits = limits
         self._limit = limit
         self._timeout = timeout
-        self.deadline = time.monotonic() + timeout
+        self._deadline = time.monotonic() + timeout
         self.size = 0
 
     async def receive(self) -> Message:
         """Receive the next ASGI message, within the limits."""
-        if self not in self._memory.arriving:
+        limits = self._limits
+        if self not in limits.arriving:
             return await self._receive()
-        await self._memory.wait_for_room(self)
+        while limits.held_bytes > limits.max_total_bytes and next(iter(limits.arriving)) is not self:
+            if time.monotonic() > self._deadline:
+                raise BusyError("The server holds as many images as it has memory for. Send the image again soon.")
+            await asyncio.sleep(_ROOM_S)
         message = await self._next_message()
         arrived = len(message.get("body", b""))
         self.size += arrived
-        self._memory.size += arrived
+        limits.held_bytes += arrived
         complete = not message.get("more_body", False)
         if complete:
-            del self._memory.arriving[self]
+            del limits.arriving[self]
         if self.size > self._limit:
             if not complete:
                 await _discard_rest(self._receive)
@@ -202,12 +173,11 @@ class _Body:
 
     async def _next_message(self) -> Message:
         try:
-            async with asyncio.timeout(self.deadline - time.monotonic()):
+            async with asyncio.timeout(self._deadline - time.monotonic()):
                 return await self._receive()
         except TimeoutError:
-            raise BodyTimeoutError(
-                f"The body did not arrive within {self._timeout:g} seconds. Send it again."
-            ) from None
+            message = f"The body did not arrive within {self._timeout:g} seconds. Send it again."
+            raise BodyTimeoutError(message) from None
 
 
 async def _refuse_declared_size(headers: Headers, limit: int, receive: Receive) -> None:
@@ -219,10 +189,9 @@ async def _refuse_declared_size(headers: Headers, limit: int, receive: Receive) 
         raise _too_large(f"{int(declared):,} bytes", limit)
 
 
-def _too_large(size: str, limit: int) -> BodyTooLargeError:
-    return BodyTooLargeError(
-        f"The body has {size}; at most {limit:,} are accepted. Send a smaller image, or fewer at a time."
-    )
+def _too_large(size: str, limit: int) -> TooLargeError:
+    message = f"The body has {size}; at most {limit:,} are accepted. Send a smaller image, or fewer at a time."
+    return TooLargeError(message, code="body_too_large")
 
 
 async def _discard_rest(receive: Receive) -> None:

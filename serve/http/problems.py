@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import ClassVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -12,19 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
-from lesion.core.errors import (
-    BundleError,
-    ConfigError,
-    ConflictError,
-    DataError,
-    ImageError,
-    InvalidValueError,
-    LesionError,
-    NotFoundError,
-    TooLargeError,
-    UnavailableError,
-    UnsupportedTypeError,
-)
+from lesion.core import errors
+from lesion.core.errors import LesionError
 from lesion.imaging.refusals import EmptyImageError, UnreadableFileError
 from serve.request_errors import BodyTimeoutError, RequestError
 
@@ -36,13 +24,7 @@ _CODES = {400: "body_malformed", 404: "not_found", 405: "method_not_allowed"}
 
 
 class AuthError(LesionError):
-    """A request that its sender may not make, or not now.
-
-    Args:
-        message: A full sentence for the sender.
-        code: Stable name of the refusal.
-        headers: Further headers of the response, such as ``Retry-After``.
-    """
+    """A request that its sender may not make, or not now; ``headers`` are those of the response."""
 
     default_code = "access_refused"
 
@@ -66,18 +48,18 @@ class TooManyRequestsError(AuthError):
 # The first class in an error's MRO that is listed here decides. Concrete errors name their kind before their subject.
 _STATUSES: dict[type, int] = {
     # Kinds
-    NotFoundError: 404,
-    ConflictError: 409,
-    TooLargeError: 413,
-    UnsupportedTypeError: 415,
-    InvalidValueError: 422,
-    UnavailableError: 503,
+    errors.NotFoundError: 404,
+    errors.ConflictError: 409,
+    errors.TooLargeError: 413,
+    errors.UnsupportedTypeError: 415,
+    errors.InvalidValueError: 422,
+    errors.UnavailableError: 503,
     # Subjects
     RequestError: 400,
-    ConfigError: 400,
-    DataError: 422,
-    ImageError: 422,
-    BundleError: 503,
+    errors.ConfigError: 400,
+    errors.DataError: 422,
+    errors.ImageError: 422,
+    errors.BundleError: 503,
     # Single cases
     EmptyImageError: 400,
     UnreadableFileError: 400,
@@ -93,35 +75,22 @@ def status_of(error: LesionError) -> int:
     return next((_STATUSES[base] for base in type(error).__mro__ if base in _STATUSES), 500)
 
 
-class Problem(JSONResponse):
-    """A problem document."""
-
-    media_type: ClassVar[str] = MEDIA_TYPE  # type: ignore[misc]
-
-
 def problem(
     scope: Scope, status: int, code: str, detail: str, headers: Mapping[str, str] | None = None, **extra: object
-) -> Problem:
-    """Build the response to a refused request.
-
-    Args:
-        scope: The request's ASGI scope.
-        status: HTTP status.
-        code: Stable name of the refusal.
-        detail: A sentence for the person who sent the request.
-        headers: Further headers.
-        **extra: Further members.
-    """
+) -> JSONResponse:
+    """Build the response to a refused request; ``detail`` is a sentence for its sender, ``extra`` further members."""
     request_id = scope.get("request_id", "")
     content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
     content |= {"code": code, "request_id": request_id} | extra
     more = {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
     if status in (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE):
         more["Connection"] = "close"  # the rest of the body is not read
-    return Problem(content, status, more | dict(headers or {}))
+    return JSONResponse(content, status, more | dict(headers or {}), MEDIA_TYPE)
 
 
-def problem_of(scope: Scope, error: LesionError, headers: Mapping[str, str] | None = None, **extra: object) -> Problem:
+def problem_of(
+    scope: Scope, error: LesionError, headers: Mapping[str, str] | None = None, **extra: object
+) -> JSONResponse:
     """Build the response to an error that was raised on purpose; the other arguments are those of :func:`problem`."""
     if isinstance(error, AuthError):
         headers = error.headers
@@ -132,17 +101,17 @@ def add_error_handlers(app: FastAPI) -> None:
     """Answer every error of an app with a problem document."""
 
     @app.exception_handler(LesionError)
-    async def on_lesion_error(request: Request, error: LesionError) -> Problem:
+    async def on_lesion_error(request: Request, error: LesionError) -> JSONResponse:
         return problem_of(request.scope, error)
 
     @app.exception_handler(SQLAlchemyError)
-    async def on_database_error(request: Request, error: SQLAlchemyError) -> Problem:
+    async def on_database_error(request: Request, error: SQLAlchemyError) -> JSONResponse:
         logger.error("request %s: the database failed", request.scope.get("request_id"), exc_info=error)
         detail = "The database does not answer. Send the same request again soon; nothing is stored twice."
         return problem(request.scope, 503, "database_unavailable", detail)
 
     @app.exception_handler(HTTPException)
-    async def on_http_error(request: Request, error: HTTPException) -> Problem:
+    async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
         code = _CODES.get(error.status_code, f"http_{error.status_code}")
         detail = {
             404: "There is nothing at this path. See /openapi.json for the paths of this server.",
@@ -151,7 +120,7 @@ def add_error_handlers(app: FastAPI) -> None:
         return problem(request.scope, error.status_code, code, detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def on_validation_error(request: Request, error: RequestValidationError) -> Problem:
+    async def on_validation_error(request: Request, error: RequestValidationError) -> JSONResponse:
         faults = [{"parameter": ".".join(map(str, fault["loc"])), "message": fault["msg"]} for fault in error.errors()]
         sentence = "; ".join(f"{fault['parameter']}: {fault['message']}" for fault in faults)
         return problem(request.scope, 422, "parameter_invalid", f"A parameter is not valid. {sentence}.", errors=faults)

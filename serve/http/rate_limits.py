@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from math import ceil
 
@@ -16,42 +17,38 @@ from lesion.database.tables import ApiKey, Usage
 from serve.http.problems import TooManyRequestsError
 
 
+@dataclass(eq=False)
 class UsageMeter:
     """Counts the requests of one API process.
 
     Each API process allows an equal part of a minute's limit, since the processes know nothing of each other. A day's
     requests are counted in the database, at most a second late.
 
-    Args:
-        per_minute: Requests per minute of a key without a limit of its own; no limit when None.
-        per_day: Requests per day (UTC) of such a key; no limit when None.
-        processes: The number of API processes of this server.
+    ``per_minute`` and ``per_day`` (UTC) are for keys without limits of their own; there is no limit when None.
     """
 
-    def __init__(self, per_minute: int | None, per_day: int | None, processes: int) -> None:
-        self.per_minute = per_minute
-        self.per_day = per_day
-        self._processes = processes
+    per_minute: int | None
+    per_day: int | None
+    processes: int
+
+    def __post_init__(self) -> None:
         self._window = MovingWindowRateLimiter(MemoryStorage())
         self._unsaved: Counter[tuple[str, str]] = Counter()  # by key and day
         self._saved: dict[tuple[str, str], int] = {}
 
     def count(self, key: ApiKey) -> None:
-        """Count a request.
-
-        Raises:
-            TooManyRequestsError: It is one more than the limit.
-        """
+        """Count a request, or raise a TooManyRequestsError if it is one more than the limit."""
         today = _today()
         day = (key.id, today)
         quota = key.per_day or self.per_day
         if quota is not None and self._saved.get(day, 0) + self._unsaved[day] >= quota:
-            raise _too_many(
-                "quota_spent", f"The {quota:,} requests of this key for today are used up", _until_midnight()
-            )
+            spent = f"The {quota:,} requests of this key for today are used up"
+            now = datetime.now(UTC)
+            midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+            raise _too_many("quota_spent", spent, (midnight - now).total_seconds())
         limit = key.per_minute or self.per_minute
         if limit is not None:
-            item = RateLimitItemPerMinute(max(1, limit // self._processes))
+            item = RateLimitItemPerMinute(max(1, limit // self.processes))
             if not self._window.hit(item, key.id):
                 left = self._window.get_window_stats(item, key.id).reset_time - time.time()
                 raise _too_many("rate_limited", f"This key may send {limit:,} requests per minute", left)
@@ -78,11 +75,7 @@ class UsageMeter:
 
 
 def save_usage(session: Session, unsaved: Counter[tuple[str, str]]) -> None:
-    """Add requests to the table.
-
-    Raises:
-        SQLAlchemyError: Such as when another server adds the first row of a key and day at the same time.
-    """
+    """Add requests to the table; this fails if another server adds the first row of a key and day just now."""
     for (key, day), requests in sorted(unsaved.items()):  # sorted, so that two servers cannot deadlock
         row = update(Usage).where(Usage.key_id == key, Usage.day == day).values(requests=Usage.requests + requests)
         if session.execute(row).rowcount == 0:  # type: ignore[attr-defined]
@@ -98,11 +91,6 @@ def usage_today(session: Session) -> dict[str, int]:
 
 def _today() -> str:
     return datetime.now(UTC).date().isoformat()
-
-
-def _until_midnight() -> float:
-    now = datetime.now(UTC)
-    return ((now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0) - now).total_seconds()
 
 
 def _too_many(code: str, what: str, seconds: float) -> TooManyRequestsError:

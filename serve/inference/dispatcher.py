@@ -3,13 +3,16 @@
 import asyncio
 import time
 import uuid
-from typing import Any, Protocol, cast
+from dataclasses import dataclass, field
+from queue import Queue
+from typing import Any, cast
 
 from litserve.utils import LitAPIStatus, ResponseBufferItem
 
 from lesion.core.errors import LesionError
+from lesion.intake.uploads import ModelOpinion
 from serve.inference.litserve_overrides import PendingRequest
-from serve.inference.messages import InferenceAnswer, InferenceRequest, OpinionAnswer
+from serve.inference.messages import InferenceAnswer, InferenceRequest
 from serve.inference.shared_state import SharedState
 from serve.request_errors import BusyError
 
@@ -20,52 +23,28 @@ _REQUEUE_AFTER_S = 0.5
 _LARGE = 256 * 1024  # bytes above which a thread, not the event loop, pickles and sends a request
 
 
-class RequestQueue(Protocol):
-    """The part of LitServe's queue that is used here."""
-
-    def put(self, item: object) -> None:
-        """Append an item."""
-
-
+@dataclass(eq=False)
 class Dispatcher:
     """The connection of one API process to the inference workers.
 
-    Args:
-        shared_state: What is known of the inference workers.
-        index: The number of this API process.
-        requests: LitServe's queue to the inference workers.
-        buffer: LitServe's table of pending requests, by id.
-        queue_size: The most requests that may wait or be computed, over all API processes.
-        timeout: Seconds after which a request is given up.
+    ``requests`` and ``buffer`` are LitServe's queue to them, and its table of pending requests by id. At most
+    ``queue_size`` requests wait or are computed over all API processes; one is given up after ``timeout`` seconds.
     """
 
-    def __init__(
-        self,
-        shared_state: SharedState,
-        index: int,
-        requests: RequestQueue,
-        buffer: dict[str, ResponseBufferItem],
-        queue_size: int,
-        timeout: float,
-    ) -> None:
-        self._shared_state = shared_state
-        self._index = index
-        self._requests = requests
-        self._buffer = buffer
-        self._queue_size = queue_size
-        self._timeout = timeout
-        self._lost_worker_at: float | None = None
+    shared_state: SharedState
+    index: int
+    requests: "Queue[Any]"
+    buffer: dict[str, ResponseBufferItem]
+    queue_size: int
+    timeout: float
+    _lost_worker_at: float | None = field(default=None, init=False)
 
     def check_room(self) -> None:
-        """Refuse early, before a body is read.
-
-        Raises:
-            BusyError: No inference worker is ready, or too many requests wait already.
-        """
-        if not self._shared_state.ready:
+        """Raise a BusyError if no inference worker is ready or too many requests wait, before a body is read."""
+        if not self.shared_state.ready:
             raise BusyError("No inference worker is ready. Try again in some seconds.", code="no_worker_ready")
-        if self._shared_state.in_flight >= self._queue_size:
-            raise BusyError(f"{self._queue_size} requests wait already. Try again soon.", code="queue_full")
+        if self.shared_state.in_flight >= self.queue_size:
+            raise BusyError(f"{self.queue_size} requests wait already. Try again soon.", code="queue_full")
 
     async def predict(self, request: InferenceRequest) -> InferenceAnswer:
         """Send a request to an inference worker and return its answer.
@@ -76,27 +55,27 @@ class Dispatcher:
         """
         return cast(InferenceAnswer, await self._submit(request))
 
-    async def opinion(self, data: bytes) -> OpinionAnswer:
+    async def opinion(self, data: bytes) -> ModelOpinion:
         """Ask an inference worker for its opinion on an uploaded image; raises what :meth:`predict` raises."""
-        return cast(OpinionAnswer, await self._submit(InferenceRequest(data, opinion=True)))
+        return cast(ModelOpinion, await self._submit(InferenceRequest(data, opinion=True)))
 
     async def _submit(self, request: InferenceRequest) -> object:
         self.check_room()
         uid = uuid.uuid4().hex
-        pending = PendingRequest(asyncio.Event(), message=(self._index, uid, time.monotonic(), request))
-        self._buffer[uid] = pending
-        self._shared_state.add_in_flight(self._index, 1)
+        pending = PendingRequest(asyncio.Event(), message=(self.index, uid, time.monotonic(), request))
+        self.buffer[uid] = pending
+        self.shared_state.add_in_flight(self.index, 1)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(self.timeout):
                 await self._put(pending.message, len(request.data))
                 await pending.event.wait()
         except TimeoutError:
-            raise BusyError(f"No answer within {self._timeout:g} seconds. Try again later.", code="timed_out") from None
+            raise BusyError(f"No answer within {self.timeout:g} seconds. Try again later.", code="timed_out") from None
         except (OSError, EOFError) as error:  # LitServe's queue has ended: the server is shutting down
             raise BusyError("The server is shutting down.", code="shutting_down") from error
         finally:
-            self._buffer.pop(uid, None)
-            self._shared_state.add_in_flight(self._index, -1)
+            self.buffer.pop(uid, None)
+            self.shared_state.add_in_flight(self.index, -1)
         answer, status = pending.response
         if isinstance(answer, LesionError):
             raise answer
@@ -108,15 +87,15 @@ class Dispatcher:
 
     async def watch(self) -> None:
         """Until cancelled: answer requests of inference workers that died, and resend those that were lost unseen."""
-        previous = self._shared_state.pids
+        previous = self.shared_state.pids
         while True:
             await asyncio.sleep(_WATCH_S)
-            pids = self._shared_state.pids
+            pids = self.shared_state.pids
             now = time.monotonic()
             if any(old and new != old for old, new in zip(previous, pids, strict=True)):
                 self._lost_worker_at = now
             previous = pids
-            for pending in list(self._buffer.values()):
+            for pending in list(self.buffer.values()):
                 if pending.worker_id is not None and not pids[pending.worker_id] and not pending.event.is_set():
                     lost = BusyError("The worker that had this request died. Try again.", code="worker_died")
                     pending.response = (lost, LitAPIStatus.ERROR)
@@ -127,12 +106,12 @@ class Dispatcher:
 
     async def _resend(self, before: float) -> None:
         """Send again what no inference worker has begun; if it was not lost it is computed twice and answered once."""
-        for pending in list(self._buffer.values()):
+        for pending in list(self.buffer.values()):
             if pending.worker_id is None and isinstance(pending, PendingRequest) and pending.message[2] < before:
                 await self._put(pending.message, _LARGE)
 
     async def _put(self, message: tuple[Any, ...], size: int) -> None:
         if size < _LARGE:
-            self._requests.put(message)
+            self.requests.put(message)
         else:
-            await asyncio.to_thread(self._requests.put, message)
+            await asyncio.to_thread(self.requests.put, message)

@@ -13,38 +13,33 @@ from pathlib import Path
 import litserve
 from sqlalchemy.exc import SQLAlchemyError
 
-from lesion.core.errors import ImageError, LesionError
+from lesion.core.errors import ImageError, InvalidValueError, LesionError
 from lesion.core.logs import LogFormat, configure
 from lesion.database.object_store import StoreError
 from lesion.database.storage import Storage
 from lesion.imaging.heatmap import METHOD
+from lesion.intake.uploads import ModelOpinion
 from lesion.model.predictor import Prediction, Predictor
 from lesion.registry.registry import Registry
+from serve.inference.child_processes import end_with_parent, return_large_blocks
 from serve.inference.litserve_overrides import IdleBatchLoop, worker_id
-from serve.inference.messages import InferenceAnswer, InferenceRequest, OpinionAnswer
-from serve.inference.processes import end_with_parent
+from serve.inference.messages import InferenceAnswer, InferenceRequest
 from serve.inference.shared_state import SharedState
-from serve.malloc import return_large_blocks
 from serve.model_follower import ActiveModel, ModelFollower
 from serve.observability import tracing
 from serve.observability.prometheus import BATCH_SIZE, StageTimer
-from serve.request_errors import ParameterError
 from serve.settings import ServerSettings, TraceSettings
 
 logger = logging.getLogger(__name__)
 
-Answer = InferenceAnswer | OpinionAnswer | LesionError
+Answer = InferenceAnswer | ModelOpinion | LesionError
 
 
 class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
     """Loads a bundle, or follows the champion, and predicts batches of requests.
 
-    Args:
-        bundle: The bundle's folder; with a storage it is only served if the ledger does not answer at the start.
-        settings: The server's settings; their ``device`` must not be ``auto``.
-        storage: Where the ledger is; None to serve the bundle.
-        log_format: How an inference worker logs.
-        traces: Where an inference worker sends its spans.
+    With a storage, ``bundle`` is only served if the ledger does not answer at the start. The ``device`` of the settings
+    must not be ``auto``.
     """
 
     shared_state: SharedState
@@ -123,7 +118,7 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
 
     def predict(self, requests: Sequence[InferenceRequest]) -> list[Answer]:
         """Answer a batch with one model version; a refusal is returned, since raising it would fail the whole batch."""
-        self.shared_state.worker_begins(self.worker)
+        self.shared_state.worker_computes(self.worker, True)
         BATCH_SIZE.observe(len(requests))
         began, waited = time.time_ns(), [time.monotonic() - request.created for request in requests]
         predictor, batch = self.current(), StageTimer()
@@ -137,19 +132,15 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
                 tracing.record(request.trace, (*stages.intervals, *batch.intervals))
             return answers
         finally:
-            self.shared_state.worker_ends(self.worker)
+            self.shared_state.worker_computes(self.worker, False)
 
 
 def _answer(request: InferenceRequest, prediction: Prediction | ImageError, stages: StageTimer) -> Answer:
     if isinstance(prediction, ImageError):
         return prediction
     if request.opinion:
-        return OpinionAnswer(
-            probabilities=prediction.probabilities,
-            model_version=prediction.model_version,
-            in_domain=prediction.in_domain,
-            domain_distance=prediction.domain_distance,
-        )
+        known = prediction.in_domain, prediction.domain_distance, prediction.model_version
+        return ModelOpinion(prediction.probabilities, *known)
     answer = InferenceAnswer(
         predicted_class=prediction.predicted_class,
         confidence=prediction.confidence,
@@ -162,7 +153,7 @@ def _answer(request: InferenceRequest, prediction: Prediction | ImageError, stag
     if request.explain:
         name = request.class_name or prediction.predicted_class
         if name not in prediction.probabilities:
-            return ParameterError(f"The model does not know the class {name!r}.", code="class_unknown")
+            return InvalidValueError(f"The model does not know the class {name!r}.", code="class_unknown")
         with stages("explain"):
             answer["explanation"] = _explanation(prediction, name, request.layers)
     return answer

@@ -55,9 +55,9 @@ from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem, W
 
 from lesion.core.errors import BundleError, ConfigError
 from serve.bind import usable_address
-from serve.inference.processes import end_children, end_with_parent
+from serve.inference.child_processes import end_children, end_with_parent, return_large_blocks
 from serve.inference.shared_state import SharedState
-from serve.malloc import return_large_blocks
+from serve.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -122,39 +122,26 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
 
     The parent starts a manager process (the queues), inference workers (spawned) and API processes (forked). It
     restarts a dead inference worker, and gives up, with ``failed`` set, when an API process dies. Every child ends by
-    itself when the parent has ended.
-
-    Args:
-        api: What the inference workers run.
-        accelerator: ``cpu`` or ``cuda``; not ``auto``, for which LitServe imports torch.
-        workers: Inference workers per device.
-        api_processes: HTTP processes; one for every four inference workers when None.
-        request_timeout: Seconds until a request is given up.
-        start_timeout: Seconds in which every inference worker must have loaded.
+    itself when the parent has ended. In the settings, ``device`` and ``workers`` must be set.
     """
 
-    def __init__(
-        self,
-        api: litserve.LitAPI,
-        *,
-        accelerator: str,
-        workers: int,
-        api_processes: int | None,
-        request_timeout: float,
-        start_timeout: float,
-    ) -> None:
+    def __init__(self, api: litserve.LitAPI, settings: ServerSettings) -> None:
+        assert settings.workers is not None
+        self.settings = settings
         self.failed = False
         self._stopping = False
         self._on_serving: Callable[[], None] = lambda: None
-        self._request_timeout = request_timeout
-        self._start_timeout = start_timeout
         super().__init__(
-            api, accelerator=accelerator, workers_per_device=workers, timeout=request_timeout, restart_workers=True
+            api,
+            accelerator="cuda" if settings.device == "cuda" else "cpu",  # for "auto", LitServe would import torch
+            workers_per_device=settings.workers,
+            timeout=settings.request_timeout,
+            restart_workers=True,
         )
         self.monitor_internal = _MONITOR_S
         self.uvicorn_graceful_timeout = DRAIN_S
-        total = len(self.devices) * workers
-        self.api_processes = api_processes or max(1, total // 4)
+        total = len(self.devices) * settings.workers
+        self.api_processes = settings.api_processes or max(1, total // 4)
         self.shared_state = api.shared_state = SharedState(total, self.api_processes)
 
     def configure(self, app: FastAPI) -> None:
@@ -198,12 +185,8 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
     ) -> None:
         """Serve until SIGTERM or SIGINT, or until ``failed``; leave no process behind.
 
-        Args:
-            host: ``localhost``, ``127.0.0.1``, ``0.0.0.0`` or ``::``.
-            port: 1024 to 65535.
-            log_level: As uvicorn names it.
-            on_serving: Called once every inference worker has loaded and the API processes are started.
-            **uvicorn: Further settings of uvicorn.
+        ``usable_address`` bounds host and port; ``on_serving`` is called once every inference worker has loaded and the
+        API processes are started.
 
         Raises:
             ConfigError: The address cannot be used.
@@ -256,13 +239,14 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
 
     def verify_worker_status(self) -> None:
         """Wait until every inference worker is ready."""
-        deadline = time.monotonic() + self._start_timeout
+        timeout = self.settings.start_timeout
+        deadline = time.monotonic() + timeout
         while self.shared_state.ready < len(self.shared_state.pids) and not self._stopping:
             failed = WorkerSetupStatus.ERROR in self.workers_setup_status.values()
             if failed or not all(worker.is_alive() for worker in self.inference_workers):
                 raise BundleError("A worker could not load the bundle; its log above says why.", code="worker_failed")
             if time.monotonic() > deadline:
-                raise BundleError(f"The workers did not load within {self._start_timeout:g} s.", code="worker_failed")
+                raise BundleError(f"The workers did not load within {timeout:g} s.", code="worker_failed")
             time.sleep(0.02)
 
     def launch_single_inference_worker(self, lit_api: litserve.LitAPI, worker_id: int) -> BaseProcess:
@@ -287,7 +271,7 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
                 if not all(process.is_alive() for process in uvicorn_workers.values()) and not self._stopping:
                     logger.error("an API process died; stopping, so that a supervisor can start the server again")
                     self._stop(failed=True)
-                for worker in self.shared_state.stuck(2 * self._request_timeout):
+                for worker in self.shared_state.stuck(2 * self.settings.request_timeout):
                     logger.error("inference worker %d is stuck; killing it", worker)
                     self.inference_workers[worker].kill()
 

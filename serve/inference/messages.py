@@ -7,42 +7,27 @@ from typing import NotRequired, TypedDict
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """An image as it goes to an inference worker: the raw bytes, which are smaller than pixels and are decoded there.
+    """An image as it goes to an inference worker: raw bytes, smaller than pixels, which are decoded there."""
 
-    Attributes:
-        data: The image file.
-        explain: Whether to add an overlay.
-        layers: Whether to add the image and the heat map of the overlay too.
-        class_name: The class to explain; the predicted one when None.
-        top_k: The number of probabilities in the answer; all when None.
-        opinion: Whether the answer is for the intake of training data, as an :class:`OpinionAnswer`.
-        trace: The trace of the request, or empty; see :func:`serve.observability.tracing.current`.
-        created: When, by the monotonic clock that all processes of this machine share.
-    """
-
-    data: bytes
-    explain: bool = False
-    layers: bool = False
-    class_name: str | None = None
-    top_k: int | None = None
-    opinion: bool = False
-    trace: str = ""
+    data: bytes  # the image file
+    explain: bool = False  # whether to add an overlay
+    layers: bool = False  # whether to add the image and the heat map of the overlay too
+    class_name: str | None = None  # the class to explain; the predicted one when None
+    top_k: int | None = None  # the number of probabilities in the answer; all when None
+    opinion: bool = False  # whether the answer is for the intake of training data, as a ModelOpinion
+    trace: str = ""  # the trace of the request, or empty; see :func:`serve.observability.tracing.current`
+    # When, by the monotonic clock that all processes of this machine share.
     created: float = field(default_factory=time.monotonic)
 
 
-class OpinionAnswer(TypedDict):
-    """What the intake of training data needs to know of an image."""
-
-    probabilities: dict[str, float]
-    model_version: str
-    in_domain: bool
-    domain_distance: float
-
-
-class InferenceAnswer(OpinionAnswer):
+class InferenceAnswer(TypedDict):
     """The members of a response of ``POST /predict``; see :class:`serve.http.schemas.PredictionAnswer`."""
 
     predicted_class: str
     confidence: float
+    probabilities: dict[str, float]
     inference_time_ms: float
+    model_version: str
+    in_domain: bool
+    domain_distance: float
     explanation: NotRequired[dict[str, str]]

@@ -3,7 +3,6 @@
 import json
 import time
 from multiprocessing import get_context
-from typing import TypedDict
 
 from serve.observability.request_stats import RequestStats
 
@@ -11,23 +10,8 @@ _ENGINE_BYTES = 256
 _VERSION_DIGITS = 12  # hexadecimal: a version fits into one machine word, which is written at once
 
 
-class EngineFacts(TypedDict, total=False):
-    """What the inference workers run, such as ``openvino:cpu`` in ``f32``; empty until one of them is ready."""
-
-    engine: str
-    precision: str
-
-
 class SharedState:
-    """Shared by the parent, the API processes and the inference workers.
-
-    Args:
-        workers: The number of inference workers.
-        api_processes: The number of API processes.
-
-    Attributes:
-        request_stats: The requests that the API processes answered.
-    """
+    """Shared by the parent, the API processes and the inference workers; ``request_stats`` counts the requests."""
 
     def __init__(self, workers: int, api_processes: int) -> None:
         context = get_context("spawn")
@@ -65,9 +49,9 @@ class SharedState:
         return sum(self._in_flight)
 
     @property
-    def engine(self) -> EngineFacts:
-        """The engine that the inference workers run."""
-        facts: EngineFacts = json.loads(self._engine.value or b"{}")
+    def engine(self) -> dict[str, str]:
+        """The ``engine`` of the workers, such as ``openvino:cpu``, and its ``precision``; empty until one is ready."""
+        facts: dict[str, str] = json.loads(self._engine.value or b"{}")
         return facts
 
     def worker_serves(self, worker: int, version: str, engine: str, precision: str) -> None:
@@ -89,13 +73,9 @@ class SharedState:
         """Set whether an inference worker could read the ledger; written by it after each try."""
         self._lost_ledger[worker] = not following
 
-    def worker_begins(self, worker: int) -> None:
-        """Note that an inference worker begins a batch; written by it."""
-        self._busy_since[worker] = time.monotonic()
-
-    def worker_ends(self, worker: int) -> None:
-        """Note that an inference worker has finished a batch; written by it."""
-        self._busy_since[worker] = 0.0
+    def worker_computes(self, worker: int, computing: bool) -> None:
+        """Set whether an inference worker computes a batch; written by it."""
+        self._busy_since[worker] = time.monotonic() if computing else 0.0
 
     def stuck(self, seconds: float) -> list[int]:
         """Return the inference workers that have computed one batch for longer than ``seconds``."""

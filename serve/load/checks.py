@@ -1,10 +1,14 @@
-"""What the users send, and what is wrong with a response: no response is trusted because of its status alone."""
+"""What the users send, mistakes among it, and what is wrong with a response, whatever its status."""
 
 import base64
 import json
+import struct
+import zlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
+
+from serve.load.samples import encode, scan
 
 BOUNDARY = uuid4().hex
 FORM = f"multipart/form-data; boundary={BOUNDARY}"
@@ -82,3 +86,39 @@ def upload_fault(response: Response, sent: int, repeated: bool) -> str:
 
 def _header(response: Response, name: str) -> str:
     return str(response.headers.get(name) or "") if response.headers else ""
+
+
+class Mistake(NamedTuple):
+    """A request that must be refused, with the status and the code of the refusal."""
+
+    name: str
+    status: int
+    code: str
+    body: bytes = b""
+    path: str = "/predict"
+    media_type: str = FORM
+    method: str = "POST"
+
+
+_GOOD = encode(scan(0), "JPEG", quality=90)
+_BOMB = b"\x89PNG\r\n\x1a\n" + b"".join(
+    struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+    for name, body in (
+        (b"IHDR", struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)),
+        (b"IDAT", zlib.compress(bytes(9999))),
+        (b"IEND", b""),
+    )
+)
+MISTAKES = (
+    Mistake("empty file", 400, "image_empty", form({"a.png": b""})),
+    Mistake("no image", 415, "image_not_recognised", form({"a.jpg": b"This is not a picture.\n" * 40})),
+    Mistake("half an image", 422, "image_truncated", form({"a.jpg": _GOOD[: len(_GOOD) // 2]})),
+    Mistake("tiny image", 422, "image_too_small", form({"a.png": encode(scan(0)[:4, :4], "PNG")})),
+    Mistake("huge image", 413, "image_too_many_pixels", form({"a.png": _BOMB})),
+    Mistake("no file", 400, "file_missing", form({}, note="hello")),
+    Mistake("JSON", 415, "media_type_not_supported", b"{}", media_type="application/json"),
+    Mistake("stray class", 422, "class_without_explain", form({"a.jpg": _GOOD}), path="/predict?class=x"),
+    Mistake("unknown class", 422, "class_unknown", form({"a.jpg": _GOOD}), path="/predict?explain=true&class=no-such"),
+    Mistake("unknown path", 404, "not_found", path="/predictions", method="GET"),
+    Mistake("wrong method", 405, "method_not_allowed", method="GET"),
+)

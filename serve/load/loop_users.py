@@ -9,9 +9,9 @@ from locust import between, task
 from locust.exception import StopUser
 
 from lesion.client import ENDED
-from serve.load.caller import Caller
 from serve.load.checks import form, status_fault, upload_fault
 from serve.load.samples import encode, scan
+from serve.load.users import Caller
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,6 @@ class Operator(Caller):
 
     @task
     def retrain(self) -> None:
-        """Retrain once."""
         with self.send("POST", "/retrain", b'{"epochs": 1}', "application/json") as response:
             if response.status_code not in (202, 409) or "job_id" not in response.json():
                 response.failure(status_fault(response))

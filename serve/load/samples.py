@@ -14,11 +14,7 @@ _SCAN = 512  # pixels per side
 
 
 def load_images(folder: str | None) -> list[bytes]:
-    """Read at most 200 images from a folder and its subfolders, or generate 16 JPEGs of the size of a scan.
-
-    Raises:
-        SystemExit: The folder holds no images.
-    """
+    """Read at most 200 images from a folder and its subfolders, or generate 16 JPEGs of the size of a scan."""
     if not folder:
         return [encode(scan(seed), "JPEG", quality=90) for seed in range(16)]
     paths = sorted(path for path in Path(folder).rglob("*") if is_image_name(path))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -24,25 +25,19 @@ _STATES = ("queued", "running", "promoted", "rejected", "failed", "cancelled")
 _ACTIONS = ("first", "promote", "rollback", "refused")
 
 
+@dataclass(eq=False)
 class SharedStateCollector(Collector):
-    """A server's queue and inference workers.
+    """A server's queue and inference workers; ``queue_size`` is the most requests that may wait or be computed."""
 
-    Args:
-        shared_state: What the server's processes know of each other.
-        queue_size: The most requests that may wait or be computed.
-        follower: The model follower of this API process; None without a storage.
-    """
-
-    def __init__(self, shared_state: "SharedState", queue_size: int, follower: "ModelFollower[Any] | None") -> None:
-        self._shared_state = shared_state
-        self._queue_size = queue_size
-        self._follower = follower
+    shared_state: "SharedState"
+    queue_size: int
+    follower: "ModelFollower[Any] | None"
 
     def collect(self) -> Iterator[Metric]:
         """Read the shared memory."""
-        state = self._shared_state
+        state = self.shared_state
         yield _gauge("queue_depth", "Images that wait for an inference worker or are computed.", state.in_flight)
-        yield _gauge("queue_limit", "The most of them; further ones are answered 503.", self._queue_size)
+        yield _gauge("queue_limit", "The most of them; further ones are answered 503.", self.queue_size)
         yield _gauge("workers", "Inference workers.", len(state.pids))
         yield _gauge("workers_ready", "Inference workers that accept requests.", state.ready)
         yield _gauge("start_time_seconds", "When the server started.", state.request_stats.started_at.timestamp())
@@ -54,8 +49,8 @@ class SharedStateCollector(Collector):
             names = (version, engine.get("engine", ""), engine.get("precision", ""))
             serving.add_metric(names, versions.count(version))
         yield serving
-        if self._follower is not None:
-            followed = self._follower.following and state.following
+        if self.follower is not None:
+            followed = self.follower.following and state.following
             yield _gauge("ledger_followed", "1 while every process can read which model is champion.", followed)
 
 
@@ -63,10 +58,7 @@ class DatabaseCollector(Collector):
     """The state of the database; every server on the same database reports the same.
 
     There is one per process: while the database leaves a query unanswered, no second one is sent.
-
-    Args:
-        storage: The storage of the database.
-        patience: Seconds that an answer may take; a scrape must not wait for a database that is not there.
+    A scrape waits ``patience`` seconds for an answer, and not for a database that is not there.
     """
 
     def __init__(self, storage: Storage, patience: float = _PATIENCE_S) -> None:
@@ -89,11 +81,7 @@ class DatabaseCollector(Collector):
 
 
 def database_metrics(storage: Storage) -> list[Metric]:
-    """Count the rows of the tables; cheap enough for every scrape.
-
-    Raises:
-        SQLAlchemyError: The database does not answer.
-    """
+    """Count the rows of the tables; cheap enough for every scrape."""
     number, moment = func.count(), now()
     alive = Worker.seen_at > moment - timedelta(seconds=2 * SILENT_S)
     with storage.reading() as session:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 if "--multiprocessing-fork" not in sys.orig_argv:  # parent_process() is not known yet while a spawned process imports
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="lesion-metrics-")
@@ -29,48 +30,38 @@ _SWAP_SECONDS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 60.0, 300.0
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"  # senders choose methods and paths freely, which must not create new series
 
-REQUESTS = Counter("lesion_requests_total", "Answers, by route.", ["method", "route", "status"], registry=None)
-REQUEST_SECONDS = Histogram(
+_counter, _histogram = partial(Counter, registry=None), partial(Histogram, registry=None)
+REQUESTS = _counter("lesion_requests_total", "Answers, by route.", ["method", "route", "status"])
+REQUEST_SECONDS = _histogram(
     "lesion_request_seconds",
     "From a request's head to the end of its answer, without event streams.",
     ["route"],
     buckets=_SECONDS,
-    registry=None,
 )
-STAGE_SECONDS = Histogram(
+STAGE_SECONDS = _histogram(
     "lesion_stage_seconds",
     "Parts of an answer: receive (its body), queue (for an inference worker), decode and infer (its batch), explain. "
     "Opinions on uploaded images have queue, decode and infer too.",
     ["stage"],
     buckets=_SECONDS,
-    registry=None,
 )
-BATCH_SIZE = Histogram(
-    "lesion_batch_size", "Images in a batch.", buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64), registry=None
-)
-PREDICTIONS = Counter(
+BATCH_SIZE = _histogram("lesion_batch_size", "Images in a batch.", buckets=(1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64))
+PREDICTIONS = _counter(
     "lesion_predictions_total",
     "Images that POST /predict classified.",
     ["predicted_class", "version", "in_domain"],
-    registry=None,
 )
-CONFIDENCE = Histogram(
+CONFIDENCE = _histogram(
     "lesion_prediction_confidence",
     "Calibrated probability of the predicted class.",
     buckets=[step / 20 for step in range(1, 21)],
-    registry=None,
 )
-UPLOADS = Counter(
-    "lesion_uploads_total", "Uploaded images: accepted, quarantined or rejected.", ["outcome", "code"], registry=None
-)
-SWAPS = Counter(
-    "lesion_swaps_total", "New champions that inference workers loaded, or refused.", ["outcome"], registry=None
-)
-SWAP_SECONDS = Histogram(
+UPLOADS = _counter("lesion_uploads_total", "Uploaded images: accepted, quarantined or rejected.", ["outcome", "code"])
+SWAPS = _counter("lesion_swaps_total", "New champions that inference workers loaded, or refused.", ["outcome"])
+SWAP_SECONDS = _histogram(
     "lesion_swap_seconds",
     "From a new champion's deployment until an inference worker served it.",
     buckets=_SWAP_SECONDS,
-    registry=None,
 )
 
 
@@ -84,11 +75,8 @@ def process_metrics() -> CollectorRegistry:
 def count_request(method: str, route: str | None, status: int, seconds: float | None) -> None:
     """Count an answered request; :meth:`serve.observability.request_stats.RequestCounter.count` calls this.
 
-    Args:
-        method: The HTTP method.
-        route: The template of its path, such as ``/models/{version}``; None if no route has that path.
-        status: The answer's status; 0 if the sender left before there was one.
-        seconds: The latency; None for an event stream.
+    The route is a template such as ``/models/{version}``, and None if no route has the path. The status is 0 if the
+    sender left before there was one. The seconds are None for an event stream.
     """
     name = route or OTHER
     REQUESTS.labels(method if method in _METHODS else OTHER, name, str(status)).inc()

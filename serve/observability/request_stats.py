@@ -16,7 +16,7 @@ PREDICT = ("POST", "/predict")
 BOUNDS_MS = tuple(2.0 ** (step / 4) for step in range(-12, 69))
 
 _RING = MINUTES + 4  # rows per process; spare ones, so that a row that is being reset is no longer read
-_REQUESTS, _CLIENT_ERRORS, _SERVER_ERRORS, _PREDICTIONS, _MICROSECONDS, _LATENCIES = range(1, 7)  # 0 is the minute
+_REQUESTS, _CLIENT_ERRORS, _SERVER_ERRORS, _PREDICTIONS, _LATENCIES = range(1, 6)  # 0 is the minute
 _WIDTH = _LATENCIES + len(BOUNDS_MS) + 1
 _PAGE = (1 + _RING) * _WIDTH  # per process: the row since the start, then the ring
 _EDGES = (BOUNDS_MS[0] / 2**0.25, *BOUNDS_MS, BOUNDS_MS[-1])
@@ -24,31 +24,19 @@ _EDGES = (BOUNDS_MS[0] / 2**0.25, *BOUNDS_MS, BOUNDS_MS[-1])
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The requests of a period.
+    """The requests of a period."""
 
-    Attributes:
-        requests: Answers, and requests whose sender left before there was one.
-        client_errors: Answers 400 to 499.
-        server_errors: Answers from 500 on.
-        predictions: Images that ``POST /predict`` classified.
-        microseconds: The sum of the latencies.
-        latencies: The number of requests in each bucket of ``BOUNDS_MS``; the last bucket lies beyond the last bound.
-    """
-
-    requests: int
-    client_errors: int
-    server_errors: int
-    predictions: int
-    microseconds: int
+    requests: int  # answers, and requests whose sender left before there was one
+    client_errors: int  # answers 400 to 499
+    server_errors: int  # answers from 500 on
+    predictions: int  # images that POST /predict classified
+    # The number of requests in each bucket of BOUNDS_MS; the last bucket lies beyond the last bound.
     latencies: tuple[int, ...]
 
     def quantile_ms(self, share: float) -> float | None:
         """Return a quantile of the latencies, such as the median for ``share=0.5``; None if no request was timed.
 
         It is interpolated within a bucket, whose bounds lie 19 % apart.
-
-        Args:
-            share: Above 0, at most 1.
         """
         cumulative = list(accumulate(self.latencies))
         if not cumulative[-1]:
@@ -60,19 +48,16 @@ class Counts:
         return float(low * (high / low) ** inside)
 
 
+@dataclass(frozen=True, slots=True)
 class RequestCounter:
     """Counts the requests of one API process, here and for Prometheus. Only that process writes its cells: no lock.
 
-    Args:
-        cells: The cells of all processes.
-        start: Where the cells of this process begin.
-        clock: Seconds since 1970.
+    ``cells`` are those of all processes; those of this process begin at ``start``. The clock gives seconds since 1970.
     """
 
-    def __init__(self, cells: MutableSequence[int], start: int, clock: Callable[[], float]) -> None:
-        self._cells = cells
-        self._start = start
-        self._clock = clock
+    cells: MutableSequence[int]
+    start: int
+    clock: Callable[[], float]
 
     def count(self, method: str, route: str | None, status: int, seconds: float | None) -> None:
         """Count one request; the arguments are those of :func:`serve.observability.prometheus.count_request`."""
@@ -83,28 +68,22 @@ class RequestCounter:
         if status == 200 and (method, route) == PREDICT:
             changes[_PREDICTIONS] = 1
         if seconds is not None:
-            changes[_MICROSECONDS] = round(1e6 * seconds)
             changes[_LATENCIES + bisect_left(BOUNDS_MS, 1000.0 * seconds)] = 1
-        for row in (self._start, self._row_of_this_minute()):
+        for row in (self.start, self._row_of_this_minute()):
             for cell, change in changes.items():
-                self._cells[row + cell] += change
+                self.cells[row + cell] += change
 
     def _row_of_this_minute(self) -> int:
-        minute = int(self._clock() // 60)
-        row = self._start + _offset(minute)
-        if self._cells[row] != minute:
-            self._cells[row + 1 : row + _WIDTH] = [0] * (_WIDTH - 1)
-            self._cells[row] = minute  # last: readers ignore the row until then
+        minute = int(self.clock() // 60)
+        row = self.start + _offset(minute)
+        if self.cells[row] != minute:
+            self.cells[row + 1 : row + _WIDTH] = [0] * (_WIDTH - 1)
+            self.cells[row] = minute  # last: readers ignore the row until then
         return row
 
 
 class RequestStats:
-    """The requests of one server, shared by its API processes: each writes through its own counter and reads all.
-
-    Args:
-        api_processes: Their number.
-        clock: Seconds since 1970.
-    """
+    """The requests of one server, shared by its API processes: each writes through its own counter and reads all."""
 
     def __init__(self, api_processes: int, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -137,7 +116,6 @@ class RequestStats:
         return minutes
 
     def _rows(self, offset: int) -> list[list[int]]:
-        """Return each process's row at an offset in its page."""
         starts = (process * _PAGE + offset for process in range(self._processes))
         return [self._cells[start : start + _WIDTH] for start in starts]
 
@@ -147,12 +125,6 @@ def _offset(minute: int) -> int:
 
 
 def _sum(rows: list[list[int]]) -> Counts:
-    cells = [sum(column) for column in zip([0] * _WIDTH, *rows, strict=True)]
-    return Counts(
-        requests=cells[_REQUESTS],
-        client_errors=cells[_CLIENT_ERRORS],
-        server_errors=cells[_SERVER_ERRORS],
-        predictions=cells[_PREDICTIONS],
-        microseconds=cells[_MICROSECONDS],
-        latencies=tuple(cells[_LATENCIES:]),
-    )
+    sums = (sum(column) for column in zip([0] * _WIDTH, *rows, strict=True))
+    _, requests, client_errors, server_errors, predictions, *latencies = sums
+    return Counts(requests, client_errors, server_errors, predictions, tuple(latencies))

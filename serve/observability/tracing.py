@@ -5,8 +5,8 @@ request. Spans hold what was requested and how long it took, and nothing of the 
 in its last second may be lost. Without a collector the tracer of OpenTelemetry's API does nothing.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry.trace import NoOpTracer, Span, SpanKind, StatusCode, Tracer, get_current_span
@@ -27,11 +27,7 @@ _tracer: Tracer = NoOpTracer()
 
 
 def check_installed(settings: TraceSettings) -> None:
-    """Refuse a collector that nothing could be sent to, before a server starts.
-
-    Raises:
-        ConfigError: A collector is configured, and OpenTelemetry's exporter is not installed.
-    """
+    """Raise a ConfigError if a collector is configured, and OpenTelemetry's exporter is not installed."""
     if settings.endpoint is None:
         return
     try:
@@ -42,11 +38,9 @@ def check_installed(settings: TraceSettings) -> None:
 
 
 def start(settings: TraceSettings, process: str) -> None:
-    """Begin to send spans; each process does this for itself, since the sender's thread does not survive a fork.
+    """Begin to send spans of a process, ``api`` or ``inference``.
 
-    Args:
-        settings: Where to send them.
-        process: What this process is: ``api`` or ``inference``.
+    Each process does this for itself, since the sender's thread does not survive a fork.
     """
     global _provider, _tracer
     if settings.endpoint is None:
@@ -73,12 +67,10 @@ def stop() -> None:
         _provider, _tracer = None, NoOpTracer()
 
 
-@contextmanager
-def request_span(method: str, headers: Mapping[str, str]) -> Iterator[Span]:
+def request_span(method: str, headers: Mapping[str, str]) -> AbstractContextManager[Span]:
     """Open a span around a request, below the one that its ``traceparent`` header names."""
     context = _PROPAGATOR.extract(headers)
-    with _tracer.start_as_current_span(method, context, SpanKind.SERVER, record_exception=False) as span:
-        yield span
+    return _tracer.start_as_current_span(method, context, SpanKind.SERVER, record_exception=False)
 
 
 def describe(span: Span, method: str, route: str | None, status: int, request_id: str) -> None:
@@ -99,11 +91,9 @@ def current() -> str:
 
 
 def record(parent: str, intervals: Iterable[tuple[str, int, int]]) -> None:
-    """Add spans that have ended already.
+    """Add spans that have ended already: the name, begin and end of each, in nanoseconds since 1970.
 
-    Args:
-        parent: What :func:`current` returned, perhaps in another process; if empty, nothing is added.
-        intervals: The name, begin and end of each span, in nanoseconds since 1970.
+    ``parent`` is what :func:`current` returned, perhaps in another process; if it is empty, nothing is added.
     """
     if not parent:
         return

@@ -7,7 +7,6 @@ from serve.routes import (
     keys,
     models,
     predict,
-    prometheus,
     quarantine,
     retrain,
     statistics,
@@ -15,18 +14,6 @@ from serve.routes import (
     uploads,
 )
 
-# Each module adds its own; the order is the one in the OpenAPI document.
-ROUTERS = (
-    status.router,
-    predict.router,
-    models.router,
-    artefacts.router,
-    dataset.router,
-    images.router,
-    uploads.router,
-    quarantine.router,
-    retrain.router,
-    keys.router,
-    statistics.router,
-    prometheus.router,
-)
+# The order is the one in the OpenAPI document.
+_MODULES = (status, predict, models, artefacts, dataset, images, uploads, quarantine, retrain, keys, statistics)
+ROUTERS = tuple(module.router for module in _MODULES)

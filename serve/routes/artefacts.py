@@ -1,7 +1,10 @@
 """What belongs to a model version: its evaluation, report and card, and the bundle as a whole."""
 
+import io
 import json
 import re
+import zipfile
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,6 @@ from lesion.core.errors import NotFoundError
 from lesion.registry.registry import Registry
 from serve.http.dependencies import RegistryDep, require
 from serve.http.openapi import refusals
-from serve.http.zip_stream import zip_files
 from serve.routes.models import Version
 
 PAGE_POLICY = {"Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"}
@@ -29,6 +31,8 @@ _DATA = (
     "excluded", "copies",
 )  # fmt: skip
 _FILES = ("refused", "conflicts")
+_ZIP_BLOCK = 2**20
+_ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # ZIP's earliest, for every file: the same files give the same archive
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 _REFUSALS = {
     404: "There is no such version, it came without this file, or this server has no storage.",
@@ -48,9 +52,7 @@ class ArtefactMissingError(NotFoundError):
 def artefact(registry: Registry, version: str, name: str) -> Path:
     """Return a file of a version's bundle, which is fetched to this machine and verified.
 
-    Raises:
-        NotFoundError: There is no such version.
-        ArtefactMissingError: Its bundle has no such file.
+    There may be no such version (NotFoundError), or no such file (ArtefactMissingError).
     """
     path = registry.folder(version) / name
     if not path.is_file():
@@ -125,3 +127,38 @@ def bundle(registry: RegistryDep, version: Version) -> StreamingResponse:
     content = zip_files(registry.folder(version), row.files, name)
     headers = {"Content-Disposition": f'attachment; filename="{name}.zip"'}
     return StreamingResponse(content, media_type="application/zip", headers=headers)
+
+
+class _Buffer(io.RawIOBase):
+    """Keeps the bytes that are written until they are taken. It cannot seek, and ``zipfile`` adapts to that."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def write(self, data: bytes, /) -> int:  # type: ignore[override]
+        self._bytes += data
+        return len(data)
+
+    def take(self) -> bytes:
+        """Return what was written since the last call."""
+        block = bytes(self._bytes)
+        self._bytes.clear()
+        return block
+
+
+def zip_files(folder: Path, names: Iterable[str], top: str) -> Iterator[bytes]:
+    """Pack files of a folder into an archive that unpacks to one folder, ``top``; yield the archive in blocks.
+
+    They are not compressed, since weights hardly shrink.
+    """
+    buffer = _Buffer()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            entry = zipfile.ZipInfo(f"{top}/{name}", _ZIP_DATE)
+            entry.external_attr = 0o644 << 16
+            entry.file_size = (folder / name).stat().st_size  # ZIP needs another form for 4 GiB and more
+            with (folder / name).open("rb") as source, archive.open(entry, "w") as target:
+                while block := source.read(_ZIP_BLOCK):
+                    target.write(block)
+                    yield buffer.take()
+    yield buffer.take()

@@ -38,7 +38,7 @@ def stats(registry: RegistryDep, bundle: CurrentBundle) -> DatasetStats:
 
 # A viewer may see what a class looks like. The picture of one named image, which may be in quarantine, is for
 # contributors.
-@router.get("/montage", summary="Some images of a class", response_class=Response, responses=PNG)
+@router.get("/montage", summary="Some images of a class", **PNG)
 def montage(
     storage: StorageDep,
     bundle: CurrentBundle,
@@ -57,11 +57,9 @@ def montage(
 
 
 def _leakage(registry: Registry) -> tuple[dict[str, Any] | None, bool]:
-    """Return the leakage that the first model's evaluation found in the split of its data; retrainings have none.
+    """Return the leakage in the split of the first model's data, and whether it is known; retrainings have none.
 
-    Returns:
-        The leakage, and whether it is known: it is not if the bundle came without an evaluation, is damaged or cannot
-        be reached, and the other statistics are returned nevertheless.
+    Whatever happened to that model's evaluation, the other statistics are returned.
     """
     history = registry.history()
     if not history:

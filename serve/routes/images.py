@@ -14,7 +14,11 @@ from serve.http.dependencies import ImageLimits, PrincipalDep, StorageDep, requi
 from serve.http.openapi import refusals
 from serve.http.schemas import Reason
 
-PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}, "description": "A PNG file."}}
+# Arguments of a route that answers with a picture.
+PNG: dict[str, Any] = {
+    "response_class": Response,
+    "responses": {200: {"content": {"image/png": {}}, "description": "A PNG file."}},
+}
 _THUMBNAIL = 256  # pixels
 _REFUSALS = {
     404: "There is no such image, its pixels were deleted, or this server has no storage.",
@@ -40,13 +44,7 @@ def image(storage: StorageDep, sha256: Sha256) -> dict[str, Any]:
         return image_view(row) | {"versions": lineage_of_image(session, sha256)}
 
 
-@router.get(
-    "/thumbnail",
-    summary="A small picture of an image",
-    dependencies=[require("contributor")],
-    response_class=Response,
-    responses=PNG,
-)
+@router.get("/thumbnail", summary="A small picture of an image", dependencies=[require("contributor")], **PNG)
 def thumbnail(storage: StorageDep, limits: ImageLimits, sha256: Sha256) -> Response:
     """Return the stored picture as PNG, at most 256 pixels wide and high."""
     with storage.session() as session:

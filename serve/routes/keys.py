@@ -7,7 +7,6 @@ from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from lesion.auth import api_keys
-from lesion.auth.api_keys import key_view
 from lesion.core.roles import Role
 from serve.http.dependencies import PrincipalDep, StateDep, StorageDep, require
 from serve.http.openapi import refusals
@@ -59,8 +58,8 @@ class KeyView(BaseModel):
 def all_keys(storage: StorageDep) -> list[KeyView]:
     """List every key that was created, including revoked ones."""
     with storage.session() as session:
-        used = usage_today(session)
-        return [KeyView(**key_view(key), requests_today=used.get(key.id, 0)) for key in api_keys.all_keys(session)]
+        used, keys = usage_today(session), api_keys.all_keys(session)
+        return [KeyView(**api_keys.key_view(key), requests_today=used.get(key.id, 0)) for key in keys]
 
 
 @router.post("/keys", status_code=201, summary="Make a key")
@@ -85,4 +84,4 @@ async def revoke(
     """Revoke a key permanently; every server refuses it within two seconds."""
     key = await asyncio.to_thread(api_keys.revoke, storage, key_id, str(principal))
     await state.authenticator.sync()
-    return key_view(key)
+    return api_keys.key_view(key)

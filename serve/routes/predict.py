@@ -1,18 +1,20 @@
-"""``POST /predict``."""
+"""``POST /predict``: an image as the multipart field ``file``, or as the raw body."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
+from starlette.datastructures import UploadFile
 
+from lesion.core.errors import InvalidValueError, UnsupportedTypeError
+from lesion.imaging.refusals import EmptyImageError
 from serve.http.dependencies import StateDep, require
-from serve.http.image_body import REQUEST_BODY, read_image
 from serve.http.openapi import refusals
 from serve.http.schemas import PredictionAnswer
 from serve.inference.messages import InferenceRequest
 from serve.observability import tracing
 from serve.observability.prometheus import StageTimer, count_prediction
-from serve.request_errors import ParameterError
+from serve.request_errors import RequestError
 
 _REFUSALS = {
     400: "There is no file, it is empty, or the multipart body is malformed.",
@@ -23,6 +25,28 @@ _REFUSALS = {
     500: "The server failed.",
     503: "Too many requests wait, no worker is ready, or the answer took too long. Retry-After says when to try again.",
 }
+_FIELD = "file"
+_MAX_FIELDS = 16
+_RAW = frozenset({"application/octet-stream", "application/dicom", ""})
+_BINARY = {"schema": {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}}
+
+_REQUEST_BODY: dict[str, Any] = {
+    "required": True,
+    "description": "One image: as the multipart field `file`, or alone as the body.",
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [_FIELD],
+                "properties": {_FIELD: {"type": "string", "format": "binary", "description": "The image file."}},
+            },
+            "encoding": {_FIELD: {"contentType": "image/*, application/octet-stream, application/dicom"}},
+        },
+        "image/*": _BINARY,
+        "application/octet-stream": _BINARY,
+        "application/dicom": _BINARY,
+    },
+}
 
 router = APIRouter(tags=["prediction"], dependencies=[require("viewer")])
 
@@ -32,7 +56,7 @@ router = APIRouter(tags=["prediction"], dependencies=[require("viewer")])
     summary="Predict one image",
     response_model=PredictionAnswer,
     responses=refusals(_REFUSALS),
-    openapi_extra={"requestBody": REQUEST_BODY},
+    openapi_extra={"requestBody": _REQUEST_BODY},
 )
 async def predict(
     request: Request,
@@ -47,35 +71,54 @@ async def predict(
     top_k: Annotated[int | None, Query(ge=1, description="Give this many probabilities; all when left out.")] = None,
 ) -> JSONResponse:
     """Classify one image: calibrated probabilities and, with `explain=true`, where the network looked."""
-    _check_explanation(explain, layers, class_name)
-    if class_name is not None:
-        _check_class(class_name, state.bundle.classes)
+    _check_explanation(explain, layers, class_name, state.bundle.classes)
     state.dispatcher.check_room()
     stages, trace = StageTimer(), tracing.current()
     with stages("receive"):
-        data = await read_image(request)
+        data = await _read_image(request)
     tracing.record(trace, stages.intervals)
     answer = await state.dispatcher.predict(InferenceRequest(data, explain, layers, class_name, top_k, trace=trace))
     count_prediction(answer["predicted_class"], answer["confidence"], answer["model_version"], answer["in_domain"])
     return JSONResponse({**answer, "request_id": request.scope["request_id"]})
 
 
-def _check_explanation(explain: bool, layers: bool, class_name: str | None) -> None:
+def _check_explanation(explain: bool, layers: bool, class_name: str | None, classes: tuple[str, ...]) -> None:
     if class_name is not None and not explain:
-        raise ParameterError(
-            "The parameter 'class' names what to explain. Add explain=true, or leave it out.",
-            code="class_without_explain",
-        )
+        message = "The parameter 'class' names what to explain. Add explain=true, or leave it out."
+        raise InvalidValueError(message, code="class_without_explain")
     if layers and not explain:
-        raise ParameterError(
-            "The parameter 'layers' is for explanations. Add explain=true, or leave it out.",
-            code="layers_without_explain",
-        )
+        message = "The parameter 'layers' is for explanations. Add explain=true, or leave it out."
+        raise InvalidValueError(message, code="layers_without_explain")
+    if class_name is not None and class_name not in classes:
+        message = f"The model does not know the class {class_name[:80]!r}. Its classes are {', '.join(classes)}."
+        raise InvalidValueError(message, code="class_unknown")
 
 
-def _check_class(name: str, classes: tuple[str, ...]) -> None:
-    if name not in classes:
-        raise ParameterError(
-            f"The model does not know the class {name[:80]!r}. Its classes are {', '.join(classes)}.",
-            code="class_unknown",
+async def _read_image(request: Request) -> bytes:
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type == "multipart/form-data":
+        data = await _read_form(request)
+    elif media_type in _RAW or media_type.startswith("image/"):
+        data = await request.body()
+    else:
+        raise UnsupportedTypeError(
+            f"A body of type {media_type[:80]!r} is not accepted. Send the image as the multipart field '{_FIELD}', or "
+            "alone as the body with a content type such as image/png or application/octet-stream.",
+            code="media_type_not_supported",
         )
+    if not data:
+        raise EmptyImageError("The image is empty: 0 bytes arrived. Send the file's content.")
+    return data
+
+
+async def _read_form(request: Request) -> bytes:
+    async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
+        file = form.get(_FIELD)
+        if not isinstance(file, UploadFile):
+            fields = ", ".join(sorted({name[:40] for name in form})) or "none"
+            raise RequestError(
+                f"There is no file in the multipart field '{_FIELD}' (fields: {fields}). "
+                f"Send the image there, for example with curl -F {_FIELD}=@image.png.",
+                code="file_missing",
+            )
+        return await file.read()

@@ -3,18 +3,17 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from lesion.catalogue import images
 from lesion.catalogue.counts import count_images, count_new_images
 from lesion.database.tables import DELETED, QUARANTINED
 from lesion.registry.version_views import image_view
-from serve.http.dependencies import CurrentBundle, ImageLimits, PrincipalDep, StorageDep, check_label, require
+from serve.http.dependencies import CurrentBundle, PrincipalDep, StorageDep, check_label, require
 from serve.http.openapi import refusals
 from serve.http.schemas import Reason
-from serve.routes.images import PNG, Sha256
-from serve.routes.images import thumbnail as image_thumbnail
+from serve.routes.images import PNG, Sha256, thumbnail
 
 _REFUSALS = {
     404: "There is no such image, or this server has no storage.",
@@ -46,15 +45,8 @@ def quarantine(
         return {"images": [{"id": row.id, **image_view(row)} for row in rows]}
 
 
-@router.get(
-    "/quarantine/{sha256}/thumbnail",
-    summary="A small picture of an image",
-    response_class=Response,
-    responses=PNG,
-)
-def thumbnail(storage: StorageDep, limits: ImageLimits, sha256: Sha256) -> Response:
-    """Return the picture of `GET /images/{sha256}/thumbnail`."""
-    return image_thumbnail(storage, limits, sha256)
+# The picture of `GET /images/{sha256}/thumbnail`.
+router.get("/quarantine/{sha256}/thumbnail", summary="A small picture of an image", **PNG)(thumbnail)
 
 
 @router.post("/quarantine/{sha256}/release", summary="Accept a quarantined image")

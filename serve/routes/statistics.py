@@ -1,15 +1,19 @@
-"""``GET /statistics``: requests and latencies over all API processes of the server."""
+"""``GET /statistics`` and ``GET /metrics``: counts and latencies over all processes of the server."""
 
+from dataclasses import asdict
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request, Response
+from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, Field
 
 from serve.http.dependencies import StateDep, require
 from serve.http.openapi import REFUSALS
+from serve.observability.collectors import SharedStateCollector
+from serve.observability.prometheus import process_metrics
 from serve.observability.request_stats import Counts
 
-router = APIRouter(tags=["status"], dependencies=[require("admin")], responses=REFUSALS)
+router = APIRouter(tags=["status"], responses=REFUSALS)
 
 _SHARES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 
@@ -41,7 +45,7 @@ class Statistics(BaseModel):
     totals: Served = Field(description="Since the start.")
 
 
-@router.get("/statistics", summary="Requests and latencies")
+@router.get("/statistics", summary="Requests and latencies", dependencies=[require("admin")])
 async def statistics(state: StateDep) -> Statistics:
     """Count requests, errors and predictions and return quantiles of the latency, per minute and since the start."""
     stats = state.shared_state.request_stats
@@ -53,12 +57,19 @@ async def statistics(state: StateDep) -> Statistics:
     )
 
 
+@router.get("/metrics", summary="Metrics for Prometheus", dependencies=[require("viewer")], response_class=Response)
+def metrics(request: Request, state: StateDep) -> Response:
+    """Return counters, histograms and gauges in the text format that the `Accept` header names."""
+    registry = process_metrics()
+    follower = state.stored.follower if state.stored else None
+    registry.register(SharedStateCollector(state.shared_state, state.settings.queue_size, follower))
+    if state.stored:
+        registry.register(state.stored.collector)
+    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    return Response(encode(registry), media_type=media_type)
+
+
 def _served(counts: Counts) -> dict[str, Any]:
     quantiles = {name: counts.quantile_ms(share) for name, share in _SHARES.items()}
-    return {
-        "requests": counts.requests,
-        "client_errors": counts.client_errors,
-        "server_errors": counts.server_errors,
-        "predictions": counts.predictions,
-        **{name: None if value is None else round(value, 3) for name, value in quantiles.items()},
-    }
+    rounded = {name: None if value is None else round(value, 3) for name, value in quantiles.items()}
+    return asdict(counts) | rounded  # the models leave the buckets of the latencies out

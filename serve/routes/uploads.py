@@ -6,13 +6,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.datastructures import FormData, UploadFile
 
-from lesion.core.errors import LesionError
+from lesion.core.errors import InvalidValueError, LesionError, UnsupportedTypeError
 from lesion.intake.zip_reader import LabeledFile, ZipLimits, read_zip
 from serve.http.dependencies import PrincipalDep, ServicesDep, StateDep, require
 from serve.http.openapi import refusals
 from serve.http.schemas import UploadAnswer
 from serve.ingest import Origin, clean, judge_files
-from serve.request_errors import MediaTypeError, ParameterError, RequestError
+from serve.request_errors import RequestError
 
 MAX_FILES = 1000
 MAX_LABEL = 200
@@ -93,9 +93,10 @@ async def feedback(request: Request, state: StateDep, services: ServicesDep, pri
 def _check_multipart(request: Request) -> None:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "multipart/form-data":
-        raise MediaTypeError(
+        raise UnsupportedTypeError(
             f"A body of type {media_type[:80]!r} is not accepted. Send a multipart form with files and a label, for "
-            "example with curl -F label=CLASS -F files=@image.png."
+            "example with curl -F label=CLASS -F files=@image.png.",
+            code="media_type_not_supported",
         )
 
 
@@ -114,7 +115,7 @@ def _text(form: FormData, field: str) -> str:
     """Return a text field; empty if it is missing."""
     value = form.get(field, "")
     if not isinstance(value, str) or len(value) > MAX_LABEL or value != clean(value, MAX_LABEL):
-        raise ParameterError(
+        raise InvalidValueError(
             f"The field '{field}' must be plain text of at most {MAX_LABEL} characters.", code="field_invalid"
         )
     return value.strip()
@@ -122,7 +123,7 @@ def _text(form: FormData, field: str) -> str:
 
 def _required(label: str) -> str:
     if not label:
-        raise ParameterError(
+        raise InvalidValueError(
             "The field 'label' is missing. Send the class of the files, for example with curl -F label=CLASS.",
             code="label_missing",
         )
@@ -139,7 +140,7 @@ def _read(files: list[UploadFile], label: str) -> Iterator[LabeledFile]:
     for file in files:
         content: bytes | LesionError
         if _is_zip(file):
-            content = ParameterError(
+            content = InvalidValueError(
                 "A ZIP archive is unpacked only if it is the only file. Send it alone.", code="archive_not_alone"
             )
         else:

@@ -68,7 +68,6 @@ def _show_screen(client: Client, user: dict[str, Any]) -> None:
 
 
 def _screens(client: Client, roles: Sequence[str]) -> list[st.Page]:
-    """Return the screens that these roles may see."""
     return [
         # In its own boundary, so that what follows the screen is shown even if the screen fails.
         st.Page(partial(error_boundary()(show), client), title=title, url_path=path, icon=icon)
@@ -78,7 +77,6 @@ def _screens(client: Client, roles: Sequence[str]) -> list[st.Page]:
 
 
 def _show_sign_in(refusal: ClientError) -> None:
-    """Ask for a key, and show why the last one was refused."""
     st.title("Lesion")
     if not isinstance(refusal, KeyMissingError):
         show_error(refusal)

@@ -67,19 +67,13 @@ def ask_reason(action: str) -> str | None:
     return text.strip() or None if pressed else None
 
 
-def show_report(html: str, title: str, height: int = 700) -> None:
-    """Show a whole HTML page in a frame in which it can neither run scripts nor load anything.
-
-    Args:
-        html: The page.
-        title: What it is, for screen readers.
-        height: Pixels.
-    """
+def show_report(html: str, title: str) -> None:
+    """Show a whole HTML page in a frame in which it can neither run scripts nor load anything."""
     # The outer frame is Streamlit's and would allow scripts; the sandbox of the inner frame does not.
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
     style = "border:0;width:100%;height:100vh;background:white"
     inner = f'<iframe sandbox title="{escape(title)}" srcdoc="{escape(policy + html)}" style="{style}"></iframe>'
-    st.iframe(f'<!doctype html><html><body style="margin:0">{inner}</body></html>', height=height, alt=title)
+    st.iframe(f'<!doctype html><html><body style="margin:0">{inner}</body></html>', height=700, alt=title)
 
 
 def show_verdict(client: Client, job: dict[str, Any]) -> None:

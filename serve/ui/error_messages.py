@@ -27,18 +27,12 @@ _OPERATOR = "the person who runs the server"
 
 @dataclass(frozen=True)
 class Advice:
-    """What to tell a user about an error, next to the server's own sentence.
+    """What to tell a user about an error, next to the server's own sentence."""
 
-    Attributes:
-        title: What is wrong, in a few words.
-        remedy: What to do; empty where the server's sentence says it.
-        retry: What the page does if it was only reading; the click of a user is never repeated.
-        check_s: After how many seconds the page checks the server again; None if that would change nothing.
-    """
-
-    title: str
-    remedy: str = ""
-    retry: str = ""
+    title: str  # what is wrong, in a few words
+    remedy: str = ""  # what to do; empty where the server's sentence says it
+    retry: str = ""  # what the page does if it was only reading; the click of a user is never repeated
+    # After how many seconds the page checks the server again; None if that would change nothing.
     check_s: float | None = None
 
 
@@ -112,11 +106,8 @@ def error_boundary(name: str = "page", *, part: bool = False) -> Iterator[None]:
     """Show an error of the server in words, and run the page again by itself when the server is well again.
 
     Every fragment needs its own boundary, since it also runs by itself; it works as a decorator too. What a click
-    requests belongs in ``report_failure``.
-
-    Args:
-        name: Distinguishes it from the other boundaries of a page, of which several may show an error.
-        part: Whether it encloses only a part of a page, so that an error that all parts would meet ends the page.
+    requests belongs in ``report_failure``. ``name`` distinguishes it from the other boundaries of a page. With
+    ``part`` it encloses only a part of a page, and an error that all parts would meet ends the page.
     """
     try:
         yield
@@ -138,8 +129,7 @@ def error_boundary(name: str = "page", *, part: bool = False) -> Iterator[None]:
 def report_failure(outcome: str | None = None) -> Iterator[None]:
     """Do what a click requests, once: if it is refused, show that and leave it to the user to click again.
 
-    Args:
-        outcome: What happened if it is refused, where ``describe_failed_click`` does not tell.
+    ``outcome`` is what happened if it is refused, where ``describe_failed_click`` does not tell.
     """
     try:
         yield

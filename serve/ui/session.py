@@ -17,13 +17,6 @@ _HEALTH_TIMEOUT_S = 5.0
 Result = TypeVar("Result")
 
 
-class KeyFormatError(ClientError):
-    """A text that cannot be an API key."""
-
-    default_code = "key_invalid"
-    proxy_status = HTTPStatus.UNAUTHORIZED
-
-
 def connect() -> Client:
     """Return this session's client, with the key of its user."""
     if "client" not in st.session_state:
@@ -33,13 +26,10 @@ def connect() -> Client:
 
 
 def sign_in(key: str) -> None:
-    """Use a key from now on, in this session only; the next request shows whether the server accepts it.
-
-    Raises:
-        KeyFormatError: It cannot be a key.
-    """
+    """Use a key from now on, in this session only; the next request shows whether the server accepts it."""
     if not (key.isascii() and key.isprintable()):
-        raise KeyFormatError("This is not an API key: keys consist of plain letters, digits and signs.")
+        message = "This is not an API key: keys consist of plain letters, digits and signs."
+        raise ClientError(message, code="key_invalid", status=HTTPStatus.UNAUTHORIZED)
     sign_out()
     st.session_state["client"] = Client(_address(), key)
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from lesion.cli.keys import main
 from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
 from lesion.database import audit
 from lesion.database.storage import Storage
-from tests.support.loop_images import new_storage
+from tests.support.images.loop_images import new_storage
 from tests.support.paths import SCRIPTS
 
 TEXT = re.compile(r"lesion_[0-9a-f]{16}_[0-9a-f]{64}")
@@ -48,7 +49,7 @@ def admin(storage: Storage) -> str:
     return create(storage, "root", "admin", "test")
 
 
-def refusal(*arguments: object, **options: object) -> tuple[str, type[Exception]]:
+def refusal(*arguments: Any, **options: Any) -> tuple[str, type[Exception]]:
     with pytest.raises(KeyRefusedError) as caught:
         create(*arguments, **options)
     return caught.value.code, type(caught.value)
@@ -59,6 +60,7 @@ class TestMaking:
         text = create(storage, "Dr Chen", "admin", "test", per_minute=60, per_day=5000)
         assert TEXT.fullmatch(text)
         key = ring(storage).check(text)
+        assert key is not None
         assert (key.name, key.role, key.per_minute, key.per_day) == ("Dr Chen", "admin", 60, 5000)
         assert identity(text) == key.id
 
@@ -85,7 +87,9 @@ class TestMaking:
         assert refusal(storage, "ward", role, "test") == ("first_key_must_be_admin", KeyConflictError)
         admin(storage)
         text = create(storage, "ward", role, "test")
-        assert ring(storage).check(text).role == role
+        key = ring(storage).check(text)
+        assert key is not None
+        assert key.role == role
 
     @pytest.mark.parametrize(
         "name", ["", " ", " a", "a ", "a" * 101, "a\nb", "a\x00", "<script>", "a=b", "../etc", "a\u202eb"]
@@ -97,7 +101,9 @@ class TestMaking:
     @pytest.mark.parametrize("name", ["a", "a" * 100, "Dr Müller", "ward-3@clinic.example", "x.y_z+1"])
     def test_names_of_people_are_taken(self, storage, name):
         text = create(storage, name, "admin", "test")
-        assert ring(storage).check(text).name == name
+        key = ring(storage).check(text)
+        assert key is not None
+        assert key.name == name
 
     def test_roles_and_limits_are_checked(self, storage):
         assert refusal(storage, "a", "root", "test") == ("key_invalid", KeyRefusedError)

@@ -1,6 +1,6 @@
 """Storages for the tests of backups; those on real servers have names of their own in every test."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,12 @@ import pytest
 from lesion.backup.postgres_tools import TOOLS_VARIABLE
 from lesion.database.storage import Storage
 from tests.support.backups import Folders, Servers, filled, tools_of
-from tests.support.lamp_bundles import lamp, lamp_pictures
-from tests.support.loop_images import new_storage, put_picture
-from tests.support.postgresql import postgresql
-from tests.support.seaweed import seaweed
+from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
+from tests.support.images.loop_images import new_storage, put_picture
+from tests.support.servers.postgresql import postgresql
+from tests.support.servers.seaweed import seaweed
+
+Place = Callable[..., Storage]
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +34,7 @@ def servers(running_servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Server
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Folders | Servers:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
     """Makes storages, by name."""
     if request.param == "sqlite":
         return Folders(tmp_path)
@@ -40,7 +42,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Folders | Servers:
     return replace_names(made, tmp_path.name)
 
 
-def replace_names(servers: Servers, prefix: str) -> Any:
+def replace_names(servers: Servers, prefix: str) -> Place:
     """Names of one test do not meet those of another."""
     return lambda name, **settings: servers(f"{prefix}-{name}", **settings)
 
@@ -52,10 +54,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 
 @pytest.fixture
-def storage(place: Any, parts: tuple[Path, Any]) -> Storage:
+def storage(place: Place, parts: tuple[Path, Any]) -> Storage:
     """A champion, the images that it learned from, a key, and a retraining that waits."""
-    made = place("first", upgrade=True)
-    return filled(made, *parts)
+    return filled(place("first", upgrade=True), *parts)
 
 
 @pytest.fixture

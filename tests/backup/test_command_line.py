@@ -9,7 +9,7 @@ import pytest
 from lesion.cli import backup
 from lesion.database.storage import Storage
 from tests.support.backups import Folders
-from tests.support.loop_images import put_picture
+from tests.support.images.loop_images import put_picture
 from tests.support.paths import SCRIPTS
 
 

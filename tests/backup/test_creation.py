@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from lesion.backup import backup_manifest, creation
+from lesion.backup import backup_manifest, creation, dumps
 from lesion.backup.backup_manifest import BackupError, DiskFaultError, verify_backup
 from lesion.backup.creation import create_backup
 from lesion.backup.restore import restore_backup
@@ -21,7 +21,7 @@ from lesion.database.object_store import ObjectStore, StoreError, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import ACCEPTED, DELETED, Job
 from tests.support.backups import everything, interrupt, rows
-from tests.support.loop_images import put_picture
+from tests.support.images.loop_images import put_picture
 
 
 def test_a_second_backup_copies_what_is_new_and_drops_what_was_deleted(
@@ -33,9 +33,13 @@ def test_a_second_backup_copies_what_is_new_and_drops_what_was_deleted(
     delete_image(storage, gone, "ann", "asked for")
     read: list[str] = []
     get = ObjectStore.get
-    monkeypatch.setattr(
-        ObjectStore, "get", lambda self, key: (read.append(key) if self is storage.store else None, get(self, key))[1]
-    )
+
+    def recording(store: ObjectStore, key: str) -> bytes:
+        if store is storage.store:
+            read.append(key)
+        return get(store, key)
+
+    monkeypatch.setattr(ObjectStore, "get", recording)
     second = create_backup(storage, tmp_path / "backup")
     assert read == [image_key(new)]
     names = {name for name in second["files"] if name.startswith("files/")}
@@ -129,7 +133,7 @@ def test_a_store_that_is_away_costs_nothing_of_the_backup_before(
     with monkeypatch.context() as patch:
         patch.setattr(ObjectStore, "get", away)
         if when == "before the dump":
-            patch.setattr(creation.dumps, "dump_database", lambda *_: away(storage.store, ""))
+            patch.setattr(dumps, "dump_database", lambda *_: away(storage.store, ""))
         with pytest.raises(StoreError, match="does not answer"):
             create_backup(storage, tmp_path / "backup")
     assert verify_backup(tmp_path / "backup") == first

@@ -12,7 +12,7 @@ from lesion.backup.restore import restore_backup
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from tests.support.backups import Folders, everything, filled
-from tests.support.loop_images import put_picture
+from tests.support.images.loop_images import put_picture
 
 
 def test_a_new_installation_does_not_take_the_old_one_s_backup(storage: Storage, place: Any, tmp_path: Path) -> None:
@@ -25,6 +25,7 @@ def test_a_new_installation_does_not_take_the_old_one_s_backup(storage: Storage,
     api_keys.create(empty, "ward", "admin", "ann")
     with pytest.raises(BackupError, match=r"This database began at .* with key\.created .* by ann.* restore") as caught:
         create_backup(empty, tmp_path / "backup")
+    assert first["began"] is not None
     assert (caught.value.code, first["began"]["at"] in caught.value.message) == ("backup_other", True)
     assert (verify_backup(tmp_path / "backup"), everything(tmp_path / "backup")) == (first, before)
     second = create_backup(empty, tmp_path / "backup", replace=True)

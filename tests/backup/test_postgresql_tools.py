@@ -16,7 +16,7 @@ from lesion.core.errors import ConfigError
 from lesion.database.storage import Storage
 from lesion.database.tables import Image
 from tests.support.backups import Servers
-from tests.support.postgresql import PASSWORD
+from tests.support.servers.postgresql import PASSWORD
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from lesion.backup import backup_manifest
-from lesion.backup.backup_manifest import BackupAlteredError, BackupError, verify_backup
+from lesion.backup.backup_manifest import BackupError, verify_backup
 from lesion.backup.creation import create_backup
 from lesion.backup.restore import restore_backup
 from lesion.catalogue.images import delete_image
@@ -19,8 +19,8 @@ from lesion.database.object_store import ObjectStore, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import DELETED, AuditEntry
 from tests.support.backups import Folders, filled, golden_answers, interrupt, objects, pending, rows, wiped
-from tests.support.loop_images import put_picture
-from tests.support.registry_bundles import retempered
+from tests.support.bundles.registry_bundles import retempered
+from tests.support.images.loop_images import put_picture
 
 
 def test_after_backup_wipe_and_restore_the_same_champion_gives_the_same_answers(
@@ -40,6 +40,7 @@ def test_after_backup_wipe_and_restore_the_same_champion_gives_the_same_answers(
     assert (rows(storage), objects(storage), pending(storage)) == (before, files, jobs)
     with storage.session() as session:
         last = session.scalars(select(AuditEntry).order_by(AuditEntry.id.desc())).first()
+        assert last is not None
         assert (last.action, last.actor, last.subject) == ("storage.restored", "ann", manifest["sha256"])
     put_picture(storage, tmp_path, 900, "bright")  # numbers of new rows go on after the old ones
 
@@ -127,7 +128,7 @@ def test_a_corrupt_file_is_named_and_nothing_is_touched(small: Storage, tmp_path
         lambda: verify_backup(tmp_path / "backup"),
         lambda: restore_backup(target, tmp_path / "backup", "ann", wipe=True),
     ):
-        with pytest.raises(BackupAlteredError, match=f"'{name}'") as caught:
+        with pytest.raises(BackupError, match=f"'{name}'") as caught:
             call()
         assert caught.value.code == "backup_altered"
     assert list(target.cache.parent.iterdir()) == []

@@ -10,19 +10,19 @@ from sqlalchemy import func, select
 
 from lesion.catalogue import images, snapshots
 from lesion.catalogue.counts import count_new_images
-from lesion.catalogue.images import CatalogueError, EmptyCatalogueError
+from lesion.catalogue.images import CatalogueError
 from lesion.catalogue.import_run import import_manifest
-from lesion.catalogue.snapshot_store import SnapshotNotFoundError, image_root, materialise
+from lesion.catalogue.snapshot_store import image_root, materialise
 from lesion.catalogue.snapshots import gate_images, take_snapshot
-from lesion.core.errors import DataError
+from lesion.core.errors import DataError, NotFoundError
 from lesion.core.files import bytes_sha256
 from lesion.data.manifest import Manifest, build_manifest
 from lesion.data.scan import scan_folders
-from lesion.database.object_store import StoreError, image_key
+from lesion.database.object_store import ObjectStore, StoreError, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import Generation, Image, Snapshot, SnapshotImage
-from tests.support.loop_images import FRACTIONS, manifest_of, new_storage, put_picture, small_manifest
-from tests.support.pictures import write
+from tests.support.images.loop_images import FRACTIONS, manifest_of, new_storage, put_picture, small_manifest
+from tests.support.images.pictures import write
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def storage(tmp_path) -> Storage:
 
 
 @pytest.fixture
-def imported(storage, manifest) -> Storage:
+def imported(storage: Storage, manifest: Manifest) -> Storage:
     import_manifest(storage, manifest, progress=False)
     return storage
 
@@ -46,7 +46,7 @@ def put(imported, tmp_path):
     return lambda seed, label="a", **fields: put_picture(imported, tmp_path / "new", seed, label, **fields)
 
 
-def splits(storage: Storage) -> Counter:
+def splits(storage: Storage) -> Counter[str]:
     with storage.session() as session:
         return Counter(session.scalars(select(Image.split)))
 
@@ -263,7 +263,7 @@ class TestTake:
         assert caught.value.code == "class_missing"
 
     def test_without_an_import(self, storage):
-        with pytest.raises(EmptyCatalogueError) as caught:
+        with pytest.raises(CatalogueError) as caught:
             take_snapshot(storage, "job1", renew_images=5)
         assert caught.value.code == "catalogue_empty"
 
@@ -289,9 +289,14 @@ class TestMaterialise:
         storage = replace(local, files=f"memory://{tmp_path.name}/files")
         import_manifest(storage, manifest, progress=False)
         take_snapshot(storage, "job1", renew_images=5)
-        fetched = []
-        get = type(storage.store).get
-        monkeypatch.setattr(type(storage.store), "get", lambda self, key: (fetched.append(key), get(self, key))[1])
+        fetched: list[str] = []
+        get = ObjectStore.get
+
+        def recording(store: ObjectStore, key: str) -> bytes:
+            fetched.append(key)
+            return get(store, key)
+
+        monkeypatch.setattr(ObjectStore, "get", recording)
         for _ in range(2):
             loaded = taken(storage, "job1", tmp_path / "job")
         assert loaded.root == storage.cache
@@ -311,7 +316,7 @@ class TestMaterialise:
         assert not (storage.cache / image_key(sha)).exists()
 
     def test_an_unknown_snapshot(self, storage, tmp_path):
-        with pytest.raises(SnapshotNotFoundError, match="no snapshot 'job9'"):
+        with pytest.raises(NotFoundError, match="no snapshot 'job9'"):
             materialise(storage, "job9", tmp_path)
 
 

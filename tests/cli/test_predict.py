@@ -8,7 +8,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from PIL import Image
 from lesion.cli.predict.command import main, overlay_name
 from lesion.cli.predict.inputs import Item, batches, expand_folders, printable, read_all, read_names
 from lesion.imaging.limits import Limits
-from tests.support.hostile import encode, gradient, hostile_images
+from tests.support.images.hostile import encode, gradient, hostile_images
 from tests.support.paths import SCRIPTS
 
 SCRIPT = SCRIPTS / "predict.py"
@@ -104,7 +104,7 @@ def test_top_k_ranks_the_classes(predict: Command, folder: Path) -> None:
 def test_the_table_names_file_class_and_refusal(
     predict: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "400")
     (folder / "[red]bad\x1b[2J.png").write_bytes(b"text")
     status, out, err = predict(str(folder))
     assert status == 1
@@ -162,7 +162,7 @@ def test_answers_survive_a_disk_that_fills_up(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     monkeypatch.setenv("COLUMNS", "200")
-    written = []
+    written: list[Path] = []
     whole = Path.write_bytes
 
     def full(path: Path, content: bytes) -> int:
@@ -253,7 +253,7 @@ def test_files_are_read_one_batch_at_a_time(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x" * 40)
     asked = 0
 
-    def names() -> object:
+    def names() -> Iterator[str]:
         nonlocal asked
         for _ in range(100_000):
             asked += 1

@@ -17,14 +17,15 @@ from lesion.auth import api_keys
 from lesion.auth.api_keys import KeyConflictError, KeyRefusedError, KeyRing, all_keys, ensure, revoke
 from lesion.cli.prepare import FirstTraining, prepare
 from lesion.core.errors import ConfigError
+from lesion.core.roles import Role
 from lesion.database import audit
 from lesion.database.storage import Storage
 from lesion.database.tables import ApiKey, Snapshot
 from lesion.registry.registry import Registry
-from tests.support.loop_images import new_storage
+from tests.support.images.loop_images import new_storage
 from tests.support.paths import REPOSITORY, SCRIPTS
 from tests.support.preparing import ADMIN, ENVIRONMENT, METRICS
-from tests.support.serving import eventually
+from tests.support.servers.serving import eventually
 from tests.support.training_runs import Run, compose_config
 
 # In place of 'lesion train': it writes down how it was called and leaves a finished run, if there is one to copy.
@@ -121,7 +122,8 @@ class TestEnsuring:
     def test_another_secret_or_role_under_a_known_id_is_refused(self, storage: Storage) -> None:
         ensure(storage, ADMIN, "operator", "admin", "test")
         other = ADMIN[:-1] + "0"
-        for text, role in ((other, "admin"), (ADMIN, "viewer")):
+        differing: list[tuple[str, Role]] = [(other, "admin"), (ADMIN, "viewer")]
+        for text, role in differing:
             with pytest.raises(KeyRefusedError) as caught:
                 ensure(storage, text, "operator", role, "test")
             assert (type(caught.value), caught.value.code) == (KeyConflictError, "key_differs")

@@ -18,10 +18,10 @@ from lesion.registry.registry import Registry
 from lesion.retraining.jobs import JobState, cancel, jobs
 from lesion.retraining.leases import claim, finish, report
 from serve.deploy.ports import free_port
-from tests.support.lamp_bundles import lamp, lamp_pictures
-from tests.support.loop_images import new_storage, put_picture
+from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
+from tests.support.images.loop_images import new_storage, put_picture
 from tests.support.paths import SCRIPTS
-from tests.support.serving import ServerProcess, eventually
+from tests.support.servers.serving import ServerProcess, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +42,7 @@ class Loop:
 
     def server(self) -> ServerProcess:
         settings = ("storage=local", f"storage_root={self.folder}", "worker=false", "server.workers=1")
-        return ServerProcess("null", *settings, port=self.port)  # type: ignore[arg-type]
+        return ServerProcess("null", *settings, port=self.port)
 
     def start(self, *arguments: str, key: str | None = None) -> subprocess.Popen[str]:
         environment = os.environ | {"LESION_API_KEY": self.key if key is None else key, "PYTHONUNBUFFERED": "1"}
@@ -116,6 +116,7 @@ def test_waiting_tells_how_it_goes_and_how_it_ended(loop: Loop, state: str, expe
     (job,) = loop.active()
     assert claim(loop.storage, job.id, "w1")
     report(loop.storage, job.id, "w1", stage="train", epoch=2)
+    assert process.stdout is not None
     said = [process.stdout.readline() for _ in range(2)]
     while "train" not in said[-1]:
         said.append(process.stdout.readline())
@@ -150,6 +151,7 @@ def test_a_server_that_is_replaced_is_waited_for(loop: Loop, tmp_path: Path) -> 
     first = loop.server()
     with first:
         process = loop.start("--wait", "120")
+        assert process.stdout is not None
         assert "is queued" in process.stdout.readline()
         assert process.stdout.readline() == "queued, 0 of 5 epochs\n"
         first.stop()

@@ -9,9 +9,11 @@ import pytest
 
 from lesion.core import logs
 from lesion.core.errors import ConfigError
-from tests.support.hostile import encode, gradient
-from tests.support.lamp_bundles import lamp
-from tests.support.serving import ServerProcess, eventually
+from tests.support.bundles.lamp_bundles import lamp
+from tests.support.images.hostile import encode, gradient
+from tests.support.servers.serving import ServerProcess, eventually
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 
 @pytest.fixture
@@ -51,7 +53,6 @@ def test_words_change_nothing_and_other_formats_are_refused(capsys: pytest.Captu
         logs.configure("xml")
 
 
-@pytest.mark.slow
 def test_a_server_writes_nothing_but_objects_and_no_name(tmp_path: Path) -> None:
     bundle = lamp(tmp_path / "lamp", 0.05)
     with ServerProcess(bundle, "server.workers=1", "log_format=json", "access_log=true") as server:

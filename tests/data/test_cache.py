@@ -14,8 +14,8 @@ from lesion.core.files import bytes_sha256
 from lesion.data import cache as cache_module
 from lesion.data.cache import PixelCache
 from lesion.imaging.preprocessing import Preprocessing
-from tests.support.hostile import hostile_images
-from tests.support.pictures import write
+from tests.support.images.hostile import hostile_images
+from tests.support.images.pictures import write
 
 SMALL = Preprocessing(32)
 

@@ -15,7 +15,7 @@ from lesion.core.errors import ConfigError, DataError
 from lesion.data import datamodule as module
 from lesion.data.datamodule import DataModule, EpochSampler
 from lesion.data.transforms import augmentation
-from tests.support.pictures import write_classes
+from tests.support.images.pictures import write_classes
 
 AUGMENTATION = augmentation(horizontal_flip=0.5, rotation=20, brightness=0.3)
 OPTIONS: dict[str, Any] = {

@@ -12,7 +12,7 @@ from PIL import Image
 from lesion.data.leakage import Leakage, contact_sheet, find_leakage
 from lesion.data.manifest import Manifest, build_manifest
 from lesion.data.scan import scan_folders
-from tests.support.pictures import write, write_classes
+from tests.support.images.pictures import write, write_classes
 
 
 def manifest_of(rows: list[tuple[str, str, str, int, str]]) -> Manifest:

@@ -18,8 +18,8 @@ from lesion.core.errors import DataError
 from lesion.data.manifest import COLUMNS, EXCLUDED, Manifest, build_manifest
 from lesion.data.scan import scan_csv, scan_folders
 from lesion.data.splits import SPLITS
-from tests.support.hostile import encode, hostile_images
-from tests.support.pictures import picture, write, write_classes
+from tests.support.images.hostile import encode, hostile_images
+from tests.support.images.pictures import picture, write, write_classes
 
 FRACTIONS = {"train": 0.4, "val": 0.2, "calibration": 0.2, "test": 0.2}
 

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -22,8 +23,8 @@ from lesion.core.errors import ConfigError, NotFoundError, UnavailableError
 from lesion.database.object_store import ObjectNotFoundError, ObjectStore, StoreError
 from lesion.database.storage import Storage
 from lesion.database.tables import Base, Generation, Image, Worker
-from tests.support.loop_images import new_storage, row_of
-from tests.support.pictures import write
+from tests.support.images.loop_images import new_storage, row_of
+from tests.support.images.pictures import write
 
 
 @pytest.fixture
@@ -31,9 +32,10 @@ def storage(tmp_path) -> Storage:
     return new_storage(tmp_path)
 
 
-def differences(storage: Storage) -> list:
+def differences(storage: Storage) -> list[Any]:
     with storage.engine.connect() as connection:
-        return compare_metadata(MigrationContext.configure(connection), Base.metadata)
+        found: list[Any] = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+    return found
 
 
 def upgrade_at_once(storage: Storage) -> None:

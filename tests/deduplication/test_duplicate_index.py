@@ -10,7 +10,7 @@ from PIL import Image
 from lesion.deduplication.duplicate_index import DuplicateIndex
 from lesion.deduplication.duplicates import near_duplicates_of
 from lesion.deduplication.features import SIDE, make_thumbnail
-from tests.support.duplicates import as_lists, bench, textured, thumbnails_of
+from tests.support.images.duplicates import as_lists, bench, textured, thumbnails_of
 
 KINDS = ("re-encoded at quality 40", "mirrored", "cropped by 3 %", "all six")
 

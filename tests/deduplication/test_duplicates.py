@@ -18,7 +18,7 @@ from lesion.deduplication.duplicates import (
 )
 from lesion.deduplication.features import make_thumbnail
 from lesion.imaging.decode import decode, read
-from tests.support.duplicates import as_lists, bench, textured, thumbnails_of
+from tests.support.images.duplicates import as_lists, bench, textured, thumbnails_of
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_no_image_and_one_image() -> None:
 def test_any_size_has_a_thumbnail(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     thumbnail = make_thumbnail(image)
-    assert thumbnail.shape == (features.SIDE, duplicates.SIDE)
+    assert thumbnail.shape == (features.SIDE, features.SIDE)
     assert thumbnail.dtype == np.uint8
 
 
@@ -159,7 +159,8 @@ def test_merge_groups_refuses_keys_of_different_length() -> None:
 
 def test_alignment_recovers_a_known_map() -> None:
     def picture(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return np.sin(6 * x + 2 * y) + np.cos(7 * y - 3 * x) + np.sin(4 * x * y)
+        waves: np.ndarray = np.sin(6 * x + 2 * y) + np.cos(7 * y - 3 * x) + np.sin(4 * x * y)
+        return waves
 
     centres = (np.arange(48) + 0.5) / 24 - 1
     y, x = np.meshgrid(centres, centres, indexing="ij")

@@ -25,7 +25,7 @@ from lesion.download.archives import ArchiveRefusedError, unpack
 from lesion.download.layout import place
 from lesion.download.reference_datasets import download, verify
 from lesion.download.transfer import fetch
-from tests.support.hostile import encode, gradient
+from tests.support.images.hostile import encode, gradient
 from tests.support.paths import REPOSITORY
 
 JPEG = encode(gradient(), "JPEG")

@@ -5,7 +5,8 @@ from lesion.core.errors import DataError
 from lesion.evaluation import bootstrap
 from lesion.evaluation.bootstrap import bootstrap_intervals
 from lesion.evaluation.calibration import softmax
-from lesion.evaluation.metrics import HEADLINE, compute_metrics
+from lesion.evaluation.findings import TITLES
+from lesion.evaluation.metrics import compute_metrics
 
 
 def clustered(groups=60, size=10, seed=0):
@@ -28,11 +29,11 @@ def test_every_replicate_equals_the_metrics_of_the_resampled_images():
     drawn = bootstrap._draws(len(names), 25, np.random.default_rng(5))
     values = bootstrap._replicate_counts(probabilities, labels, index, drawn)
     values |= bootstrap._replicate_areas(probabilities, labels, index, drawn)
-    assert set(values) == set(HEADLINE)
+    assert set(values) == set(TITLES)
     for replicate, counts in enumerate(drawn):
         rows = np.repeat(np.arange(len(labels)), counts[index].astype(int))
         expected = compute_metrics(probabilities[rows], labels[rows], "abc")
-        for key in HEADLINE:
+        for key in TITLES:
             assert values[key][replicate] == pytest.approx(expected[f"test/{key}"], abs=1e-5, nan_ok=True), key
 
 
@@ -87,7 +88,7 @@ def test_seed_decides():
 def test_one_group_gives_no_interval():
     probabilities, labels, _ = clustered(groups=3)
     intervals = bootstrap_intervals(probabilities, labels, np.zeros(len(labels), int), replicates=10, prefix="val")
-    assert set(intervals) == {f"val/{key}" for key in HEADLINE}
+    assert set(intervals) == {f"val/{key}" for key in TITLES}
     assert np.isnan(list(intervals.values())).all()
 
 

@@ -17,7 +17,8 @@ from lesion.evaluation.evaluation import (
     worst_errors,
     write_metrics,
 )
-from lesion.evaluation.metrics import DEFINITIONS, HEADLINE, compute_metrics, confusion_matrix
+from lesion.evaluation.findings import TITLES
+from lesion.evaluation.metrics import DEFINITIONS, compute_metrics, confusion_matrix
 
 CLASSES = ("a", "b", "c")
 
@@ -64,7 +65,7 @@ def test_agrees_with_scikit_learn():
         "brier": np.square(probabilities - onehot).sum(axis=1).mean(),
         "ece": float(multiclass_calibration_error(torch.tensor(probabilities), torch.tensor(labels), 4, n_bins=15)),
     }
-    assert set(expected) == set(HEADLINE) == set(DEFINITIONS)
+    assert set(expected) == set(TITLES) == set(DEFINITIONS)
     for key, value in expected.items():
         assert result[f"test/{key}"] == pytest.approx(value, abs=2e-6), key
 
@@ -136,7 +137,7 @@ def test_evaluate_calibrates_on_the_calibration_split_alone():
     assert first.metrics["test/ece"] < 0.03 < 0.1 < first.metrics["test/ece_uncalibrated"]
     assert first.metrics["test/nll"] < first.metrics["test/nll_uncalibrated"]
     flat = first.all_metrics()
-    for key in HEADLINE:
+    for key in TITLES:
         assert flat[f"test/{key}_low"] <= flat[f"test/{key}_high"]
 
 

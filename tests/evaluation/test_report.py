@@ -3,6 +3,7 @@ import io
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,10 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.open, self.tags, self.ids, self.text = [], [], [], ""
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, Any]]] = []
+        self.ids: list[str | None] = []
+        self.text = ""
         self.feed(text)
         assert self.open == []
 

@@ -92,6 +92,7 @@ def test_map_follows_the_evidence():
     model = Small()
     with torch.no_grad():
         model.conv.weight.fill_(0.1)
+        assert model.conv.bias is not None
         model.conv.bias.fill_(-1.0)
         model.head.weight.fill_(1.0)
     image = torch.zeros(1, 3, 64, 64)

@@ -20,7 +20,17 @@ from lesion.imaging import decode
 from lesion.imaging.limits import Limits
 from lesion.imaging.pixels import depth_table
 from lesion.imaging.refusals import EmptyImageError, UnreadableFileError
-from tests.support.hostile import HostileImage, chunk, corner, encode, gradient, hostile_images, mutated, oriented, png
+from tests.support.images.hostile import (
+    HostileImage,
+    chunk,
+    corner,
+    encode,
+    gradient,
+    hostile_images,
+    mutated,
+    oriented,
+    png,
+)
 
 FILES = hostile_images()
 REFUSED = {name: file for name, file in FILES.items() if file.code}
@@ -64,6 +74,8 @@ def test_refuses(name: str):
 @pytest.mark.parametrize("name", DECODED)
 def test_decodes(name: str):
     file = DECODED[name]
+    assert file.shape is not None
+    assert file.pixels is not None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         image = decode.decode(file.data)
@@ -282,7 +294,7 @@ def test_large_text_is_dropped_but_large_pictures_are_kept():
 
 MEMORY = """
 import resource
-from tests.support.hostile import hostile_images
+from tests.support.images.hostile import hostile_images
 from lesion.imaging.decode import decode
 from lesion.core.errors import ImageError
 files = hostile_images()

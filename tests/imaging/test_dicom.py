@@ -19,8 +19,8 @@ from pydicom.uid import (
 from lesion.core.errors import ImageError
 from lesion.imaging import decode, dicom
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits
-from tests.support.dicom_files import dicom_file
-from tests.support.hostile import encode, gradient
+from tests.support.images.dicom_files import dicom_file
+from tests.support.images.hostile import encode, gradient
 
 pydicom = pytest.importorskip("pydicom", reason="the extra lesion[dicom] is optional")
 
@@ -175,7 +175,7 @@ def test_without_pydicom_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
 
 def test_fuzz():
     """Whatever the bytes: an array or an ImageError."""
-    from tests.support.hostile import mutated
+    from tests.support.images.hostile import mutated
 
     rng = np.random.default_rng(0)
     files = [

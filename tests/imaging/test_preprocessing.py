@@ -1,5 +1,7 @@
 """Fitting images into the network's square."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,8 +9,8 @@ from PIL import Image
 from lesion.core.errors import ConfigError, ImageError
 from lesion.imaging.decode import decode
 from lesion.imaging.limits import Limits
-from lesion.imaging.preprocessing import Preprocessing, content_box
-from tests.support.hostile import encode, gradient
+from lesion.imaging.preprocessing import Fit, Preprocessing, content_box
+from tests.support.images.hostile import encode, gradient
 
 WHITE = np.full((32, 64, 3), 255, np.uint8)
 
@@ -107,7 +109,7 @@ def test_an_image_of_the_right_size_is_copied():
 
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
 @pytest.mark.parametrize("shape", [(16, 100_000), (100_000, 16), (17, 16), (500, 333)])
-def test_every_shape_gives_a_writable_square(fit: str, shape: tuple[int, int]):
+def test_every_shape_gives_a_writable_square(fit: Fit, shape: tuple[int, int]):
     fitted = Preprocessing(224, fit)(np.full((*shape, 3), 90, np.uint8))
     assert fitted.shape == (224, 224, 3)
     assert fitted.dtype == np.uint8
@@ -117,7 +119,7 @@ def test_every_shape_gives_a_writable_square(fit: str, shape: tuple[int, int]):
 
 
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
-def test_read_drafts_large_photos_with_hardly_a_difference(fit: str):
+def test_read_drafts_large_photos_with_hardly_a_difference(fit: Fit):
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8))
     data = encode(coarse.resize((2000, 1500), Image.Resampling.BICUBIC), "JPEG", quality=90)
@@ -148,7 +150,7 @@ def test_dictionary_round_trip():
     [{"size": 0}, {"size": 8192}, {"size": "224"}, {"size": True}, {"size": 224.0}, {"fit": "squash"}, {"fit": None},
      {"interpolation": "nearest"}, {"trim": "yes"}, {"mean": [0.5]}],
 )  # fmt: skip
-def test_bad_settings_are_refused(values: dict):
+def test_bad_settings_are_refused(values: dict[str, Any]):
     with pytest.raises(ConfigError) as refusal:
         Preprocessing.from_dict(values)
     assert next(iter(values)) in refusal.value.message

@@ -8,7 +8,6 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,8 +15,8 @@ import pytest
 from lesion.core.errors import BundleError
 from lesion.model.bundle import Bundle, seal
 from lesion.model.bundle_facts import canonical_json, version_of
-from lesion.model.engines import GOLDEN_TOLERANCE, check_golden
-from tests.support.bundle_files import FACTS, GOLDEN, SIZE, write_files
+from lesion.model.engines import GOLDEN_TOLERANCE, Engine, Outputs, check_golden
+from tests.support.bundles.bundle_files import FACTS, GOLDEN, SIZE, write_files
 
 
 @pytest.fixture
@@ -258,16 +257,18 @@ def test_a_damaged_bundle_is_refused(bundle: Path, damage: Callable[[Path], obje
     assert refusal(bundle) == code
 
 
-def answering(probabilities: np.ndarray, precision: str, features: int = 4) -> object:
-    class Engine:
+def answering(probabilities: np.ndarray, precision: str, features: int = 4) -> Engine:
+    class FixedEngine:
         def __init__(self) -> None:
-            self.precision = precision
+            self.name, self.precision = "fixed", precision
 
-        def __call__(self, images: np.ndarray) -> SimpleNamespace:
+        def __call__(self, images: np.ndarray) -> Outputs:
             logits = 2.0 * np.log(probabilities)  # 2 is the temperature
-            return SimpleNamespace(logits=logits, features=np.zeros((len(images), features)))
+            count, classes = logits.shape
+            cams = np.zeros((count, classes, 1, 1), np.float32)
+            return Outputs(logits, np.zeros((len(images), features), np.float32), cams)
 
-    return Engine()
+    return FixedEngine()
 
 
 @pytest.mark.parametrize("precision", sorted(GOLDEN_TOLERANCE))

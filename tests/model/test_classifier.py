@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader, TensorDataset
@@ -19,13 +20,19 @@ from lesion.model.classifier import ImageClassifier, balanced_weights
 from lesion.model.finetune import FineTuning
 from lesion.model.inference import dataset_logits
 from lesion.training.run import fit
+from tests.support.training_runs import Run
 
-QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+QUIET: dict[str, Any] = {
+    "accelerator": "cpu",
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 
 
-def make_model(classes: Sequence[str] = ("a", "b"), **settings: object) -> ImageClassifier:
+def make_model(classes: Sequence[str] = ("a", "b"), **settings: Any) -> ImageClassifier:
     torch.manual_seed(0)
-    defaults = {
+    defaults: dict[str, Any] = {
         "backbone": "mobilenetv2_035",
         "weights": "none",
         "drop_rate": 0.0,
@@ -46,7 +53,7 @@ def test_loss_on_eight_images_goes_to_zero() -> None:
 
 
 @pytest.fixture(scope="module")
-def data(run: object, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], DataModule]:
+def data(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], DataModule]:
     """The tiny phantoms of the shared run, with augmentation that draws random numbers."""
     datamodule = run.objects["datamodule"]
 
@@ -68,7 +75,7 @@ def train_epochs(data: DataModule, folder: Path, epochs: int, resume: Path | Non
     model = make_model(data.classes, drop_rate=0.3, mixup=0.2)
 
     class StopAfter(FineTuning):
-        def on_train_epoch_end(self, trainer: Trainer, pl_module: ImageClassifier) -> None:
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
             trainer.should_stop = trainer.current_epoch + 1 >= epochs
 
     callbacks = [
@@ -93,7 +100,7 @@ def test_resumed_run_equals_an_uninterrupted_one(data: Callable[[], DataModule],
     assert moved > 1e-3
 
 
-def test_same_seed_gives_the_same_metrics(tiny_config: Callable[..., DictConfig], run: object, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_metrics(tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path) -> None:
     results = []
     for name in ("first", "second"):
         cfg = tiny_config(tmp_path / name, "trainer.max_epochs=1", "logger=csv")
@@ -122,12 +129,13 @@ def test_head_learns_faster_than_the_backbone_and_biases_do_not_decay() -> None:
 
 def test_label_smoothing_is_applied_once_with_mixup() -> None:
     model = make_model(mixup=0.2, label_smoothing=0.1)
+    assert model.mixing is not None
     _, targets = model.mixing(torch.rand(4, 3, 8, 8), torch.tensor([0, 0, 0, 0]))
     assert targets.max() == 1.0  # mixing images of one class gives that class, not a smoothed one
 
 
 @pytest.mark.parametrize("settings", [{"lr": 0.0}, {"label_smoothing": 1.0}, {"drop_rate": 1.0}, {"mixup": -0.1}])
-def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
+def test_settings_out_of_range_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=r"model\."):
         make_model(**settings)
 
@@ -145,7 +153,7 @@ def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
         ({"seed": 1.5}, "model.seed=1.5"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(settings: dict[str, object], words: str) -> None:
+def test_settings_that_mean_nothing_are_refused(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(words)):
         make_model(**settings)
 
@@ -160,7 +168,7 @@ def test_one_class_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def trained(run: object) -> ImageClassifier:
+def trained(run: Run) -> ImageClassifier:
     model = run.objects["model"]
     assert isinstance(model, ImageClassifier)
     return model
@@ -169,7 +177,7 @@ def trained(run: object) -> ImageClassifier:
 def test_trainer_test_measures_the_test_split(data: Callable[[], DataModule], trained: ImageClassifier) -> None:
     datamodule = data()
     [metrics] = Trainer(enable_checkpointing=False, **QUIET).test(trained, datamodule=datamodule, verbose=False)
-    [*batches] = Trainer(**QUIET).predict(trained, datamodule=datamodule)
+    batches: Any = Trainer(**QUIET).predict(trained, datamodule=datamodule)
     labels = torch.from_numpy(datamodule.dataset("test").labels)
     predictions = torch.cat(batches).argmax(dim=1)
     assert set(metrics) == {"test/loss", "test/acc", "test/f1_macro"}
@@ -180,7 +188,8 @@ def test_trainer_predict_gives_logits_in_the_order_of_the_test_split(
     data: Callable[[], DataModule], trained: ImageClassifier
 ) -> None:
     datamodule = data()
-    logits = torch.cat(Trainer(**QUIET).predict(trained, datamodule=datamodule))
+    batches: Any = Trainer(**QUIET).predict(trained, datamodule=datamodule)
+    logits = torch.cat(batches)
     assert logits.shape == (len(datamodule.dataset("test")), len(datamodule.classes))
     expected = dataset_logits(trained.network, datamodule.dataset("test"))
     np.testing.assert_allclose(logits.numpy(), expected, atol=1e-4)

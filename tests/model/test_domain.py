@@ -19,7 +19,7 @@ def drawn(seed: int, count: int, shift: float = 0.0) -> np.ndarray:
     """Features about one direction that vary along two axes, and hardly along the other 17."""
     rng = np.random.default_rng(seed)
     scale = np.r_[0.3, 0.2, np.full(18, 0.02)]
-    features = rng.normal(size=(count, 20)) * scale
+    features: np.ndarray = rng.normal(size=(count, 20)) * scale
     features[:, 2] += 3.0
     features[:, 19] += shift
     return features.astype(np.float32)

@@ -9,7 +9,7 @@ import pytest
 
 from lesion.core.errors import BundleError, ConfigError
 from lesion.model.bundle import Bundle
-from lesion.model.engines import OpenVINOEngine, TorchEngine, check_golden, load_engine
+from lesion.model.engines import OpenVINOEngine, Precision, TorchEngine, check_golden, load_engine
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def test_logits_are_the_mean_of_the_maps_plus_the_bias(bundle: Bundle, images: n
 
 
 @pytest.mark.parametrize("precision", ["f32", "auto"])
-def test_an_answer_does_not_depend_on_the_batch(bundle: Bundle, images: np.ndarray, precision: str) -> None:
+def test_an_answer_does_not_depend_on_the_batch(bundle: Bundle, images: np.ndarray, precision: Precision) -> None:
     engine = load_engine(bundle, "cpu", precision=precision)
     together = engine(images)
     for index in range(len(images)):
@@ -73,7 +73,7 @@ def test_torch_cuts_long_batches(bundle: Bundle, images: np.ndarray) -> None:
 
 @pytest.mark.parametrize("device", ["cpu", "torch"])
 @pytest.mark.parametrize("precision", ["f32", "bf16", "auto"])
-def test_every_engine_gives_the_golden_answers(bundle: Bundle, device: str, precision: str) -> None:
+def test_every_engine_gives_the_golden_answers(bundle: Bundle, device: str, precision: Precision) -> None:
     try:
         engine = load_engine(bundle, device, precision=precision)
     except ConfigError as error:  # not every processor computes in bfloat16

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from lesion.core.errors import BundleError
+from lesion.core.errors import BundleError, LesionError
 from lesion.model import export
 from lesion.model.bundle import Bundle
 from lesion.model.domain import Domain
@@ -15,6 +15,8 @@ from lesion.model.engines import OpenVINOEngine
 from lesion.model.export import export_bundle
 from lesion.model.network import Network
 from lesion.model.weights import create_network
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 
 def facts() -> dict[str, object]:
@@ -85,7 +87,7 @@ def test_a_graph_that_disagrees_is_not_written(
             network.classifier.bias[0] -= 0.1
 
     monkeypatch.setattr(export, "export_onnx", altered)
-    with pytest.raises(export.ExportMismatchError, match="differs from torch"):
+    with pytest.raises(LesionError, match="differs from torch"):
         export_bundle(tmp_path / "bundle", network, images, 2.0, facts(), card)
     assert list(tmp_path.iterdir()) == []
 

@@ -13,9 +13,9 @@ from lesion.imaging import heatmap
 from lesion.imaging.limits import Limits
 from lesion.model import predictor as module
 from lesion.model.bundle import Bundle
-from lesion.model.engines import Outputs
+from lesion.model.engines import Engine, Outputs, Precision, load_engine
 from lesion.model.predictor import Prediction, Predictor
-from tests.support.hostile import encode, gradient, hostile_images
+from tests.support.images.hostile import encode, gradient, hostile_images
 
 
 @pytest.fixture(scope="module")
@@ -156,11 +156,9 @@ def test_limits_are_the_callers(bundle_path: Path) -> None:
 def test_auto_serves_in_f32_where_half_precision_misses_the_golden_answers(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    real = module.load_engine
-
-    def rough(bundle: Bundle, device: str, threads: int, precision: str) -> object:
+    def rough(bundle: Bundle, device: str, threads: int, precision: Precision) -> Engine:
         if precision == "f32":
-            return real(bundle, device, threads, precision)
+            return load_engine(bundle, device, threads, precision)
         engine = FakeEngine(bundle)
         engine.precision, engine.scale = "bf16", 1e6
         return engine

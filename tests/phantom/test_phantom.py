@@ -2,6 +2,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,10 @@ from lesion.phantom.folder import generate
 from lesion.phantom.lesions import CLASSES
 from lesion.phantom.patient import Patient
 
-SMALL = {"patients": 8, "slices": 2, "size": 48, "workers": 1}
+SMALL: dict[str, Any] = {"patients": 8, "slices": 2, "size": 48, "workers": 1}
 
 
-def phantom_slice(patient: int, index: int, *, seed: int = 0, **options: object) -> tuple[np.ndarray, np.ndarray]:
+def phantom_slice(patient: int, index: int, *, seed: int = 0, **options: Any) -> tuple[np.ndarray, np.ndarray]:
     return Patient.sample(seed, patient).slice(index, **options)
 
 
@@ -32,10 +33,11 @@ def small(tmp_path_factory):
 
 def test_layout_is_balanced_and_gives_each_patient_one_class(small):
     assert sorted(p.name for p in small.iterdir()) == [".phantom.json", *CLASSES]
-    owners = {}
+    owners: dict[str, list[str]] = {}
     for path in small.glob("*/*"):
-        patient = re.fullmatch(r"(patient\d{4})_slice\d{2}\.png", path.name).group(1)
-        owners.setdefault(patient, []).append(path.parent.name)
+        match = re.fullmatch(r"(patient\d{4})_slice\d{2}\.png", path.name)
+        assert match is not None
+        owners.setdefault(match[1], []).append(path.parent.name)
     assert len(owners) == 8
     assert all(len(names) == 2 and len(set(names)) == 1 for names in owners.values())
     assert sorted(names[0] for names in owners.values()) == sorted(CLASSES * 2)
@@ -181,7 +183,7 @@ def test_the_lesion_changes_the_picture_where_the_mask_says(label):
             assert change[mask].mean() > 5 * change[~mask].mean()
 
 
-def section_of(patient, size=112):
+def section_of(patient: Patient, size: int = 112) -> tuple[Section, np.ndarray]:
     """The middle slice's tumour mask with the place of each of its pixels in the head."""
     _, mask = patient.slice(0, slices=1, size=size)
     section = Section.cut(patient.head, *patient.scanner.grid(size), patient.lesion.z)
@@ -214,7 +216,7 @@ def test_pituitary_tumours_grow_in_the_midline_of_the_skull_base():
 
 
 def test_the_level_alone_does_not_give_the_class_away():
-    base = dict.fromkeys(CLASSES, 0)
+    base: dict[str, int] = dict.fromkeys(CLASSES, 0)
     for number in range(400):
         patient = Patient.sample(0, number)
         base[patient.label] += patient.lesion.z < 0.25

@@ -1,8 +1,9 @@
 """Files of the first version, made by its own code, are opened by this one.
 
-``tests/data/version_0.1.0.tar.xz`` holds a trained bundle with images and the answers that it gave, a storage folder (SQLite and files)
-after a rejected and a cancelled retraining, a promotion and a rollback by hand, and a backup of that storage. Its network's weights are
-rounded to a coarse grid, so that the archive is small; nothing else is special about it.
+``tests/data/version_0.1.0.tar.xz`` holds a trained bundle with images and the answers that it gave, a storage folder
+(SQLite and files) after a rejected and a canceled retraining, a promotion and a rollback by hand, and a backup of that
+storage. Its network's weights are rounded to a coarse grid, so that the archive is small; nothing else is special about
+it.
 """
 
 import json
@@ -16,7 +17,9 @@ import pytest
 
 from lesion.model.predictor import Prediction, Predictor
 from tests.support.paths import REPOSITORY, SCRIPTS
-from tests.support.serving import ServerProcess
+from tests.support.servers.serving import ServerProcess
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 ARCHIVE = REPOSITORY / "tests" / "data" / "version_0.1.0.tar.xz"
 CHAMPION, CHALLENGER = "e14ca185ee74", "6d62cdb0c2d6"
@@ -70,7 +73,6 @@ def test_a_storage_keeps_its_models_and_its_ledger(files: Path) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.slow
 def test_a_server_goes_on_with_a_storage(files: Path) -> None:
     key = next(word for word in (files / "key.txt").read_text().split() if word.startswith("lesion_"))
     settings = ("storage=local", f"storage_root={files / 'storage'}", "worker=false", "server.workers=1")
@@ -92,6 +94,6 @@ def test_a_server_goes_on_with_a_storage(files: Path) -> None:
 
 
 def test_a_backup_is_whole_and_can_be_restored(files: Path, tmp_path: Path) -> None:
-    assert "whole" in command("backup.py", "verify", str(files / "backup"))
+    assert "files      88" in command("backup.py", "verify", str(files / "backup"))  # the exit status is 0
     command("backup.py", "restore", str(files / "backup"), "storage=local", f"storage_root={tmp_path / 'restored'}")
     assert {row["version"] for row in models(tmp_path / "restored", "list")} == {CHAMPION, CHALLENGER}

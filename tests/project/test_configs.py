@@ -24,7 +24,7 @@ OVERRIDES = sorted(
     for path in (CONFIGS / group).glob("*.yaml")
 )
 # What the code adds when it instantiates: see lesion.training.run.fit.
-ADDED = {"lesion.model.classifier.ImageClassifier": {"classes": []}}
+ADDED: dict[str, dict[str, Any]] = {"lesion.model.classifier.ImageClassifier": {"classes": []}}
 
 
 def targets(node: Any) -> Iterator[dict[str, Any]]:
@@ -53,7 +53,7 @@ def test_preset_composes_and_its_targets_take_its_keys(override: str, tmp_path: 
 @pytest.mark.parametrize("path", sorted((CONFIGS / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
 def test_experiments_hold_differences_only(path: Path, tmp_path: Path) -> None:
     """A value that an experiment sets differs from what its own choice of groups gives without it."""
-    raw = OmegaConf.to_container(OmegaConf.load(path))
+    raw: Any = OmegaConf.to_container(OmegaConf.load(path))
     choices = []
     for default in raw.pop("defaults"):
         [(key, value)] = default.items()

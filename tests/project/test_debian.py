@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import SCRIPTS
-from tests.support.serving import eventually
+from tests.support.servers.serving import eventually
 
 
 @pytest.mark.parametrize("stopped", [signal.SIGINT, signal.SIGTERM])

@@ -26,7 +26,7 @@ def test_a_name_is_what_its_module_defines(name: str) -> None:
 def test_there_are_no_other_names() -> None:
     assert set(lesion._MODULES) == set(NAMES)
     with pytest.raises(AttributeError, match="no attribute 'Bundel'"):
-        _ = lesion.Bundel  # type: ignore[attr-defined]
+        _ = lesion.Bundel
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

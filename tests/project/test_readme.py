@@ -18,6 +18,8 @@ from serve.deploy.processes import running
 from tests.support.paths import REPOSITORY
 from tests.support.training_runs import PHANTOMS, SHARED, TINY, Run
 
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
+
 README = (REPOSITORY / "README.md").read_text("utf-8")
 COMMANDS = [
     line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if line.strip()
@@ -49,7 +51,7 @@ def execute(command: str | list[str], **environment: str) -> subprocess.Complete
 
 
 def test_every_command_is_executed_by_a_test_below() -> None:
-    known = ("bash scripts/demo.sh", "bash scripts/test.sh", "curl ")
+    known: tuple[str, ...] = ("bash scripts/demo.sh", "bash scripts/test.sh", "curl ")
     known += tuple(f"lesion {name} " for name in ("train", "download", "predict", "serve", "models", "keys"))
     assert len(COMMANDS) >= 12
     assert [command for command in COMMANDS if not f"{command} ".startswith(known)] == []
@@ -74,7 +76,6 @@ def test_scripts_are_there(command: str) -> None:
     assert execute(["bash", "-n", shlex.split(command)[1]]).returncode == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", of("lesion train"))
 def test_training(command: str, data_dir: Path, run: Run, tmp_path: Path) -> None:
     del run  # it made the phantoms that these read

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.hostile import encode, gradient
+from tests.support.images.hostile import encode, gradient
 from tests.support.paths import REPOSITORY
-from tests.support.serving import ServerProcess
+from tests.support.servers.serving import ServerProcess
 
 
 @pytest.mark.slow

@@ -72,8 +72,8 @@ class Installation:
         versions.write_text("\n".join(re.findall(r"^[\w.\[\]-]+==[^\\\n]+", lock, re.MULTILINE)))
         uv = [sys.executable, "-m", "uv"]
         self._run([*uv, "venv", "--python", sys.executable, root / "venv"])
-        install = [*uv, "pip", "install", "--python", root / "venv" / "bin" / "python", "-c", versions]
-        install.append(f"{wheel}[train,serve,ui]")
+        python, packages = root / "venv" / "bin" / "python", f"{wheel}[train,serve,ui]"
+        install: list[str | Path] = [*uv, "pip", "install", "--python", python, "-c", versions, packages]
         if self._run([*install, "--offline"], check=False).returncode:
             self._run(install)
 

@@ -27,7 +27,7 @@ def test_a_generation_is_spent_when_the_next_level_is_too_low() -> None:
     spending = AlphaSpending()
     assert spending.looks == 3
     assert [spending.looks_left(used) for used in range(5)] == [3, 2, 1, 0, 0]
-    assert [spending.exhausted(used) for used in range(5)] == [False, False, False, True, True]
+    assert [not spending.looks_left(used) for used in range(5)] == [False, False, False, True, True]
     assert spending.alpha(3) == pytest.approx(0.0003825)
     assert spending.alpha(4) == 0
 

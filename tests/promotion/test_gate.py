@@ -65,11 +65,11 @@ def failed(verdict):
 # Statistics
 
 
-def random_counts(seed=0, images=400, group=1, rate=0.2):
+def random_counts(seed=0, images=400, group=1, rate=0.2) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     labels = rng.integers(3, size=images)
-    given = [np.where(rng.random(images) < rate, rng.integers(3, size=images), labels) for _ in range(2)]
-    return labels, np.arange(images) // group, *given
+    champion, challenger = (np.where(rng.random(images) < rate, rng.integers(3, size=images), labels) for _ in range(2))
+    return labels, np.arange(images) // group, champion, challenger
 
 
 def test_macro_f1_is_scikit_learns() -> None:
@@ -311,7 +311,7 @@ def test_says_that_the_champion_errs_too_seldom() -> None:
 def test_a_spent_generation_rejects_and_says_what_renews_it() -> None:
     verdict = reject_exhausted(4, SETTINGS, gathered=40)
     assert not verdict.promoted
-    assert verdict.checks == verdict.comparisons == ()
+    assert (verdict.checks, verdict.comparisons) == ((), ())
     assert "Generation 4" in verdict.reasons[0]
     assert "160 more held-out images" in verdict.reasons[0]
     assert "enough for a new one" in reject_exhausted(4, SETTINGS, gathered=200).reasons[0]

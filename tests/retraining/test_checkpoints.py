@@ -11,7 +11,7 @@ from lesion.database.tables import Job
 from lesion.promotion.gate_settings import GateSettings
 from lesion.retraining.checkpoints import FILES, Checkpoints
 from lesion.retraining.stages import RetrainSettings, Stages
-from tests.support.loop_images import new_storage
+from tests.support.images.loop_images import new_storage
 
 
 @pytest.fixture

@@ -22,13 +22,13 @@ from lesion.database.object_store import ObjectStore, StoreError
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry, Worker
 from lesion.registry.registry import Registry
-from tests.support.hostile import encode
-from tests.support.lamp_bundles import lamp, lamp_pictures
+from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
+from tests.support.images.hostile import encode
+from tests.support.images.pictures import picture
 from tests.support.paths import REPOSITORY, SCRIPTS
-from tests.support.pictures import picture
-from tests.support.postgresql import PASSWORD, postgresql
-from tests.support.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, seaweed
-from tests.support.serving import ServerProcess, eventually
+from tests.support.servers.postgresql import PASSWORD, postgresql
+from tests.support.servers.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, seaweed
+from tests.support.servers.serving import ServerProcess, eventually
 from tests.support.training_subprocess import CONFIG, STAND_IN
 
 pytestmark = pytest.mark.slow
@@ -91,7 +91,8 @@ class WorkerRun:
 def children(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
     if process.poll() is not None:
         return []
-    return psutil.Process(process.pid).children(recursive=True)
+    family: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+    return family
 
 
 @dataclass
@@ -105,7 +106,8 @@ class Cluster:
     first: str
 
     def job(self, job_id: str, server: int = 0) -> dict[str, Any]:
-        return self.servers[server].client.get(f"/retrain_status/{job_id}").json()
+        job: dict[str, Any] = self.servers[server].client.get(f"/retrain_status/{job_id}").json()
+        return job
 
     def versions(self) -> set[str]:
         """The versions that the inference workers and the API of both servers serve."""
@@ -167,7 +169,8 @@ def upload(server: ServerProcess, label: str, *images: bytes) -> dict[str, list[
     files = [("files", (f"{number}.png", data, "image/png")) for number, data in enumerate(images)]
     response = server.client.post("/upload_training_data", data={"label": label}, files=files)
     assert response.status_code == 200, response.text
-    return response.json()
+    answer: dict[str, list[dict[str, Any]]] = response.json()
+    return answer
 
 
 def test_what_one_server_took_the_other_knows(cluster: Cluster) -> None:
@@ -196,8 +199,9 @@ def retrained(cluster: Cluster, epochs: int, server: int) -> str:
     assert answer.status_code == 202, answer.text
     refused = cluster.servers[1 - server].client.post("/retrain", json=body)
     assert (refused.status_code, refused.json()["code"]) == (409, "job_running")
-    assert refused.json()["job_id"] == answer.json()["job_id"]
-    return answer.json()["job_id"]
+    job_id: str = answer.json()["job_id"]
+    assert refused.json()["job_id"] == job_id
+    return job_id
 
 
 def ended(cluster: Cluster, job_id: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from lesion.retraining.leases import JobCancelledError
 from lesion.retraining.stages import RetrainSettings
 from lesion.retraining.worker import WorkerProcess
 from lesion.retraining.workflow import _lesion_error
-from tests.support.loop_images import new_storage
+from tests.support.images.loop_images import new_storage
 
 
 class ReplayedError(Exception):

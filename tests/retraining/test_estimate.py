@@ -11,9 +11,9 @@ from lesion.database.tables import Generation, Image, Job, Snapshot, SnapshotIma
 from lesion.model.bundle import Bundle
 from lesion.retraining.estimate import Estimate, estimate
 from lesion.retraining.recipe import default_settings
-from tests.support.app import client_of, make_app, refusal
-from tests.support.loop_images import new_storage, put_picture
-from tests.support.registry_bundles import sealed
+from tests.support.bundles.registry_bundles import sealed
+from tests.support.images.loop_images import new_storage, put_picture
+from tests.support.servers.app import client_of, make_app, refusal
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 CONFIG = {"data": {"batch_size": 24}, "model": {"lr": 0.004}}

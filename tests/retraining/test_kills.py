@@ -33,12 +33,12 @@ from lesion.database.tables import GateLook, Image
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import job, submit
 from lesion.retraining.workflow import system_database
-from tests.support.lamp_bundles import lamp, lamp_pictures
-from tests.support.loop_images import new_storage
-from tests.support.pictures import picture
-from tests.support.serving import ServerProcess, eventually
+from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
+from tests.support.images.loop_images import new_storage
+from tests.support.images.pictures import picture
+from tests.support.servers.serving import ServerProcess, eventually
+from tests.support.servers.worker_runs import REQUEST, WorkerRun, actions
 from tests.support.training_subprocess import CONFIG, STAND_IN
-from tests.support.worker_runs import REQUEST, WorkerRun, actions
 
 pytestmark = pytest.mark.slow
 EPOCHS = REQUEST.epochs
@@ -120,8 +120,9 @@ def until(storage: Storage, stage: str, held: str = "", before: str | None = Non
         Its worker.
     """
 
-    def now() -> Any:
-        return query(storage.database, "SELECT stage, epoch, owner FROM jobs")[0]
+    def now() -> tuple[str, int, str | None]:
+        row: tuple[str, int, str | None] = query(storage.database, "SELECT stage, epoch, owner FROM jobs")[0]
+        return row
 
     def there() -> bool:
         found, epoch, owner = now()
@@ -244,7 +245,7 @@ class Starter:
 
 def lives(process: psutil.Process) -> bool:
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -10,7 +10,7 @@ from hydra.utils import get_object
 from lesion.model.bundle import Bundle
 from lesion.retraining.jobs import RetrainRequest
 from lesion.retraining.recipe import RunPaths, recipe
-from tests.support.registry_bundles import sealed
+from tests.support.bundles.registry_bundles import sealed
 
 _CALLBACKS = "lightning.pytorch.callbacks"
 OLD_CONFIG: dict[str, Any] = {  # as version 0.1.0 composed experiment=phantom_mri callbacks=ema trainer.precision=…

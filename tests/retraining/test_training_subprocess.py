@@ -20,9 +20,11 @@ from lesion.retraining.jobs import JobError, RetrainRequest
 from lesion.retraining.leases import LeaseLost
 from lesion.retraining.recipe import RunPaths, recipe
 from lesion.retraining.training_subprocess import Progress, TrainingProcess
-from tests.support.registry_bundles import sealed
-from tests.support.serving import eventually
+from tests.support.bundles.registry_bundles import sealed
+from tests.support.servers.serving import eventually
 from tests.support.training_subprocess import CONFIG, OLD, STAND_IN
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 
 @pytest.fixture
@@ -119,7 +121,8 @@ def starts(training: TrainingProcess) -> list[tuple[int, int]]:
 
 
 def test_training_runs_once_and_says_how_far_it_is(training: Callable[..., TrainingProcess]) -> None:
-    process, seen = training(epoch_s=0.4), []
+    seen: list[Progress] = []
+    process = training(epoch_s=0.4)
     bundle = process.run(seen.append)
     assert Bundle.open(bundle).name == "made"
     assert {one.epoch for one in seen} & {1, 2, 3}

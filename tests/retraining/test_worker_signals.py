@@ -15,7 +15,7 @@ def test_a_signal_is_heard_in_the_middle_of_the_events_own_code(number: signal.S
     """The main thread waits for the event most of the time, and holds its lock at the beginning and end of that."""
     stop, before = threading.Event(), signal.getsignal(number)
     with _set_on_signals(stop):
-        with stop._cond:
+        with stop._cond:  # type: ignore[attr-defined]  # its lock, which has no public name
             os.kill(os.getpid(), number)
             assert not stop.is_set()
         assert stop.wait(10)

@@ -29,11 +29,13 @@ from lesion.retraining.leases import JobCancelledError, LeaseLost, claim, take_o
 from lesion.retraining.stages import RetrainSettings, Stages
 from lesion.retraining.stored_reports import load_report
 from lesion.retraining.workflow import system_database
-from tests.support.lamp_bundles import CLASSES, lamp, lamp_pictures
-from tests.support.loop_images import new_storage, put_picture
-from tests.support.serving import eventually
+from tests.support.bundles.lamp_bundles import CLASSES, lamp, lamp_pictures
+from tests.support.images.loop_images import new_storage, put_picture
+from tests.support.servers.serving import eventually
+from tests.support.servers.worker_runs import REQUEST, WorkerRun, actions
 from tests.support.training_subprocess import CONFIG, STAND_IN
-from tests.support.worker_runs import REQUEST, WorkerRun, actions
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 
 @pytest.fixture
@@ -186,7 +188,6 @@ def test_cancelling_a_training_ends_its_process(
     assert not psutil.pid_exists(pid)
 
 
-@pytest.mark.slow
 def test_from_the_request_to_the_promotion(storage: Storage, work: Callable[..., WorkerRun]) -> None:
     worker = work()
     first = submit(storage, REQUEST, "ann")[0].id
@@ -201,7 +202,6 @@ def test_from_the_request_to_the_promotion(storage: Storage, work: Callable[...,
         assert session.scalars(select(Worker)).all() == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["snapshot", "train", "gate", "promote"])
 def test_a_killed_worker_s_job_is_run_to_its_end_by_another(
     storage: Storage, work: Callable[..., WorkerRun], stage: str
@@ -223,7 +223,6 @@ def test_a_killed_worker_s_job_is_run_to_its_end_by_another(
         assert actions(storage, job_id) == ["job.submitted", "job.worker_died", "job.promoted"]
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_asked_to_end_hands_its_job_on(storage: Storage, work: Callable[..., WorkerRun]) -> None:
     first = work(epoch_s=60)
     job_id = submit(storage, REQUEST, "ann")[0].id
@@ -238,7 +237,6 @@ def test_a_worker_that_is_asked_to_end_hands_its_job_on(storage: Storage, work: 
     assert actions(storage, job_id) == ["job.submitted", "job.promoted"]  # nobody died
 
 
-@pytest.mark.slow
 def test_a_job_that_workers_keep_dying_of_fails(storage: Storage, work: Callable[..., WorkerRun]) -> None:
     job_id = submit(storage, REQUEST, "ann")[0].id
     starts = storage.cache / "jobs" / job_id / "run" / "starts.txt"
@@ -261,6 +259,7 @@ def freeze(process: subprocess.Popen[bytes], storage: Storage) -> None:
         process.send_signal(signal.SIGSTOP)
         try:
             for database in databases:
+                assert database is not None
                 with closing(sqlite3.connect(database, timeout=1)) as connection:
                     connection.execute("BEGIN IMMEDIATE")
             return
@@ -270,7 +269,6 @@ def freeze(process: subprocess.Popen[bytes], storage: Storage) -> None:
     raise AssertionError("the worker held a lock whenever it was looked at")
 
 
-@pytest.mark.slow
 def test_two_workers_run_a_job_once_and_a_frozen_one_is_overruled(
     storage: Storage, work: Callable[..., WorkerRun]
 ) -> None:
@@ -282,7 +280,7 @@ def test_two_workers_run_a_job_once_and_a_frozen_one_is_overruled(
     freeze(frozen.process, storage)
     for child in psutil.Process(frozen.process.pid).children(recursive=True):
         child.kill()  # on another machine its lock would not be in the way
-    eventually(lambda: job(storage, job_id).owner != owner, 60)
+    eventually(lambda: job(storage, job_id).owner != owner, 120)
     frozen.process.send_signal(signal.SIGCONT)
     ended = until(storage, job_id, "promoted", "failed")
     assert ended.state == "promoted", ended.reason
@@ -291,7 +289,6 @@ def test_two_workers_run_a_job_once_and_a_frozen_one_is_overruled(
     assert frozen.stop() == 0
 
 
-@pytest.mark.slow
 def test_a_schedule_retrains_when_enough_new_images_wait(storage: Storage, work: Callable[..., WorkerRun]) -> None:
     for seed in (901, 902, 903):
         put_picture(storage, storage.cache / "new", seed, CLASSES[0])

@@ -22,8 +22,10 @@ from PIL import Image
 
 from lesion.model.predictor import Prediction, Predictor
 from serve.deploy.ports import free_port
-from tests.support.hostile import encode, gradient, hostile_images
-from tests.support.serving import SCRIPT, ServerProcess, eventually, maps
+from tests.support.images.hostile import encode, gradient, hostile_images
+from tests.support.servers.serving import SCRIPT, ServerProcess, eventually, maps
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 STATUS = {
     "image_empty": 400,
@@ -428,7 +430,6 @@ def test_an_idle_server_rests(server: ServerProcess) -> None:
     assert used() - begin < 0.4  # a tenth of one core, of seven processes
 
 
-@pytest.mark.slow
 def test_memory_is_bounded_when_50_clients_send_20_mb_each(bundle_path: Path) -> None:
     with ServerProcess(bundle_path, "server.workers=2") as server:
         peak = 0

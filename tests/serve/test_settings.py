@@ -1,6 +1,7 @@
 """The server's settings: configs/serve.yaml and the models say the same, and what cannot be used is refused."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -16,7 +17,7 @@ SECTIONS = (ServerSettings, AccessSettings, TraceSettings)
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_the_config_has_the_same_keys_and_defaults(section: type[Section]) -> None:
-    values = OmegaConf.to_container(OmegaConf.load(CONFIGS / "serve.yaml")[section.section])
+    values: Any = OmegaConf.to_container(OmegaConf.select(OmegaConf.load(CONFIGS / "serve.yaml"), section.section))
     assert isinstance(values, dict)
     assert list(values) == list(section.model_fields)
     assert section.from_config(values) == section() == section.from_config(None)

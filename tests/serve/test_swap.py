@@ -14,18 +14,21 @@ from sqlalchemy import text
 
 from lesion.core.errors import BundleError, ConfigError, LesionError
 from lesion.database.storage import Storage
+from lesion.intake.uploads import ModelOpinion
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Prediction, Predictor
 from lesion.registry.registry import Registry
+from serve.factory import open_champion
 from serve.inference.inference_worker import InferenceAPI
 from serve.inference.messages import InferenceRequest
 from serve.inference.shared_state import SharedState
 from serve.model_follower import ModelFollower
 from serve.settings import ServerSettings
-from serve.startup import open_champion
-from tests.support.hostile import encode, gradient
-from tests.support.registry_bundles import retempered, sealed
-from tests.support.serving import ServerProcess, eventually
+from tests.support.bundles.registry_bundles import retempered, sealed
+from tests.support.images.hostile import encode, gradient
+from tests.support.servers.serving import ServerProcess, eventually
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 
 def local_storage(folder: Path) -> Storage:
@@ -182,7 +185,10 @@ def test_one_batch_is_answered_by_one_version(bundle_path: Path, softer: Path) -
         InferenceRequest(encode(gradient()), opinion=True),
         InferenceRequest(encode(gradient())),
     ]
-    answered = [{answer["model_version"] for answer in cast(Any, api.predict(jobs))} for _ in range(4)]
+    answered = []
+    for _ in range(4):
+        first, opinion, last = cast(Any, api.predict(jobs))
+        answered.append({first["model_version"], opinion.version, last["model_version"]})
     assert answered == [{model.bundle.version} for model in (*models, *models)]
 
 
@@ -193,14 +199,8 @@ def test_an_opinion_is_the_whole_answer_and_nothing_else(bundle_path: Path) -> N
     data = encode(gradient())
     expected = model.predict([data])[0]
     assert isinstance(expected, Prediction)
-    assert api.predict([InferenceRequest(data, opinion=True)]) == [
-        {
-            "probabilities": expected.probabilities,
-            "model_version": model.bundle.version,
-            "in_domain": expected.in_domain,
-            "domain_distance": expected.domain_distance,
-        }
-    ]
+    opinion = ModelOpinion(expected.probabilities, expected.in_domain, expected.domain_distance, model.bundle.version)
+    assert api.predict([InferenceRequest(data, opinion=True)]) == [opinion]
 
 
 @dataclass
@@ -284,7 +284,6 @@ def test_the_first_model_was_imported(server: ServerProcess, first: str) -> None
     assert server.client.get("/deployments").json()[0]["action"] == "first"
 
 
-@pytest.mark.slow
 def test_a_swap_under_load_fails_no_request(server: ServerProcess, first: str, softer: Path, bundle_path: Path) -> None:
     registry: Registry = server.registry  # type: ignore[attr-defined]
     second = registry.register(softer, parent=first)
@@ -329,7 +328,6 @@ def test_a_model_that_breaks_its_promise_is_refused(
     assert server.client.get("/health").json()["status"] == "ready"
 
 
-@pytest.mark.slow
 def test_a_worker_that_died_comes_back_with_the_champion(server: ServerProcess, first: str, softer: Path) -> None:
     registry: Registry = server.registry  # type: ignore[attr-defined]
     second = registry.register(softer, parent=first)
@@ -343,7 +341,6 @@ def test_a_worker_that_died_comes_back_with_the_champion(server: ServerProcess, 
     assert server.client.post("/predict", content=IMAGES[0]).json()["model_version"] == second
 
 
-@pytest.mark.slow
 def test_without_its_ledger_a_server_answers_and_recovers(server: ServerProcess, first: str, softer: Path) -> None:
     registry: Registry = server.registry  # type: ignore[attr-defined]
     second = registry.register(softer, parent=first)
@@ -401,7 +398,6 @@ def test_an_image_is_deleted_and_its_versions_are_named(server: ServerProcess, f
     assert server.client.get(f"/images/{sha256}").json()["status"] == "deleted"
 
 
-@pytest.mark.slow
 def test_the_same_command_starts_again_with_the_champion(
     server: ServerProcess, first: str, softer: Path, bundle_path: Path
 ) -> None:
@@ -418,7 +414,6 @@ def test_the_same_command_starts_again_with_the_champion(
     swapped(server, first)
 
 
-@pytest.mark.slow
 def test_without_a_storage_there_are_no_models(bundle_path: Path) -> None:
     with ServerProcess(bundle_path, "server.workers=1") as plain:
         response = plain.client.get("/models")

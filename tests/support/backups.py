@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from dbos import DBOSClient, DBOSPortableJSONSerializer, run_dbos_database_migrations
+from dbos import DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions, run_dbos_database_migrations
 from sqlalchemy import create_engine, select, text
 
 from lesion.auth import api_keys
@@ -22,7 +23,7 @@ from lesion.model.predictor import Predictor
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import RetrainRequest, submit
 from lesion.retraining.workflow import NAME, ORDER, system_database
-from tests.support.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY
+from tests.support.servers.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY
 
 
 class Folders:
@@ -85,7 +86,12 @@ def filled(storage: Storage, bundle: Path, manifest: Any) -> Storage:
     storage.store.put(f"reports/{job.id}.html", b"<p>report</p>")
     run_dbos_database_migrations(system_database(storage))
     client = DBOSClient(system_database_url=system_database(storage), serializer=DBOSPortableJSONSerializer())
-    options = {"workflow_name": NAME, "queue_name": NAME, "workflow_id": job.id, "app_version": ORDER}
+    options: EnqueueOptions = {
+        "workflow_name": NAME,
+        "queue_name": NAME,
+        "workflow_id": job.id,
+        "app_version": ORDER,
+    }
     client.enqueue(options, job.id)
     client.destroy()
     return storage
@@ -101,7 +107,7 @@ def golden_answers(storage: Storage) -> tuple[str, np.ndarray]:
     return champion.version, predictor.bundle.probabilities(predictor.engine(images).logits)
 
 
-def rows(storage: Storage) -> dict[str, list[Any]]:
+def rows(storage: Storage) -> dict[str, Sequence[Any]]:
     """What the database says, table by table."""
     with storage.session() as session:
         return {

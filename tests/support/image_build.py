@@ -78,7 +78,8 @@ def environment(name: str) -> dict[str, str]:
 
 def command(name: str) -> list[str]:
     """The process that an image starts."""
-    return json.loads(inherited(name, "CMD") or "null")
+    arguments: list[str] = json.loads(inherited(name, "CMD") or "null")
+    return arguments
 
 
 def packages(name: str) -> str:
@@ -92,7 +93,7 @@ def requirements(name: str) -> Path:
     """The list that an image installs."""
     installs = [text for instruction, text in stages()[packages(name)].lines if instruction == "RUN"]
     [listed] = re.findall(r"uv pip install --require-hashes .*-r /requirements/(\S+)", " ".join(installs))
-    return DOCKERFILE.parent / "requirements" / listed
+    return DOCKERFILE.parent / "requirements" / str(listed)
 
 
 class Image:

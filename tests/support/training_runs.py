@@ -49,7 +49,8 @@ class Run:
 
     @property
     def output(self) -> Path:
-        return self.objects["output"]
+        output: Path = self.objects["output"]
+        return output
 
     @property
     def bundle_path(self) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from wandb.proto import wandb_internal_pb2
 
@@ -10,7 +11,7 @@ HEADER = 7  # of the file (magic, version) and of each chunk (checksum, length, 
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
-def records(path: Path) -> Iterator[wandb_internal_pb2.Record]:
+def records(path: Path) -> Iterator[Any]:
     data = path.read_bytes()
     assert data[:4] == b":W&B"
     position, parts = HEADER, []
@@ -22,7 +23,7 @@ def records(path: Path) -> Iterator[wandb_internal_pb2.Record]:
         parts.append(data[position + HEADER : position + HEADER + length])
         position += HEADER + length
         if kind in (FULL, LAST):
-            record = wandb_internal_pb2.Record()
+            record = wandb_internal_pb2.Record()  # type: ignore[attr-defined]  # protobuf makes it on import
             record.ParseFromString(b"".join(parts))
             parts = []
             yield record

@@ -6,10 +6,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from lesion.training.progress import ProgressFile
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 
 class Slow(BoringModel):

@@ -13,20 +13,21 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
 
 from lesion.core.errors import ConfigError
 from lesion.data.manifest import Manifest
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
-from lesion.model.predictor import Predictor
+from lesion.model.predictor import Prediction, Predictor
 from lesion.training.packaging import literal_markdown
 from lesion.training.progress import clock
 from lesion.training.provenance import git_commit
 from lesion.training.resuming import check_checkpoint
 from lesion.training.run import fit, train
 from tests.support.paths import REPOSITORY
-from tests.support.serving import eventually
+from tests.support.servers.serving import eventually
 from tests.support.training_runs import PHANTOMS, TINY, Run
 
 
@@ -57,6 +58,7 @@ def test_bundle_answers_as_the_evaluation_did(run: Run) -> None:
     root = Manifest.load(run.output / "manifest.parquet").root
     predictions = predictor.predict([(root / path).read_bytes() for path in evaluation.paths])
     for prediction, expected in zip(predictions, evaluation.probabilities, strict=True):
+        assert isinstance(prediction, Prediction)
         assert list(prediction.probabilities.values()) == pytest.approx(expected.tolist(), abs=1e-4)
 
 
@@ -126,7 +128,7 @@ def code(path: Path, content: bytes) -> None:
 def test_what_is_no_whole_checkpoint_is_refused(
     tiny_config: Callable[..., DictConfig], run: Run, tmp_path: Path, change: Callable[[Path, bytes], None]
 ) -> None:
-    last = shutil.copy(run.output / "checkpoints" / "last.ckpt", tmp_path / "last.ckpt")
+    last = Path(shutil.copy(run.output / "checkpoints" / "last.ckpt", tmp_path / "last.ckpt"))
     change(last, last.read_bytes())
     with pytest.raises(ConfigError, match=r"last\.ckpt' is not a checkpoint .*, or it is not whole"):
         fit(tiny_config(tmp_path, f"resume={last}"), run.objects["datamodule"])
@@ -178,7 +180,11 @@ def test_a_training_that_is_stopped_says_how_to_go_on(data_dir: Path, run: Run, 
     command = [sys.executable, "scripts/train.py", *PHANTOMS, *TINY, f"paths.data={data_dir}"]
     command += [f"paths.outputs={tmp_path}", "trainer.max_epochs=500"]
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True)
+        # A suite that a shell started in the background ignores Ctrl-C, and its children would too.
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
         eventually(lambda: list(tmp_path.glob("*/*/checkpoints/last.ckpt")), seconds=120)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
@@ -194,6 +200,7 @@ def test_a_run_that_was_moved_goes_on_with_its_best_checkpoint(
     shutil.copytree(run.output / "checkpoints", tmp_path / "checkpoints")
     _, trainer = fit(tiny_config(tmp_path, f"resume={tmp_path}/checkpoints/last.ckpt"), run.objects["datamodule"])
     before, moved = run.objects["trainer"].checkpoint_callback, trainer.checkpoint_callback
+    assert isinstance(moved, ModelCheckpoint)
     assert before.best_model_path == str(run.output / "checkpoints" / "best.ckpt")
     assert moved.best_model_path == str(tmp_path / "checkpoints" / "best.ckpt")
     assert moved.best_model_score == before.best_model_score

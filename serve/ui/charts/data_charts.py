@@ -39,12 +39,7 @@ def class_counts(classes: Sequence[Mapping[str, Any]]) -> Figure:
 
 
 def class_shares(classes: Sequence[Mapping[str, Any]], total: int | None = None) -> Figure:
-    """Draw the share of all images that each class has, and a line at the share of each if all classes were equal.
-
-    Args:
-        classes: The classes to draw.
-        total: How many classes there are; as many as are drawn when None.
-    """
+    """Draw the share of all images that each class has, and a line at the share if all ``total`` classes were equal."""
     rows = [{"label": row["label"], "share": row["share"]} for row in classes]
     base = data_chart(rows).encode(
         name_axis(order=[row["label"] for row in classes]),

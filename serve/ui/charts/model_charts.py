@@ -25,13 +25,7 @@ _MINUTE_TOOLTIP = alt.Tooltip(_MINUTE, title="minute", format="%H:%M")
 def confusion(
     matrix: Sequence[Sequence[int]], classes: Sequence[str], predicted: Sequence[str] | None = None
 ) -> Figure:
-    """Draw how many images of each class (rows) were predicted as which class (columns), shaded by share of the row.
-
-    Args:
-        matrix: Numbers of images, one row per class.
-        classes: The names of the rows.
-        predicted: The names of the columns; those of the rows when None.
-    """
+    """Draw how many images of each class (rows) were predicted as which class (columns), shaded by share of the row."""
     columns = classes if predicted is None else predicted
     rows = [
         {"labeled": label, "predicted": column, "images": images, "share": images / max(1, sum(counts))}

@@ -38,7 +38,6 @@ def show(client: Client) -> None:
 @st.fragment(run_every=_REFRESH_S)
 @error_boundary("traffic")
 def _show_traffic(client: Client) -> None:
-    """Show the requests of the last hour, updated every few seconds."""
     statistics = client.call("GET", "/statistics")
     totals, minutes = statistics["totals"], statistics["minutes"]
     with st.container(horizontal=True):
@@ -54,7 +53,6 @@ def _show_traffic(client: Client) -> None:
 
 
 def _show_jobs(client: Client) -> None:
-    """Show all recent retrainings, and the details of one."""
     st.header("Retrainings")
     jobs = read(client, "/retrain_jobs", limit=_JOBS)
     st.markdown(escape_markdown(admin_findings.jobs(jobs, _JOBS)))
@@ -68,8 +66,13 @@ def _show_jobs(client: Client) -> None:
         format_func=lambda job: f"{format_time(job['created_at'])}, {job['state']}, {job['job_id'][:8]}",
         placeholder="Choose a retraining",
     )
-    if job is not None:
-        _show_job(client, job)
+    if job is None:
+        return
+    with st.container(border=True):
+        st.markdown(f"{describe_outcome(job, version_in_use(client))}\n\n{escape_markdown(job['reason'])}".rstrip())
+        settings = ", ".join(f"{name} {value}" for name, value in job["request"].items() if value is not None)
+        st.caption(escape_markdown(f"{job['job_id']}: {settings}").replace("_", " "))
+        show_verdict(client, job)
 
 
 def _row(job: dict[str, Any]) -> dict[str, Any]:
@@ -84,12 +87,3 @@ def _row(job: dict[str, Any]) -> dict[str, Any]:
         "New version": job["version"],
         "Reason": job["reason"],
     }
-
-
-def _show_job(client: Client, job: dict[str, Any]) -> None:
-    """Show why a retraining ended as it did."""
-    with st.container(border=True):
-        st.markdown(f"{describe_outcome(job, version_in_use(client))}\n\n{escape_markdown(job['reason'])}".rstrip())
-        settings = ", ".join(f"{name} {value}" for name, value in job["request"].items() if value is not None)
-        st.caption(escape_markdown(f"{job['job_id']}: {settings}").replace("_", " "))
-        show_verdict(client, job)

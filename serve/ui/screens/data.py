@@ -47,7 +47,6 @@ def show(client: Client) -> None:
 
 
 def _show_totals(stats: dict[str, Any]) -> None:
-    """Show how many images there are, by status and by format."""
     statuses = {"accepted": stats["images"]} | stats["statuses"]
     with st.container(horizontal=True):
         for status, title in (("accepted", "Accepted"), ("quarantined", "In quarantine"), ("deleted", "Deleted")):
@@ -80,7 +79,6 @@ def _show_classes(classes: list[dict[str, Any]]) -> None:
 @st.fragment
 @error_boundary("montage")
 def _show_montage(client: Client, stats: dict[str, Any]) -> None:
-    """Show some images of one class, chosen at random."""
     st.header("Images")
     images = {row["label"]: row["images"] for row in stats["classes"]}
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -112,7 +110,6 @@ def _show_duplicates(stats: dict[str, Any]) -> None:
 
 
 def _show_leakage(leakage: dict[str, Any] | None, *, known: bool) -> None:
-    """Show how near-duplicates affect the split that came with the data."""
     sentence = data_findings.leakage(leakage, known=known)
     if leakage is None or not leakage["test_images"]:
         show_figure(None, "Leakage", sentence)

@@ -66,7 +66,6 @@ def _show_evaluation(client: Client, version: str, facts: dict[str, Any]) -> Non
 
 
 def _choose_version(client: Client, current: str) -> str:
-    """Let users choose the model in use or an earlier one."""
     versions = [row["version"] for row in reversed(read(client, "/models"))]
     if current not in versions:  # the model in use is being replaced right now
         versions.insert(0, current)
@@ -77,7 +76,6 @@ def _choose_version(client: Client, current: str) -> str:
 
 
 def _show_identity(facts: dict[str, Any], created: str | None, *, in_use: bool) -> None:
-    """Show which model this is, how old it is and of which kind."""
     model, preprocessing, calibration = facts.get("model", {}), facts["preprocessing"], facts["calibration"]
     tiles = {"Version": facts.get("version") or facts["model_version"], "Classes": f"{len(facts['classes'])}"}
     if created:
@@ -99,7 +97,6 @@ def _show_identity(facts: dict[str, Any], created: str | None, *, in_use: bool) 
 
 
 def _show_origin(facts: dict[str, Any]) -> None:
-    """Show what the model was made from."""
     data = facts.get("data", {})
     lineage = facts.get("lineage", {}) | {name: facts[name] for name in ("parent", "snapshot_id", "job_id")}
     weights = facts.get("model", {}).get("weights", {})
@@ -118,7 +115,6 @@ def _show_origin(facts: dict[str, Any]) -> None:
 
 
 def _show_images(images: pd.DataFrame) -> None:
-    """Show how many images of each class the model was trained, selected and tested on."""
     totals = images.sum(axis="columns").to_dict()
     selected = select_lowest(list(totals), lambda name: totals[name])
     counts = images.loc[selected].rename(index=escape_markdown, columns=escape_markdown).rename_axis("Class")
@@ -138,7 +134,6 @@ def _last_compared_job(client: Client) -> tuple[dict[str, Any] | None, bool]:
 
 
 def _show_last_challenger(client: Client) -> None:
-    """Show the last challenger next to the champion of that time."""
     st.header("Champion against challenger")
     st.caption("The champion is the model in use at the time, the challenger the model from a retraining.")
     job, searched_all = _last_compared_job(client)
@@ -168,7 +163,6 @@ def _gain(row: dict[str, Any]) -> float:
 
 
 def _show_files(client: Client, name: str, version: str) -> None:
-    """Show the model card and the report, and offer the files for download."""
     st.header("Documents and files")
     card = none_if_missing(partial(read_bytes, client, f"/models/{version}/card"))
     if card is not None:

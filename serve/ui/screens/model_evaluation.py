@@ -82,7 +82,6 @@ def show_classes(evaluation: Mapping[str, Any], images: Mapping[str, int] | None
 
 
 def _show_confusion(evaluation: EvaluationRecord) -> None:
-    """Show which class was predicted for which images, in numbers and in shares of the class."""
     classes, predicted, matrix = model_findings.confusions(evaluation)
     note = selection_note(len(classes), len(evaluation["classes"]), _LOWEST)
     chart = model_charts.confusion(matrix, classes, predicted)

@@ -85,7 +85,6 @@ def _request(job: dict[str, Any]) -> str:
 
 
 def _show_curves(metrics: list[dict[str, Any]]) -> None:
-    """Draw the scores of each finished epoch."""
     if not metrics:
         return
     for column, (title, names) in zip(st.columns(2), _CURVES.items(), strict=True):
@@ -115,7 +114,6 @@ def _show_end(client: Client, job: dict[str, Any]) -> None:
 
 
 def _show_new_data(client: Client) -> None:
-    """Show what the next retraining would add."""
     new = read(client, "/training_data")["next_retrain"]
     st.markdown(escape_markdown(sentences.next_retraining(new)))
     if splits := new["splits"]:
@@ -125,7 +123,6 @@ def _show_new_data(client: Client) -> None:
 
 
 def _offer_retraining(client: Client, running: bool) -> None:
-    """Show the few settings and how long a retraining takes, and let users start it."""
     options = read(client, "/retrain_estimate")
     epochs = _ask_number("Epochs", "epochs", options, 1, "%d")
     st.caption("How many times the training goes through all images. More epochs take longer, and help up to a point.")

@@ -42,7 +42,6 @@ def show(client: Client) -> None:
 
 
 def _show_image(client: Client, image: dict[str, Any], classes: list[str]) -> None:
-    """Show an image, why it waits, and what can be done with it."""
     sha256, uploaded_as = image["sha256"], image["label"]
     try:
         thumbnail = read_bytes(client, f"/quarantine/{sha256}/thumbnail")

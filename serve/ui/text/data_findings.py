@@ -117,12 +117,7 @@ def duplicates(groups: Mapping[str, Any], images: int) -> str:
 
 
 def leakage(leakage: Mapping[str, Any] | None, *, known: bool) -> str:
-    """Write how far the split that came with the data can be trusted, from ``/dataset/stats``.
-
-    Args:
-        leakage: Its ``leakage``.
-        known: Its ``leakage_known``; if False, nothing can be concluded.
-    """
+    """Write how far the split that came with the data can be trusted, from two members of ``/dataset/stats``."""
     if not known:
         return "It is not known here whether the data came with a test split, and whether that split leaks."
     if leakage is None or not leakage["test_images"]:

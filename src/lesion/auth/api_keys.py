@@ -4,7 +4,7 @@ import hmac
 import re
 import secrets
 from collections.abc import Iterable
-from typing import Any, Literal, get_args
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -12,12 +12,10 @@ from sqlalchemy.orm import Session
 
 from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
 from lesion.core.files import bytes_sha256
+from lesion.core.roles import ROLES, Role
 from lesion.database.audit import record
 from lesion.database.storage import Storage
 from lesion.database.tables import ApiKey, now
-
-Role = Literal["viewer", "contributor", "admin"]
-ROLES: tuple[Role, ...] = get_args(Role)  # each role may do what the roles before it may do
 
 _KEY = re.compile(r"lesion_([0-9a-f]{16})_([0-9a-f]{64})")
 _NAME = re.compile(r"[\w.@+-](?:[\w .@+-]{0,98}[\w.@+-])?")
@@ -64,13 +62,7 @@ class KeyRing:
 
 
 def create(
-    storage: Storage,
-    name: str,
-    role: Role,
-    actor: str,
-    *,
-    per_minute: int | None = None,
-    per_day: int | None = None,
+    storage: Storage, name: str, role: Role, actor: str, *, per_minute: int | None = None, per_day: int | None = None
 ) -> str:
     """Create a key and return its text, which cannot be read again later.
 

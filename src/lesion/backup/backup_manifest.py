@@ -70,12 +70,6 @@ class BackupError(ConflictError):
     default_code = "backup_failed"
 
 
-class BackupAlteredError(BackupError):
-    """A file of a backup is missing, or has other bytes than when the backup was made."""
-
-    default_code = "backup_altered"
-
-
 class BackupFolderError(BackupError):
     """A folder that a backup must not be made in."""
 
@@ -89,11 +83,7 @@ class DiskFaultError(BackupError):
 
 
 def write_manifest(folder: Path, manifest: BackupManifest) -> BackupManifest:
-    """Seal a manifest with its hash, write it in place of the old one and return it.
-
-    Raises:
-        DiskFaultError: The file has other content than was written; the old manifest is still there.
-    """
+    """Seal a manifest with its hash, write and return it; or raise a DiskFaultError, and the old one is still there."""
     manifest = {**manifest, "sha256": _seal(manifest)}
     with atomic_path(folder / MANIFEST, mode=0o600) as unfinished:
         unfinished.write_text(json.dumps(manifest, indent=1, sort_keys=True), "utf-8")
@@ -103,12 +93,10 @@ def write_manifest(folder: Path, manifest: BackupManifest) -> BackupManifest:
 
 
 def read_manifest(folder: Path) -> BackupManifest:
-    """Return a backup's manifest.
+    """Return a backup's manifest; raise a BackupError if there is none.
 
-    Raises:
-        BackupAlteredError: It was altered.
-        BackupError: There is no manifest (``backup_incomplete``), or a newer version of Lesion wrote it
-            (``backup_newer``).
+    The codes are ``backup_incomplete`` (there is none), ``backup_newer`` (a newer version of Lesion wrote it) and
+    ``backup_altered``.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -126,17 +114,12 @@ def read_manifest(folder: Path) -> BackupManifest:
     if newer:
         raise BackupError(f"A newer version of Lesion wrote '{path}'. Update Lesion.", code="backup_newer")
     if not intact or not all(_SAFE_NAME.fullmatch(name) for name in manifest["files"]):
-        raise BackupAlteredError(f"'{path}' was altered or is damaged. Use another backup.")
+        raise BackupError(f"'{path}' was altered or is damaged. Use another backup.", code="backup_altered")
     return manifest
 
 
 def verify_backup(folder: Path) -> BackupManifest:
-    """Compare every file of a backup with its manifest, which is returned.
-
-    Raises:
-        BackupAlteredError: A file, which is named, is missing or has other bytes.
-        BackupError: See :func:`read_manifest`.
-    """
+    """Return a backup's manifest after a comparison with every file; a BackupError names the files that differ."""
     manifest = read_manifest(folder)
     files = manifest["files"]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -144,9 +127,10 @@ def verify_backup(folder: Path) -> BackupManifest:
         altered = [name for name, facts in zip(files, present, strict=True) if facts != files[name]]
     if altered:
         names = join_names(altered, quote="'")
-        raise BackupAlteredError(
+        raise BackupError(
             f"{len(altered)} of the {len(files)} files of '{folder}' are missing or have other bytes than when the "
-            f"backup was made: {names}. Use another backup; nothing was restored."
+            f"backup was made: {names}. Use another backup; nothing was restored.",
+            code="backup_altered",
         )
     return manifest
 
@@ -193,11 +177,7 @@ def make_private_file(path: Path) -> Path:
 
 
 def restrict_to_owner(folder: Path) -> None:
-    """Make a backup's folder and its content readable for the owner only.
-
-    Raises:
-        BackupFolderError: It belongs to another user, or its file system has no permissions.
-    """
+    """Make a backup's folder and its content readable for the owner only; raise a BackupFolderError if that fails."""
     try:
         paths = [folder, *(folder / name for name in (MANIFEST, FILES, DATABASE))]
         for path in (*paths, *(folder / FILES).rglob("*"), *(folder / DATABASE).rglob("*")):

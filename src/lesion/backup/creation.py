@@ -40,18 +40,11 @@ Problem = Literal["absent", "missing", "damaged"]  # absent: missing, but option
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """A file of the store, and how its content is verified.
-
-    Attributes:
-        key: Its key in the store.
-        sha256: The beginning of its content's hash; empty if its key does not depend on the content.
-        version: For a bundle's ``bundle.json``: the version that its facts hash to.
-        optional: Whether it may be missing.
-    """
+    """A file of the store, and how its content is verified."""
 
     key: str
-    sha256: str = ""
-    version: str = ""
+    sha256: str = ""  # the beginning of its content's hash; empty if its key does not depend on the content
+    version: str = ""  # for a bundle's ``bundle.json``: the version that its facts hash to
     optional: bool = False
 
     def matches(self, data: bytes) -> bool:
@@ -205,11 +198,7 @@ def _copy(source: ObjectStore, folder: Path, file: StoredFile, previous: FileFac
 
 
 def _check_complete(results: Mapping[StoredFile, FileFacts | Problem], deleted: set[str]) -> dict[str, FileFacts]:
-    """Return the backup's files of the store, by name.
-
-    Raises:
-        BackupError: A file that is not deleted is missing or damaged (``store_incomplete``).
-    """
+    """Return the backup's files of the store, by name; a file that is missing or damaged is a BackupError."""
     for problem in ("missing", "damaged"):
         keys = [file.key for file, result in results.items() if result == problem and file.key not in deleted]
         if keys:

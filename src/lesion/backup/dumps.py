@@ -55,11 +55,7 @@ def first_entry(connection: Connection, entry_id: int | None = None) -> dict[str
 
 
 def check_same_installation(connection: Connection, folder: Path, manifest: BackupManifest) -> None:
-    """Refuse to replace the backup of another installation.
-
-    Raises:
-        BackupError: The backup has content, and its audit log began differently (``backup_other``).
-    """
+    """Raise a BackupError if a backup has content and its audit log began differently (``backup_other``)."""
     began = manifest["began"]
     same = not any(manifest["counts"].values()) if began is None else first_entry(connection, began["id"]) == began
     if not same:
@@ -85,12 +81,7 @@ def known_revisions() -> set[str]:
 
 
 def database_revision(connection: Connection) -> str:
-    """Return a database's revision.
-
-    Raises:
-        BackupError: This version of Lesion does not know it (``database_newer``), or there are no tables
-            (``database_empty``).
-    """
+    """Return a database's revision; it is a BackupError if this version does not know it, or there are no tables."""
     heads = MigrationContext.configure(connection).get_current_heads()
     if len(heads) != 1 or heads[0] not in known_revisions():
         raise BackupError(
@@ -134,10 +125,9 @@ def _dump_sqlite(storage: Storage, folder: Path, stem: str) -> Iterator[Dump]:
 
 
 def copy_sqlite(source: Path, target: Path) -> None:
-    """Copy the state that an SQLite database has at one moment; it may be written to meanwhile.
+    """Copy the state that an SQLite database has at one moment, while it may be written to.
 
-    Raises:
-        BackupError: It is damaged, or the disk is full.
+    A damaged database or a full disk is a BackupError.
     """
     try:
         with (
@@ -175,8 +165,7 @@ def _dump_postgresql(storage: Storage, folder: Path, stem: str) -> Iterator[Dump
 def connect_postgresql(storage: Storage) -> Iterator[Connection]:
     """Connect to a PostgreSQL database in one transaction, which sees the state of one moment.
 
-    Raises:
-        ConfigError: It cannot be reached, or its tables are not in the schema ``public``.
+    A database that cannot be reached, or has its tables outside of the schema ``public``, is a ConfigError.
     """
     engine = create_engine(storage.database, poolclass=NullPool, isolation_level="REPEATABLE READ")
     try:

@@ -22,11 +22,7 @@ def server_version(connection: Connection) -> int:
 
 
 def find_tool(name: str, server: int) -> Path:
-    """Return the path of ``pg_dump`` or ``pg_restore``; ``server`` is the server's major version.
-
-    Raises:
-        ConfigError: The tool is missing (``pg_tool_missing``) or older than the server (``pg_tool_old``).
-    """
+    """Return the path of ``pg_dump`` or ``pg_restore``; a missing one, or older than the server, is a ConfigError."""
     folder = os.environ.get(TOOLS_VARIABLE)
     path = shutil.which(name, path=folder)
     if path is None:
@@ -44,11 +40,7 @@ def find_tool(name: str, server: int) -> Path:
 
 
 def run_tool(tool: Path, database: str, *arguments: str) -> None:
-    """Run a tool on a database; a password in SQLAlchemy's address of it is passed in the environment.
-
-    Raises:
-        BackupError: The tool failed.
-    """
+    """Run a tool on a database; its password is passed in the environment. A tool that fails is a BackupError."""
     from psycopg.conninfo import make_conninfo  # imported here: only the extra "cluster" installs psycopg
     from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 

@@ -108,14 +108,9 @@ def dataset_stats(
     *,
     leakage_known: bool = False,
 ) -> DatasetStats:
-    """Compute the statistics.
+    """Compute the statistics in the caller's transaction, with the champion's classes and its preprocessing.
 
-    Args:
-        session: The caller's transaction.
-        classes: The champion's classes in their order.
-        preprocessing: The champion's preprocessing.
-        leakage: The leakage of the split that came with the first model's data; None if the data came without a split.
-        leakage_known: Whether the leakage is known.
+    ``leakage`` is that of the split that came with the first model's data; None if the data came without a split.
     """
     counts = count_images(session)
     images, labels = counts["status"][ACCEPTED], counts["labels"]

@@ -22,17 +22,9 @@ class ImportedRun(TypedDict):
 def import_run(storage: Storage, run: Path, actor: str, reason: str) -> ImportedRun:
     """Import a training run: its images as the first snapshot, its bundle as a version; the first one is the champion.
 
-    Called again it changes nothing; an import that was interrupted continues.
-
-    Args:
-        storage: The database and the files.
-        run: The run's folder, or the folder of its bundle.
-        actor: Who imports it.
-        reason: Why, for the ledger.
-
-    Raises:
-        ConfigError: The folder is not a complete run, or its bundle was trained on other data than its manifest lists.
-        LesionError: What :func:`lesion.catalogue.import_run.import_manifest` refuses.
+    ``run`` is the run's folder or that of its bundle, ``reason`` is for the ledger. Called again it changes nothing; an
+    import that was interrupted continues. A ConfigError tells that the folder is not a complete run, or that its bundle
+    was trained on other data than its manifest lists; see :func:`lesion.catalogue.import_run.import_manifest` too.
     """
     from lesion.catalogue.import_run import import_manifest  # needs pandas, which a server does without
     from lesion.data.manifest import Manifest

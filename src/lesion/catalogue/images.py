@@ -22,40 +22,19 @@ class CatalogueError(ConflictError):
     """A change that the state of the catalogue does not allow; the ``code`` names the reason."""
 
 
-class ImageNotFoundError(NotFoundError, CatalogueError):
-    """No image has this hash."""
-
-    default_code = "image_unknown"
-
-
-class EmptyCatalogueError(CatalogueError):
-    """Nothing can be uploaded or trained before the data of a first model is imported."""
-
-    default_code = "catalogue_empty"
-
-
-class MissingReasonError(InvalidValueError, CatalogueError):
-    """A change that needs a reason came without one."""
-
-    default_code = "reason_missing"
-
-
 def find_image(session: Session, sha256: str) -> Image | None:
     """Return an image's row, whatever its status; None if there is no such image."""
     return session.scalar(select(Image).where(Image.sha256 == sha256))
 
 
 def get_image(session: Session, sha256: str, *, lock: bool = False) -> Image:
-    """Return an image's row; ``lock`` it to change it.
-
-    Raises:
-        ImageNotFoundError: There is no such image.
-    """
+    """Return an image's row, and ``lock`` it to change it; an unknown one is a NotFoundError (``image_unknown``)."""
     statement = select(Image).where(Image.sha256 == sha256)
     row = session.scalar(statement.with_for_update() if lock else statement)
     if row is None:
-        raise ImageNotFoundError(
-            f"There is no image '{sha256[:64]}'. Give the SHA-256 of its file as 64 small hexadecimal digits."
+        raise NotFoundError(
+            f"There is no image '{sha256[:64]}'. Give the SHA-256 of its file as 64 small hexadecimal digits.",
+            code="image_unknown",
         )
     return row
 
@@ -75,15 +54,15 @@ def list_images(
 def open_generation(session: Session) -> Generation:
     """Return the gate generation that collects images; it is not frozen before this transaction ends.
 
-    Raises:
-        EmptyCatalogueError: No data was imported yet.
+    Without imported data this is a CatalogueError (``catalogue_empty``).
     """
     statement = select(Generation).where(Generation.status == "open").with_for_update(read=True)
     # If another transaction is freezing it, the first query waits and returns nothing; the second finds its successor.
     generation = session.scalar(statement) or session.scalar(statement)
     if generation is None:
-        raise EmptyCatalogueError(
-            "The catalogue is empty. First import the data of a first model with scripts/models.py import."
+        raise CatalogueError(
+            "The catalogue is empty. First import the data of a first model with scripts/models.py import.",
+            code="catalogue_empty",
         )
     return generation
 
@@ -111,12 +90,8 @@ def add_image(session: Session, row: Image) -> bool:
 def release(session: Session, sha256: str, actor: str, label: str | None = None) -> Image:
     """Accept a quarantined image; if it is accepted under the same label already, nothing changes.
 
-    ``label`` is the correct label, if the uploaded one was wrong; the caller checks that it is a class.
-
-    Raises:
-        ImageNotFoundError: There is no such image.
-        CatalogueError: It is deleted (``not_quarantined``), or was accepted under another label
-            (``accepted_otherwise``).
+    ``label`` is the correct label, if the uploaded one was wrong; the caller checks that it is a class. The image may
+    be deleted (CatalogueError ``not_quarantined``), or accepted under another label (``accepted_otherwise``).
     """
     row = get_image(session, sha256, lock=True)
     if row.status == ACCEPTED:
@@ -141,8 +116,8 @@ def drop(storage: Storage, sha256: str, actor: str, reason: str) -> None:
     """Refuse a quarantined image permanently: its pixels are removed, its tombstone stays.
 
     Raises:
-        ImageNotFoundError: There is no such image.
-        CatalogueError: It is not quarantined (``not_quarantined``), or the reason is empty (``reason_missing``).
+        CatalogueError: It is not quarantined (``not_quarantined``).
+        InvalidValueError: The reason is empty.
         StoreError: The store does not answer; call again.
     """
     _require(reason)
@@ -155,16 +130,13 @@ def drop(storage: Storage, sha256: str, actor: str, reason: str) -> None:
 
 
 def delete_image(storage: Storage, sha256: str, actor: str, reason: str) -> list[ImageUse]:
-    """Remove an image's pixels everywhere; its tombstone stays, and the image is refused from now on.
+    """Remove an image's pixels everywhere, and return the versions that were trained or judged with it.
 
-    The tombstone is written first: after an interruption an unused file is left, which another call removes.
-
-    Returns:
-        The versions that were trained or judged with the image.
+    Its tombstone stays, and the image is refused from now on. The tombstone is written first: after an interruption an
+    unused file is left, which another call removes.
 
     Raises:
-        ImageNotFoundError: There is no such image.
-        MissingReasonError: The reason is empty.
+        InvalidValueError: The reason is empty.
         StoreError: The store does not answer; call again.
     """
     _require(reason)
@@ -178,11 +150,7 @@ def delete_image(storage: Storage, sha256: str, actor: str, reason: str) -> list
 
 
 def purge_deleted(storage: Storage) -> int:
-    """Finish interrupted deletions and those of this machine's cache; a retraining worker calls it at its start.
-
-    Returns:
-        The number of all deleted images.
-    """
+    """Finish interrupted deletions and those of this machine's cache, at a worker's start; return the number of all."""
     with storage.session() as session:
         hashes = session.scalars(select(Image.sha256).where(Image.status == DELETED)).all()
     for sha256 in hashes:
@@ -200,7 +168,7 @@ def remove_files(storage: Storage, sha256: str) -> None:
 
 def _require(reason: str) -> None:
     if not reason.strip():
-        raise MissingReasonError("Give a reason for the readers of the audit log.")
+        raise InvalidValueError("Give a reason for the readers of the audit log.", code="reason_missing")
 
 
 def _require_quarantined(row: Image) -> None:

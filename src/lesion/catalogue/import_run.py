@@ -30,13 +30,11 @@ _COPIED = ("sha256", "pixel_sha256", "phash", "label", "patient", "width", "heig
 
 
 def import_manifest(storage: Storage, manifest: Manifest, *, progress: bool = True) -> str:
-    """Import the data of a training run, to which every retraining adds.
+    """Import the data of a training run, to which every retraining adds; return the id of the first snapshot.
 
     The manifest's test images become gate generation 1, which is frozen; generation 2 is opened. Files are stored
-    first, then all rows are added in one transaction: an interrupted import can be started again and loses nothing.
-
-    Returns:
-        The id of the first snapshot; the same id if the manifest was imported before.
+    first, then all rows are added in one transaction: an interrupted import can be started again and loses nothing, and
+    a second import of the same manifest returns the same id.
 
     Raises:
         CatalogueError: Other data was imported before (``already_imported``).

@@ -64,11 +64,7 @@ def lineage_of_image(session: Session, sha256: str) -> list[ImageUse]:
 
 
 def lineage_of_version(session: Session, version: str, *, after: str = "", limit: int = 1000) -> VersionLineage:
-    """Return the data that a version was trained on; ``after`` is the last hash of the page before.
-
-    Raises:
-        UnknownVersionError: There is no such version.
-    """
+    """Return the data of a version, or raise an UnknownVersionError; ``after`` is the last hash of the page before."""
     row = get_version(session, version)
     joined = Image.sha256 == SnapshotImage.sha256
     in_snapshot = SnapshotImage.snapshot_id == row.snapshot_id

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
-from lesion.catalogue.images import CatalogueError
 from lesion.core.errors import NotFoundError
 from lesion.core.files import bytes_sha256
 from lesion.data.manifest import Manifest
@@ -20,12 +19,6 @@ from lesion.database.tables import DELETED, EXCLUDED, Image, Snapshot, SnapshotI
 
 THREADS = 16  # for files: most of the time is spent waiting for a disk or the network
 NO_ROOT = Path("/")  # the root of a stored manifest, which names no folder of the machine that wrote it
-
-
-class SnapshotNotFoundError(NotFoundError, CatalogueError):
-    """No snapshot has this id."""
-
-    default_code = "snapshot_unknown"
 
 
 def store_manifest(storage: Storage, snapshot_id: str, manifest: Manifest) -> Snapshot:
@@ -54,15 +47,11 @@ def add_snapshot(session: Session, snapshot: Snapshot, manifest: Manifest, *, ac
 
 
 def get_snapshot(storage: Storage, snapshot_id: str) -> Snapshot:
-    """Return a snapshot's row.
-
-    Raises:
-        SnapshotNotFoundError: There is no such snapshot.
-    """
+    """Return a snapshot's row, or raise a NotFoundError (``snapshot_unknown``)."""
     with storage.session() as session:
         snapshot = session.get(Snapshot, snapshot_id)
     if snapshot is None:
-        raise SnapshotNotFoundError(f"There is no snapshot '{snapshot_id}'.")
+        raise NotFoundError(f"There is no snapshot '{snapshot_id}'.", code="snapshot_unknown")
     return snapshot
 
 
@@ -73,7 +62,7 @@ def materialise(storage: Storage, snapshot_id: str, folder: Path) -> Path:
         The path of the manifest in ``folder``, for ``data.manifest``; ``data.root`` is ``image_root(storage)``.
 
     Raises:
-        SnapshotNotFoundError: There is no such snapshot.
+        NotFoundError: There is no such snapshot.
         StoreError: The store does not answer, or a file's content does not match its hash.
     """
     snapshot = get_snapshot(storage, snapshot_id)

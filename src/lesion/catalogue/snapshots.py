@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lesion.catalogue.counts import last_snapshot
-from lesion.catalogue.images import EmptyCatalogueError
+from lesion.catalogue.images import CatalogueError
 from lesion.catalogue.regrouping import regroup, store_regrouping
 from lesion.catalogue.snapshot_store import NO_ROOT, add_snapshot, get_snapshot, store_manifest
 from lesion.core.errors import DataError
@@ -31,11 +31,9 @@ def take_snapshot(storage: Storage, job_id: str, renew_images: int) -> Snapshot:
 
     Groups of related images are computed again over the images of all servers, and an image on another side than its
     group is excluded. A second call for the same job returns the same snapshot.
-    With ``renew_images`` held-out images or more, the open gate generation is frozen and the next one is opened.
 
-    Raises:
-        EmptyCatalogueError: No data was imported yet.
-        DataError: A split has no image of some class left (``class_missing``).
+    With ``renew_images`` held-out images or more, the open gate generation is frozen and the next one is opened. A
+    split without any image of some class is a DataError (``class_missing``).
     """
     with storage.session() as session:
         existing = session.get(Snapshot, job_id)
@@ -43,7 +41,9 @@ def take_snapshot(storage: Storage, job_id: str, renew_images: int) -> Snapshot:
             return existing
         base = last_snapshot(session)
         if base is None:
-            raise EmptyCatalogueError("There is no data to train on. First import the run of a first model.")
+            raise CatalogueError(
+                "There is no data to train on. First import the run of a first model.", code="catalogue_empty"
+            )
         _renew_gate(session, renew_images, job_id)
         columns = [getattr(Image, name) for name in _COLUMNS]
         rows = session.execute(select(*columns).where(Image.status == ACCEPTED).order_by(Image.id)).all()

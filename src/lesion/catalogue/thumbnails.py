@@ -50,9 +50,6 @@ def contact_sheet(store: ObjectStore, hashes: Sequence[str], limits: Limits = DE
     """Return a PNG file with images in rows, without those that were deleted meanwhile or exceed the limits.
 
     The result is cached, so ``hashes`` must be a tuple.
-
-    Raises:
-        StoreError: The store does not answer.
     """
 
     def tile(sha256: str) -> NDArray[np.uint8] | None:

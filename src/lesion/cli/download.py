@@ -11,11 +11,7 @@ from lesion.download.sources import RECIPES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Returns:
-        0 when the dataset is there and whole, 1 when it could not be had, 130 after Ctrl-C.
-    """
+    """Run the command; return 0 if the dataset is complete, 1 if it could not be downloaded, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     folder = options.to or Path("data") / options.name
     try:

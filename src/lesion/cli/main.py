@@ -4,7 +4,8 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import NamedTuple
+from pathlib import Path
+from typing import NamedTuple, NoReturn
 
 from lesion.core.version import __version__
 
@@ -43,17 +44,11 @@ _COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        arguments: The command's name and its own arguments; those of this process when None.
-
-    Returns:
-        The exit status of the command; 2 when there is no such command, or a package that it needs is not installed.
-    """
+    """Run one command and return its exit status; 2 if there is no such command, or it needs a missing package."""
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help", "--version"):
-        print(f"lesion {__version__}" if name == "--version" else _help())
+        summaries = "\n".join(f"  {name:9} {command.summary}" for name, command in _COMMANDS.items())
+        print(f"lesion {__version__}" if name == "--version" else _HELP.format(summaries))
         return 0
     command = _COMMANDS.get(name)
     if command is None:
@@ -72,5 +67,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _help() -> str:
-    return _HELP.format("\n".join(f"  {name:9} {command.summary}" for name, command in _COMMANDS.items()))
+def run_script() -> NoReturn:
+    """Run the command that the running script of ``scripts/`` is named after, and exit with its status."""
+    script = Path(sys.argv[0]).resolve()
+    # That folder has a serve.py, which would hide the package serve.
+    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != script.parent]
+    sys.exit(main([script.stem, *sys.argv[1:]]))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -23,6 +24,7 @@ from lesion.model.bundle_facts import FACTS_FILE
 from lesion.registry.registry import Registry
 
 _ACTOR = "prepare"
+_say = partial(print, flush=True)
 # The name and role of the key that each environment variable brings. The first key must be an admin's.
 _KEYS: Mapping[str, tuple[str, Role]] = {
     "LESION_ADMIN_KEY": ("operator", "admin"),
@@ -45,26 +47,19 @@ def _prepare(config: DictConfig) -> None:
 
 @dataclass(frozen=True)
 class FirstTraining:
-    """The training of a first model, for a storage that has none.
+    """The training of a first model, for a storage that has none."""
 
-    Attributes:
-        experiment: The experiment (``configs/experiment``) to train; None to train nothing.
-        folder: Where it keeps data and the run; a training that was stopped continues there.
-        settings: Further settings of ``configs/train.yaml``.
-        command: What trains; it gets the settings as arguments.
-    """
-
-    experiment: str | None
-    folder: Path
-    settings: tuple[str, ...] = ()
+    experiment: str | None  # the experiment (``configs/experiment``) to train; None to train nothing
+    folder: Path  # where it keeps data and the run; a training that was stopped continues there
+    settings: tuple[str, ...] = ()  # further settings of ``configs/train.yaml``
+    # What trains; it gets the settings as arguments.
     command: Sequence[str] = field(default_factory=lambda: lesion_command("train"))
 
     def run(self) -> Path:
         """Train, unless it is done already, and return the run's folder.
 
-        Raises:
-            ConfigError: There is no experiment (``no_first_model``), or the training failed, and its own output tells
-                why (``training_failed``).
+        Without an experiment (``no_first_model``), and after a training that failed (``training_failed``) and printed
+        why, raise a ConfigError.
         """
         if self.experiment is None:
             raise ConfigError(
@@ -100,18 +95,12 @@ def prepare(
 ) -> None:
     """Bring a storage to where servers and workers can start on it, and print what was done.
 
-    Called again, it changes nothing.
-
-    Args:
-        storage: The database and the files.
-        training: How to make a first model if there is neither a model nor a bundle.
-        bundle: The folder of a run, or of its bundle, to import as the first model.
-        environment: Where the keys come from: ``LESION_ADMIN_KEY`` and ``LESION_METRICS_KEY``.
+    Called again, it changes nothing. ``bundle`` is the folder of a run, or of its bundle, to import as the first model;
+    ``training`` makes one if there is neither a model nor a bundle. The ``environment`` holds the keys.
 
     Raises:
         ConfigError: The database cannot be used, there is no model and none is to be trained, or the training failed.
         KeyRefusedError: A key of the environment is not a key, or contradicts a stored one.
-        LesionError: What :func:`lesion.catalogue.first_model.import_run` refuses.
     """
     storage.upgrade()
     _say("The tables are up to date.")
@@ -137,19 +126,11 @@ def _ensure_model(storage: Storage, training: FirstTraining, bundle: Path | None
         return
     if bundle is None:
         if training.experiment is not None:
-            _announce(training.experiment)
+            _say(
+                f"THERE IS NO MODEL YET AND NONE WAS GIVEN: training one now, first_experiment={training.experiment}, "
+                "which takes minutes. A model of generated images (phantoms) is only for trying Lesion. To begin with "
+                "your own model, stop this and give bundle=outputs/NAME/TIME."
+            )
         bundle = training.run()
     imported = import_run(storage, bundle, _ACTOR, "the first model")
     _say(f"Imported {imported['images']:,} images; {imported['version']} is the champion.")
-
-
-def _announce(experiment: str) -> None:
-    _say(
-        f"THERE IS NO MODEL YET AND NONE WAS GIVEN: training one now, first_experiment={experiment}, which takes "
-        "minutes. A model of generated images (phantoms) is only for trying Lesion. To begin with your own model, stop "
-        "this and give bundle=outputs/NAME/TIME."
-    )
-
-
-def _say(sentence: str) -> None:
-    print(sentence, flush=True)

@@ -27,37 +27,21 @@ def verb_parser(command: str, description: str, examples: str) -> tuple[argparse
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
-    """Parse a command line in which settings such as ``storage=cluster`` may stand anywhere.
-
-    Args:
-        parser: Parses all that is not a setting.
-        arguments: The command line; that of this process when None.
-
-    Returns:
-        What the parser returned, and the settings.
-    """
+    """Parse a command line (this process's if None) in which settings (``storage=cluster``) may stand anywhere."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     settings = [word for word in words if _SETTING.match(word)]
     return parser.parse_args([word for word in words if word not in settings]), settings
 
 
 def open_storage(settings: Sequence[str]) -> Storage:
-    """Return the storage of ``configs/loop.yaml`` with overrides, its tables up to date.
-
-    Raises:
-        ConfigError: There is no storage, or it cannot be used.
-    """
+    """Return the storage of ``configs/loop.yaml`` with overrides, its tables up to date; or raise a ConfigError."""
     storage = configured_storage(settings)
     storage.upgrade()
     return storage
 
 
 def configured_storage(settings: Sequence[str]) -> Storage:
-    """Return the storage of ``configs/loop.yaml`` with overrides; its tables are neither created nor upgraded.
-
-    Raises:
-        ConfigError: There is no storage.
-    """
+    """Return the storage of ``configs/loop.yaml`` with overrides, its tables as they are; or raise a ConfigError."""
     from hydra import compose, initialize_config_dir
     from hydra.utils import instantiate
 

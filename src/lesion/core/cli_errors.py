@@ -19,10 +19,8 @@ def cli_errors(checkpoint: Path | None = None) -> Iterator[None]:
 
     These are a ``LesionError``, a setting that Hydra refuses, and a file or disk that cannot be read or written. Hydra
     wraps what a ``_target_`` raises, so the causes of an error are searched too. Any other error is a mistake in the
-    program and keeps its traceback, and so do all errors with ``LESION_TRACEBACK=1``. Ctrl-C exits with status 130.
-
-    Args:
-        checkpoint: The file from which a stopped command can be resumed, if it has been written by then.
+    program and keeps its traceback, and so do all errors with ``LESION_TRACEBACK=1``. Ctrl-C exits with status 130 and
+    tells how to resume from ``checkpoint``, if that file has been written by then.
     """
     try:
         yield

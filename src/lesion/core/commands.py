@@ -26,12 +26,9 @@ def run_with_hydra(
 ) -> None:
     """Compose a config from a command line and call a function with it; errors become one sentence, see `cli_errors`.
 
-    With ``-m`` the function is called for each combination of values, and a sweep ranks by what it returns.
-
-    Args:
-        task: What the command does. The last part of its module's name is Hydra's name of the job.
-        config_name: A file in the folder ``configs``.
-        arguments: What follows the name of the command; the arguments of this process when None.
+    ``arguments`` follow the command's name; those of this process when None. The last part of the name of the task's
+    module is Hydra's name of the job. With ``-m`` the function is called for each combination of values, and a sweep
+    ranks by what it returns.
     """
     import hydra
 

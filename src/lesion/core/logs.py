@@ -22,10 +22,7 @@ def configure(log_format: str) -> None:
     """Write every log record of this process to stdout as JSON; with ``words``, leave logging as it is.
 
     Each line has ``time`` (UTC, ISO 8601), ``level``, ``logger``, ``message`` and ``process``, ``request_id`` while a
-    request is answered, the record's extra members, and ``exc_info`` for an exception.
-
-    Raises:
-        ConfigError: There is no such format.
+    request is answered, the record's extra members, and ``exc_info`` for an exception. Another format is a ConfigError.
     """
     if log_format not in get_args(LogFormat):
         raise ConfigError(f"log_format={log_format} is unknown. Use {' or '.join(get_args(LogFormat))}.")

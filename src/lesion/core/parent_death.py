@@ -12,13 +12,9 @@ _POLL_S = 1.0
 
 
 def end_with_parent(parent: int, signal_number: int = signal.SIGTERM) -> None:
-    """Have the kernel send this process a signal when its parent ends; this also holds after an ``exec``.
+    """Have the kernel send this process a signal when the process ``parent`` ends; this also holds after an ``exec``.
 
     On systems other than Linux a thread polls for it instead, and an ``exec`` would end that thread.
-
-    Args:
-        parent: The process id of the parent.
-        signal_number: The signal.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)

@@ -16,15 +16,10 @@ def is_hidden(path: PurePath) -> bool:
 
 
 def latest_bundle(outputs: Path = Path("outputs")) -> Path:
-    """Return the newest bundle below a folder of runs (``outputs/<command>/<run>/bundle``).
-
-    Raises:
-        LesionError: There is no bundle.
-    """
+    """Return the newest ``<command>/<run>/bundle`` in a folder of runs; raise a LesionError if there is none."""
     bundles = sorted(outputs.glob("*/*/bundle/bundle.json"), key=lambda path: path.stat().st_mtime)
     if not bundles:
         raise LesionError(
-            f"There is no bundle in '{outputs}'. Train one first (lesion train), or name one.",
-            code="bundle_missing",
+            f"There is no bundle in '{outputs}'. Train one first (lesion train), or name one.", code="bundle_missing"
         )
     return bundles[-1].parent

@@ -38,9 +38,7 @@ class PixelCache:
     def get(self, path: Path, sha256: str) -> NDArray[np.uint8]:
         """Return the preprocessed pixels, (S, S, 3) uint8, of the image file ``path``, whose SHA-256 is ``sha256``.
 
-        Raises:
-            ImageError: The image is not cached and cannot be decoded.
-            DataError: The image is not cached and the file's SHA-256 is another one.
+        If it is not cached, raise an ImageError if it cannot be decoded, and a DataError if its SHA-256 is another one.
         """
         entry = self._folder / sha256[:2] / f"{sha256}.rgb" if self._folder else None
         cached = self._load(entry) if entry else None

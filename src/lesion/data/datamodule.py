@@ -71,11 +71,8 @@ class ManifestDataset(Dataset[tuple[Tensor, int]]):
 class EpochSampler(Sampler[tuple[int, int]]):
     """Pairs of epoch and row, the rows in an order that depends only on the seed and the epoch.
 
-    Args:
-        size: The number of rows.
-        seed: Seed of the order.
-        epoch: Returns the current epoch; called when an epoch begins.
-        weights: Draw with replacement by these weights, (size,), instead of a permutation.
+    ``epoch`` returns the current epoch and is called when an epoch begins. With ``weights``, (size,), rows are drawn
+    with replacement instead of permuted.
     """
 
     def __init__(
@@ -150,13 +147,17 @@ class DataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_settings(batch_size, seed, split_seed)
+        if batch_size < 2:
+            raise ConfigError(f"data.batch_size={batch_size}: batch normalization needs at least 2 images per batch.")
+        check_seed("data.seed", seed)
+        check_seed("data.split_seed", split_seed)
         self.preprocessing = Preprocessing(size, fit, interpolation, trim)
         if manifest is not None:
             self.manifest = Manifest.load(Path(manifest), Path(root))
         else:
-            rows = _scan(Path(root), csv, group_pattern)
-            self.manifest = build_manifest(name, Path(root), rows, policy=split, fractions=fractions, seed=split_seed)
+            root = Path(root)
+            rows = scan_csv(root, **csv, group_pattern=group_pattern) if csv else scan_folders(root, group_pattern)
+            self.manifest = build_manifest(name, root, rows, policy=split, fractions=fractions, seed=split_seed)
         _check_splits(self.manifest)
         self._fractions = dict(fractions)
         self._cache = PixelCache(Path(cache_dir) if cache_dir else None, self.preprocessing)
@@ -224,17 +225,6 @@ class DataModule(LightningDataModule):
             generator=torch.Generator().manual_seed(self._seed),
             **options,
         )
-
-
-def _check_settings(batch_size: int, seed: int, split_seed: int) -> None:
-    if batch_size < 2:
-        raise ConfigError(f"data.batch_size={batch_size}: batch normalization needs at least 2 images per batch.")
-    check_seed("data.seed", seed)
-    check_seed("data.split_seed", split_seed)
-
-
-def _scan(root: Path, csv: Mapping[str, Any] | None, group_pattern: str | None) -> pd.DataFrame:
-    return scan_csv(root, **csv, group_pattern=group_pattern) if csv else scan_folders(root, group_pattern)
 
 
 def _check_splits(manifest: Manifest) -> None:

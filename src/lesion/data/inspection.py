@@ -18,39 +18,22 @@ from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """The facts of one image.
-
-    Attributes:
-        sha256: SHA-256 of the file's bytes, in hex.
-        pixel_sha256: SHA-256 of the decoded pixels, in hex.
-        phash: Perceptual hash, 16 hex digits.
-        width: Width in pixels, after orientation.
-        height: Height in pixels, after orientation.
-        mode: The file's color mode, as Pillow names it.
-        format: The file's type.
-        bytes: The file's size.
-        brightness: Mean gray value, 0 to 255.
-        thumbnail: The grayscale thumbnail by which near-duplicates are found, (48, 48).
-    """
+    """The facts of one image; hashes are hexadecimal."""
 
     sha256: str
-    pixel_sha256: str
-    phash: str
-    width: int
+    pixel_sha256: str  # of the decoded pixels
+    phash: str  # perceptual hash, 16 digits
+    width: int  # in pixels, after orientation
     height: int
-    mode: str
+    mode: str  # the file's color mode, as Pillow names it
     format: str
     bytes: int
-    brightness: float
-    thumbnail: NDArray[np.uint8]
+    brightness: float  # mean gray value, 0 to 255
+    thumbnail: NDArray[np.uint8]  # the grayscale thumbnail by which near-duplicates are found, (48, 48)
 
 
 def examine(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageRecord:
-    """Decode the bytes of an image file once and return its facts.
-
-    Raises:
-        ImageError: The decoder refuses the image.
-    """
+    """Decode the bytes of an image file once and return its facts; raise the ImageError with which it is refused."""
     facts = probe(data, limits)
     image = decode(data, limits)
     return ImageRecord(

@@ -12,8 +12,7 @@ from lesion.core.errors import DataError
 def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
     """Return columns of a CSV as text without surrounding spaces; empty cells are "".
 
-    Raises:
-        DataError: The table cannot be read, or a column is missing, doubled or named twice.
+    A table that cannot be read, and a column that is missing, doubled or named twice, are a DataError.
     """
     if len(set(columns)) < len(columns):
         raise DataError(
@@ -38,11 +37,7 @@ def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
 
 
 def read_names(path: Path) -> Mapping[str, str]:
-    """Return the names of labels from a JSON object.
-
-    Raises:
-        DataError: The file cannot be read or does not hold such an object.
-    """
+    """Return the names of labels from a JSON object; anything else is a DataError."""
     try:
         names = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

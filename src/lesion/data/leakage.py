@@ -16,18 +16,13 @@ from lesion.imaging.montage import montage
 
 @dataclass(frozen=True, eq=False)
 class Leakage:
-    """The leaked test images of a split.
+    """The leaked test images of a split."""
 
-    Attributes:
-        test_images: The number of images of the test split that came with the data.
-        pairs: One row per leaked test image: path, label, train_path, train_label. The training image is the one in the
-            same duplicate group with the nearest perceptual hash.
-        per_class: The numbers of test images and of leaked ones for each class.
-    """
-
-    test_images: int
+    test_images: int  # the number of images of the test split that came with the data
+    # One row per leaked test image: path, label, train_path, train_label. The training image is the one in the same
+    # duplicate group with the nearest perceptual hash.
     pairs: pd.DataFrame
-    per_class: dict[str, dict[str, int]]
+    per_class: dict[str, dict[str, int]]  # the numbers of test images and of leaked ones for each class
 
     @property
     def leaked(self) -> int:
@@ -37,9 +32,7 @@ class Leakage:
     def accuracies(self, paths: Sequence[str], correct: NDArray[np.bool_]) -> tuple[float, float]:
         """Return a model's accuracy on the leaked test images and on the others; NaN without such images.
 
-        Args:
-            paths: The N test images.
-            correct: Which of them the model classified correctly, (N,).
+        ``correct`` tells which of the N test images ``paths`` the model classified correctly, (N,).
         """
         leaked = pd.Index(paths).isin(self.pairs["path"])
         on_leaked, on_others = (
@@ -93,17 +86,7 @@ def _nearest(test: pd.DataFrame, train: pd.DataFrame) -> tuple[list[int], list[i
 
 
 def contact_sheet(manifest: Manifest, leakage: Leakage, pairs: int = 12, seed: int = 0) -> bytes | None:
-    """Draw a sample of leaked test images, each above its near-duplicate in the training split, as PNG.
-
-    Args:
-        manifest: The images.
-        leakage: Their leakage.
-        pairs: The most pairs to draw.
-        seed: Seed of the sample.
-
-    Returns:
-        PNG bytes, or None when nothing leaks.
-    """
+    """Draw a sample of leaked test images, each above its near-duplicate in the training split, as PNG; or None."""
     if leakage.pairs.empty:
         return None
     sample = leakage.pairs.sample(min(pairs, leakage.leaked), random_state=seed).sort_values(["label", "path"])

@@ -68,9 +68,8 @@ def scan_folders(root: Path, group_pattern: str | None = None) -> pd.DataFrame:
         )
     _warn("files of other types", [file for file, *_ in files if not is_image_name(file)])
     above = [root, *(folder for folder in _folders(root) if _split_of(folder))]
-    _warn(
-        "images in no class folder", [file for folder in above for file in _files(folder, "*") if is_image_name(file)]
-    )
+    outside = [file for folder in above for file in _files(folder, "*") if is_image_name(file)]
+    _warn("images in no class folder", outside)
     rows = [(file.relative_to(root).as_posix(), label, split, "") for file, label, split in images]
     garbled = [path for path, *_ in rows if path.encode("utf-8", "replace").decode() != path]
     if garbled:

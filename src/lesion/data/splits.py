@@ -71,13 +71,8 @@ def split_groups(
 def _assign(contents: Sequence[tuple[Ints, Ints]], order: Iterable[int], targets: Floats) -> tuple[Ints, Floats]:
     """Assign groups to splits, greedily and in a given order.
 
-    Args:
-        contents: For each group the classes that it contains, and how many images of each.
-        order: The groups' indices in the order of assignment.
-        targets: (splits, classes) numbers of images.
-
-    Returns:
-        The split of each group, and the (splits, classes) numbers of images that were reached.
+    ``contents`` holds for each group the classes that it contains, and how many images of each; ``targets`` the
+    (splits, classes) numbers of images. Return the split of each group, and the numbers that were reached.
     """
     chosen, reached = np.zeros(len(contents), np.int64), np.zeros_like(targets)
     groups_left = np.bincount(np.concatenate([classes for classes, _ in contents]), minlength=targets.shape[1])

@@ -13,12 +13,8 @@ UPLOAD_REJECTED = "upload.rejected"  # the detail has ``codes``: number of rejec
 def record(session: Session, actor: str, action: str, subject: str, **detail: Any) -> None:  # noqa: ANN401 - JSON
     """Add an entry; it is committed or rolled back together with the change.
 
-    Args:
-        session: The transaction of the change.
-        actor: Who caused it: the name of an API key, ``local`` or ``schedule``.
-        action: What was done, for example ``image.released``.
-        subject: What it was done to: an image's hash, a version or a job's id.
-        detail: Further facts, JSON-ready.
+    ``actor`` is the name of an API key, ``local`` or ``schedule``; ``action`` for example ``image.released``;
+    ``subject`` an image's hash, a version or a job's id. ``detail`` must be JSON-ready.
     """
     session.add(AuditEntry(actor=actor, action=action, subject=subject, detail=detail))
 

@@ -72,7 +72,10 @@ class ObjectStore:
             if self.has(key):
                 return
             if self.local:
-                _write_local(Path(path), data)
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                with atomic_path(Path(path)) as unfinished:
+                    unfinished.write_bytes(data)
+                    unfinished.chmod(0o644)  # whatever the umask: servers may run as other users than workers
             else:
                 self._files.pipe_file(path, data)  # S3 shows an object only when it is complete
 
@@ -82,11 +85,7 @@ class ObjectStore:
             return bool(self._files.exists(str(self._root / key)))
 
     def get(self, key: str) -> bytes:
-        """Return the content of a key.
-
-        Raises:
-            ObjectNotFoundError: The key does not exist.
-        """
+        """Return the content of a key, or raise an ObjectNotFoundError."""
         with _store_errors(f"'{key}' could not be read from the store"):
             try:
                 return bytes(self._files.cat_file(str(self._root / key)))
@@ -122,10 +121,7 @@ class ObjectStore:
     def fetch_folder(self, prefix: str, names: Iterable[str], target: Path) -> Path:
         """Copy the files ``prefix/<name>`` to a local folder, which appears when it is complete.
 
-        An existing folder is left as it is.
-
-        Raises:
-            ObjectNotFoundError: A file is missing.
+        An existing folder is left as it is. A missing file is an ObjectNotFoundError.
         """
         if target.is_dir():
             return target
@@ -156,10 +152,3 @@ def _store_errors(problem: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise StoreError(f"{problem}: {error}. Try again.") from error
-
-
-def _write_local(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as unfinished:
-        unfinished.write_bytes(data)
-        unfinished.chmod(0o644)  # whatever the umask: servers may run as other users than workers

@@ -35,17 +35,13 @@ class Storage:
 
     Only the plain values are pickled; connections are opened on first use. Create a storage before you fork processes,
     and use it after.
-
-    Attributes:
-        database: An SQLAlchemy address: ``sqlite:///…`` or ``postgresql+psycopg://…``.
-        files: A folder, or an fsspec address such as ``s3://bucket/prefix``.
-        cache: This machine's folder for files fetched from the store: bundles and images.
-        options: Arguments of the fsspec file system, such as ``endpoint_url``.
     """
 
+    # An SQLAlchemy address: ``sqlite:///…`` or ``postgresql+psycopg://…``.
     database: str = field(repr=False)  # it may hold a password
-    files: str
-    cache: Path
+    files: str  # a folder, or an fsspec address such as ``s3://bucket/prefix``
+    cache: Path  # this machine's folder for files fetched from the store: bundles and images
+    # Arguments of the fsspec file system, such as ``endpoint_url``.
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -94,11 +90,7 @@ class Storage:
             yield session
 
     def upgrade(self) -> None:
-        """Create the tables, or bring those of an older version up to date.
-
-        Raises:
-            ConfigError: The database cannot be reached, or belongs to a newer version of Lesion.
-        """
+        """Create the tables, or bring those of an older version up to date; if impossible, raise a ConfigError."""
         try:
             upgrade(self.engine)
         except SQLAlchemyError as error:

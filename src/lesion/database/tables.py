@@ -147,9 +147,8 @@ class Deployment(Base):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     follows: Mapped[int] = mapped_column(unique=True)  # 0 for the first
     version: Mapped[str] = mapped_column(ForeignKey("model_versions.version"))
-    action: Mapped[str] = mapped_column(
-        String(16)
-    )  # first, promote, rollback or refused (the champion before did not load)
+    # first, promote, rollback or refused (the champion before did not load)
+    action: Mapped[str] = mapped_column(String(16))
     actor: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str] = mapped_column(Text)
     job_id: Mapped[str | None] = mapped_column(ForeignKey("jobs.id"), unique=True)

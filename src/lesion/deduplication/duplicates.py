@@ -82,9 +82,8 @@ def near_duplicate_pairs(thumbnails: Thumbnails) -> Ints:
 def near_duplicates_of(query: Thumbnails, reference: Thumbnails) -> Ints:
     """Find the images of ``reference`` that show the same picture as one of ``query``.
 
-    Returns:
-        (P, 2) sorted pairs (row of query, row of reference). Each query has at most ``MAX_CANDIDATES`` matches; of
-        references with equal thumbnails only the first is listed.
+    Return (P, 2) sorted pairs (row of query, row of reference). Each query has at most ``MAX_CANDIDATES`` matches; of
+    references with equal thumbnails only the first is listed.
     """
     first, inverse = _distinct(query)
     reference_first, _ = _distinct(reference)

@@ -57,11 +57,7 @@ def unpack(archive: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_b
 
 
 def require_space(folder: Path, needed: int) -> None:
-    """Refuse data that does not fit on the disk, before any of it is written.
-
-    Raises:
-        DataError: disk_full.
-    """
+    """Raise a DataError (disk_full) if data does not fit on the disk, before any of it is written."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(

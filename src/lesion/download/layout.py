@@ -34,10 +34,8 @@ _DISEASES = {
 def brain_tumor_mri(raw: Path, ready: Path) -> dict[str, int]:
     """Lay out ``{Training,Testing}/{glioma,meningioma,notumor,pituitary}/*``.
 
-    Folders may lie at any depth and be named like ``1-notumor``, ``no_tumor`` or ``glioma_tumor``.
-
-    Raises:
-        DataError: download_layout, if a class is missing from a split.
+    Folders may lie at any depth and be named like ``1-notumor``, ``no_tumor`` or ``glioma_tumor``. A class that is
+    missing from a split is a DataError (download_layout).
     """
     counts: Counter[str] = Counter()
     missing = {f"{split}/{tumor}" for split in _SPLITS.values() for tumor in _TUMORS.values()}
@@ -56,10 +54,8 @@ def cassava(raw: Path, ready: Path) -> dict[str, int]:
     """Lay out ``train.csv`` (image_id, label), ``label_num_to_disease_map.json`` and ``train_images/*``.
 
     The download may have the arrangement of Kaggle's competition, or one folder per class (``cbb`` … ``healthy``, ``0``
-    … ``4`` or the diseases' names). Labels are ``0`` to ``4``.
-
-    Raises:
-        DataError: download_layout, if a class or a listed image is missing.
+    … ``4`` or the diseases' names). Labels are ``0`` to ``4``. A missing class or image is a DataError
+    (download_layout).
     """
     table = next((path for path in sorted(raw.rglob("train.csv")) if (path.parent / "train_images").is_dir()), None)
     rows = _from_table(table) if table else _from_folders(raw)

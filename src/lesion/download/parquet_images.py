@@ -14,14 +14,8 @@ def extract(table: Path, folder: Path) -> None:
     """Write each row's image to ``folder/<split>/<class>/<number>.<type>``.
 
     The split is the first word of the table's name (``train-00000-of-00001.parquet``). The class comes from the column
-    ``label`` and the names that the ``datasets`` library stores in the metadata; rows without a label are skipped.
-
-    Args:
-        table: A Parquet file with the columns ``image`` (a struct with ``bytes``) and ``label``.
-        folder: The folder to write into.
-
-    Raises:
-        DataError: download_layout, if the table is damaged or has other columns.
+    ``label`` and the names that the ``datasets`` library stores in the metadata; rows without a label are skipped. A
+    table that is damaged or lacks ``image`` (a struct with ``bytes``) or ``label`` is a DataError (download_layout).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

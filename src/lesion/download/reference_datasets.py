@@ -76,7 +76,8 @@ def download(
     recipe, part = RECIPES[name], to.with_name(to.name + ".part")
     kind, address = _choose_source(recipe, source, mirror, url)
     if kind != "kaggle" and not (mirror or url):
-        _CONSOLE.print(f"Using the public source, without Kaggle. {recipe.note}")
+        reason = "No Kaggle credentials: using" if source == "auto" else "Using"
+        _CONSOLE.print(f"{reason} the public source. {recipe.note}")
     _CONSOLE.print(f"Downloading {address} ({kind}).")
     raw, origin = _fetch(recipe, kind, address, sha256 if url else recipe.sha256, part)
     ready = part / "ready"
@@ -96,8 +97,7 @@ def download(
 def verify(folder: Path) -> dict[str, int]:
     """Compare a folder that ``download`` created with its record, and return the number of images of each class.
 
-    Raises:
-        DataError: download_exists, if there is no record; download_damaged, with the names of the files.
+    Without a record this is a DataError (download_exists); download_damaged names the files that differ.
     """
     try:
         record = json.loads((folder / _RECORD).read_text())

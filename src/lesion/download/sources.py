@@ -42,25 +42,15 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How to get one dataset.
-
-    Attributes:
-        kaggle: Its handle on Kaggle.
-        competition: Whether it is a competition, whose rules must be accepted on its page first.
-        hub: A mirror on the Hugging Face hub, ``owner/name``; None where no dependable one is known.
-        url: A public archive, if any.
-        sha256: The archive's checksum.
-        lay_out: Turns the download into the folder tree.
-        note: Facts about the source that needs no credentials.
-    """
+    """How to get one dataset."""
 
     kaggle: str
-    competition: bool
-    hub: str | None
-    url: str | None
+    competition: bool  # whether it is a competition, whose rules must be accepted on its page first
+    hub: str | None  # a mirror on the Hugging Face hub, ``owner/name``; None where no dependable one is known
+    url: str | None  # a public archive, if any
     sha256: str | None
     lay_out: layout.Layout
-    note: str
+    note: str  # facts about the source that needs no credentials
 
 
 RECIPES = {
@@ -87,11 +77,7 @@ RECIPES = {
 
 
 def kaggle_credentials() -> bool:
-    """Return whether Kaggle's own client finds credentials.
-
-    Raises:
-        DataError: download_credentials, if its file is damaged.
-    """
+    """Return whether Kaggle's own client finds credentials; a damaged file is a DataError (download_credentials)."""
     from kagglehub.config import get_kaggle_credentials
 
     try:
@@ -103,8 +89,7 @@ def kaggle_credentials() -> bool:
 def from_kaggle(recipe: Recipe) -> tuple[Path, Origin]:
     """Download with kagglehub, which resumes, verifies and unpacks into its own cache (KAGGLEHUB_CACHE).
 
-    Raises:
-        DataError: download_credentials or download_network.
+    Raise a DataError (download_credentials or download_network) if Kaggle does not deliver.
     """
     import kagglehub
 
@@ -133,10 +118,7 @@ def from_hub(repository: str, folder: Path) -> Origin:
     """Download the missing images, tables and archives of a dataset on the Hugging Face hub, ``owner/name``.
 
     Every file is compared with the checksum that the hub lists for it. ``HF_ENDPOINT`` names another hub, ``HF_TOKEN``
-    gives access to gated repositories.
-
-    Raises:
-        DataError: download_credentials, download_refused, download_network or download_checksum.
+    gives access to gated repositories. A failure is a DataError with one of the codes of ``download``.
     """
     from huggingface_hub import HfApi
 

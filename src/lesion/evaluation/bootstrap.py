@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.core.errors import DataError
-from lesion.evaluation.calibration import BINS, confidence_bins
+from lesion.evaluation.calibration import BINS, Floats, Ints, confidence_bins
 from lesion.evaluation.metrics import brier_per_image, nll_per_image
 
 LEVEL = 0.95
@@ -14,13 +14,7 @@ _CELLS = 4_000_000  # of a replicates × images matrix held at a time: about 16 
 
 
 def bootstrap_intervals(
-    probabilities: NDArray[np.floating[Any]],
-    labels: NDArray[np.integer[Any]],
-    groups: NDArray[np.integer[Any]],
-    *,
-    replicates: int = 1000,
-    seed: int = 0,
-    prefix: str = "test",
+    probabilities: Floats, labels: Ints, groups: Ints, *, replicates: int = 1000, seed: int = 0, prefix: str = "test"
 ) -> dict[str, tuple[float, float]]:
     """Estimate a 95 % percentile interval of every headline metric (Efron and Tibshirani, 1993; cluster bootstrap).
 
@@ -32,16 +26,13 @@ def bootstrap_intervals(
         probabilities: ``(N, C)`` in [0, 1].
         labels: ``(N,)`` indices below C.
         groups: ``(N,)`` any integers; equal ones belong together.
-        replicates: Number of resamples.
+        replicates: Number of resamples; fewer than one is a DataError.
         seed: Seed of the resampling.
         prefix: The split's name in the keys.
 
     Returns:
-        ``{"test/acc": (low, high), …}``, the keys of ``HEADLINE``; (NaN, NaN) with fewer than two groups, which
+        ``{"test/acc": (low, high), …}``, the keys of ``TITLES``; (NaN, NaN) with fewer than two groups, which
         show no variation between groups.
-
-    Raises:
-        DataError: Groups that do not have one entry per image, or fewer than one replicate.
     """
     labels, groups = np.asarray(labels), np.asarray(groups)
     if groups.shape != labels.shape or replicates < 1:
@@ -67,17 +58,14 @@ def _draws(groups: int, replicates: int, rng: np.random.Generator) -> NDArray[np
 
 
 def _replicate_counts(
-    probabilities: NDArray[np.floating[Any]],
-    labels: NDArray[np.integer[Any]],
-    group_index: NDArray[np.integer[Any]],
-    draws: NDArray[np.float32],
+    probabilities: Floats, labels: Ints, group_index: Ints, draws: NDArray[np.float32]
 ) -> dict[str, NDArray[np.float64]]:
     """Return the metrics that are sums over images, hence sums over groups; each ``(R,)``."""
     predicted = probabilities.argmax(axis=1)
     confidence = probabilities.max(axis=1)
     classes, correct = probabilities.shape[1], predicted == labels
 
-    def per_replicate(column: NDArray[np.integer[Any]], columns: int, weights: NDArray[Any] | None) -> NDArray[Any]:
+    def per_replicate(column: Ints, columns: int, weights: NDArray[Any] | None) -> NDArray[Any]:
         flat = np.bincount(group_index * columns + column, weights=weights, minlength=draws.shape[1] * columns)
         return np.asarray(draws @ flat.reshape(-1, columns))
 
@@ -102,10 +90,7 @@ def _replicate_counts(
 
 
 def _replicate_areas(
-    probabilities: NDArray[np.floating[Any]],
-    labels: NDArray[np.integer[Any]],
-    group_index: NDArray[np.integer[Any]],
-    draws: NDArray[np.float32],
+    probabilities: Floats, labels: Ints, group_index: Ints, draws: NDArray[np.float32]
 ) -> dict[str, NDArray[np.float64]]:
     """Return the ROC-AUC and PR-AUC of each replicate, macro over classes; each ``(R,)``.
 

@@ -11,51 +11,41 @@ from numpy.typing import ArrayLike, NDArray
 
 from lesion.core.errors import DataError
 
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
 TEMPERATURE_RANGE = (0.05, 20.0)
 BINS = 15
 
 
-def softmax(logits: NDArray[np.floating[Any]], temperature: float = 1.0) -> NDArray[np.float32]:
-    """Turn logits into probabilities; the temperature divides the logits, so above 1 it makes them less certain.
+def softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float32]:
+    """Turn logits, ``(..., C)``, into probabilities of that shape; a temperature above 1 makes them less certain.
 
-    Args:
-        logits: ``(..., C)``.
-        temperature: Above 0.
-
-    Returns:
-        ``(..., C)`` in [0, 1], each row summing to 1; computed in float64 so that a row's rounding stays below 1e-7.
+    They are computed in float64, so that a row's sum differs from 1 by less than 1e-7.
     """
     return np.exp(log_softmax(logits, temperature)).astype(np.float32)
 
 
-def log_softmax(logits: NDArray[np.floating[Any]], temperature: float = 1.0) -> NDArray[np.float64]:
+def log_softmax(logits: Floats, temperature: float = 1.0) -> NDArray[np.float64]:
     """Return the logarithm of ``softmax`` without underflow, ``(..., C)`` to ``(..., C)``."""
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     scaled = scaled - scaled.max(axis=-1, keepdims=True)
     return np.asarray(scaled - np.log(np.exp(scaled).sum(axis=-1, keepdims=True)))
 
 
-def is_separated(logits: NDArray[np.floating[Any]], labels: ArrayLike) -> bool:
+def is_separated(logits: Floats, labels: ArrayLike) -> bool:
     """Return whether every image is classified correctly; then the NLL has no minimum over the temperature."""
     return bool((np.asarray(logits).argmax(axis=-1) == np.asarray(labels)).all())
 
 
-def fit_temperature(logits: NDArray[np.floating[Any]], labels: ArrayLike) -> float:
+def fit_temperature(logits: Floats, labels: ArrayLike) -> float:
     """Find the temperature that minimizes the negative log-likelihood (Guo et al., ICML 2017, "temperature scaling").
 
-    If no image is misclassified, the likelihood grows without bound as the temperature falls, and the result would be
-    a model that is certain of everything. The targets are then smoothed by Laplace's rule of succession, as Platt
-    (1999) does: ``n`` correct answers out of ``n`` support a confidence of about ``(n + 1) / (n + 2)`` and no more.
+    If no image is misclassified, the likelihood grows without bound as the temperature falls, and the result would be a
+    model that is certain of everything. The targets are then smoothed by Laplace's rule of succession, as Platt (1999)
+    does: ``n`` correct answers out of ``n`` support a confidence of about ``(n + 1) / (n + 2)`` and no more.
 
-    Args:
-        logits: ``(N, C)``, of images that were not used for training.
-        labels: ``(N,)`` indices below C.
-
-    Returns:
-        A temperature within ``TEMPERATURE_RANGE``.
-
-    Raises:
-        DataError: No images, logits that are not finite, or shapes that do not fit together.
+    The logits, ``(N, C)``, are of images that were not used for training; the result is within ``TEMPERATURE_RANGE``.
+    Without images, with logits that are not finite or shapes that do not fit together, raise a DataError.
     """
     from scipy.optimize import minimize_scalar
 
@@ -84,24 +74,16 @@ def fit_temperature(logits: NDArray[np.floating[Any]], labels: ArrayLike) -> flo
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """A reliability diagram: the confidence and the accuracy of the model, per bin of the top-1 confidence.
+    """A reliability diagram: the confidence and the accuracy of the model, per bin of the top-1 confidence."""
 
-    Attributes:
-        edges: ``(bins + 1,)`` from 0 to 1; a bin holds confidences in ``(lower, upper]``.
-        count: ``(bins,)`` images.
-        confidence: ``(bins,)`` mean confidence; NaN in an empty bin.
-        accuracy: ``(bins,)`` share of correct answers; NaN in an empty bin.
-        ece: Expected calibration error: the bins' |accuracy − confidence|, averaged with the counts as weights.
-    """
-
-    edges: NDArray[np.float64]
-    count: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-    ece: float
+    edges: NDArray[np.float64]  # ``(bins + 1,)`` from 0 to 1; a bin holds confidences in ``(lower, upper]``
+    count: NDArray[np.int64]  # ``(bins,)`` images
+    confidence: NDArray[np.float64]  # ``(bins,)`` mean confidence; NaN in an empty bin
+    accuracy: NDArray[np.float64]  # ``(bins,)`` share of correct answers; NaN in an empty bin
+    ece: float  # expected calibration error: the bins' |accuracy − confidence|, averaged with the counts as weights
 
 
-def confidence_bins(confidence: NDArray[np.floating[Any]], bins: int = BINS) -> NDArray[np.int64]:
+def confidence_bins(confidence: Floats, bins: int = BINS) -> NDArray[np.int64]:
     """Return the bin of each confidence, ``(N,)`` to ``(N,)``; bins are ``(lower, upper]`` and 0 is in the first."""
     edges = np.linspace(0, 1, bins + 1)
     # Rounded, since 0.6 in float32 is above the edge 0.6 and would change its bin.
@@ -109,16 +91,12 @@ def confidence_bins(confidence: NDArray[np.floating[Any]], bins: int = BINS) -> 
     return np.clip(np.searchsorted(np.round(edges, 7), nearest, side="left") - 1, 0, bins - 1).astype(np.int64)
 
 
-def reliability(probabilities: NDArray[np.floating[Any]], labels: ArrayLike, bins: int = BINS) -> Reliability:
+def reliability(probabilities: Floats, labels: ArrayLike, bins: int = BINS) -> Reliability:
     """Compute the reliability diagram and the expected calibration error of the top-1 answer (Guo et al., 2017).
 
-    TorchMetrics puts a confidence of exactly 1 into a separate bin; here it is in the last one, as in the paper, so
-    that the number and the diagram agree.
-
-    Args:
-        probabilities: ``(N, C)`` in [0, 1].
-        labels: ``(N,)`` indices below C.
-        bins: Equal-width bins over [0, 1].
+    The probabilities are ``(N, C)``, the labels ``(N,)``, the ``bins`` of equal width over [0, 1]. TorchMetrics puts a
+    confidence of exactly 1 into a separate bin; here it is in the last one, as in the paper, so that the number and the
+    diagram agree.
     """
     probabilities = np.asarray(probabilities, dtype=np.float64)
     confidence = probabilities.max(axis=1)

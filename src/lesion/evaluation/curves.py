@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from lesion.evaluation.calibration import Reliability, reliability
+from lesion.evaluation.calibration import Floats, Ints, Reliability, reliability
 
 POINTS = 200  # stored per curve; a screen shows no more
 _DECIMALS = 5
@@ -16,17 +16,11 @@ _DECIMALS = 5
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The curve of a class against the rest.
+    """The curve of a class against the rest."""
 
-    Attributes:
-        x: ``(P,)`` in [0, 1].
-        y: ``(P,)`` in [0, 1].
-        area: The area under the curve, or the average precision.
-    """
-
-    x: NDArray[np.float64]
-    y: NDArray[np.float64]
-    area: float
+    x: NDArray[np.float64]  # ``(P,)`` in [0, 1]
+    y: NDArray[np.float64]  # ``(P,)`` in [0, 1]
+    area: float  # the area under the curve, or the average precision
 
     def to_json(self, points: int = POINTS) -> dict[str, list[float]]:
         """Return the curve's points, at most ``points`` of them, spread evenly along it."""
@@ -36,15 +30,11 @@ class Curve:
         return {"x": self.x[chosen].round(_DECIMALS).tolist(), "y": self.y[chosen].round(_DECIMALS).tolist()}
 
 
-def roc(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> dict[int, Curve]:
+def roc(probabilities: Floats, labels: Ints) -> dict[int, Curve]:
     """Compute each class's true over its false positive rate, from 0 to 1, and the area under it.
 
-    Args:
-        probabilities: ``(N, C)``.
-        labels: ``(N,)`` indices below C.
-
-    Returns:
-        The curves by the class's index; classes that no image or every image has are left out.
+    The probabilities are ``(N, C)``, the labels ``(N,)``. The curves are by the class's index, without classes that no
+    image or every image has.
     """
     curves = {}
     for c in range(probabilities.shape[1]):
@@ -55,17 +45,10 @@ def roc(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any
     return curves
 
 
-def precision_recall(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> dict[int, Curve]:
-    """Compute each class's precision over its recall, from 1 to 0, and the average precision.
+def precision_recall(probabilities: Floats, labels: Ints) -> dict[int, Curve]:
+    """Compute each class's precision over its recall, from 1 to 0, and the average precision, as :func:`roc`.
 
     A point's precision applies to all recalls down to the next point's: the curve is a step function.
-
-    Args:
-        probabilities: ``(N, C)``.
-        labels: ``(N,)`` indices below C.
-
-    Returns:
-        The curves by the class's index; classes without images are left out.
     """
     curves = {}
     for c in range(probabilities.shape[1]):
@@ -76,27 +59,15 @@ def precision_recall(probabilities: NDArray[np.floating[Any]], labels: NDArray[n
     return curves
 
 
-def curves_json(
-    classes: Sequence[str],
-    labels: NDArray[np.integer[Any]],
-    before: NDArray[np.floating[Any]],
-    after: NDArray[np.floating[Any]],
-) -> dict[str, Any]:
+def curves_json(classes: Sequence[str], labels: Ints, before: Floats, after: Floats) -> dict[str, Any]:
     """Return all curves, JSON-ready: ``roc`` and ``pr`` by class, and ``reliability`` by stage of calibration.
 
-    Args:
-        classes: C names.
-        labels: ``(N,)`` indices below C.
-        before: Probabilities that are not calibrated, ``(N, C)``.
-        after: Calibrated probabilities, ``(N, C)``.
+    ``before`` and ``after`` are the probabilities before and after it, ``(N, C)``.
     """
     return {
         "roc": {classes[c]: curve.to_json() for c, curve in roc(after, labels).items()},
         "pr": {classes[c]: curve.to_json() for c, curve in precision_recall(after, labels).items()},
-        "reliability": {
-            "before": _bins(reliability(before, labels)),
-            "after": _bins(reliability(after, labels)),
-        },
+        "reliability": {"before": _bins(reliability(before, labels)), "after": _bins(reliability(after, labels))},
     }
 
 

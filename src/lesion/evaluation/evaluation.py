@@ -15,7 +15,7 @@ from lesion.core.errors import DataError
 from lesion.core.files import write_atomically
 from lesion.core.text import format_percent, join_names
 from lesion.evaluation.bootstrap import bootstrap_intervals
-from lesion.evaluation.calibration import TEMPERATURE_RANGE, fit_temperature, is_separated, softmax
+from lesion.evaluation.calibration import TEMPERATURE_RANGE, Floats, Ints, fit_temperature, is_separated, softmax
 from lesion.evaluation.curves import curves_json
 from lesion.evaluation.findings import EvaluationRecord
 from lesion.evaluation.metrics import DEFINITIONS, check_inputs, compute_metrics, confusion_matrix
@@ -23,22 +23,14 @@ from lesion.evaluation.metrics import DEFINITIONS, check_inputs, compute_metrics
 
 @dataclass(frozen=True)
 class Calibration:
-    """The temperature of a model's probabilities.
+    """The temperature of a model's probabilities."""
 
-    Attributes:
-        temperature: Divides the logits.
-        images: How many images it was fitted on.
-        notes: Warnings about it.
-    """
-
-    temperature: float = 1.0
+    temperature: float = 1.0  # divides the logits
     images: int = 0
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def fit(
-        cls, logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], classes: Sequence[str]
-    ) -> "Calibration":
+    def fit(cls, logits: Floats, labels: Ints, classes: Sequence[str]) -> "Calibration":
         """Fit the temperature on ``(M, C)`` logits and ``(M,)`` labels of the calibration split.
 
         Without images the temperature stays 1, and a note says so.
@@ -62,33 +54,19 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The measurements of one model on one split.
+    """The measurements of one model on one split."""
 
-    Attributes:
-        classes: C names.
-        labels: ``(N,)`` int64.
-        logits: ``(N, C)`` float32, not calibrated.
-        groups: ``(N,)`` int64; images that belong together share one.
-        paths: N image names for users; empty if unknown.
-        temperature: Divides the logits; fitted on the calibration split.
-        calibration_images: How many images the temperature was fitted on.
-        metrics: Calibrated numbers, and ``<split>/{nll,brier,ece}_uncalibrated``; NaN where undefined.
-        intervals: 95 % bootstrap interval of each headline metric, by key of ``metrics``.
-        notes: Warnings about the numbers.
-        prefix: The split's name in the keys.
-    """
-
-    classes: tuple[str, ...]
-    labels: NDArray[np.int64]
-    logits: NDArray[np.float32]
-    groups: NDArray[np.int64]
-    paths: tuple[str, ...]
-    temperature: float
-    calibration_images: int
-    metrics: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
+    classes: tuple[str, ...]  # C names
+    labels: NDArray[np.int64]  # ``(N,)`` int64
+    logits: NDArray[np.float32]  # ``(N, C)`` float32, not calibrated
+    groups: NDArray[np.int64]  # ``(N,)`` int64; images that belong together share one
+    paths: tuple[str, ...]  # N image names for users; empty if unknown
+    temperature: float  # divides the logits; fitted on the calibration split
+    calibration_images: int  # how many images the temperature was fitted on
+    metrics: dict[str, float]  # calibrated numbers, and ``<split>/{nll,brier,ece}_uncalibrated``; NaN where undefined
+    intervals: dict[str, tuple[float, float]]  # 95 % bootstrap interval of each headline metric, by key of ``metrics``
     notes: tuple[str, ...] = ()
-    prefix: str = "test"
+    prefix: str = "test"  # the split's name in the keys
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
@@ -139,9 +117,9 @@ class Evaluation:
 
 
 def evaluate_logits(
-    logits: NDArray[np.floating[Any]],
-    labels: NDArray[np.integer[Any]],
-    groups: NDArray[np.integer[Any]],
+    logits: Floats,
+    labels: Ints,
+    groups: Ints,
     classes: Sequence[str],
     calibration: Calibration,
     *,
@@ -226,12 +204,7 @@ def correct_examples(evaluation: Evaluation, per_class: int = 2, seed: int = 0) 
     return np.concatenate(rows).astype(np.int64)
 
 
-def _notes(
-    predictions: NDArray[np.integer[Any]],
-    labels: NDArray[np.int64],
-    groups: NDArray[np.integer[Any]],
-    classes: Sequence[str],
-) -> list[str]:
+def _notes(predictions: Ints, labels: NDArray[np.int64], groups: Ints, classes: Sequence[str]) -> list[str]:
     notes = []
     support = np.bincount(labels, minlength=len(classes))
     if absent := [name for name, images in zip(classes, support, strict=True) if not images]:

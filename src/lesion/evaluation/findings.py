@@ -28,23 +28,18 @@ AREAS = {"roc": "roc_auc", "pr": "pr_auc"}  # the metric that is the area under 
 
 
 class EvaluationRecord(TypedDict):
-    """An evaluation as ``metrics.json`` and the API hold it.
+    """An evaluation as ``metrics.json`` and the API hold it."""
 
-    Attributes:
-        split: The split's name, which begins the keys of ``metrics``.
-        metrics: Metrics by key, with ``<key>_low`` and ``<key>_high`` for intervals; None where a metric is undefined.
-        confusion_matrix: Images by labeled (rows) and predicted class (columns).
-        curves: See :func:`lesion.evaluation.curves.curves_json`; bundles of older versions lack them.
-    """
-
-    split: NotRequired[str]
+    split: NotRequired[str]  # the split's name, which begins the keys of ``metrics``
     classes: list[str]
     images: int
     groups: int
     temperature: float
     calibration_images: int
+    # Metrics by key, with ``<key>_low`` and ``<key>_high`` for intervals; None where a metric is undefined.
     metrics: dict[str, float | None]
-    confusion_matrix: list[list[int]]
+    confusion_matrix: list[list[int]]  # images by labeled (rows) and predicted class (columns)
+    # See :func:`lesion.evaluation.curves.curves_json`; bundles of older versions lack them.
     curves: NotRequired[dict[str, Any]]
     definitions: NotRequired[dict[str, str]]
     notes: NotRequired[list[str]]
@@ -147,11 +142,7 @@ def leakage_finding(leakage: Mapping[str, Any]) -> str:
 
 
 def faithfulness_finding(methods: Sequence["Faithfulness"]) -> str:
-    """Return which explanation methods point at what the model uses, better than a random map does.
-
-    Args:
-        methods: The rows of the methods, without that of the random map.
-    """
+    """Return which methods, without the random map, point at what the model uses better than a random map does."""
     if not methods:
         return ""
     better = [row.method for row in methods if row.low > 0]

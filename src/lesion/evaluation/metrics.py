@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torchmetrics.functional import classification
 
 from lesion.core.errors import DataError
-from lesion.evaluation.calibration import reliability
-from lesion.evaluation.findings import TITLES
+from lesion.evaluation.calibration import Floats, Ints, reliability
 
 DEFINITIONS = {
     "acc": "share of images whose most probable class is the labeled one",
@@ -26,15 +25,9 @@ DEFINITIONS = {
     "ece": "expected calibration error of the most probable class: 15 equal-width bins (lower, upper], image-weighted",
 }
 
-HEADLINE = tuple(TITLES)
-
 
 def check_inputs(scores: NDArray[Any], labels: NDArray[Any], classes: Sequence[str]) -> None:
-    """Refuse scores ``(N, C)``, labels ``(N,)`` and C class names that do not fit together.
-
-    Raises:
-        DataError: Wrong shapes, no images, fewer than two classes, labels out of range, repeated names, or NaN.
-    """
+    """Refuse scores ``(N, C)``, labels ``(N,)`` and C class names that do not fit together, with a DataError."""
     scores, labels = np.asarray(scores), np.asarray(labels)
     if len(classes) < 2 or len(set(classes)) != len(classes):
         raise DataError(f"An evaluation needs at least two classes with different names; given: {list(classes)}.")
@@ -52,15 +45,12 @@ def check_inputs(scores: NDArray[Any], labels: NDArray[Any], classes: Sequence[s
 
 
 def compute_metrics(
-    probabilities: NDArray[np.floating[Any]],
-    labels: NDArray[np.integer[Any]],
-    classes: Sequence[str],
-    prefix: str = "test",
+    probabilities: Floats, labels: Ints, classes: Sequence[str], prefix: str = "test"
 ) -> dict[str, float]:
-    """Compute every metric of ``HEADLINE`` and, per class, precision, recall, F1, ROC-AUC and PR-AUC.
+    """Compute every metric of ``DEFINITIONS`` and, per class, precision, recall, F1, ROC-AUC and PR-AUC.
 
-    ``DEFINITIONS`` defines each one. A class without a labeled image has NaN per-class numbers and is left out
-    of every macro average (TorchMetrics alone would count it as 0).
+    A class without a labeled image has NaN per-class numbers and is left out of every macro average (TorchMetrics alone
+    would count it as 0). Arrays that do not fit together, or are not probabilities, are a DataError.
 
     Args:
         probabilities: ``(N, C)`` in [0, 1], rows summing to 1.
@@ -70,9 +60,6 @@ def compute_metrics(
 
     Returns:
         ``{"test/acc": …, "test/f1_macro": …, "test/f1/<class>": …}``; NaN where a metric is undefined.
-
-    Raises:
-        DataError: Arrays that do not fit together, or values that are not probabilities.
     """
     probabilities, labels = np.asarray(probabilities), np.asarray(labels)
     check_inputs(probabilities, labels, classes)
@@ -99,9 +86,7 @@ def compute_metrics(
     return metrics
 
 
-def confusion_matrix(
-    predictions: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]], num_classes: int
-) -> NDArray[np.int64]:
+def confusion_matrix(predictions: Ints, labels: Ints, num_classes: int) -> NDArray[np.int64]:
     """Count images per labeled class (rows) and predicted class (columns), ``(C, C)``."""
     counts = classification.multiclass_confusion_matrix(
         torch.as_tensor(predictions), torch.as_tensor(labels), num_classes=num_classes
@@ -109,20 +94,20 @@ def confusion_matrix(
     return counts.numpy().astype(np.int64)
 
 
-def nll_per_image(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+def nll_per_image(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
     """Return −log of the labeled class's probability, ``(N,)``; a probability of 0 in float32 counts as 1.2e-38."""
     labeled = np.asarray(probabilities, dtype=np.float64)[np.arange(len(labels)), labels]
     return np.asarray(-np.log(np.maximum(labeled, float(np.finfo(np.float32).tiny))))
 
 
-def brier_per_image(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> NDArray[np.float64]:
+def brier_per_image(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
     """Return the squared distance to the one-hot label, summed over classes, ``(N,)`` in [0, 2]."""
     difference = np.array(probabilities, dtype=np.float64)
     difference[np.arange(len(labels)), labels] -= 1
     return np.asarray(np.square(difference).sum(axis=1))
 
 
-def _per_class(probabilities: NDArray[np.float32], labels: NDArray[np.integer[Any]]) -> dict[str, NDArray[np.float64]]:
+def _per_class(probabilities: NDArray[np.float32], labels: Ints) -> dict[str, NDArray[np.float64]]:
     scores, target = torch.from_numpy(probabilities), torch.from_numpy(np.asarray(labels, dtype=np.int64))
     num_classes = probabilities.shape[1]
     support = np.bincount(labels, minlength=num_classes)

@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +19,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from lesion.core.palette import PALETTE
-from lesion.evaluation.calibration import Reliability
+from lesion.evaluation.calibration import Floats, Ints, Reliability
 from lesion.evaluation.curves import Curve, precision_recall, roc
 
 INK = "#1d2530"  # becomes currentColor in SVG
@@ -52,12 +52,9 @@ def _style() -> Iterator[None]:
 
 
 def to_svg(figure: Figure, label: str, name: str) -> str:
-    """Render a figure for use inside an HTML page.
+    """Render a figure for use inside an HTML page; the ``label`` describes it to users who cannot see it.
 
-    Args:
-        figure: The figure.
-        label: Its description, for users who cannot see it.
-        name: The prefix of its identifiers, which must differ between the figures of one page.
+    ``name`` begins its identifiers, which must differ between the figures of one page.
     """
     buffer = io.StringIO()
     with _style():
@@ -70,7 +67,7 @@ def to_svg(figure: Figure, label: str, name: str) -> str:
 
 
 @_style()
-def confusion_matrix(counts: NDArray[np.integer[Any]], classes: Sequence[str]) -> Figure:
+def confusion_matrix(counts: Ints, classes: Sequence[str]) -> Figure:
     """Draw images by labeled (rows) and predicted class, shaded by their share of the row, ``(C, C)``."""
     size = len(classes)
     totals = counts.sum(axis=1, keepdims=True)
@@ -102,9 +99,7 @@ def confusion_matrix(counts: NDArray[np.integer[Any]], classes: Sequence[str]) -
 
 
 @_style()
-def roc_curves(
-    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], classes: Sequence[str]
-) -> Figure:
+def roc_curves(probabilities: Floats, labels: Ints, classes: Sequence[str]) -> Figure:
     """Draw each class's ROC curve against the rest; classes without both kinds of images are left out."""
     figure, axes = _square("False positive rate (1 − specificity)", "True positive rate (sensitivity)", len(classes))
     axes.plot([0, 1], [0, 1], color=INK, alpha=0.35, linewidth=0.8, linestyle=":")
@@ -113,9 +108,7 @@ def roc_curves(
 
 
 @_style()
-def pr_curves(
-    probabilities: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]], classes: Sequence[str]
-) -> Figure:
+def pr_curves(probabilities: Floats, labels: Ints, classes: Sequence[str]) -> Figure:
     """Draw each class's precision-recall curve against the rest; classes without images are left out."""
     figure, axes = _square("Recall (sensitivity)", "Precision (positive predictive value)", len(classes))
     curves = precision_recall(probabilities, labels)
@@ -155,7 +148,7 @@ def class_distribution(images: Mapping[str, Mapping[str, int]]) -> Figure:
     figure = Figure(figsize=(5.2, max(1.8, 0.8 + 0.34 * len(classes))))
     axes = figure.add_subplot()
     left = np.zeros(len(classes))
-    for split, color in zip(images, _cycle(len(images)), strict=True):
+    for split, color in zip(images, cycle(PALETTE), strict=False):
         counts = np.array([images[split].get(name, 0) for name in classes])
         axes.barh(range(len(classes)), counts, left=left, color=color, height=0.7, label=split, edgecolor="none")
         left += counts
@@ -238,10 +231,6 @@ def _draw_curves(
         axes.legend(loc="upper left", bbox_to_anchor=(0, -0.16), title=title, title_fontsize=8, alignment="left")
     elif named:
         axes.legend(loc=corner, title=title, title_fontsize=8, alignment="left")
-
-
-def _cycle(count: int) -> list[str]:
-    return [PALETTE[index % len(PALETTE)] for index in range(count)]
 
 
 def _short(name: str, length: int = 22) -> str:

@@ -67,11 +67,13 @@ def write_report(
     Returns:
         ``path``.
     """
+    weights = model.get("weights")
+    source = weights.get("source") if isinstance(weights, Mapping) else weights
     page = _environment().get_template("report.html.j2")
     content = page.render(
         title=title,
         created=(created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z"),
-        warnings=[*warnings, *_weights_warning(model), *evaluation.notes],
+        warnings=[*warnings, *([RANDOM_WEIGHTS] if source == "none" else []), *evaluation.notes],
         **_measurements(evaluation, facts, history),
         errors=[views.card(example) for example in errors],
         examples=[views.card(example) for example in examples],
@@ -119,9 +121,3 @@ def _environment() -> Environment:
     )
     environment.filters |= {"percent": lambda share: format_percent(share, 1), "number": views.decimals}
     return environment
-
-
-def _weights_warning(model: Mapping[str, Any]) -> list[str]:
-    weights = model.get("weights")
-    source = weights.get("source") if isinstance(weights, Mapping) else weights
-    return [RANDOM_WEIGHTS] if source == "none" else []

@@ -35,25 +35,15 @@ FACTS = {
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """An image of the report.
+    """An image of the report."""
 
-    Attributes:
-        image: ``(H, W, 3)`` uint8, the network's input.
-        overlay: The same with its heat map for the predicted class, or None.
-        label: Its labeled class.
-        predicted: The class that the model predicted.
-        confidence: Calibrated probability of ``predicted``.
-        label_probability: Calibrated probability of ``label``.
-        path: Its name for users; may be empty.
-    """
-
-    image: NDArray[np.uint8]
-    overlay: NDArray[np.uint8] | None
+    image: NDArray[np.uint8]  # ``(H, W, 3)`` uint8, the network's input
+    overlay: NDArray[np.uint8] | None  # the same with its heat map for the predicted class, or None
     label: str
     predicted: str
-    confidence: float
-    label_probability: float
-    path: str = ""
+    confidence: float  # calibrated probability of ``predicted``
+    label_probability: float  # calibrated probability of ``label``
+    path: str = ""  # its name for users; may be empty
 
     @classmethod
     def of(

@@ -6,35 +6,24 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import pytorch_grad_cam as cams
 import torch
 from numpy.typing import NDArray
-from pytorch_grad_cam import (
-    AblationCAM,
-    AblationLayer,
-    EigenCAM,
-    EigenGradCAM,
-    GradCAM,
-    GradCAMPlusPlus,
-    HiResCAM,
-    LayerCAM,
-    ScoreCAM,
-    XGradCAM,
-)
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from lesion.core.errors import ConfigError
 
 _CLASSES: dict[str, Any] = {
-    "gradcam": GradCAM,
-    "gradcam++": GradCAMPlusPlus,
-    "hirescam": HiResCAM,
-    "xgradcam": XGradCAM,
-    "layercam": LayerCAM,
-    "eigencam": EigenCAM,
-    "eigengradcam": EigenGradCAM,
-    "scorecam": ScoreCAM,
-    "ablationcam": AblationCAM,
+    "gradcam": cams.GradCAM,
+    "gradcam++": cams.GradCAMPlusPlus,
+    "hirescam": cams.HiResCAM,
+    "xgradcam": cams.XGradCAM,
+    "layercam": cams.LayerCAM,
+    "eigencam": cams.EigenCAM,
+    "eigengradcam": cams.EigenGradCAM,
+    "scorecam": cams.ScoreCAM,
+    "ablationcam": cams.AblationCAM,
 }
 METHODS = tuple(_CLASSES)
 SLOW_METHODS = ("scorecam", "ablationcam")  # one pass per channel: about 1,280 passes per image for MobileNetV2
@@ -73,7 +62,7 @@ def class_activation_maps(
             f"{len(targets)} classes were to be explained on images of shape {tuple(images.shape)}; give a batch "
             "(B, 3, S, S) and one class index per image."
         )
-    extra = {"ablation_layer": AblationLayer()} if name == "ablationcam" else {}
+    extra = {"ablation_layer": cams.AblationLayer()} if name == "ablationcam" else {}
     # ScoreCAM multiplies every image with every channel at once, 770 MB per image of 224 pixels; a backward pass keeps
     # about 80 MB per image.
     step = 1 if name in SLOW_METHODS else 16
@@ -94,11 +83,7 @@ def class_activation_maps(
 
 
 def check_method(method: str) -> str:
-    """Return the method's name as in ``METHODS``, ignoring case and hyphens.
-
-    Raises:
-        ConfigError: There is no such method.
-    """
+    """Return the method's name as in ``METHODS``, ignoring case and hyphens; an unknown one is a ConfigError."""
     name = method.lower().replace("-", "").replace("_", "")
     if name not in _CLASSES:
         raise ConfigError(f"There is no explanation method {method!r}; choose one of: {', '.join(METHODS)}.")

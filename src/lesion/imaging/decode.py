@@ -18,20 +18,11 @@ from numpy.typing import NDArray
 from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from lesion.core.errors import ImageError
+from lesion.imaging import refusals
 from lesion.imaging.headers import Header, read_header
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits, check_bytes, check_size, too_many_bytes
 from lesion.imaging.pixels import MODES, orient, to_rgb
-from lesion.imaging.refusals import (
-    ImageNotFoundError,
-    ImageTypeError,
-    UnreadableFileError,
-    corrupt,
-    out_of_memory,
-    several_pictures,
-    truncated,
-    unsupported,
-    wrong_type,
-)
+from lesion.imaging.refusals import UnreadableFileError
 from lesion.imaging.signatures import other_image_type
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # and DICOM, where pydicom is installed
@@ -97,11 +88,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, target_side: int | N
 
 
 def probe(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
-    """Check and describe an image file by its header alone.
-
-    Raises:
-        ImageError: Every refusal of `decode` that needs no decoding.
-    """
+    """Check and describe an image file by its header alone; raise every refusal of `decode` that needs no decoding."""
     check_bytes(data, limits)
     if _is_dicom(data):
         from lesion.imaging.dicom import probe as probe_dicom
@@ -123,8 +110,7 @@ def probe(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
 def read(path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
     """Read a regular file, or one that a link points to, after a check of its size against ``limits.max_bytes``.
 
-    Raises:
-        ImageError: image_not_found, image_not_a_file, image_unreadable or image_too_many_bytes.
+    The codes of the ImageError are image_not_found, image_not_a_file, image_unreadable and image_too_many_bytes.
     """
     try:
         status = path.stat()
@@ -136,7 +122,7 @@ def read(path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
         with path.open("rb") as file:
             data = file.read(limits.max_bytes + 1)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ImageNotFoundError(f"There is no file {path}; check the path.") from error
+        raise refusals.ImageNotFoundError(f"There is no file {path}; check the path.") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise UnreadableFileError(f"{path} cannot be read ({error}); check its name and permissions.") from error
     if len(data) > limits.max_bytes:  # the file grew in the meantime
@@ -170,15 +156,15 @@ def _checked_header(data: bytes, limits: Limits) -> Header:
     header, supported = read_header(data), ", ".join(FORMATS)
     if header is None:
         if kind := other_image_type(data):
-            raise wrong_type(kind, f"save the picture as one of {supported}")
-        raise ImageTypeError(
+            raise refusals.wrong_type(kind, f"save the picture as one of {supported}")
+        raise refusals.ImageTypeError(
             f"The {len(data):,} bytes are not recognized as an image, whatever the name of the file; send one of "
             f"{supported}.",
             code="image_not_recognised",
         )
     check_size(header.format, header.width, header.height, limits)
     if header.animated:
-        raise several_pictures(header.format)
+        raise refusals.several_pictures(header.format)
     return header
 
 
@@ -186,9 +172,9 @@ def _open(header: Header) -> ImageFile.ImageFile:
     """Let Pillow read the header, without decoding any pixels."""
     picture = _OPENERS[header.format](io.BytesIO(header.picture))
     if picture.size != (header.width, header.height):
-        raise corrupt(header.format, "it gives its size twice and differently")
+        raise refusals.corrupt(header.format, "it gives its size twice and differently")
     if picture.mode not in MODES:
-        raise unsupported(header.format, f"pixels of the kind {picture.mode}")
+        raise refusals.unsupported(header.format, f"pixels of the kind {picture.mode}")
     return picture
 
 
@@ -207,9 +193,9 @@ def _refusal(error: Exception, header: Header, data: bytes) -> ImageError:
         return error
     kind, message = header.format, str(error).lower()
     if isinstance(error, (MemoryError, Image.DecompressionBombError)):
-        return out_of_memory(kind)
+        return refusals.out_of_memory(kind)
     if isinstance(error, EOFError) or "truncated" in message or "not enough image data" in message:
-        return truncated(kind, data)
+        return refusals.truncated(kind, data)
     if "unsupported" in message or "unknown pixel mode" in message or "cannot handle" in message:
-        return unsupported(kind, "a rare pixel layout")
-    return corrupt(kind, "its pixel data is damaged")
+        return refusals.unsupported(kind, "a rare pixel layout")
+    return refusals.corrupt(kind, "its pixel data is damaged")

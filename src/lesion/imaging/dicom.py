@@ -38,13 +38,10 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 
 
 def decode(data: bytes, limits: Limits) -> NDArray[np.uint8]:
-    """Decode a whole file with the DICM prefix to RGB, uint8 (Rows, Columns, 3).
+    """Decode a whole file with the DICM prefix to RGB, uint8 (Rows, Columns, 3); refuse what `decode.decode` refuses.
 
     Without a window or table, 8-bit values stay as they are, and deeper ones are scaled from the picture's lowest value
     to its highest.
-
-    Raises:
-        ImageError: The same as `lesion.imaging.decode.decode`.
     """
     try:
         dataset = _read_dataset(data, limits)
@@ -59,13 +56,9 @@ def decode(data: bytes, limits: Limits) -> NDArray[np.uint8]:
 
 
 def probe(data: bytes, limits: Limits) -> tuple[str, int, int]:
-    """Check a whole file with the DICM prefix by its header alone.
+    """Check a whole file with the DICM prefix by its header alone; return its mode, its width and its height.
 
-    Returns:
-        Mode (``L``, ``I;16`` or ``RGB``), width, height.
-
-    Raises:
-        ImageError: Every refusal of `decode` that needs no decoding.
+    The mode is ``L``, ``I;16`` or ``RGB``. Every refusal of `decode` that needs no decoding is raised.
     """
     try:
         dataset = _read_dataset(data, limits)
@@ -175,14 +168,8 @@ def _shades(dataset: "Dataset", pixels: NDArray[Any], stored: NDArray[np.int32])
 def window(values: NDArray[np.float64], center: float, width: float, function: str) -> NDArray[np.float64]:
     """Map values to 0 (black) to 1 (white) as DICOM PS3.3 C.11.2.1.2 and C.11.2.1.3 define.
 
-    Args:
-        values: Any shape, after the modality transformation.
-        center: Window Center.
-        width: Window Width; at least 1 for ``LINEAR``, above 0 otherwise.
-        function: ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID``.
-
-    Raises:
-        ImageError: image_corrupt, for a width or function that the standard does not allow.
+    The values, after the modality transformation, may have any shape. The width is at least 1 for ``LINEAR``, above 0
+    for ``LINEAR_EXACT`` and ``SIGMOID``; another width or function is refused (image_corrupt).
     """
     if not np.isfinite([center, width]).all() or width < (1 if function == "LINEAR" else 1e-9):
         raise corrupt("DICOM", f"its window has a width of {width:g} around {center:g}")

@@ -40,8 +40,7 @@ class Header(NamedTuple):
 def read_header(data: bytes) -> Header | None:
     """Parse the header of a whole image file; return None if the first bytes belong to no supported format.
 
-    Raises:
-        ImageError: image_truncated, image_corrupt or image_mode_not_supported.
+    The codes of the ImageError are image_truncated, image_corrupt and image_mode_not_supported.
     """
     for format_name, (signature, parse) in _PARSERS.items():
         if re.match(signature, data, re.DOTALL):
@@ -66,7 +65,10 @@ def _parse_jpeg(data: bytes) -> Header:
         if marker in _JPEG_FRAMES:
             if size is not None:  # Pillow would use the first and libjpeg the second
                 raise corrupt("JPEG", "it gives its size twice")
-            size = _jpeg_size(content)
+            depth, height, width = struct.unpack_from(">BHH", content, 4)
+            if depth != 8:
+                raise unsupported("JPEG", f"{depth} bits per sample")
+            size = width, height
         elif marker == _JPEG_EXIF and content[4:10] == b"Exif\0\0" and orientation == 1:
             orientation = exif_orientation(content[4:])
         elif marker == _JPEG_SCAN:
@@ -112,13 +114,6 @@ def _next_jpeg_marker(data: bytes, position: int) -> int:
     if position < 0:
         raise truncated("JPEG", data)
     return position
-
-
-def _jpeg_size(frame: bytes) -> tuple[int, int]:
-    depth, height, width = struct.unpack_from(">BHH", frame, 4)
-    if depth != 8:
-        raise unsupported("JPEG", f"{depth} bits per sample")
-    return width, height
 
 
 class _Chunk(NamedTuple):

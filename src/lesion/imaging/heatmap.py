@@ -25,13 +25,8 @@ def gradcam(cam: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float
     For a network that ends in global average pooling and a linear layer, Grad-CAM on the last activation (Selvaraju et
     al., ICCV 2017) is that layer's weights applied to the activation, up to a constant factor, which scaling removes.
 
-    Args:
-        cam: (h, w) map of one class, not rectified.
-        size: Height and width of the result.
-
-    Returns:
-        (height, width) in [0, 1]: rectified, scaled to its range, enlarged bilinearly and scaled again. All zeros where
-        nothing in the image speaks for the class.
+    The map, (h, w), of one class is rectified, scaled to its range, enlarged bilinearly to ``size`` (height and width)
+    and scaled again, to [0, 1]. It is all zeros where nothing in the image speaks for the class.
     """
     scaled = _scale(np.maximum(cam, 0.0))
     height, width = size
@@ -50,15 +45,9 @@ def to_grayscale(heat: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def overlay(image: NDArray[np.uint8], heat: NDArray[np.floating], opacity: float = 0.6) -> NDArray[np.uint8]:
-    """Lay a heat map over an image; where the map is 0 the image stays as it is.
+    """Lay a heat map, (H, W) in [0, 1], over an RGB image, (H, W, 3); where the map is 0 the image stays as it is.
 
-    Args:
-        image: (H, W, 3) RGB.
-        heat: (H, W) in [0, 1].
-        opacity: How much of the image the strongest heat hides, in [0, 1].
-
-    Returns:
-        (H, W, 3) RGB.
+    ``opacity`` is how much of the image the strongest heat hides, in [0, 1].
     """
     weight = (opacity * np.sqrt(np.clip(heat, 0.0, 1.0)))[..., None]
     return np.asarray(image * (1.0 - weight) + apply_colormap(heat) * weight + 0.5, dtype=np.uint8)

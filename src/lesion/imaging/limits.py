@@ -19,12 +19,7 @@ DEFAULT_LIMITS = Limits()
 
 
 def check_bytes(data: bytes, limits: Limits) -> None:
-    """Refuse an empty file and one that is too large.
-
-    Raises:
-        EmptyImageError: The file has 0 bytes.
-        ImageTooLargeError: With the code image_too_many_bytes.
-    """
+    """Refuse an empty file (image_empty) and one that is too large (image_too_many_bytes)."""
     if not data:
         raise EmptyImageError("The image is empty (0 bytes), so there is nothing to decode; send the file's content.")
     if len(data) > limits.max_bytes:
@@ -32,11 +27,7 @@ def check_bytes(data: bytes, limits: Limits) -> None:
 
 
 def check_size(kind: str, width: int, height: int, limits: Limits) -> None:
-    """Refuse an image with too many or too few pixels.
-
-    Raises:
-        ImageError: image_corrupt, image_too_many_pixels or image_too_small.
-    """
+    """Refuse an image with too many or too few pixels: image_corrupt, image_too_many_pixels or image_too_small."""
     if width <= 0 or height <= 0:
         raise corrupt(kind, f"its header gives a size of {width} × {height} pixels")
     if width * height > limits.max_pixels:

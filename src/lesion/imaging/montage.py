@@ -12,13 +12,9 @@ GAP, TEXT = 4, 14
 def montage(
     images: Sequence[NDArray[np.uint8]], captions: Sequence[str] = (), *, columns: int = 8, side: int = 112
 ) -> Image.Image:
-    """Lay out pictures in rows on a white RGB sheet.
+    """Lay out pictures, uint8 (H, W, 3) of any sizes, in rows on a white RGB sheet.
 
-    Args:
-        images: uint8 (H, W, 3) of any sizes; each is fitted into its tile and keeps its proportions.
-        captions: One line for under each picture, or nothing.
-        columns: Pictures in a row.
-        side: Side of a tile in pixels.
+    Each is fitted into its tile of ``side`` pixels and keeps its proportions; a caption is one line under it.
     """
     step_x, step_y = side + GAP, side + GAP + (TEXT if captions else 0)
     columns = min(columns, len(images))

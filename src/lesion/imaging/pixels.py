@@ -20,11 +20,8 @@ _BAND_PIXELS = 2**22
 def to_rgb(picture: Image.Image, kind: str) -> NDArray[np.uint8]:
     """Convert a loaded picture of format ``kind``, whose mode is among `MODES`; blend transparency with black.
 
-    Returns:
-        uint8 (H, W, 3), contiguous and writable.
-
-    Raises:
-        ImageError: image_mode_not_supported, for whole numbers outside 0 to 65,535.
+    Return uint8 (H, W, 3), contiguous and writable. Whole numbers outside 0 to 65,535 are refused
+    (image_mode_not_supported).
     """
     image = np.empty((picture.height, picture.width, 3), np.uint8)
     if picture.mode in DEEP:

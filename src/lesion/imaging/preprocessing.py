@@ -88,11 +88,7 @@ class Preprocessing:
         return fitted
 
     def read(self, data: bytes, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:
-        """Decode a whole image file and fit it: the only way from bytes to the network's input, uint8 (size, size, 3).
-
-        Raises:
-            ImageError: The same as `lesion.imaging.decode.decode`.
-        """
+        """Decode and fit a whole image file: the only way from bytes to the network's input, uint8 (size, size, 3)."""
         return self(decode(data, limits, target_side=2 * self.size if self.trim else self.size))
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,11 +97,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build it from what `to_dict` returned; missing settings get their defaults.
-
-        Raises:
-            ConfigError: There is an unknown key or an invalid value.
-        """
+        """Build it from what `to_dict` returned; missing settings get defaults, unknown ones are a ConfigError."""
         names = [field.name for field in fields(cls)]
         if unknown := sorted(set(values) - set(names)):
             raise ConfigError(f"preprocessing has no setting {', '.join(unknown)}; it has {', '.join(names)}.")
@@ -116,10 +108,8 @@ def content_box(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     """Find the part of a uint8 (H, W, 3) image inside its dark margins, with a precision of 1/64 of the side.
 
     Dark means below a tenth of the bright parts, averaged over a cell: the noise of a scanner, traces of compression
-    and specks do not count as bright. An image that is dark almost everywhere is returned whole.
-
-    Returns:
-        left, top, right and bottom in pixels; the last two are exclusive.
+    and specks do not count as bright. An image that is dark almost everywhere is returned whole. Return left, top,
+    right and bottom in pixels; the last two are exclusive.
     """
     height, width = image.shape[:2]
     cells = np.asarray(Image.fromarray(image).convert("L").resize((_CELLS, _CELLS), Image.Resampling.BOX))

@@ -37,18 +37,11 @@ class Directory(NamedTuple):
 
 
 def read_directory(data: bytes) -> Directory:
-    """Read and rewrite the first directory.
+    """Read and rewrite the first directory of a file that begins like a classic (not Big) TIFF.
 
     With a few bytes, a directory can declare the whole file to be the content of 65,535 tags, and Pillow reads (and
     warns about) every tag. The rewritten file has a new directory at its end, with only the checked tags and no next
-    page.
-
-    Args:
-        data: A file that begins like a classic (not Big) TIFF.
-
-    Raises:
-        ImageError: image_truncated, image_corrupt or image_mode_not_supported.
-        struct.error: The directory lies beyond the end.
+    page. A directory beyond the end is a struct.error.
     """
     order, start, count = _directory_place(data)
     end = start + 2 + 12 * count

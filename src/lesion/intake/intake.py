@@ -26,22 +26,11 @@ _PAGE = 2000  # rows per query
 _ATTEMPTS = 3
 
 
-class ContestedImageError(ConflictError):
-    """Another server stores the same image at the same moment."""
-
-    default_code = "image_contested"
-
-
 class Intake:
     """Judges and stores uploads; safe to use from several threads, processes and machines at once.
 
     If two servers receive two copies of a picture at the same moment, both are stored; the next snapshot excludes one
-    where necessary.
-
-    Args:
-        storage: The database and the store.
-        classes: The champion's classes.
-        settings: The thresholds and shares.
+    where necessary. ``classes`` are those of the champion.
     """
 
     def __init__(self, storage: Storage, classes: Sequence[str], settings: IntakeSettings) -> None:
@@ -56,14 +45,12 @@ class Intake:
     def process(self, upload: Upload, data: bytes) -> Decision:
         """Judge an upload and store it unless it is rejected. The same upload again changes nothing.
 
-        Args:
-            upload: The image as :func:`lesion.data.inspection.examine` describes ``data``, its label and its origin.
-            data: The file.
+        ``upload`` has the image as :func:`lesion.data.inspection.examine` describes the file ``data``.
 
         Raises:
             StoreError: The file cannot be stored; nothing was changed.
-            EmptyCatalogueError: No data was imported yet.
-            ContestedImageError: Another server stores the same image at this moment.
+            ConflictError: No data was imported yet (``catalogue_empty``), or another server stores the same image now
+                (``image_contested``).
         """
         if not self._last_id:
             self.refresh()
@@ -77,7 +64,9 @@ class Intake:
                 self._storage.store.put(image_key(upload.image.sha256), data)
                 if add_image(session, _row(upload, decision)):
                     return decision
-        raise ContestedImageError("Another server is storing the same image at this moment. Send it again.")
+        raise ConflictError(
+            "Another server is storing the same image at this moment. Send it again.", code="image_contested"
+        )
 
     def note_rejected(self, codes: Mapping[str, int], *, source: str, uploader: str) -> None:
         """Record the number of rejected files of one request by code; nothing else is stored about them."""

@@ -36,23 +36,15 @@ from lesion.intake.uploads import Decision, RelatedImage, Upload
 
 @dataclass(frozen=True, slots=True)
 class IntakeSettings:
-    """How uploads are judged.
+    """How uploads are judged."""
 
-    Attributes:
-        min_side: The minimum length of the shorter side in pixels.
-        dispute_confidence: The champion disputes a label if its probability of another class is at least this …
-        dispute_probability: … and its probability of the label is at most this.
-        holdout: The share of groups that is held out for the open generation of the gate set.
-        val: The share of groups for validation.
-        calibration: The share of groups for calibration; the rest is trained on.
-    """
-
-    min_side: int = 32
+    min_side: int = 32  # the minimum length of the shorter side in pixels
+    # The champion disputes a label if its probability of another class is at least this …
     dispute_confidence: float = 0.6
-    dispute_probability: float = 0.1
-    holdout: float = 0.2
+    dispute_probability: float = 0.1  # … and its probability of the label is at most this
+    holdout: float = 0.2  # the share of groups that is held out for the open generation of the gate set
     val: float = 0.08
-    calibration: float = 0.08
+    calibration: float = 0.08  # the share of groups for calibration; the rest is trained on
 
     def __post_init__(self) -> None:
         shares = (self.dispute_confidence, self.dispute_probability, self.holdout, self.val, self.calibration)
@@ -66,22 +58,15 @@ class IntakeSettings:
 class Case:
     """An upload and all that the rules compare it with.
 
-    Args:
-        upload: The upload.
-        related: Images of the catalogue with the same file, pixels, picture or patient, the oldest first.
-        settings: The thresholds.
-        classes: The champion's classes.
+    ``related`` are images of the catalogue with the same file, pixels, picture or patient, the oldest first;
+    ``classes`` those of the champion.
     """
 
     def __init__(
         self, upload: Upload, related: Sequence[RelatedImage], settings: IntakeSettings, classes: Sequence[str]
     ) -> None:
-        self.image, self.label, self.uploader, self.opinion = (
-            upload.image,
-            upload.label,
-            upload.uploader,
-            upload.opinion,
-        )
+        self.image, self.label, self.uploader = upload.image, upload.label, upload.uploader
+        self.opinion = upload.opinion
         self.settings, self.classes = settings, classes
         self.relatives = [other for other in related if other.row.status != DELETED]
         rows = [other.row for other in related]

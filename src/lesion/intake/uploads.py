@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
 
 from lesion.data.inspection import ImageRecord
 from lesion.database.tables import Image
@@ -10,76 +9,42 @@ from lesion.database.tables import Image
 
 @dataclass(frozen=True, slots=True)
 class ModelOpinion:
-    """The champion's prediction for an image.
-
-    Attributes:
-        probabilities: Calibrated probability of each class.
-        in_domain: Whether the image is similar to the training images.
-        distance: The distance from the training images; 1 is the border of the domain.
-        version: The champion's version.
-    """
+    """The champion's prediction for an image."""
 
     probabilities: Mapping[str, float]
-    in_domain: bool
-    distance: float
+    in_domain: bool  # whether the image is similar to the training images
+    distance: float  # the distance from the training images; 1 is the border of the domain
     version: str
-
-    @classmethod
-    def from_answer(cls, answer: Mapping[str, Any]) -> Self:
-        """Read an inference worker's response to a request with ``opinion=True``."""
-        return cls(answer["probabilities"], answer["in_domain"], answer["domain_distance"], answer["model_version"])
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An uploaded image.
+    """An uploaded image."""
 
-    Attributes:
-        image: Its hashes, size and thumbnail.
-        label: The class that the uploader gave.
-        uploader: The name of the uploader's key.
-        opinion: The champion's prediction; None if no champion can be asked.
-        source: ``upload`` or ``feedback``.
-        patient: Images with the same non-empty text stay on the same side of the split.
-    """
-
-    image: ImageRecord
+    image: ImageRecord  # its hashes, size and thumbnail
     label: str
     uploader: str
-    opinion: ModelOpinion | None = None
-    source: str = "upload"
-    patient: str = ""
+    opinion: ModelOpinion | None = None  # the champion's prediction; None if no champion can be asked
+    source: str = "upload"  # ``upload`` or ``feedback``
+    patient: str = ""  # images with the same non-empty text stay on the same side of the split
 
 
 @dataclass(frozen=True, slots=True)
 class RelatedImage:
-    """An image of the catalogue that is related to an upload.
-
-    Attributes:
-        row: Its row.
-        frozen: Whether it is in a frozen gate generation.
-        near: Whether it shows the same picture, perhaps altered; if not, it is only of the same patient.
-    """
+    """An image of the catalogue that is related to an upload."""
 
     row: Image
-    frozen: bool
-    near: bool
+    frozen: bool  # whether it is in a frozen gate generation
+    near: bool  # whether it shows the same picture, perhaps altered; if not, it is only of the same patient
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """The decision about an upload.
+    """The decision about an upload."""
 
-    Attributes:
-        status: ``accepted``, ``quarantined`` or ``rejected``.
-        code: The reason for programs; empty for an image that is accepted without comment.
-        reason: The reason for users.
-        split: ``train``, ``val``, ``calibration``, ``gate`` or ``excluded``; empty unless the image is to be stored.
-        group_key: Its group; empty unless the image is to be stored.
-    """
-
-    status: str
-    code: str = ""
+    status: str  # ``accepted``, ``quarantined`` or ``rejected``
+    code: str = ""  # the reason for programs; empty for an image that is accepted without comment
     reason: str = ""
+    # ``train``, ``val``, ``calibration``, ``gate`` or ``excluded``; empty unless the image is to be stored.
     split: str = ""
-    group_key: str = ""
+    group_key: str = ""  # its group; empty unless the image is to be stored

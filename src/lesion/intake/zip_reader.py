@@ -25,54 +25,35 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedErr
 
 @dataclass(frozen=True, slots=True)
 class ZipLimits:
-    """Limits of an uploaded archive.
+    """Limits of an uploaded archive."""
 
-    Attributes:
-        max_entries: Number of files and folders.
-        max_bytes: Unpacked bytes of all files together.
-        max_file_bytes: Unpacked bytes of one file.
-        max_ratio: Unpacked size of a file of more than 1 MiB, divided by its packed size.
-    """
-
-    max_entries: int = 1000
-    max_bytes: int = 512 * 2**20
+    max_entries: int = 1000  # number of files and folders
+    max_bytes: int = 512 * 2**20  # unpacked bytes of all files together
     max_file_bytes: int = 20 * 2**20
-    max_ratio: int = 200
+    max_ratio: int = 200  # unpacked size of a file of more than 1 MiB, divided by its packed size
 
 
 class LabeledFile(NamedTuple):
-    """An uploaded file, alone or from an archive.
+    """An uploaded file, alone or from an archive."""
 
-    Attributes:
-        name: Its name as the uploader chose it: never use it as a path to write to.
-        label: Its class, not checked yet: the folder it is in, or the label that was given for all files.
-        content: Its bytes, or the error that it is refused with.
-    """
-
-    name: str
-    label: str
-    content: bytes | LesionError
+    name: str  # its name as the uploader chose it: never use it as a path to write to
+    label: str  # its class, not checked yet: the folder it is in, or the label that was given for all files
+    content: bytes | LesionError  # its bytes, or the error that it is refused with
 
 
 def read_zip(file: IO[bytes], limits: ZipLimits, label: str | None = None) -> Iterator[LabeledFile]:
     """Read the files of a ZIP archive: ``class/*`` below any folders, or any files with one ``label`` for all.
 
     Nothing is written to the disk, and one file is in memory at a time. The bytes are counted while they are unpacked,
-    because an entry may lie about its size. Folders, hidden files and system files are skipped.
-
-    Args:
-        file: The archive; seekable.
-        limits: The limits.
-        label: The class of every file, whatever folder it is in.
-
-    Raises:
-        ArchiveRefusedError: It is not a ZIP archive, or exceeds the limits.
+    because an entry may lie about its size. Folders, hidden files and system files are skipped. A file that is not a
+    ZIP archive, or exceeds the limits, is an ArchiveRefusedError.
     """
     with _open(file, limits) as archive:
         seen, bytes_left = set[str](), limits.max_bytes
         for entry in archive.infolist():
             path = PurePosixPath(entry.filename)
-            if entry.is_dir() or (_is_ignored(path) and not entry_fault(entry)):
+            ignored = is_hidden(path) or path.name in ("Thumbs.db", "desktop.ini")
+            if entry.is_dir() or (ignored and not entry_fault(entry)):
                 continue
             class_name = label if label is not None else path.parent.name
             content = _read(archive, entry, limits, bytes_left, repeated=entry.filename in seen)
@@ -151,10 +132,6 @@ def _unpack(
                 return _file_error(entry, f"it unpacks to more than {limits.max_ratio} times its size", "archive_bomb")
             blocks.append(block)
     return b"".join(blocks)
-
-
-def _is_ignored(path: PurePosixPath) -> bool:
-    return is_hidden(path) or path.name in ("Thumbs.db", "desktop.ini")
 
 
 def _file_error(entry: zipfile.ZipInfo, reason: str, code: str) -> LesionError:

@@ -14,15 +14,7 @@ from lesion.core.errors import BundleError
 from lesion.core.files import file_sha256, sync, write_atomically
 from lesion.evaluation.calibration import softmax
 from lesion.imaging.preprocessing import Preprocessing
-from lesion.model.bundle_facts import (
-    FACTS_FILE,
-    FORMAT,
-    BundleFacts,
-    BundleMissingError,
-    check_facts,
-    read_facts,
-    version_of,
-)
+from lesion.model.bundle_facts import FACTS_FILE, FORMAT, BundleFacts, check_facts, read_facts, version_of
 from lesion.model.bundle_files import check_file, check_names, list_files, read_golden
 from lesion.model.domain import Domain
 
@@ -61,8 +53,9 @@ class Bundle:
         """
         folder = Path(path)
         if not folder.is_dir():
-            raise BundleMissingError(
-                f"There is no bundle at '{folder}': no such folder. Give the folder that holds {FACTS_FILE}."
+            raise BundleError(
+                f"There is no bundle at '{folder}': no such folder. Give the folder that holds {FACTS_FILE}.",
+                code="bundle_missing",
             )
         folder = folder.resolve()
         facts = read_facts(folder)

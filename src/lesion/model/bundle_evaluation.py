@@ -52,10 +52,8 @@ def evaluate(
         manifest, split = data, "test"
     else:
         rows = scan_folders(Path(data), group_pattern)
-        manifest, split = (
-            build_manifest("evaluation", Path(data), rows, fractions={"train": 1.0}, progress=False),
-            "train",
-        )
+        manifest = build_manifest("evaluation", Path(data), rows, fractions={"train": 1.0}, progress=False)
+        split = "train"
     table, classes = manifest.split(split), bundle.bundle.classes
     if unknown := sorted(set(table["label"]) - set(classes)):
         raise DataError(

@@ -21,18 +21,6 @@ class BundleFactsError(BundleError):
     default_code = "bundle_facts_invalid"
 
 
-class BundleMissingError(BundleError):
-    """A folder that is not a bundle."""
-
-    default_code = "bundle_missing"
-
-
-class BundleLinkError(BundleError):
-    """A link or a special file in a bundle."""
-
-    default_code = "bundle_link"
-
-
 class FileFacts(TypedDict):
     """A file of a bundle: the SHA-256 of its content, hex, and its size."""
 
@@ -59,39 +47,27 @@ class CalibrationFacts(TypedDict):
 
 
 class BundleFacts(TypedDict):
-    """The content of ``bundle.json``.
-
-    Attributes:
-        preprocessing: The fields of :class:`lesion.imaging.preprocessing.Preprocessing`.
-        files: Every other file of the bundle, by relative name.
-        data: The dataset: ``name``, ``fingerprint``, ``policy``, ``images``, ``groups`` and ``patients``.
-        lineage: See :func:`lesion.training.provenance.lineage`.
-        agreement: How closely the exported graph agrees with torch.
-        config: The composed config of the training run.
-    """
+    """The content of ``bundle.json``."""
 
     format: int
     name: str
     version: str
     created: str
     classes: list[str]
-    preprocessing: dict[str, Any]
+    preprocessing: dict[str, Any]  # the fields of :class:`lesion.imaging.preprocessing.Preprocessing`
     model: ModelFacts
     calibration: CalibrationFacts
-    files: dict[str, FileFacts]
+    files: dict[str, FileFacts]  # every other file of the bundle, by relative name
     metrics: NotRequired[dict[str, float | None]]
+    # The dataset: ``name``, ``fingerprint``, ``policy``, ``images``, ``groups`` and ``patients``.
     data: NotRequired[dict[str, Any]]
-    lineage: NotRequired[dict[str, Any]]
-    agreement: NotRequired[dict[str, float]]
+    lineage: NotRequired[dict[str, Any]]  # see :func:`lesion.training.provenance.lineage`
+    agreement: NotRequired[dict[str, float]]  # how closely the exported graph agrees with torch
     config: NotRequired[dict[str, Any]]
 
 
 def canonical_json(value: object) -> bytes:
-    """Return the canonical JSON text of a value: sorted keys, no spaces, ASCII, finite numbers.
-
-    Raises:
-        BundleFactsError: The value holds NaN, an infinity or something that JSON lacks.
-    """
+    """Return the canonical JSON text of a value: sorted keys, no spaces, ASCII. NaN has none: a BundleFactsError."""
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
     except (TypeError, ValueError, RecursionError) as error:
@@ -106,16 +82,14 @@ def version_of(facts: Mapping[str, Any]) -> str:
 
 
 def read_facts(folder: Path) -> BundleFacts:
-    """Read and check the facts of a bundle's folder.
-
-    Raises:
-        BundleError: There is no ``bundle.json``, or its content cannot serve.
-    """
+    """Read and check the facts of a bundle's folder; raise a BundleError if they are missing or cannot serve."""
     path = folder / FACTS_FILE
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise BundleLinkError(f"{FACTS_FILE} must be a plain file.")
+        raise BundleError(f"{FACTS_FILE} must be a plain file.", code="bundle_link")
     if not path.exists():
-        raise BundleMissingError(f"'{folder}' is not a bundle, or its export did not finish: it has no {FACTS_FILE}.")
+        raise BundleError(
+            f"'{folder}' is not a bundle, or its export did not finish: it has no {FACTS_FILE}.", code="bundle_missing"
+        )
     with path.open("rb") as file:
         text = file.read(MAX_FACTS_BYTES + 1)
     if len(text) > MAX_FACTS_BYTES:
@@ -132,11 +106,7 @@ def read_facts(folder: Path) -> BundleFacts:
 
 
 def check_facts(facts: Mapping[str, Any]) -> BundleFacts:
-    """Return facts that have everything that serving needs, in the right form.
-
-    Raises:
-        BundleError: Something is missing or has another form, or the format is unknown.
-    """
+    """Return facts that have everything that serving needs, in the right form and format; or raise a BundleError."""
     if facts.get("format") != FORMAT:
         raise BundleError(
             f"The bundle has format {facts.get('format')!r}; this version of Lesion reads format {FORMAT}.",
@@ -147,8 +117,9 @@ def check_facts(facts: Mapping[str, Any]) -> BundleFacts:
     classes, model, temperature = facts.get("classes"), facts["model"], facts["calibration"].get("temperature")
     _require(isinstance(facts.get("name"), str) and bool(facts["name"]), "'name' must be a text")
     _require(isinstance(facts.get("version"), str), "'version' must be a text")
-    unique = isinstance(classes, list) and all(isinstance(name, str) and name for name in classes)
-    _require(unique and len(set(classes)) == len(classes) >= 2, "'classes' must be two or more unique names")
+    names = classes if isinstance(classes, list) else []
+    texts = all(isinstance(name, str) and name for name in names)
+    _require(texts and len(set(names)) == len(names) >= 2, "'classes' must be two or more unique names")
     _require(_is_number(temperature) and temperature > 0, "'calibration.temperature' must be a positive number")
     _require(isinstance(model.get("backbone"), str), "'model.backbone' must be a text")
     for key in ("mean", "std"):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lesion.core.errors import BundleError
 from lesion.core.files import file_sha256
-from lesion.model.bundle_facts import FACTS_FILE, BundleLinkError, FileFacts
+from lesion.model.bundle_facts import FACTS_FILE, FileFacts
 
 REQUIRED = frozenset({"model.onnx", "model.safetensors", "golden.npz", "domain.npz", "MODEL_CARD.md"})
 _OPTIONAL = re.compile(r"report/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\.(html|json|csv|png)")
@@ -28,12 +28,6 @@ class BundleFileError(BundleError):
     default_code = "bundle_file_invalid"
 
 
-class PickleRefusedError(BundleError):
-    """A pickled file, which could run code; it is never opened."""
-
-    default_code = "bundle_pickle"
-
-
 def list_files(folder: Path) -> set[str]:
     """Return every file under a folder as a relative name; links and special files are refused, not followed."""
     names = set()
@@ -45,7 +39,9 @@ def list_files(folder: Path) -> set[str]:
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(Path(entry.path))
                 elif not stat.S_ISREG(entry.stat(follow_symlinks=False).st_mode):
-                    raise BundleLinkError(f"{name!r} is a link or a special file; a bundle holds only plain files.")
+                    raise BundleError(
+                        f"{name!r} is a link or a special file; a bundle holds only plain files.", code="bundle_link"
+                    )
                 else:
                     names.add(name)
     return names
@@ -54,9 +50,7 @@ def list_files(folder: Path) -> set[str]:
 def check_names(present: Set[str], listed: Iterable[str]) -> None:
     """Refuse a set of files that is not exactly the listed one, or a name that does not belong to a bundle.
 
-    Args:
-        present: Relative names of the files in the folder.
-        listed: Relative names that the facts list; ``bundle.json`` itself is never listed.
+    Both are relative names; ``bundle.json`` itself is never listed.
     """
     names = set(listed)
     for name in sorted(names):
@@ -103,19 +97,9 @@ def check_content(path: Path, name: str) -> None:
 
 
 def read_golden(path: Path, size: int, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Read the golden images and answers without unpickling.
+    """Read the golden images, (G, size, size, 3) uint8, and answers, (G, classes) float32, without unpickling.
 
-    Args:
-        path: ``golden.npz``.
-        size: Side of the images in pixels.
-        classes: The number of classes.
-
-    Returns:
-        (G, size, size, 3) uint8 images and (G, classes) float32 probabilities.
-
-    Raises:
-        PickleRefusedError: The file holds pickled objects.
-        BundleFileError: The file does not hold these arrays.
+    A file that does not hold exactly these arrays is a BundleError.
     """
     arrays = read_arrays(path, ("images", "probabilities"))
     images, probabilities = arrays["images"], arrays["probabilities"]
@@ -129,16 +113,7 @@ def read_golden(path: Path, size: int, classes: int) -> tuple[NDArray[np.uint8],
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Read the arrays of an ``.npz`` without unpickling.
-
-    Args:
-        path: The file.
-        names: The names of exactly the arrays that it must hold.
-
-    Raises:
-        PickleRefusedError: The file holds pickled objects.
-        BundleFileError: The file does not hold these arrays.
-    """
+    """Read exactly the named arrays of an ``.npz`` without unpickling; or raise a BundleError."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _MAX_ARRAYS_BYTES:
@@ -149,7 +124,8 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
             return {name: arrays[name] for name in names}
     except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, NotImplementedError) as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
-            raise PickleRefusedError(f"{path.name} holds Python objects, which are never unpickled.") from error
+            message = f"{path.name} holds Python objects, which are never unpickled."
+            raise BundleError(message, code="bundle_pickle") from error
         raise BundleFileError(f"{path.name} cannot be read: {error}") from error
 
 
@@ -158,15 +134,17 @@ def _refuse_pickle(head: bytes, name: str) -> None:
         # safetensors may start with 0x80 when its header is 128 + 256k bytes long; then a brace follows at byte 8
         if name.endswith(".safetensors") and head[8:9] == b"{":
             return
-        raise PickleRefusedError(
-            f"{name} is a Python pickle or a torch archive under another name; those are never opened."
+        raise BundleError(
+            f"{name} is a Python pickle or a torch archive under another name; those are never opened.",
+            code="bundle_pickle",
         )
 
 
 def _unexpected(name: str) -> BundleError:
     if PurePosixPath(name).suffix.lower() in _PICKLE_SUFFIXES:
-        return PickleRefusedError(
+        return BundleError(
             f"The bundle holds {name!r}, a pickled file, which could run code. Bundles never do: export the model with "
-            "this version of Lesion."
+            "this version of Lesion.",
+            code="bundle_pickle",
         )
     return BundleError(f"The bundle holds {name!r}, which does not belong to a bundle.", code="bundle_file_unexpected")

@@ -28,28 +28,19 @@ Floats = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """A Gaussian model of the training images' features.
+    """A Gaussian model of the training images' features."""
 
-    Attributes:
-        mean: (D,) their mean.
-        axes: (K, D) their leading components, of unit length.
-        variances: (K,) the variances along these components.
-        rest: The variance along each other direction.
-        border: The distance from the mean up to which an image is in the domain.
-    """
-
-    mean: NDArray[np.float32]
-    axes: NDArray[np.float32]
-    variances: NDArray[np.float32]
-    rest: float
-    border: float
+    mean: NDArray[np.float32]  # (D,) their mean
+    axes: NDArray[np.float32]  # (K, D) their leading components, of unit length
+    variances: NDArray[np.float32]  # (K,) the variances along these components
+    rest: float  # the variance along each other direction
+    border: float  # the distance from the mean up to which an image is in the domain
 
     @classmethod
     def fit(cls, training: Floats, calibration: Floats) -> Self:
         """Fit the training images' features, (N, D), and set the border by calibration images, (M, D).
 
-        Raises:
-            BundleError: There are too few images, or the features are not finite (``domain_unfit``).
+        Too few images, or features that are not finite, are a BundleError (``domain_unfit``).
         """
         enough = len(training) >= 2 and len(calibration) >= 1
         if not enough or not (np.isfinite(training).all() and np.isfinite(calibration).all()):
@@ -87,12 +78,7 @@ class Domain:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a domain that :meth:`save` wrote.
-
-        Raises:
-            PickleRefusedError: The file holds pickled objects.
-            BundleFileError: The file does not hold a domain.
-        """
+        """Read a domain that :meth:`save` wrote; another file is a BundleError."""
         arrays = read_arrays(path, ("mean", "axes", "variances", "scalars"))
         mean, axes, variances, scalars = (arrays[name] for name in ("mean", "axes", "variances", "scalars"))
         floats = all(array.dtype == np.float32 for array in (mean, axes, variances)) and scalars.dtype == np.float64

@@ -44,30 +44,19 @@ def _core() -> Any:  # noqa: ANN401 (openvino is imported only when needed)
 
 
 class Outputs(NamedTuple):
-    """The outputs of one forward pass, float32.
+    """The outputs of one forward pass, float32."""
 
-    Attributes:
-        logits: (B, C).
-        features: (B, D), the last activation averaged over positions.
-        cams: (B, C, h, w), the class-activation map of each class: its weights applied to the last activation, not
-            rectified.
-    """
-
-    logits: NDArray[np.float32]
-    features: NDArray[np.float32]
+    logits: NDArray[np.float32]  # (B, C)
+    features: NDArray[np.float32]  # (B, D), the last activation averaged over positions
+    # (B, C, h, w), the class-activation map of each class: its weights applied to the last activation, not rectified.
     cams: NDArray[np.float32]
 
 
 class Engine(Protocol):
-    """Runs a network; not safe to call from two threads at a time.
+    """Runs a network; not safe to call from two threads at a time."""
 
-    Attributes:
-        name: The runtime and the device, such as ``openvino:cpu``.
-        precision: ``f32``, ``bf16`` or ``f16``.
-    """
-
-    name: str
-    precision: str
+    name: str  # the runtime and the device, such as ``openvino:cpu``
+    precision: str  # ``f32``, ``bf16`` or ``f16``
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Run (B, S, S, 3) uint8 RGB images; B may be 0."""
@@ -79,14 +68,9 @@ class OpenVINOEngine:
     A batch runs image by image through a graph of fixed shape: on a CPU a larger batch gains nothing, and a graph of
     dynamic shape runs a third slower. So an image gets the same answer to the last bit in every batch.
 
-    Args:
-        onnx: The exported graph.
-        threads: CPU threads per image. Several processes with one thread each give more images per second.
-        precision: ``auto`` is bfloat16 if the processor supports it, else float32.
-
-    Raises:
-        ConfigError: The processor lacks the precision.
-        BundleFileError: The graph cannot be loaded.
+    ``threads`` are CPU threads per image; several processes with one thread each give more images per second.
+    ``precision=auto`` is bfloat16 if the processor supports it, else float32; one that it lacks is a ConfigError. A
+    graph that cannot be loaded is a BundleFileError.
     """
 
     def __init__(self, onnx: Path, threads: int = 1, precision: Precision = "auto") -> None:
@@ -129,15 +113,10 @@ class OpenVINOEngine:
 class TorchEngine:
     """The network in torch, rebuilt from its timm name and its safetensors. Needs the extra ``train`` or ``gpu``.
 
-    Args:
-        bundle: The bundle.
-        device: ``cuda``, ``cuda:1`` … or ``cpu``.
-        precision: ``auto`` is float16 on a GPU, as fast as bfloat16 there and eight times finer, and float32 on a CPU.
-        max_batch: Images per forward pass; longer inputs are split, so that memory stays bounded.
-
-    Raises:
-        ConfigError: torch or timm is not installed, or the device is not available.
-        BundleFileError: The weights do not fit the network.
+    ``device`` is ``cuda``, ``cuda:1`` … or ``cpu``. ``precision=auto`` is float16 on a GPU, as fast as bfloat16 there
+    and eight times finer, and float32 on a CPU. Inputs of more than ``max_batch`` images are split, so that memory
+    stays bounded. A ConfigError tells what is not installed or available, a BundleFileError that the weights do not
+    fit.
     """
 
     def __init__(
@@ -173,17 +152,10 @@ class TorchEngine:
 
 
 def load_engine(bundle: Bundle, device: str = "auto", threads: int = 1, precision: Precision = "auto") -> Engine:
-    """Load the engine for a device.
+    """Load the engine for a device; an unknown or unavailable one is a ConfigError.
 
-    Args:
-        bundle: The bundle.
-        device: ``cpu`` is OpenVINO; ``cuda``, ``cuda:1`` … torch on a GPU; ``torch`` is torch on the CPU, for
-            comparison; ``auto`` is a GPU if there is one and torch is installed, else OpenVINO.
-        threads: CPU threads per image (OpenVINO).
-        precision: See the engines.
-
-    Raises:
-        ConfigError: The device is unknown or not available.
+    ``cpu`` is OpenVINO, with ``threads`` CPU threads per image; ``cuda``, ``cuda:1`` … torch on a GPU; ``torch`` is
+    torch on the CPU, for comparison; ``auto`` is a GPU if there is one and torch is installed, else OpenVINO.
     """
     if device == "auto":
         device = "cuda" if has_gpu() else "cpu"
@@ -206,18 +178,9 @@ def has_gpu() -> bool:
 
 
 def check_golden(bundle: Bundle, engine: Engine, tolerance: float | None = None) -> float:
-    """Compare an engine's answers with the golden answers of its bundle.
+    """Return the largest difference of a probability between an engine's answers and the golden answers of its bundle.
 
-    Args:
-        bundle: The bundle.
-        engine: The engine that is about to serve it.
-        tolerance: The largest difference of a probability; by default, what the engine's precision explains.
-
-    Returns:
-        The largest difference of a probability.
-
-    Raises:
-        GoldenMismatchError: An answer differs by more.
+    A difference above the ``tolerance``, by default what the engine's precision explains, is a GoldenMismatchError.
     """
     images, expected = bundle.golden()
     outputs = engine(images)

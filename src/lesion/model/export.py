@@ -25,12 +25,6 @@ AGREEMENT = 1e-4  # the largest difference of a probability between the exported
 GOLDEN = 8  # golden answers in a bundle
 
 
-class ExportMismatchError(LesionError):
-    """An exported graph that does not give the answers of its network."""
-
-    default_code = "bundle_disagrees"
-
-
 def export_bundle(
     folder: Path,
     network: Network,
@@ -39,7 +33,7 @@ def export_bundle(
     facts: Mapping[str, Any],
     extras: Callable[[Path], None] | None = None,
 ) -> Bundle:
-    """Export a network to ``folder`` as an immutable bundle.
+    """Export a network to ``folder`` as an immutable bundle, and return it, verified.
 
     The bundle is built in a temporary folder next to ``folder`` and renamed when it is complete, so that a killed
     export leaves no incomplete bundle.
@@ -55,12 +49,9 @@ def export_bundle(
         extras: Writes further files (domain, model card, report) into the folder, which holds the graph already,
             before it is sealed.
 
-    Returns:
-        The bundle, opened and verified.
-
     Raises:
         BundleError: ``folder`` exists, or there are no images.
-        ExportMismatchError: The graph's probabilities differ from torch's by more than 1e-4.
+        LesionError: The graph's probabilities differ from torch's by more than 1e-4 (``bundle_disagrees``).
     """
     if folder.exists():
         raise BundleError(f"'{folder}' exists already. A bundle is never overwritten: choose another folder.")
@@ -75,8 +66,8 @@ def export_bundle(
         save_file(timm_state(network), unfinished / "model.safetensors")
         expected = softmax(run_network(network, [images]).logits.numpy(), temperature)
         difference = _largest_difference(unfinished / "model.onnx", images, expected, temperature)
-        golden = {"images": images[:GOLDEN], "probabilities": expected[:GOLDEN].astype(np.float32)}
-        np.savez_compressed(unfinished / "golden.npz", **golden)
+        probabilities = expected[:GOLDEN].astype(np.float32)
+        np.savez_compressed(unfinished / "golden.npz", images=images[:GOLDEN], probabilities=probabilities)
         if extras is not None:
             extras(unfinished)
         agreement = {"onnx_torch_max_difference": difference, "images": len(images)}
@@ -113,8 +104,9 @@ def _largest_difference(
     answers = [engine(images[start : start + GOLDEN]).logits for start in range(0, len(images), GOLDEN)]
     difference = float(np.abs(softmax(np.concatenate(answers), temperature) - expected).max())
     if not difference <= AGREEMENT:
-        raise ExportMismatchError(
+        raise LesionError(
             f"The exported graph differs from torch by {difference:.2e} in a probability (at most {AGREEMENT:.0e}), "
-            f"on {len(images)} images. The bundle was not written."
+            f"on {len(images)} images. The bundle was not written.",
+            code="bundle_disagrees",
         )
     return difference

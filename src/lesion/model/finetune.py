@@ -41,18 +41,14 @@ class FineTuning(Callback):
 
 
 def set_trainable(backbone: nn.Module, last: int, freeze_batch_norm: bool = False) -> None:
-    """Make the last layers of a backbone trainable and freeze the others with their batch statistics.
+    """Make the ``last`` layers (-1: all) of a backbone trainable and freeze the others with their batch statistics.
 
-    Args:
-        backbone: A timm network.
-        last: How many layers are trainable, counted from the end; -1 for all.
-        freeze_batch_norm: Keep the running statistics of every batch normalization.
+    ``freeze_batch_norm`` keeps the running statistics of every batch normalization.
     """
     ordered = layers(backbone)
     first = 0 if last == -1 else max(len(ordered) - last, 0)
-    for (
-        parameter
-    ) in backbone.parameters():  # those outside any layer, such as position embeddings, are treated as the first layer
+    # Parameters outside any layer, such as position embeddings, are treated as the first layer.
+    for parameter in backbone.parameters():
         parameter.requires_grad_(first == 0)
     for index, layer in enumerate(ordered):
         trainable = index >= first

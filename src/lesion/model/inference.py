@@ -11,11 +11,7 @@ from lesion.model.network import Network, NetworkOutputs
 
 
 def run_network(network: Network, batches: Iterable[NDArray[np.uint8]]) -> NetworkOutputs:
-    """Run batches of (B, S, S, 3) uint8 images through a network on its own device.
-
-    Returns:
-        The concatenated outputs of all images, on the CPU.
-    """
+    """Run batches of (B, S, S, 3) uint8 images through a network on its own device; return all outputs, on the CPU."""
     network.eval()
     device = network.classifier.weight.device
     results = []

@@ -11,17 +11,12 @@ from lesion.core.errors import ConfigError
 
 
 class NetworkOutputs(NamedTuple):
-    """The outputs of one forward pass.
+    """The outputs of one forward pass."""
 
-    Attributes:
-        logits: (B, C) float32.
-        features: (B, D) float32, the last activation averaged over positions.
-        cams: (B, C, h, w) float32, the class-activation map of each class: its weights applied to the last activation,
-            not rectified.
-    """
-
-    logits: Tensor
-    features: Tensor
+    logits: Tensor  # (B, C) float32
+    features: Tensor  # (B, D) float32, the last activation averaged over positions
+    # (B, C, h, w) float32, the class-activation map of each class: its weights applied to the last activation, not
+    # rectified.
     cams: Tensor
 
 
@@ -45,12 +40,7 @@ class Network(nn.Module):
     std: Tensor
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        num_classes: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-        drop_rate: float = 0.0,
+        self, backbone: nn.Module, num_classes: int, mean: Sequence[float], std: Sequence[float], drop_rate: float = 0.0
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -90,13 +80,9 @@ class Network(nn.Module):
         return NetworkOutputs(self.classifier(features).float(), features.float(), cams.float())
 
     def check(self, size: int) -> None:
-        """Run one blank image through the network, to see whether it works.
+        """Run one blank image of ``size`` × ``size`` pixels through the network.
 
-        Args:
-            size: Side of the images in pixels.
-
-        Raises:
-            ConfigError: The backbone does not accept images of this size or gives no feature map.
+        A backbone that does not accept it, or gives no feature map, is a ConfigError.
         """
         was_training = self.training
         self.eval()

@@ -19,19 +19,13 @@ HEAD = ("classifier.weight", "classifier.bias")
 
 @dataclass(frozen=True, slots=True)
 class WeightsRecord:
-    """The weights of a network before training.
+    """The weights of a network before training."""
 
-    Attributes:
-        source: ``hub`` (timm's pretrained weights), ``path`` (a file) or ``none`` (random numbers).
-        name: The hub's identifier or the file's name; empty for ``none``.
-        sha256: The file's hash, hex; empty unless ``source`` is ``path``.
-        head: Whether the weights include the classifier; otherwise it starts from random numbers.
-    """
-
+    # ``hub`` (timm's pretrained weights), ``path`` (a file) or ``none`` (random numbers).
     source: Literal["hub", "path", "none"]
-    name: str = ""
-    sha256: str = ""
-    head: bool = False
+    name: str = ""  # the hub's identifier or the file's name; empty for ``none``
+    sha256: str = ""  # the file's hash, hex; empty unless ``source`` is ``path``
+    head: bool = False  # whether the weights include the classifier; otherwise it starts from random numbers
 
     def sentence(self) -> str:
         """Return in one sentence what the network starts from."""
@@ -86,8 +80,7 @@ def timm_state(network: Network) -> dict[str, Tensor]:
 def load_weights(network: Network, path: Path) -> WeightsRecord:
     """Fill a network from a ``.safetensors`` file; a classifier for other classes is left out, as the record says.
 
-    Raises:
-        ConfigError: The file is missing, is not a safetensors file, or was made for another network.
+    A missing or other file, and one that was made for another network, is a ConfigError.
     """
     state, target = _read_state(path), timm_state(network)
     fits = {name for name in target if name in state and state[name].shape == target[name].shape}

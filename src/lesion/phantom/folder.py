@@ -64,7 +64,11 @@ def generate(
         _write_all(partial_root, patients, slices, size, seed, low_field, workers or available_cores())
         (partial_root / PARAMETERS_FILE).write_text(json.dumps(parameters) + "\n", encoding="utf-8")
         partial_root.chmod(0o755)  # mkdtemp lets only the owner in
-        _move_into_place(partial_root, root, parameters)
+        try:
+            partial_root.rename(root)
+        except OSError:  # another process was faster: use its folder if it is the same
+            if not _exists(root, parameters):
+                raise
     finally:
         shutil.rmtree(partial_root, ignore_errors=True)
     return root
@@ -98,14 +102,6 @@ def _exists(root: Path, parameters: dict[str, Any]) -> bool:
             "delete it."
         )
     return True
-
-
-def _move_into_place(partial_root: Path, root: Path, parameters: dict[str, Any]) -> None:
-    try:
-        partial_root.rename(root)
-    except OSError:  # another process was faster: use its folder if it is the same
-        if not _exists(root, parameters):
-            raise
 
 
 def _write_all(root: Path, patients: int, slices: int, size: int, seed: int, low_field: bool, workers: int) -> None:

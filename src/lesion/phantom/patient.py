@@ -44,19 +44,10 @@ class Patient:
     def slice(
         self, index: int, *, slices: int = 4, size: int = 224, healthy: bool = False
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Scan one slice; the stack passes through the lesion from below to above.
+        """Scan one slice of a stack, which passes through the lesion from below to above; ``healthy`` leaves it out.
 
-        Args:
-            index: The slice of the stack, from 0.
-            slices: The number of slices in the stack.
-            size: Side of the image in pixels.
-            healthy: Leave out the lesion: the same head without it.
-
-        Returns:
-            The picture, uint8 (size, size), and the mask of the tumor, bool (size, size).
-
-        Raises:
-            ConfigError: A number is out of range.
+        Return the picture, uint8 (size, size), and the mask of the tumor, bool (size, size). A number that is out of
+        range is a ConfigError.
         """
         if not 0 <= index < slices <= MAX_SLICES:
             raise ConfigError(f"Slice {index} of {slices} does not exist: choose 0 ≤ slice < slices ≤ {MAX_SLICES}.")

@@ -23,19 +23,16 @@ def alpha_of_look(number: int, total: float, share: float) -> float:
 
 @dataclass(frozen=True)
 class AlphaSpending:
-    """How a generation's error budget is spent.
+    """How a generation's error budget is spent."""
 
-    Attributes:
-        total: The highest probability that anything is ever promoted by luck on one generation. It is somewhat below
-            0.05, so that a simulation of a thousand sequences shows at most 5 % with any seed.
-        share: The share of the remaining budget that the next look spends. Most retrainings meet a new generation, so
-            the first look gets nearly all: with 700 images it then detects an improvement from 94 % to 97 % at least
-            four times in five.
-        min_alpha: Below this level a look could hardly ever promote: the generation counts as exhausted instead.
-    """
-
+    # The highest probability that anything is ever promoted by luck on one generation. It is somewhat below 0.05, so
+    # that a simulation of a thousand sequences shows at most 5 % with any seed.
     total: float = 0.0425
+    # The share of the remaining budget that the next look spends. Most retrainings meet a new generation, so the first
+    # look gets nearly all: with 700 images it then detects an improvement from 94 % to 97 % at least four times in
+    # five.
     share: float = 0.9
+    # Below this level a look could hardly ever promote: the generation counts as exhausted instead.
     min_alpha: float = 0.0003
 
     def __post_init__(self) -> None:
@@ -66,7 +63,3 @@ class AlphaSpending:
     def looks_left(self, used: int) -> int:
         """Return how many looks remain after ``used`` ones."""
         return max(0, self.looks - used)
-
-    def exhausted(self, used: int) -> bool:
-        """Return whether ``used`` looks have exhausted the generation."""
-        return not self.looks_left(used)

@@ -8,45 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.core.errors import DataError
-from lesion.evaluation.calibration import reliability
+from lesion.evaluation.calibration import Floats, Ints, reliability
 from lesion.promotion import paired_tests
 
 MAX_CHANGED = 200  # changed images that are listed one by one; all of them are counted
 
 
-class GateSetError(DataError):
-    """Answers of two models that cannot be compared."""
-
-    default_code = "gate_set_invalid"
-
-
 @dataclass(frozen=True, eq=False)
 class GateSet:
-    """One frozen generation of the gate set, with both models' answers.
+    """One frozen generation of the gate set, with both models' answers."""
 
-    Attributes:
-        generation: Its number; the highest is the newest.
-        labels: ``(N,)`` indices below C.
-        groups: ``(N,)`` of any type; equal ones belong together.
-        champion: ``(N, C)`` probabilities.
-        challenger: ``(N, C)`` probabilities.
-        hashes: N SHA-256 sums of the image files.
-    """
-
-    generation: int
-    labels: NDArray[np.integer[Any]]
-    groups: NDArray[Any]
-    champion: NDArray[np.floating[Any]]
-    challenger: NDArray[np.floating[Any]]
-    hashes: Sequence[str]
+    generation: int  # its number; the highest is the newest
+    labels: Ints  # ``(N,)`` indices below C
+    groups: NDArray[Any]  # ``(N,)`` of any type; equal ones belong together
+    champion: Floats  # ``(N, C)`` probabilities
+    challenger: Floats  # ``(N, C)`` probabilities
+    hashes: Sequence[str]  # N SHA-256 sums of the image files
 
     def check(self, classes: int) -> None:
-        """Refuse answers that cannot be compared.
-
-        Raises:
-            GateSetError: No images, arrays that do not fit together, labels out of range, or values that are not
-                probabilities.
-        """
+        """Raise a DataError for answers that cannot be compared: no images, other shapes, no probabilities."""
         images, shapes = len(self.labels), {self.champion.shape, self.challenger.shape}
         fault = ""
         if not images:
@@ -61,9 +41,10 @@ class GateSet:
         elif not (_are_probabilities(self.champion) and _are_probabilities(self.challenger)):
             fault = "a model's answers are not finite probabilities whose rows sum to 1"
         if fault:
-            raise GateSetError(
+            raise DataError(
                 f"Generation {self.generation} of the gate set cannot be compared: {fault}. Compute both models' "
-                "answers on its images again."
+                "answers on its images again.",
+                code="gate_set_invalid",
             )
 
 
@@ -111,44 +92,25 @@ class ChangedImage:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both models on one generation.
-
-    Attributes:
-        generation: Its number.
-        images: How many images it holds.
-        groups: How many groups they belong to.
-        champion: The champion's scores.
-        challenger: The challenger's scores.
-        difference: The difference of macro-F1, challenger minus champion.
-        lower_bound: One-sided bootstrap bound of the difference.
-        confidence: The confidence that the difference is above the bound.
-        improvable_groups: Groups in which the champion makes an error.
-        better_groups: Groups in which the challenger has more correct images.
-        worse_groups: Groups in which it has fewer.
-        p_value: One-sided p-value of the exact test on groups.
-        gained: Images that only the challenger classifies correctly.
-        lost: Images that only the champion classifies correctly.
-        mcnemar_p: Two-sided p-value of the exact McNemar test on images.
-        recalls: One entry per class.
-        changed: The changed images, lost ones first, the most confident wrong answers first; at most ``MAX_CHANGED``.
-    """
+    """Both models on one generation."""
 
     generation: int
     images: int
     groups: int
     champion: Scores
     challenger: Scores
-    difference: float
-    lower_bound: float
-    confidence: float
-    improvable_groups: int
-    better_groups: int
-    worse_groups: int
-    p_value: float
-    gained: int
-    lost: int
-    mcnemar_p: float
+    difference: float  # the difference of macro-F1, challenger minus champion
+    lower_bound: float  # one-sided bootstrap bound of the difference
+    confidence: float  # the confidence that the difference is above the bound
+    improvable_groups: int  # groups in which the champion makes an error
+    better_groups: int  # groups in which the challenger has more correct images
+    worse_groups: int  # groups in which it has fewer
+    p_value: float  # one-sided p-value of the exact test on groups
+    gained: int  # images that only the challenger classifies correctly
+    lost: int  # images that only the champion classifies correctly
+    mcnemar_p: float  # two-sided p-value of the exact McNemar test on images
     recalls: tuple[Recall, ...]
+    # The changed images, lost ones first, the most confident wrong answers first; at most ``MAX_CHANGED``.
     changed: tuple[ChangedImage, ...]
 
 
@@ -198,7 +160,7 @@ def pooled_recalls(comparisons: Sequence[Comparison]) -> tuple[Recall, ...]:
     )
 
 
-def _scores(probabilities: NDArray[Any], labels: NDArray[np.integer[Any]], f1_macro: float) -> Scores:
+def _scores(probabilities: NDArray[Any], labels: Ints, f1_macro: float) -> Scores:
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
     return Scores(accuracy=accuracy, f1_macro=f1_macro, ece=reliability(probabilities, labels).ece)
 

@@ -4,47 +4,29 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lesion.core.errors import ConfigError
+from lesion.core.errors import ConfigError, DataError
 from lesion.core.text import join_names
-from lesion.promotion.comparison import Comparison, GateSet, GateSetError, compare
+from lesion.promotion.comparison import Comparison, GateSet, compare
 from lesion.promotion.gate_checks import Check, check_all
 from lesion.promotion.gate_settings import GateSettings
 from lesion.promotion.paired_tests import exact_p_value, fewest_better_groups
 
 
-class UnknownGateClassError(ConfigError):
-    """A recall floor for a class that does not exist."""
-
-    default_code = "gate_class_unknown"
-
-
 @dataclass(frozen=True)
 class Verdict:
-    """The decision of the gate, with its reasons.
+    """The decision of the gate, with its reasons."""
 
-    Attributes:
-        promoted: Whether every check passed.
-        reasons: Sentences: what was proved, or what failed.
-        checks: All conditions; empty if the generation was exhausted.
-        comparisons: Both models on every generation, oldest first; empty if the newest generation was exhausted.
-        notes: Warnings about the decision.
-        generation: The newest generation, on which was decided.
-        alpha: The level of this decision; 0 if the generation was exhausted.
-        looks_left: Decisions that remain on the newest generation.
-        gathered: Held-out images that have gathered for the next generation.
-        renew_images: How many of them open the next generation.
-    """
-
-    promoted: bool
+    promoted: bool  # whether every check passed
     reasons: tuple[str, ...]
-    checks: tuple[Check, ...]
+    checks: tuple[Check, ...]  # all conditions; empty if the generation was exhausted
+    # Both models on every generation, oldest first; empty if the newest generation was exhausted.
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
-    generation: int
-    alpha: float
-    looks_left: int
-    gathered: int
-    renew_images: int
+    generation: int  # the newest generation, on which was decided
+    alpha: float  # the level of this decision; 0 if the generation was exhausted
+    looks_left: int  # decisions that remain on the newest generation
+    gathered: int  # held-out images that have gathered for the next generation
+    renew_images: int  # how many of them open the next generation
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values; the recall of a class without images is None."""
@@ -79,7 +61,7 @@ def decide(
         gathered: Held-out images that have gathered for the next generation.
 
     Raises:
-        GateSetError: Gate sets that cannot be compared, or none.
+        DataError: Gate sets that cannot be compared, or none.
         ConfigError: An ``alpha`` that is not a level (see ``reject_exhausted`` for an exhausted generation), or a
             recall floor of a class that does not exist.
     """
@@ -106,12 +88,9 @@ def decide(
 
 
 def reject_exhausted(generation: int, settings: GateSettings, gathered: int = 0) -> Verdict:
-    """Reject without a look, since the newest generation's error budget is exhausted.
+    """Reject without a look, since the newest frozen generation's error budget is exhausted.
 
-    Args:
-        generation: The newest frozen generation's number.
-        settings: The gate's settings.
-        gathered: Held-out images that have gathered for the next generation.
+    ``gathered`` held-out images have gathered for the next generation.
     """
     spending, missing = settings.spending, max(0, settings.renew_images - gathered)
     renewal = (
@@ -131,15 +110,19 @@ def reject_exhausted(generation: int, settings: GateSettings, gathered: int = 0)
 def _check_input(sets: Sequence[GateSet], classes: Sequence[str], settings: GateSettings, alpha: float) -> None:
     numbers = [gate_set.generation for gate_set in sets]
     if not numbers or len(set(numbers)) < len(numbers):
-        raise GateSetError(f"The gate got the generations {numbers}; it needs at least one, and each of them once.")
+        raise DataError(
+            f"The gate got the generations {numbers}; it needs at least one, and each of them once.",
+            code="gate_set_invalid",
+        )
     if not 0 < alpha < 0.5:
         raise ConfigError(
             f"The gate cannot decide at level {alpha}: a level is between 0 and 0.5. An exhausted generation has none."
         )
     if unknown := sorted(set(settings.recall_floors) - set(classes)):
-        raise UnknownGateClassError(
+        raise ConfigError(
             f"configs/gate sets a recall floor for {join_names(unknown)}, but the classes are {join_names(classes)}. "
-            "Correct the names."
+            "Correct the names.",
+            code="gate_class_unknown",
         )
 
 

@@ -11,17 +11,10 @@ _ROUNDING = 1e-9  # two recalls that differ by less are equal
 
 @dataclass(frozen=True)
 class Check:
-    """One condition of promotion.
+    """One condition of promotion."""
 
-    Attributes:
-        name: ``f1_macro``, ``exact_test``, ``earlier/<generation>``, ``recall/<class>``, ``recall_all/<class>`` (over
-            all generations together) or ``ece``.
-        value: The measured value.
-        bound: The bound that it was compared with.
-        passed: Whether the condition holds.
-        sentence: The result in words.
-    """
-
+    # ``f1_macro``, ``exact_test``, ``earlier/<generation>``, ``recall/<class>``, ``recall_all/<class>`` (over all
+    # generations together) or ``ece``.
     name: str
     value: float
     bound: float

@@ -112,10 +112,7 @@ def quarantine_sentence(quarantined: int) -> str:
 
 def _card(changed: ChangedImage, pictures: Mapping[str, bytes]) -> dict[str, object]:
     png = pictures.get(changed.sha256)
-    return {
-        "changed": changed,
-        "image": f"data:image/png;base64,{base64.b64encode(png).decode()}" if png else None,
-    }
+    return {"changed": changed, "image": f"data:image/png;base64,{base64.b64encode(png).decode()}" if png else None}
 
 
 def _environment() -> Environment:

@@ -9,34 +9,23 @@ from lesion.promotion.alpha_spending import AlphaSpending
 
 @dataclass(frozen=True)
 class GateSettings:
-    """What a challenger must show.
+    """What a challenger must show."""
 
-    Attributes:
-        margin: The lower bound of the macro-F1 difference on the newest generation must be above it.
-        earlier_margin: On each earlier generation the macro-F1 may have fallen by less than this.
-        earlier_alpha: One minus the confidence with which that must hold. Each further generation is another chance
-            to fail, hence not 0.05.
-        recall_floor: No class's recall may be below it. A class for which the champion is below it already must not
-            get any worse, so that a weak champion does not prevent its own improvement.
-        recall_floors: The same for single classes, by name.
-        recall_drop: No class's recall may be lower than the champion's by more than this, or by more than one image.
-        ece_margin: The calibration error on the newest generation may grow by this much.
-        replicates: Number of bootstrap replicates.
-        seed: Seed of the bootstrap.
-        renew_images: Held-out images that must gather before a new generation is frozen.
-        spending: How each generation's error budget is spent.
-    """
-
-    margin: float = 0.0
-    earlier_margin: float = 0.03
+    margin: float = 0.0  # the lower bound of the macro-F1 difference on the newest generation must be above it
+    earlier_margin: float = 0.03  # on each earlier generation the macro-F1 may have fallen by less than this
+    # One minus the confidence with which that must hold. Each further generation is another chance to fail, hence not
+    # 0.05.
     earlier_alpha: float = 0.2
+    # No class's recall may be below it. A class for which the champion is below it already must not get any worse, so
+    # that a weak champion does not prevent its own improvement.
     recall_floor: float = 0.5
-    recall_floors: Mapping[str, float] = field(default_factory=dict)
+    recall_floors: Mapping[str, float] = field(default_factory=dict)  # the same for single classes, by name
+    # No class's recall may be lower than the champion's by more than this, or by more than one image.
     recall_drop: float = 0.05
-    ece_margin: float = 0.03
+    ece_margin: float = 0.03  # the calibration error on the newest generation may grow by this much
     replicates: int = 10_000
     seed: int = 0
-    renew_images: int = 200
+    renew_images: int = 200  # held-out images that must gather before a new generation is frozen
     spending: AlphaSpending = AlphaSpending()  # noqa: RUF009 (it is frozen)
 
     def __post_init__(self) -> None:

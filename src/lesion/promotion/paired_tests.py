@@ -13,7 +13,7 @@ from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-Ints = NDArray[np.integer[Any]]
+from lesion.evaluation.calibration import Ints
 
 _CELLS = 4_000_000  # of a replicates × kinds matrix held at a time: 32 MB
 _GAMMA = 1e-5  # probability that the discordant share lies outside the range that the exact test searches
@@ -26,15 +26,8 @@ def count_by_group(
 ) -> NDArray[np.int64]:
     """Count per group and class: labels, the champion's hits and predictions, the challenger's hits and predictions.
 
-    Args:
-        labels: ``(N,)`` indices below ``classes``.
-        groups: ``(N,)`` of any type; equal ones belong together.
-        champion: ``(N,)`` its predictions, indices below ``classes``.
-        challenger: ``(N,)`` its predictions.
-        classes: C.
-
-    Returns:
-        ``(G, 5, C)``.
+    Labels and predictions are ``(N,)`` indices below ``classes``; equal values of ``groups``, ``(N,)`` of any type,
+    belong together. Return ``(G, 5, C)``.
     """
     names, group_index = np.unique(groups, return_inverse=True)
     cells = len(names) * classes
@@ -89,7 +82,7 @@ def discordant_groups(counts: NDArray[np.int64]) -> tuple[int, int]:
 
 @lru_cache(maxsize=8192)
 def exact_p_value(better: int, worse: int, groups: int) -> float:
-    """Test the hypothesis that a group is no likelier to get better than to get worse.
+    """Test the hypothesis that a group is no likelier to get better than to get worse; return the one-sided p-value.
 
     This is McNemar's test on groups (with one image each: McNemar's test itself) in its exact unconditional form: the
     probability, at the least favorable share of discordant groups, of a result whose exact conditional p-value is at
@@ -97,14 +90,6 @@ def exact_p_value(better: int, worse: int, groups: int) -> float:
     fifth of the level at the sizes of gate sets (Lloyd, 2008; Fagerland, Lydersen and Laake, 2013). The search for the
     least favorable share stays within a confidence interval whose error is added to the p-value (Berger and Boos,
     1994), so it exceeds the conditional one by 1e-5 at most.
-
-    Args:
-        better: Groups in which the challenger is better.
-        worse: Groups in which it is worse.
-        groups: All groups.
-
-    Returns:
-        The one-sided p-value.
     """
     discordant = better + worse
     if not better:

@@ -36,11 +36,7 @@ class BundleCache:
     def fetch(self, version: str, names: Sequence[str]) -> Path:
         """Copy the files of a version's bundle to this machine, verify them and return the bundle's folder.
 
-        A damaged copy is fetched again.
-
-        Raises:
-            BundleError: The bundle in the store is damaged or not complete.
-            StoreError: The store does not answer, or belongs to another database (``store_foreign``).
+        A damaged copy is fetched again. See :meth:`lesion.registry.registry.Registry.fetch` for the errors.
         """
         check_names(set(names), set(names) - {FACTS_FILE})
         folder = self.path(version)

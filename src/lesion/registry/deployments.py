@@ -28,12 +28,6 @@ class UnknownVersionError(NotFoundError, RegistryError):
     default_code = "model_unknown"
 
 
-class EmptyLedgerError(RegistryError):
-    """No model was deployed yet."""
-
-    default_code = "ledger_empty"
-
-
 class ChampionChangedError(RegistryError):
     """A decision about a champion that is no longer the champion."""
 
@@ -52,16 +46,15 @@ def last_row(session: Session) -> Deployment | None:
 
 
 def champion_row(session: Session, expected: int | None = None) -> Deployment:
-    """Return the row of the champion; ``expected`` is the id of the row that a decision was made against.
+    """Return the row of the champion; without one, raise a RegistryError (``ledger_empty``).
 
-    Raises:
-        EmptyLedgerError: No model was deployed yet.
-        ChampionChangedError: The champion has another row.
+    ``expected`` is the id of the row that a decision was made against; another champion is a ChampionChangedError.
     """
     last = last_row(session)
     if last is None:
-        raise EmptyLedgerError(
-            "No model was deployed yet. Import the run of a first model: python scripts/models.py import RUN."
+        raise RegistryError(
+            "No model was deployed yet. Import the run of a first model: python scripts/models.py import RUN.",
+            code="ledger_empty",
         )
     if expected is not None and last.id != expected:
         raise ChampionChangedError(
@@ -78,11 +71,7 @@ def all_rows(session: Session, last: Deployment | None = None) -> Sequence[Deplo
 
 
 def get_version(session: Session, version: str) -> ModelVersion:
-    """Return a registered version.
-
-    Raises:
-        UnknownVersionError: There is no such version.
-    """
+    """Return a registered version, or raise an UnknownVersionError."""
     model = session.get(ModelVersion, version)
     if model is None:
         raise UnknownVersionError(
@@ -122,11 +111,7 @@ def append(
 
 
 def check_classes(session: Session, version: str, champion: str) -> None:
-    """Refuse a version whose classes, or their order, differ from the champion's.
-
-    Raises:
-        RegistryError: The classes differ (``classes_differ``).
-    """
+    """Refuse a version whose classes, or their order, differ from the champion's (``classes_differ``)."""
     ours, theirs = (get_version(session, name).facts["classes"] for name in (version, champion))
     if ours != theirs:
         raise RegistryError(

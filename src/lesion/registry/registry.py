@@ -117,10 +117,9 @@ class Registry:
 
         Raises:
             UnknownVersionError: There is no such version.
-            EmptyLedgerError: There is no first champion yet.
             ChampionChangedError: The champion is not the ``expected`` one.
-            RegistryError: It is the champion already (``already_champion``), or its classes differ from the champion's
-                (``classes_differ``).
+            RegistryError: There is no first champion yet (``ledger_empty``), it is the champion already
+                (``already_champion``), or its classes differ from the champion's (``classes_differ``).
         """
         with self._ledger() as session:
             if job_id and (existing := session.scalar(select(Deployment).where(Deployment.job_id == job_id))):

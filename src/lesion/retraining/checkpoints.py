@@ -16,11 +16,7 @@ class Checkpoints:
 
     Every epoch has its own keys, since files in the store never change. The files under an epoch's keys may be those of
     the epoch before, when they were read just before the next ones were written; then that epoch is trained again.
-
-    Args:
-        store: Where they are stored.
-        job_id: The job.
-        run: The folder of its training on this machine.
+    ``run`` is the folder of the training on this machine.
     """
 
     def __init__(self, store: ObjectStore, job_id: str, run: Path) -> None:
@@ -30,11 +26,7 @@ class Checkpoints:
         self._stored_epoch = 0
 
     def save(self, epoch: int) -> None:
-        """Store the last checkpoint in place of the one before; an error of the store is only logged.
-
-        Args:
-            epoch: How many epochs are done.
-        """
+        """Store the checkpoint of an epoch in place of the one before; an error of the store is only logged."""
         if self._store.local or epoch <= self._stored_epoch or not all((self._run / name).is_file() for name in FILES):
             return
         try:
@@ -46,14 +38,7 @@ class Checkpoints:
             logger.warning("the checkpoint of epoch %d is not stored: %s", epoch, error.message)
 
     def fetch(self, epoch: int) -> None:
-        """Bring the newest checkpoint, if there is one, to this machine, in place of what it has of the run.
-
-        Args:
-            epoch: How many epochs are done at most.
-
-        Raises:
-            StoreError: The store does not answer.
-        """
+        """Bring the newest checkpoint, of at most ``epoch`` epochs, to this machine, in place of its own."""
         if self._store.local:
             return
         shutil.rmtree(self._run, ignore_errors=True)

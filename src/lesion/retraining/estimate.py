@@ -16,26 +16,15 @@ _MEASURED_JOBS = 3  # few, since machines, models and data change
 
 @dataclass(frozen=True)
 class Estimate:
-    """How long a retraining will take.
+    """How long a retraining will take."""
 
-    Attributes:
-        images: The training images that each epoch goes through.
-        seconds: Of the whole retraining; None when nothing is known.
-        basis: What the estimate is based on, or why there is no estimate, in a sentence.
-    """
-
-    images: int
-    seconds: float | None
-    basis: str
+    images: int  # the training images that each epoch goes through
+    seconds: float | None  # of the whole retraining; None when nothing is known
+    basis: str  # what the estimate is based on, or why there is no estimate, in a sentence
 
 
 def estimate(session: Session, epochs: int) -> Estimate:
-    """Estimate a retraining that would begin now: a time per image and epoch, and a time for everything else.
-
-    Args:
-        session: A session of the catalogue's database.
-        epochs: How many epochs it would train.
-    """
+    """Estimate a retraining that would begin now: a time per image and epoch, and a time for everything else."""
     images = sum(splits.get(_TRAIN, 0) for splits in count_images(session)["labels"].values())
     measurements = _measurements(session)
     if not measurements:
@@ -55,15 +44,11 @@ def _measurements(session: Session) -> list[tuple[float, float]]:
     measurements = []
     for job in session.scalars(ended.order_by(Job.finished_at.desc()).limit(_MEASURED_JOBS)):
         epochs = [row.get("seconds") for row in job.metrics]  # rows of an earlier version lack it
-        images = _image_count(session, job)
+        trained = SnapshotImage.snapshot_id == job.snapshot_id, SnapshotImage.split == _TRAIN
+        images = session.scalar(select(func.count()).where(*trained))
         if not images or not epochs or None in epochs or job.started_at is None or job.finished_at is None:
             continue
         training = sum(epochs)
         total = (job.finished_at - job.started_at).total_seconds()
         measurements.append((training / (images * len(epochs)), max(0.0, total - training)))
     return measurements
-
-
-def _image_count(session: Session, job: Job) -> int:
-    rows = select(func.count()).where(SnapshotImage.snapshot_id == job.snapshot_id, SnapshotImage.split == _TRAIN)
-    return session.scalar(rows) or 0

@@ -37,16 +37,9 @@ def compare(
 ) -> Verdict:
     """Let the gate decide between champion and challenger, and store its report.
 
-    Args:
-        storage: The database and the files.
-        job_id: The job; however often it calls this, it uses one look.
-        folders: The bundles of champion and challenger.
-        settings: The gate's settings.
-        report_progress: Called before each batch; an error that it raises ends the comparison.
-
-    Raises:
-        JobError: There are no images to compare on (``gate_empty``), or the models have different classes
-            (``classes_differ``).
+    However often a job calls this, it uses one look. ``folders`` are the bundles of champion and challenger;
+    ``report_progress`` is called before each batch, and an error that it raises ends the comparison. A JobError tells
+    that there are no images to compare on (``gate_empty``), or the models have different classes (``classes_differ``).
     """
     with storage.session() as session:
         generations = {number: gate_images(session, number) for number in frozen_generations(session)}
@@ -74,13 +67,10 @@ def compare(
 
 
 def reserve_look(storage: Storage, generation: int, job_id: str, spending: AlphaSpending) -> GateLook | None:
-    """Record a job's look at a generation, before its images are read.
+    """Record a job's look at a generation, before its images are read; None when the generation is exhausted.
 
-    Returns:
-        The look; the job's earlier look when it runs again; None when the generation is exhausted.
-
-    Raises:
-        JobError: Other jobs took the number each time (``gate_busy``).
+    A job that runs again gets its earlier look. If other jobs took the number each time, raise a JobError
+    (``gate_busy``).
     """
     for _ in range(_RESERVE_ATTEMPTS):
         try:
@@ -89,9 +79,9 @@ def reserve_look(storage: Storage, generation: int, job_id: str, spending: Alpha
                 if earlier is not None:
                     return earlier
                 used = session.scalar(select(func.max(GateLook.number)).filter_by(generation=generation)) or 0
-                if spending.exhausted(used):
-                    return None
                 alpha = spending.alpha(used + 1)
+                if not alpha:
+                    return None
                 look = GateLook(generation=generation, number=used + 1, job_id=job_id, alpha=alpha)
                 session.add(look)
                 session.flush()

@@ -4,7 +4,7 @@ import uuid
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -42,39 +42,15 @@ class JobError(ConflictError):
 
 
 class RequestInvalidError(InvalidValueError, JobError):
-    """A value of the request is out of bounds."""
+    """A value of the request is out of bounds, or its Idempotency-Key cannot be used."""
 
     default_code = "retrain_invalid"
 
 
-class IdempotencyKeyError(InvalidValueError, JobError):
-    """The Idempotency-Key is empty or too long."""
-
-    default_code = "idempotency_key_invalid"
-
-
-class IdempotencyKeyReusedError(IdempotencyKeyError):
-    """The Idempotency-Key came with another request before."""
-
-    default_code = "idempotency_key_reused"
-
-
-class NoChampionError(JobError):
-    """No model is deployed, so that there is nothing to start from."""
-
-    default_code = "no_champion"
-
-
 class JobNotFoundError(NotFoundError, JobError):
-    """There is no job of this id."""
+    """There is no job of this id, or it has no report."""
 
     default_code = "job_unknown"
-
-
-class JobOverError(JobError):
-    """The job has ended, and cannot be cancelled any more."""
-
-    default_code = "job_over"
 
 
 class JobRunningError(JobError):
@@ -102,17 +78,13 @@ class JobRunningError(JobError):
 class RetrainRequest:
     """What may be chosen for a retraining; everything else comes from the champion's recipe.
 
-    Attributes:
-        epochs: 1 to 100.
-        batch_size: Images per batch, 2 to 512; the champion's if None.
-        learning_rate: 1e-6 to 1; a quarter of the champion's if None, since its weights are trained already.
-
     Raises:
         RequestInvalidError: A value is out of bounds.
     """
 
-    epochs: int = 5
-    batch_size: int | None = None
+    epochs: int = 5  # 1 to 100
+    batch_size: int | None = None  # images per batch, 2 to 512; the champion's if None
+    # 1e-6 to 1; a quarter of the champion's if None, since its weights are trained already.
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
@@ -150,25 +122,19 @@ class JobView(TypedDict):
 def submit(
     storage: Storage, request: RetrainRequest, requested_by: str, idempotency_key: str | None = None
 ) -> tuple[Job, bool]:
-    """Request a retraining; a worker starts it.
+    """Request a retraining, which a worker starts; return the job, and whether it is new.
 
-    Args:
-        storage: The database and the files.
-        request: What to train with.
-        requested_by: Who requests it.
-        idempotency_key: The same key from the same requester gives the same job, however often it is sent.
-
-    Returns:
-        The job, and whether it is new.
+    The same ``idempotency_key`` from the same requester gives the same job, however often it is sent.
 
     Raises:
         JobRunningError: Another job is active.
-        NoChampionError: No model is deployed.
-        IdempotencyKeyError: The key is empty or too long, or came with another request before.
+        JobError: No model is deployed (``no_champion``).
+        RequestInvalidError: The key is empty or too long, or came with another request before.
     """
     if idempotency_key is not None and not 0 < len(idempotency_key) <= _KEY_LENGTH:
-        raise IdempotencyKeyError(
-            f"The Idempotency-Key has {len(idempotency_key)} characters; 1 to {_KEY_LENGTH} are allowed."
+        raise RequestInvalidError(
+            f"The Idempotency-Key has {len(idempotency_key)} characters; 1 to {_KEY_LENGTH} are allowed.",
+            code="idempotency_key_invalid",
         )
     try:
         with storage.session() as session:
@@ -182,9 +148,10 @@ def _submit(session: Session, request: RetrainRequest, requested_by: str, key: s
     if key is not None:
         earlier = session.scalar(select(Job).filter_by(requested_by=requested_by, idempotency_key=key))
         if earlier is not None and earlier.request != asdict(request):
-            raise IdempotencyKeyReusedError(
+            raise RequestInvalidError(
                 f"The Idempotency-Key of this request came with another request before (job {earlier.id}). "
-                "Send a new key with a new request."
+                "Send a new key with a new request.",
+                code="idempotency_key_reused",
             )
         if earlier is not None:
             return earlier, False
@@ -192,9 +159,10 @@ def _submit(session: Session, request: RetrainRequest, requested_by: str, key: s
     if running is not None:
         raise JobRunningError(running.id)
     if session.scalar(select(Deployment.id).limit(1)) is None:
-        raise NoChampionError(
+        raise JobError(
             "There is no model to retrain from: nothing is deployed. Import a training run first "
-            "(lesion models import <run>)."
+            "(lesion models import <run>).",
+            code="no_champion",
         )
     job = Job(id=uuid.uuid4().hex, active=1, metrics=[], requested_by=requested_by, idempotency_key=key)
     job.request = asdict(request)
@@ -210,11 +178,7 @@ def active_job(session: Session) -> Job | None:
 
 
 def job(storage: Storage, job_id: str) -> Job:
-    """Return a job.
-
-    Raises:
-        JobNotFoundError: There is no job of that id.
-    """
+    """Return a job, or raise a JobNotFoundError."""
     with storage.session() as session:
         return _existing(session.get(Job, job_id), job_id)
 
@@ -228,16 +192,14 @@ def jobs(storage: Storage, limit: int = 50) -> list[Job]:
 def cancel(storage: Storage, job_id: str, actor: str) -> Job:
     """Cancel a job: at once while it is queued, otherwise its worker ends the training within seconds.
 
-    Calling it twice changes nothing.
-
-    Raises:
-        JobNotFoundError: There is no job of that id.
-        JobOverError: The job has ended.
+    Calling it twice changes nothing; a job that has ended is a JobError (``job_over``).
     """
     with storage.session() as session:
         job = _existing(session.get(Job, job_id, with_for_update=True), job_id)
         if job.active is None:
-            raise JobOverError(f"The retraining {job_id} is over ({job.state}); it cannot be cancelled any more.")
+            raise JobError(
+                f"The retraining {job_id} is over ({job.state}); it cannot be cancelled any more.", code="job_over"
+            )
         if not job.cancel_requested:
             record(session, actor, "job.cancelled", job_id, stage=job.stage)
             job.cancel_requested, job.updated_at = True, now()
@@ -262,35 +224,14 @@ def job_summary(job: Job) -> JobView:
 
 def job_view(job: Job) -> JobView:
     """Return what users may know of a job."""
-    return {
-        "job_id": job.id,
-        "state": job.state,
-        "stage": job.stage,
-        "progress": round(job.progress, 4),
-        "epoch": job.epoch,
-        "epochs": job.request["epochs"],
-        "metrics": job.metrics,
-        "seconds_left": job.seconds_left,
-        "cancel_requested": job.cancel_requested,
-        "reason": job.reason,
-        "request": job.request,
-        "requested_by": job.requested_by,
-        "parent": job.parent,
-        "version": job.version,
-        "snapshot_id": job.snapshot_id,
-        "verdict": job.verdict,
-        "created_at": _iso(job.created_at),
-        "started_at": _iso(job.started_at),
-        "finished_at": _iso(job.finished_at),
-        "updated_at": _iso(job.updated_at),
-    }
+    values = {"job_id": job.id, "progress": round(job.progress, 4), "epochs": job.request["epochs"]}
+    values = {name: values[name] if name in values else getattr(job, name) for name in JobView.__annotations__}
+    for name, value in values.items():
+        values[name] = value.isoformat(timespec="seconds") if isinstance(value, datetime) else value
+    return cast(JobView, values)
 
 
 def _existing(job: Job | None, job_id: str) -> Job:
     if job is None:
         raise JobNotFoundError(f"There is no retraining {job_id[:40]!r}. GET /retrain_jobs lists them.")
     return job
-
-
-def _iso(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat(timespec="seconds")

@@ -37,17 +37,11 @@ class JobCancelledError(JobError):
 
 @dataclass(frozen=True)
 class WorkerIdentity:
-    """A worker process.
-
-    Attributes:
-        id: Its name, used once.
-        host: The machine and, in containers, the namespace of process ids.
-        pid: Its process id there.
-    """
+    """A worker process."""
 
     id: str
-    host: str
-    pid: int
+    host: str  # the machine and, in containers, the namespace of process ids
+    pid: int  # its process id there
 
     @classmethod
     def of_this_process(cls) -> "WorkerIdentity":
@@ -61,12 +55,8 @@ class WorkerIdentity:
 class WorkerHeartbeats:
     """The workers that are alive, as one of them sees it.
 
-    How long a worker is silent is measured with this machine's clock only: clocks of two machines may differ.
-
-    Args:
-        storage: The database and the files.
-        identity: This worker.
-        silent_s: After how many seconds without a heartbeat a worker is dead.
+    A worker is dead after ``silent_s`` seconds without a heartbeat, measured with this machine's clock only: clocks of
+    two machines may differ.
     """
 
     def __init__(self, storage: Storage, identity: WorkerIdentity, silent_s: float = SILENT_S) -> None:
@@ -120,13 +110,7 @@ def claim(storage: Storage, job_id: str, worker: str) -> Job | None:
 
 
 def report(storage: Storage, job_id: str, worker: str, **values: Any) -> None:  # noqa: ANN401 - columns of Job
-    """Record the progress of a job, and check whether this worker may continue it.
-
-    Args:
-        storage: The database and the files.
-        job_id: The job.
-        worker: Who runs it.
-        **values: Columns of ``Job`` to set.
+    """Record the progress of a job in its columns, and check whether this worker may continue it.
 
     Raises:
         LeaseLost: Another worker runs the job now, or it is over.
@@ -144,17 +128,9 @@ def report(storage: Storage, job_id: str, worker: str, **values: Any) -> None:  
 
 
 def finish(storage: Storage, job_id: str, worker: str, state: JobState, reason: str) -> None:
-    """End a job; a job that is over stays as it is.
+    """End a job in a state, with a reason in a sentence; a job that is over stays as it is.
 
-    Args:
-        storage: The database and the files.
-        job_id: The job.
-        worker: Who runs it.
-        state: The state in which it ends.
-        reason: Why, in a sentence.
-
-    Raises:
-        LeaseLost: Another worker runs the job now.
+    If another worker runs the job now, raise LeaseLost.
     """
     with storage.session() as session:
         job = session.get(Job, job_id, with_for_update=True)
@@ -174,8 +150,7 @@ def finish(storage: Storage, job_id: str, worker: str, state: JobState, reason: 
 def take_over(storage: Storage, job_id: str, dead: str | None, worker: str) -> int | None:
     """Take an active job from a worker that died, or a job that has no worker; of several callers, one succeeds.
 
-    Returns:
-        How often in a row a worker died at the point where the job is now; None when another worker was first.
+    Return how often in a row a worker died at the point where the job is now; None when another worker was first.
     """
     with storage.session() as session:
         job = session.get(Job, job_id, with_for_update=True)

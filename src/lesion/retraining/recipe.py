@@ -29,17 +29,10 @@ _SECTIONS = (*_REQUIRED_SECTIONS, "explain", "evaluation", "seed", "optimized_me
 
 @dataclass(frozen=True)
 class RunPaths:
-    """Where a retraining reads and writes.
-
-    Attributes:
-        manifest: The snapshot's manifest.
-        images: The folder that the manifest's paths are relative to.
-        output: The run's folder.
-        cache: The folder of decoded images.
-    """
+    """Where a retraining reads and writes."""
 
     manifest: Path
-    images: Path
+    images: Path  # the folder that the manifest's paths are relative to
     output: Path
     cache: Path
 
@@ -53,12 +46,8 @@ def recipe(
 ) -> dict[str, Any]:
     """Return what ``configs/train.yaml`` would compose to, resolved, for one retraining.
 
-    Args:
-        champion: The bundle whose config and weights it starts from.
-        request: What was chosen for it.
-        paths: Where it reads and writes.
-        trainer: Settings of this machine, which override the champion's ``trainer`` section.
-        evaluation: Today's ``configs/evaluation``: a champion of an earlier version may lack some of its settings.
+    The settings of this machine, ``trainer``, override the champion's ``trainer`` section. ``evaluation`` is today's
+    ``configs/evaluation``: a champion of an earlier version may lack some of its settings.
 
     Raises:
         JobError: The bundle does not hold the config that it was trained with (``recipe_missing``), or the config
@@ -78,7 +67,8 @@ def recipe(
         "_target_": "lesion.training.progress.ProgressFile",
         "path": str(paths.output / "progress.json"),
     }
-    config["logger"] = {"csv": _logger(paths.output)}
+    logger = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(paths.output)}
+    config["logger"] = {"csv": logger | {"name": "", "version": "csv"}}
     config["paths"] = {"output": str(paths.output), "cache": str(paths.cache)}
     return config | {"parent": champion.version, "resume": None}
 
@@ -159,8 +149,3 @@ def _check_targets(value: Any) -> None:  # noqa: ANN401 - JSON
             _check_targets(item)
     elif isinstance(value, str) and "${" in value:
         raise JobError(f"The champion's config has an open reference: {value[:100]!r}.", code="recipe_refused")
-
-
-def _logger(output: Path) -> dict[str, Any]:
-    target = "lightning.pytorch.loggers.CSVLogger"
-    return {"_target_": target, "save_dir": str(output), "name": "", "version": "csv"}

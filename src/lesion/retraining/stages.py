@@ -28,7 +28,7 @@ from lesion.registry.deployments import RegistryError
 from lesion.registry.registry import Registry
 from lesion.retraining.checkpoints import Checkpoints
 from lesion.retraining.gate_step import compare
-from lesion.retraining.jobs import JobState, NoChampionError, RetrainRequest, job
+from lesion.retraining.jobs import JobError, JobState, RetrainRequest, job
 from lesion.retraining.leases import EXECUTION_SEPARATOR, JobCancelledError, LeaseLost, finish, report
 from lesion.retraining.recipe import RunPaths, recipe
 from lesion.retraining.training_subprocess import Progress, TrainingProcess
@@ -41,33 +41,22 @@ _SNAPSHOT, _TRAIN, _EVALUATE, _REGISTER, _GATE, _PROMOTE = 0.01, 0.05, 0.85, 0.9
 
 @dataclass(frozen=True)
 class Schedule:
-    """Retraining without a request.
+    """Retraining without a request."""
 
-    Attributes:
-        new_images: Retrain as soon as this many new training images wait; 0 for never.
-        request: What to train with.
-    """
-
-    new_images: int = 0
+    new_images: int = 0  # retrain as soon as this many new training images wait; 0 for never
     request: RetrainRequest = field(default_factory=RetrainRequest)
 
 
 @dataclass(frozen=True)
 class RetrainSettings:
-    """How a worker retrains.
+    """How a worker retrains."""
 
-    Attributes:
-        script: A Python script that trains in place of ``lesion train``, with the same arguments.
-        trainer: Settings of this machine, which override the champion's ``trainer`` section: ``accelerator``.
-        nice: How much lower the priority of a training is than that of other processes, such as a server.
-        threads: CPU threads of training; torch's own choice if None.
-        schedule: Retraining without a request.
-    """
-
+    # A Python script that trains in place of ``lesion train``, with the same arguments.
     script: str | Path | None = None
+    # Settings of this machine, which override the champion's ``trainer`` section: ``accelerator``.
     trainer: Mapping[str, Any] = field(default_factory=dict)
-    nice: int = 10
-    threads: int | None = None
+    nice: int = 10  # how much lower the priority of a training is than that of other processes, such as a server
+    threads: int | None = None  # CPU threads of training; torch's own choice if None
     schedule: Schedule = field(default_factory=Schedule)
 
     @property
@@ -91,14 +80,7 @@ class Outcome(TypedDict):
 
 
 class Stages:
-    """The stages of retrainings, run by one worker.
-
-    Args:
-        storage: The database and the files.
-        settings: How to retrain.
-        gate: When to promote.
-        worker: The id of this worker, or of one of its executions.
-    """
+    """The stages of retrainings, run by one worker, or by one of its executions: ``worker`` is its id."""
 
     def __init__(self, storage: Storage, settings: RetrainSettings, gate: GateSettings, worker: str) -> None:
         self.storage = storage
@@ -118,12 +100,7 @@ class Stages:
         return stages
 
     def report_progress(self, job_id: str, **values: Any) -> None:  # noqa: ANN401 - columns of Job
-        """Record how far the job is.
-
-        Raises:
-            LeaseLost: Another worker has the job now, or this one is to end.
-            JobCancelledError: A user cancelled it.
-        """
+        """Record how far the job is in its columns; see :func:`lesion.retraining.leases.report` for the errors."""
         if self.stopping.is_set():
             raise LeaseLost(job_id)
         report(self.storage, job_id, self.worker, **values)
@@ -132,7 +109,7 @@ class Stages:
         """Record what the challenger starts from and is compared with: the champion of this moment."""
         champion = self._registry.champion()
         if champion is None:
-            raise NoChampionError("There is no model to retrain from: nothing is deployed.")
+            raise JobError("There is no model to retrain from: nothing is deployed.", code="no_champion")
         self.report_progress(job_id, stage="snapshot", progress=_SNAPSHOT, parent=champion.version)
         return Start(parent=champion.version, deployment=champion.id)
 

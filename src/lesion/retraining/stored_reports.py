@@ -5,22 +5,16 @@ import re
 from collections.abc import Iterable
 
 from lesion.catalogue.thumbnails import thumbnail
-from lesion.core.errors import ImageError, NotFoundError
+from lesion.core.errors import ImageError
 from lesion.database.object_store import ObjectNotFoundError, StoreError
 from lesion.database.storage import Storage
 from lesion.imaging.heatmap import encode_png
-from lesion.retraining.jobs import JobError, job
+from lesion.retraining.jobs import JobNotFoundError, job
 
 _SIDE = 128
 _PNG = "data:image/png;base64,"
 _BLANK = _PNG + "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNkYAAAAAYAAjCB0C8AAAAASUVORK5CYII="
 _PLACEHOLDER = re.compile(re.escape(_PNG) + r"([A-Za-z0-9+/]{86}==)(?![A-Za-z0-9+/=])")  # the 64 letters of a hash
-
-
-class ReportNotFoundError(NotFoundError, JobError):
-    """The job has no report (yet)."""
-
-    default_code = "report_missing"
 
 
 def picture_placeholders(hashes: Iterable[str]) -> dict[str, bytes]:
@@ -36,17 +30,15 @@ def save_report(storage: Storage, job_id: str, page: str) -> None:
 def load_report(storage: Storage, job_id: str) -> str:
     """Return a job's report with the pictures of all images that still exist.
 
-    Raises:
-        JobNotFoundError: There is no such job.
-        ReportNotFoundError: It has no report.
-        StoreError: The store does not answer.
+    A JobNotFoundError tells that there is no such job, or it has no report (``report_missing``).
     """
     state = job(storage, job_id).state
     try:
         page = storage.store.get(_key(job_id)).decode("utf-8")
     except ObjectNotFoundError as error:
-        raise ReportNotFoundError(
-            f"The retraining {job_id} has no report: it is {state}, and only the gate's decision makes one."
+        raise JobNotFoundError(
+            f"The retraining {job_id} has no report: it is {state}, and only the gate's decision makes one.",
+            code="report_missing",
         ) from error
     return _PLACEHOLDER.sub(
         lambda match: _picture(storage, base64.b64decode(match[1]).decode("ascii", "replace")), page

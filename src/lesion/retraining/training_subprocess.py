@@ -35,42 +35,25 @@ _HYDRA: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a training is.
+    """How far a training is."""
 
-    Attributes:
-        phase: ``train``, then ``evaluate``.
-        epoch: Epochs that are done.
-        share: The share of the training that is done, 0 to 1.
-        seconds_left: Of the training; None if unknown.
-        metrics: One object per epoch.
-    """
-
-    phase: str = "train"
+    phase: str = "train"  # ``train``, then ``evaluate``
     epoch: int = 0
-    share: float = 0.0
-    seconds_left: float | None = None
-    metrics: tuple[Mapping[str, Any], ...] = ()
+    share: float = 0.0  # the share of the training that is done, 0 to 1
+    seconds_left: float | None = None  # of the training; None if unknown
+    metrics: tuple[Mapping[str, Any], ...] = ()  # one object per epoch
 
 
 @dataclass(frozen=True)
 class TrainingProcess:
-    """One training in a folder: a new one, or one that continues where it was.
+    """One training in a folder: a new one, or one that continues where it was."""
 
-    Attributes:
-        folder: Its config, its log and, in ``run``, the output of the training.
-        config: The result of :func:`lesion.retraining.recipe.recipe`.
-        command: What trains; it gets ``--config-path`` and ``--config-name``.
-        nice: How much lower its priority is than that of other processes.
-        threads: CPU threads; torch's own choice if None.
-        grace_s: How long it may take to end after SIGTERM.
-    """
-
-    folder: Path
-    config: Mapping[str, Any]
-    command: Sequence[str]
-    nice: int = 10
-    threads: int | None = None
-    grace_s: float = 10.0
+    folder: Path  # its config, its log and, in ``run``, the output of the training
+    config: Mapping[str, Any]  # the result of :func:`lesion.retraining.recipe.recipe`
+    command: Sequence[str]  # what trains; it gets ``--config-path`` and ``--config-name``
+    nice: int = 10  # how much lower its priority is than that of other processes
+    threads: int | None = None  # CPU threads; torch's own choice if None
+    grace_s: float = 10.0  # how long it may take to end after SIGTERM
 
     @property
     def output(self) -> Path:
@@ -84,10 +67,8 @@ class TrainingProcess:
     def run(self, report_progress: Callable[[Progress], None]) -> Path:
         """Train, unless it is done already, and return the bundle's folder.
 
-        A process that was killed is started again from its last checkpoint.
-
-        Args:
-            report_progress: Called about once per second; an error that it raises ends the training.
+        A process that was killed is started again from its last checkpoint. ``report_progress`` is called about once
+        per second; an error that it raises ends the training.
 
         Raises:
             JobError: The training failed (``training_failed``), was killed again and again (``training_killed``), or

@@ -17,14 +17,7 @@ from lesion.database.storage import Storage
 from lesion.database.tables import Job
 from lesion.promotion.gate_settings import GateSettings
 from lesion.retraining.jobs import JobError, JobState, active_job, submit
-from lesion.retraining.leases import (
-    EXECUTION_SEPARATOR,
-    LeaseLost,
-    WorkerHeartbeats,
-    WorkerIdentity,
-    finish,
-    take_over,
-)
+from lesion.retraining.leases import EXECUTION_SEPARATOR, LeaseLost, WorkerHeartbeats, WorkerIdentity, finish, take_over
 from lesion.retraining.schedule import retraining_due
 from lesion.retraining.stages import RetrainSettings, Stages
 from lesion.retraining.training_subprocess import DEATHS
@@ -37,16 +30,7 @@ _END_S, _END_POLL_S = 20.0, 0.1  # how long a training may take to end with its 
 
 
 class WorkerProcess:
-    """The worker of this process.
-
-    Args:
-        storage: The database and the files.
-        settings: How to retrain.
-        gate: When to promote.
-
-    Raises:
-        ConfigError: The training script does not exist.
-    """
+    """The worker of this process; a training script that does not exist is a ConfigError."""
 
     def __init__(self, storage: Storage, settings: RetrainSettings, gate: GateSettings) -> None:
         if settings.script is not None and not Path(settings.script).is_file():

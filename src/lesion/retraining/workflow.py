@@ -26,9 +26,6 @@ class Workflows:
     """Retrainings as DBOS workflows; a process can have only one instance.
 
     DBOS records, next to the catalogue, which stages of a job are done. Its values are JSON.
-
-    Args:
-        stages: What the workflows run.
     """
 
     def __init__(self, stages: Stages) -> None:

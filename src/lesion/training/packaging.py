@@ -40,21 +40,10 @@ def write_bundle(
     lineage: Mapping[str, Any],
     config: Mapping[str, Any],
 ) -> Bundle:
-    """Export a run as ``output/bundle``, with its report, metrics and model card.
+    """Export a run as ``output/bundle``, with the report.html and metrics.json in ``output``, and a model card.
 
-    Args:
-        output: The run's folder, which holds report.html and metrics.json.
-        name: The bundle's name.
-        model: The trained model.
-        datamodule: Its data.
-        evaluation: Its evaluation.
-        metrics: The metrics to record.
-        data: ``Manifest.facts()`` of its data.
-        lineage: See :func:`lesion.training.provenance.lineage`.
-        config: The resolved config of the run, from which a retraining starts.
-
-    Raises:
-        ExportMismatchError: The exported graph does not give the model's answers.
+    ``data`` is ``Manifest.facts()``, ``config`` the resolved config, from which a retraining starts. If the exported
+    graph does not give the model's answers, raise a LesionError (``bundle_disagrees``).
     """
     facts: dict[str, Any] = {
         "name": name,
@@ -89,11 +78,7 @@ def spread_images(datamodule: DataModule, count: int, split: str = "test") -> ND
 
 
 def fit_domain(engine: Engine, datamodule: DataModule) -> Domain:
-    """Fit the domain of a model's training images to the features that its engine gives.
-
-    Raises:
-        BundleError: There are too few images, or the features are not finite.
-    """
+    """Fit the domain of a model's training images to the features that its engine gives; see :meth:`Domain.fit`."""
 
     def features(split: str, count: int) -> NDArray[np.float32]:
         dataset = datamodule.dataset(split)

@@ -12,9 +12,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from torch import Tensor
 
 from lesion.core.files import write_atomically
+from lesion.model.classifier import Batch
 
 logger = logging.getLogger(__name__)
 
@@ -46,12 +46,7 @@ class Throughput(Callback):
         self._images = 0
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         """Count the batch and estimate the time left from the pace so far."""
         self._images += len(batch[0]) * trainer.world_size
@@ -115,9 +110,6 @@ class ProgressFile(Callback):
     It holds ``phase`` (``train`` or ``evaluate``), ``epoch`` (finished ones), ``epochs``, ``share`` of the training,
     ``seconds_left`` and ``metrics`` (one object per epoch, with its ``seconds``). A resumed run keeps the metrics of
     the epochs before its checkpoint.
-
-    Args:
-        path: The file.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -142,12 +134,7 @@ class ProgressFile(Callback):
         self._epoch_started = time.monotonic()
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: tuple[Tensor, Tensor],
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         """Write the file if the last time is long enough ago."""
         if time.monotonic() - self._written > _FILE_S:

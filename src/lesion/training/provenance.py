@@ -10,12 +10,7 @@ from lesion.core.version import __version__
 
 
 def lineage(seed: int, parent: str | None = None) -> dict[str, Any]:
-    """Return what is needed to reproduce a run, JSON-ready.
-
-    Args:
-        seed: The run's seed.
-        parent: The version of the model whose weights it started from, if any.
-    """
+    """Return what is needed to reproduce a run, JSON-ready; ``parent`` is the version whose weights it started from."""
     return {
         "parent": parent,
         "lesion": __version__,

@@ -26,17 +26,11 @@ from lesion.model.weights import WeightsRecord
 
 @dataclass(frozen=True, eq=False)
 class Explanations:
-    """The explained images of a run.
+    """The explained images of a run."""
 
-    Attributes:
-        errors: The most confident mistakes.
-        examples: Correct answers, some of each class.
-        faithfulness: How well each method's maps point at what the network uses.
-    """
-
-    errors: tuple[Example, ...]
-    examples: tuple[Example, ...]
-    faithfulness: tuple[Faithfulness, ...]
+    errors: tuple[Example, ...]  # the most confident mistakes
+    examples: tuple[Example, ...]  # correct answers, some of each class
+    faithfulness: tuple[Faithfulness, ...]  # how well each method's maps point at what the network uses
 
 
 def explain_run(
@@ -49,16 +43,9 @@ def explain_run(
     errors: int,
     examples: int,
 ) -> Explanations:
-    """Explain a run's most confident mistakes and some correct answers, and measure the methods.
+    """Explain a run's most confident mistakes and some correct answers per class, and measure the methods.
 
-    Args:
-        network: The trained network.
-        datamodule: Its data.
-        evaluation: Its evaluation on the test split.
-        methods: Methods to compare; the overlays are those of the first one.
-        road_images: Images to measure faithfulness on; 0 leaves it out.
-        errors: Number of mistakes.
-        examples: Number of correct answers per class.
+    The overlays are those of the first method. Without ``road_images`` to measure it on, faithfulness is left out.
     """
     dataset = datamodule.dataset("test")
     sample = np.random.default_rng(0).permutation(len(dataset))[:road_images]
@@ -88,11 +75,7 @@ def _explained(
         return ()
     network = classifier.network
     maps = class_activation_maps(
-        classifier,
-        network.last_activation,
-        _pixels(dataset, rows, network),
-        evaluation.predictions[rows],
-        method,
+        classifier, network.last_activation, _pixels(dataset, rows, network), evaluation.predictions[rows], method
     )
     images = [dataset.pixels(int(row)) for row in rows]
     return tuple(
@@ -111,11 +94,8 @@ def leakage_section(
 ) -> dict[str, Any] | None:
     """Return the report's section about the split that came with the data; None without such a split.
 
-    Args:
-        manifest: The data.
-        leakage: The result of ``find_leakage``.
-        folder: The evaluation of a model that was trained and tested on that split.
-        epochs: Its number of epochs, if fewer than the run's.
+    ``folder`` is the evaluation of a model that was trained and tested on that split, in ``epochs`` if fewer than the
+    run's.
     """
     if leakage is None:
         return None

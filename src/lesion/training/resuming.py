@@ -36,12 +36,9 @@ class MovedRun(Callback):
 
 
 def check_checkpoint(path: Path, model: ImageClassifier, max_epochs: int | None) -> None:
-    """Refuse to resume from a file that is not a whole checkpoint, is of another model, or has more epochs.
+    """Raise a ConfigError if a file is not a whole checkpoint, is of another model, or has more epochs.
 
     A finished run may be resumed with the same ``max_epochs``: this evaluates it again.
-
-    Raises:
-        ConfigError: The run cannot be resumed from it.
     """
     settings, epochs = _read(path)
     for key in _SAME:

@@ -89,11 +89,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """Refuse settings that would fail only after the training.
-
-    Raises:
-        ConfigError: A setting of the seed, the evaluation or the explanations makes no sense.
-    """
+    """Refuse settings of the seed, the evaluation or the explanations that would fail only after the training."""
     check_seed("seed", cfg.seed)
     for setting, least in (
         ("evaluation.replicates", 1),
@@ -163,17 +159,9 @@ def write_results(
 
 
 def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Trainer]:
-    """Fine-tune a model and load the best checkpoint's weights.
+    """Fine-tune a model and load the best checkpoint's weights; return it in evaluation mode, and the trainer.
 
-    Args:
-        cfg: The composed config; its seed, model, finetune, callbacks, logger and trainer sections are used.
-        datamodule: The data.
-
-    Returns:
-        The model in evaluation mode and the trainer.
-
-    Raises:
-        ConfigError: A setting or the checkpoint to resume from cannot be used.
+    A setting, or a checkpoint to resume from, that cannot be used is a ConfigError.
     """
     seed_everything(cfg.seed, workers=True, verbose=False)
     model: ImageClassifier = instantiate(cfg.model, classes=list(datamodule.classes), _convert_="all")
@@ -230,15 +218,8 @@ def validation_metrics(model: ImageClassifier, datamodule: DataModule, temperatu
 def folder_split_evaluation(cfg: DictConfig, other: DataModule, output: Path) -> Evaluation:
     """Train again with the same settings on the split that came with the data, to show how inflated its score is.
 
-    ``evaluation.folder_split_epochs`` may set fewer epochs.
-
-    Args:
-        cfg: The run's config.
-        other: The run's images under that split.
-        output: The run's folder; that of this training is inside it.
-
-    Returns:
-        The evaluation on that split's test images.
+    ``evaluation.folder_split_epochs`` may set fewer epochs. ``other`` has the run's images under that split; ``output``
+    is the run's folder, and that of this training is inside it. Return the evaluation on that split's test images.
     """
     logger.info("Training again on the split that came with the data, for comparison.")
     nested = cfg.copy()

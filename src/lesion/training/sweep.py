@@ -21,21 +21,18 @@ class Ranking(Callback):
         """Rank the jobs of the finished sweep."""
         folder = Path(config.hydra.sweep.dir)
         rows = rank(folder, config.optimized_metric, minimize="loss" in config.optimized_metric)
-        _write(folder / "ranking.csv", rows)
+        with (folder / "ranking.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, _columns(rows))
+            writer.writeheader()
+            writer.writerows(rows)
         _print(rows, config.optimized_metric, folder)
 
 
 def rank(folder: Path, metric: str, minimize: bool = False) -> list[dict[str, Any]]:
-    """Rank the jobs in a sweep's folder.
+    """Rank the jobs in a sweep's folder, which has a folder for each job, by a key in their ``metrics.json``.
 
-    Args:
-        folder: The sweep's folder, with a folder for each job.
-        metric: The key in each job's ``metrics.json`` to rank by.
-        minimize: Whether lower is better.
-
-    Returns:
-        One row per job, best first: job, ``metric``, and each override by its key. Jobs without a result come last,
-        with the value None.
+    Return one row per job, best first: job, ``metric``, and each override by its key. Jobs without a result come last,
+    with the value None.
     """
     rows = []
     for overrides in folder.glob("*/.hydra/overrides.yaml"):
@@ -56,13 +53,6 @@ def _value(path: Path, metric: str) -> float | None:
 
 def _columns(rows: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(key for row in rows for key in row))
-
-
-def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _columns(rows))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _print(rows: list[dict[str, Any]], metric: str, folder: Path) -> None:

@@ -3,6 +3,7 @@
 import copy
 import re
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import kubernetes_validate
@@ -94,11 +95,13 @@ def service() -> Manifest:
 
 @pytest.fixture
 def pod(service: Manifest) -> Manifest:
-    return service["spec"]["template"]["spec"]
+    spec: Manifest = service["spec"]["template"]["spec"]
+    return spec
 
 
 @pytest.fixture
 def container(pod: Manifest) -> Manifest:
+    only: Manifest
     (only,) = pod["containers"]
     return only
 
@@ -126,7 +129,8 @@ def test_it_is_a_service(service: Manifest) -> None:
     ],
 )
 def test_a_typo_is_refused(service: Manifest, place: tuple[str | int, ...], wrong: str) -> None:
-    broken = inner = copy.deepcopy(service)
+    broken = copy.deepcopy(service)
+    inner: Any = broken
     for step in place:
         inner = inner[step]
     inner[wrong] = 1

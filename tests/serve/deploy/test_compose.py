@@ -14,7 +14,7 @@ import yaml
 from lesion.database.object_store import ObjectStore, StoreError
 from serve.deploy.ports import free_port
 from tests.support.paths import REPOSITORY
-from tests.support.serving import eventually
+from tests.support.servers.serving import eventually
 
 FOLDER = REPOSITORY / "serve" / "deploy"
 COMPOSE, GPU, EXAMPLE = (FOLDER / name for name in ("compose.yaml", "compose.gpu.yaml", ".env.example"))

@@ -20,11 +20,11 @@ from lesion.cli.prepare import FirstTraining, prepare
 from lesion.data.manifest import Manifest
 from lesion.database.storage import Storage
 from serve.deploy.ports import free_port
-from tests.support.hostile import encode, gradient
 from tests.support.image_build import DOCKERFILE, UID, Image, command, environment, inherited, requirements, stages
+from tests.support.images.hostile import encode, gradient
 from tests.support.paths import REPOSITORY
 from tests.support.preparing import ADMIN, ENVIRONMENT
-from tests.support.serving import eventually
+from tests.support.servers.serving import eventually
 from tests.support.training_runs import Run
 
 TARGETS = ("api", "api-gpu", "worker", "worker-gpu", "ui")
@@ -329,7 +329,7 @@ class TestProcesses:
             if not list(Path("/dev").glob("nvidia[0-9]*")):
                 status, said = image.run(*local("api-gpu", *settings))
                 assert status == 2
-                assert "nvidia-smi names no GPU here" in said
+                assert "nvidia-smi lists no GPU here" in said
             with running(image, *local("api-gpu", *settings, "server.device=torch")) as process:
                 answers(image, process, port, 300)
                 assert (
@@ -375,8 +375,8 @@ class TestProcesses:
                 f"storage_root={STATE}",
                 f"bundle={run.output}",
             ]
-            for expected in ("is the champion", "is left aside"):
-                status, said = image.run(*prepared, **ENVIRONMENT)
+            for expected in ("is the champion", "is not imported"):
+                status, said = image.run(*prepared, seconds=600, **ENVIRONMENT)
                 assert (status, expected in said) == (0, True), said
             with running(image, *local("worker")) as process:
                 assert process.stdout is not None

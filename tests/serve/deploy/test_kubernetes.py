@@ -24,7 +24,8 @@ from lesion.retraining.worker import _END_S
 from serve.inference.litserve_overrides import DRAIN_S
 from serve.routes.retrain import _SILENCE_S
 from serve.server import UPLOAD_PATH
-from tests.support.loop_images import new_storage
+from tests.support.bundles.registry_bundles import sealed
+from tests.support.images.loop_images import new_storage
 from tests.support.manifests import (
     KUBERNETES,
     NEWEST,
@@ -44,7 +45,6 @@ from tests.support.manifests import (
     validate,
 )
 from tests.support.paths import REPOSITORY
-from tests.support.registry_bundles import sealed
 
 BASE = sorted((KUBERNETES / "base").glob("*.yaml"))
 SETTINGS = OmegaConf.load(REPOSITORY / "configs" / "serve.yaml").server
@@ -58,7 +58,8 @@ NGINX = "nginx.ingress.kubernetes.io/"
 
 @pytest.fixture(scope="module", params=["cpu", "gpu"])
 def overlay(request: pytest.FixtureRequest) -> str:
-    return request.param
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,8 @@ def test_the_validator_refuses_a_field_with_a_typo() -> None:
     validate(api)
     container = "spec", "template", "spec", "containers", 0
     for place, wrong in (((), "specs"), (container, "livenesProbe"), ((*container, "securityContext"), "runAsNonroot")):
-        broken = inner = copy.deepcopy(api)
+        broken = copy.deepcopy(api)
+        inner: Any = broken
         for step in place:
             inner = inner[step]
         inner[wrong] = {}
@@ -374,6 +376,7 @@ def test_a_server_waits_for_the_first_model_and_key(manifests: list[Manifest], t
     waiting = subprocess.Popen(
         ["sh", "-c", script], cwd=REPOSITORY, env=os.environ | variables, stdout=subprocess.PIPE, text=True
     )
+    assert waiting.stdout is not None
     registry, words = Registry(storage), "There is no model or no key yet; see the log of the Job prepare.\n"
     for step in (
         lambda: None,

@@ -15,12 +15,12 @@ from prometheus_client import generate_latest
 
 from serve.observability import prometheus
 from serve.observability.collectors import DatabaseCollector
-from tests.support.hostile import encode
-from tests.support.lamp_bundles import lamp
-from tests.support.loop_images import new_storage
+from tests.support.bundles.lamp_bundles import lamp
+from tests.support.images.hostile import encode
+from tests.support.images.loop_images import new_storage
+from tests.support.images.pictures import picture
 from tests.support.paths import REPOSITORY
-from tests.support.pictures import picture
-from tests.support.serving import ServerProcess
+from tests.support.servers.serving import ServerProcess
 
 FOLDER = REPOSITORY / "serve" / "deploy" / "monitoring"
 GUIDE = (REPOSITORY / "docs" / "monitoring.md").read_text("utf-8")

@@ -26,7 +26,9 @@ from serve.deploy.ports import free_port
 from serve.deploy.processes import ProcessRecord, end, wait_until_ready
 from serve.http.problems import MEDIA_TYPE
 from tests.support.paths import REPOSITORY
-from tests.support.serving import eventually
+from tests.support.servers.serving import eventually
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 try:
     NGINX = nginx_program()
@@ -62,6 +64,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def fine(request: Handler) -> None:
+    assert isinstance(request.server, ThreadingHTTPServer)
     request.say(200, {"answer": request.server.server_port, "padding": "x" * 2000})
 
 
@@ -157,7 +160,7 @@ def refusal(response: httpx.Response, status: int, code: str) -> dict[str, Any]:
     """Check that an answer is a problem document of nginx's own, and return it."""
     assert response.status_code == status, response.text
     assert response.headers["content-type"] == MEDIA_TYPE
-    problem = response.json()
+    problem: dict[str, Any] = response.json()
     assert set(problem) == {"type", "title", "status", "detail", "code", "request_id"}
     assert (problem["status"], problem["code"]) == (status, code)
     assert problem["request_id"] == response.headers["x-request-id"]

@@ -1,15 +1,16 @@
 """Processes that are started, awaited and ended, and ports: with small commands in place of servers."""
 
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
-from serve.deploy import balancer
-from serve.deploy.balancer import Balancer, NginxMissingError
+from lesion.core.errors import ConfigError, LesionError
+from serve.deploy.balancer import Balancer
 from serve.deploy.ports import free_port, free_ports, is_listening, page_answers, served_version
-from serve.deploy.processes import ProcessEndedError, StartTimeoutError, running
+from serve.deploy.processes import running
 
 
 def test_a_process_runs_while_the_block_does(tmp_path: Path) -> None:
@@ -24,7 +25,7 @@ def test_a_process_runs_while_the_block_does(tmp_path: Path) -> None:
 def test_a_process_that_ends_is_reported_with_the_end_of_its_log(tmp_path: Path) -> None:
     command = ["sh", "-c", "echo no such model >&2; exit 3"]
     with (
-        pytest.raises(ProcessEndedError, match=r"(?s)api-1 ended.*no such model") as caught,
+        pytest.raises(LesionError, match=r"(?s)api-1 ended.*no such model") as caught,
         running("api-1", command, tmp_path / "log", lambda: False, folder=tmp_path),
     ):
         pass
@@ -35,7 +36,7 @@ def test_a_process_that_is_not_ready_in_time_is_ended(tmp_path: Path) -> None:
     records = tmp_path / "pid"
     command = ["sh", "-c", f"echo $$ >{records}; exec sleep 60"]
     with (
-        pytest.raises(StartTimeoutError, match=r"not ready within 0\.3 s") as caught,
+        pytest.raises(LesionError, match=r"not ready within 0\.3 s") as caught,
         running("api-1", command, tmp_path / "log", lambda: False, folder=tmp_path, seconds=0.3),
     ):
         pass
@@ -70,7 +71,7 @@ def test_a_page_answers_when_its_program_does(health: bytes, answers: bool) -> N
 
 
 def test_a_machine_without_nginx_is_told_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(balancer.shutil, "which", lambda *_, **__: None)
-    with pytest.raises(NginxMissingError, match="Install it") as caught:
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: None)
+    with pytest.raises(ConfigError, match="Install it") as caught:
         Balancer(tmp_path, "127.0.0.1", 8080)
     assert caught.value.code == "nginx_missing"

@@ -21,15 +21,16 @@ from lesion.core.errors import ConfigError, LesionError
 from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
 from serve.deploy.balancer import nginx_program
-from serve.deploy.plan import Plan, read_state, write_state
 from serve.deploy.ports import free_port
-from serve.deploy.processes import ProcessRecord, end, start
+from serve.deploy.processes import Plan, ProcessRecord, end, read_state, start, write_state
 from serve.deploy.replicas import Replicas
-from tests.support.hostile import encode
-from tests.support.lamp_bundles import lamp
+from tests.support.bundles.lamp_bundles import lamp
+from tests.support.images.hostile import encode
+from tests.support.images.pictures import picture
 from tests.support.paths import REPOSITORY, SCRIPTS
-from tests.support.pictures import picture
-from tests.support.serving import eventually
+from tests.support.servers.serving import eventually
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 try:
     nginx_program()
@@ -122,7 +123,6 @@ class Load:
                 time.sleep(self.pause)
 
 
-@pytest.mark.slow
 def test_a_killed_replica_costs_no_request_and_is_mended(cluster: Cluster) -> None:
     with Load(cluster.url) as load:
         victim = cluster.replicas.apis[0]
@@ -136,7 +136,6 @@ def test_a_killed_replica_costs_no_request_and_is_mended(cluster: Cluster) -> No
     assert cluster.serving() == {cluster.versions[0]}
 
 
-@pytest.mark.slow
 def test_a_drained_replica_costs_no_request(cluster: Cluster) -> None:
     """As a container is stopped: nginx does not know."""
     with Load(cluster.url) as load:
@@ -147,7 +146,6 @@ def test_a_drained_replica_costs_no_request(cluster: Cluster) -> None:
     cluster.replicas.scale(COUNT)
 
 
-@pytest.mark.slow
 def test_replicas_are_replaced_one_by_one_without_a_failure(cluster: Cluster) -> None:
     """Each request on a connection of its own: nginx closes idle ones at a reload, at which a client may be writing."""
     before = {member.pid for member in cluster.replicas.apis}
@@ -161,7 +159,6 @@ def test_replicas_are_replaced_one_by_one_without_a_failure(cluster: Cluster) ->
     ]
 
 
-@pytest.mark.slow
 def test_every_replica_swaps_to_a_promoted_model_within_five_seconds(cluster: Cluster) -> None:
     champion = cluster.registry.champion()
     assert champion is not None
@@ -175,7 +172,6 @@ def test_every_replica_swaps_to_a_promoted_model_within_five_seconds(cluster: Cl
             print(f"swapped {time.monotonic() - promoted:.2f} s after the promotion")
 
 
-@pytest.mark.slow
 def test_replicas_answer_one_machine_s_programs_alone(cluster: Cluster) -> None:
     """Without keys they trust loopback; nginx is on it, and must not make its own senders seem to be."""
     found = [each for card in psutil.net_if_addrs().values() for each in card if each.family == socket.AF_INET]
@@ -189,7 +185,6 @@ def test_replicas_answer_one_machine_s_programs_alone(cluster: Cluster) -> None:
         assert (refused.status_code, refused.json()["code"]) == (403, "not_local")
 
 
-@pytest.mark.slow
 def test_another_process_finds_scales_and_stops_it(tmp_path: Path) -> None:
     """The launcher's process is gone, as after a crash; what it started is found by what it wrote."""
     state, port = tmp_path / "state", free_port()
@@ -214,14 +209,17 @@ def test_another_process_finds_scales_and_stops_it(tmp_path: Path) -> None:
     assert call("scale", "1").returncode == 0
     assert [row["name"] for row in Replicas(state).status()] == ["api-1", "nginx"]
     assert httpx.get(f"{replicas.plan.address}/info").status_code == 200
-    family = [p.pid for member in Replicas(state).processes for p in [member.process, *member.process.children(True)]]
+    family: list[int] = []
+    for member in Replicas(state).processes:
+        process = member.process
+        assert process is not None
+        family += [process.pid, *(child.pid for child in process.children(recursive=True))]
     assert call("stop").stdout == "Nothing runs.\n"
     assert not [pid for pid in family if psutil.pid_exists(pid)]
     assert read_state(state)[1] == []
     assert "not_started" in call("scale", "2").stderr
 
 
-@pytest.mark.slow
 def test_a_model_that_is_not_there_is_told_and_nothing_is_left(tmp_path: Path) -> None:
     replicas = Replicas(tmp_path)
     plan = Plan(port=free_port(), bundle=str(tmp_path / "none"), storage="none", page_port=None)
@@ -281,7 +279,6 @@ def test_secrets_are_made_once_for_this_machine_alone(tmp_path: Path) -> None:
     assert all(len(value) >= 48 for value in secrets.values())
 
 
-@pytest.mark.slow
 def test_the_bench_measures_what_it_says(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "bench" / "replicas.py"), "--replicas", "1", "--users", "10"]
     command += ["--run-time", "4", "--out", str(tmp_path / "out"), "--bundle", str(lamp(tmp_path / "lamp", 0.05))]

@@ -3,8 +3,10 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import text as sql
 from starlette.testclient import TestClient
 
@@ -14,10 +16,10 @@ from lesion.core.roles import ROLES
 from lesion.database.storage import Storage
 from serve.http.auth import check_address
 from serve.http.rate_limits import usage_today
-from tests.support.app import bearer, client_of, make_app, refusal
-from tests.support.loop_images import new_storage
-from tests.support.registry_bundles import sealed
-from tests.support.serving import eventually
+from tests.support.bundles.registry_bundles import sealed
+from tests.support.images.loop_images import new_storage
+from tests.support.servers.app import bearer, client_of, make_app, refusal
+from tests.support.servers.serving import eventually
 
 
 @pytest.fixture
@@ -62,6 +64,7 @@ def saved(storage: Storage) -> dict[str, int]:
 
 
 def operations(client: TestClient) -> list[tuple[str, str]]:
+    assert isinstance(client.app, FastAPI)
     paths = client.app.openapi()["paths"]
     return [(method.upper(), path) for path, item in paths.items() for method in item]
 
@@ -145,7 +148,9 @@ class TestKeysOverHttp:
         boss = bearer(texts["admin"])
         refusal(client.delete(f"/keys/{texts['admin'].split('_')[1]}", headers=boss), 409, "last_admin_key")
         refusal(client.delete(f"/keys/{'0' * 16}", headers=boss), 404, "key_not_found")
-        for body in ({"name": "a", "role": "root"}, {"name": "a"}, {"name": "a", "role": "viewer", "id": "0"}, []):
+        unknown, extra = {"name": "a", "role": "root"}, {"name": "a", "role": "viewer", "id": "0"}
+        bodies: list[Any] = [unknown, {"name": "a"}, extra, []]
+        for body in bodies:
             refusal(client.post("/keys", headers=boss, json=body), 422, "parameter_invalid")
         refusal(client.post("/keys", headers=boss, json={"name": "a\nb", "role": "viewer"}), 422, "key_invalid")
 

@@ -5,42 +5,27 @@ import pickle
 import pytest
 
 from lesion.auth.api_keys import KeyConflictError, KeyNotFoundError, KeyRefusedError
-from lesion.catalogue.images import CatalogueError, EmptyCatalogueError, ImageNotFoundError, MissingReasonError
-from lesion.catalogue.snapshot_store import SnapshotNotFoundError
-from lesion.core.errors import BundleError, ConfigError, DataError, ImageError, LesionError, NotFoundError
+from lesion.catalogue.images import CatalogueError
+from lesion.core.errors import (
+    BundleError,
+    ConfigError,
+    ConflictError,
+    DataError,
+    ImageError,
+    InvalidValueError,
+    LesionError,
+    NotFoundError,
+    TooLargeError,
+    UnsupportedTypeError,
+)
 from lesion.database.object_store import ObjectNotFoundError, StoreError
 from lesion.download.archives import ArchiveRefusedError
 from lesion.imaging.refusals import EmptyImageError, ImageTooLargeError, ImageTypeError, UnreadableFileError
-from lesion.intake.intake import ContestedImageError
-from lesion.model.bundle_facts import BundleLinkError, BundleMissingError
-from lesion.model.bundle_files import PickleRefusedError
-from lesion.registry.deployments import (
-    ChampionChangedError,
-    EmptyLedgerError,
-    InvalidReasonError,
-    RegistryError,
-    UnknownVersionError,
-)
-from lesion.retraining.jobs import (
-    IdempotencyKeyError,
-    IdempotencyKeyReusedError,
-    JobNotFoundError,
-    JobOverError,
-    JobRunningError,
-    NoChampionError,
-    RequestInvalidError,
-)
+from lesion.registry.deployments import ChampionChangedError, InvalidReasonError, RegistryError, UnknownVersionError
+from lesion.retraining.jobs import JobError, JobNotFoundError, JobRunningError, RequestInvalidError
 from lesion.retraining.leases import JobCancelledError
-from lesion.retraining.stored_reports import ReportNotFoundError
 from serve.http.problems import ForbiddenError, TooManyRequestsError, UnauthorizedError, problem_of, status_of
-from serve.request_errors import (
-    BodyTimeoutError,
-    BodyTooLargeError,
-    BusyError,
-    MediaTypeError,
-    ParameterError,
-    RequestError,
-)
+from serve.request_errors import BodyTimeoutError, BusyError, RequestError
 from serve.routes.artefacts import ArtefactMissingError
 
 # The class of each code that an HTTP response can have, and its status. A class with a single code has it by default.
@@ -52,50 +37,40 @@ RESPONSES: list[tuple[int, type[LesionError], tuple[str, ...]]] = [
     (401, UnauthorizedError, ("key_missing", "key_unknown")),
     (403, ForbiddenError, ("not_local", "origin_foreign", "role_insufficient")),
     (404, ArtefactMissingError, ("artefact_missing",)),
-    (404, ImageNotFoundError, ("image_unknown",)),
-    (404, JobNotFoundError, ("job_unknown",)),
+    (404, JobNotFoundError, ("job_unknown", "report_missing")),
     (404, KeyNotFoundError, ("key_not_found",)),
-    (404, NotFoundError, ("class_empty", "image_deleted", "no_storage")),
+    (404, NotFoundError, ("class_empty", "image_deleted", "image_unknown", "no_storage", "snapshot_unknown")),
     (404, ObjectNotFoundError, ("file_gone",)),
-    (404, ReportNotFoundError, ("report_missing",)),
-    (404, SnapshotNotFoundError, ("snapshot_unknown",)),
     (404, UnknownVersionError, ("model_unknown",)),
     (408, BodyTimeoutError, ("body_timeout",)),
-    (409, CatalogueError, ("accepted_otherwise", "not_quarantined")),
+    (409, CatalogueError, ("accepted_otherwise", "catalogue_empty", "not_quarantined")),
     (409, ChampionChangedError, ("champion_changed",)),
-    (409, ContestedImageError, ("image_contested",)),
-    (409, EmptyCatalogueError, ("catalogue_empty",)),
-    (409, EmptyLedgerError, ("ledger_empty",)),
+    (409, ConflictError, ("conflict", "image_contested")),
     (409, JobCancelledError, ("job_cancelled",)),
-    (409, JobOverError, ("job_over",)),
+    (409, JobError, ("job_over", "no_champion")),
     (409, KeyConflictError, ("first_key_must_be_admin", "key_differs", "last_admin_key")),
-    (409, NoChampionError, ("no_champion",)),
-    (409, RegistryError, ("already_champion", "classes_differ", "ledger_not_empty", "nothing_before")),
-    (413, BodyTooLargeError, ("body_too_large",)),
+    (409, RegistryError, ("already_champion", "classes_differ", "ledger_empty", "ledger_not_empty", "nothing_before")),
     (413, ImageTooLargeError, ("image_too_many_bytes", "image_too_many_pixels")),
+    (413, TooLargeError, ("body_too_large", "too_large")),
     (415, ImageTypeError, ("image_not_recognised", "image_type_not_supported")),
-    (415, MediaTypeError, ("media_type_not_supported",)),
+    (415, UnsupportedTypeError, ("media_type_not_supported", "type_not_supported")),
     (422, ArchiveRefusedError, ("archive_refused",)),
     (422, DataError, ("class_missing", "data_invalid")),
-    (422, IdempotencyKeyError, ("idempotency_key_invalid",)),
-    (422, IdempotencyKeyReusedError, ("idempotency_key_reused",)),
     (422, ImageError, ("image_animated", "image_corrupt", "image_mode_not_supported", "image_too_small")),
     (422, ImageError, ("image_truncated",)),
     (422, InvalidReasonError, ("reason_missing",)),
     (422, KeyRefusedError, ("key_invalid",)),
-    (422, MissingReasonError, ("reason_missing",)),
-    (422, ParameterError, ("archive_not_alone", "class_unknown", "class_without_explain", "field_invalid")),
-    (422, ParameterError, ("label_missing", "label_unknown", "layers_without_explain")),
-    (422, RequestInvalidError, ("retrain_invalid",)),
+    (422, InvalidValueError, ("reason_missing", "value_invalid")),
+    (422, InvalidValueError, ("archive_not_alone", "class_unknown", "class_without_explain", "field_invalid")),
+    (422, InvalidValueError, ("label_missing", "label_unknown", "layers_without_explain")),
+    (422, RequestInvalidError, ("idempotency_key_invalid", "idempotency_key_reused", "retrain_invalid")),
     (429, TooManyRequestsError, ("quota_spent", "rate_limited")),
     (500, LesionError, ("inference_failed",)),
     (503, BundleError, ("bundle_external_data", "bundle_facts_invalid", "bundle_file_altered", "bundle_file_invalid")),
     (503, BundleError, ("bundle_file_missing", "bundle_file_unexpected", "bundle_format_unknown", "bundle_refused")),
-    (503, BundleError, ("bundle_golden_mismatch", "bundle_version_mismatch", "domain_unfit")),
-    (503, BundleLinkError, ("bundle_link",)),
-    (503, BundleMissingError, ("bundle_missing",)),
+    (503, BundleError, ("bundle_golden_mismatch", "bundle_link", "bundle_missing", "bundle_pickle")),
+    (503, BundleError, ("bundle_exists", "bundle_version_mismatch", "domain_unfit")),
     (503, BusyError, ("no_worker_ready", "queue_full", "server_busy", "shutting_down", "timed_out", "worker_died")),
-    (503, PickleRefusedError, ("bundle_pickle",)),
     (503, StoreError, ("store_failed", "store_foreign")),
 ]
 CASES = [(status, kind, code) for status, kind, codes in RESPONSES for code in codes]
@@ -133,7 +108,7 @@ def test_the_kind_decides_before_the_subject() -> None:
 
 
 @pytest.mark.parametrize(
-    "error", [ImageTooLargeError("Too large.", code="image_too_many_bytes"), ParameterError("No.")]
+    "error", [ImageTooLargeError("Too large.", code="image_too_many_bytes"), InvalidValueError("No.")]
 )
 def test_an_error_of_an_inference_worker_arrives_as_it_was_raised(error: LesionError) -> None:
     arrived = pickle.loads(pickle.dumps(error))

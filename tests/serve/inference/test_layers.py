@@ -17,11 +17,11 @@ from serve.inference.inference_worker import InferenceAPI
 from serve.inference.messages import InferenceRequest
 from serve.inference.shared_state import SharedState
 from serve.settings import ServerSettings
-from tests.support.app import client_of, make_app, refusal
-from tests.support.hostile import encode
-from tests.support.lamp_bundles import CLASSES, SIZE, lamp
-from tests.support.pictures import picture
-from tests.support.registry_bundles import sealed
+from tests.support.bundles.lamp_bundles import CLASSES, SIZE, lamp
+from tests.support.bundles.registry_bundles import sealed
+from tests.support.images.hostile import encode
+from tests.support.images.pictures import picture
+from tests.support.servers.app import client_of, make_app, refusal
 
 PARTS = ["overlay_png_base64", "image_png_base64", "heatmap_png_base64"]
 

@@ -14,12 +14,11 @@ import pytest
 from lesion.catalogue.import_run import import_manifest
 from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
-from serve.load.checks import PROBLEM, prediction_fault, refusal_fault, upload_fault
-from serve.load.mistakes import MISTAKES
+from serve.load.checks import MISTAKES, PROBLEM, prediction_fault, refusal_fault, upload_fault
 from serve.load.samples import mixture
-from tests.support.lamp_bundles import lamp, lamp_pictures
+from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
 from tests.support.paths import REPOSITORY
-from tests.support.serving import ServerProcess
+from tests.support.servers.serving import ServerProcess
 from tests.support.training_subprocess import CONFIG, STAND_IN
 
 LOCUSTFILE = REPOSITORY / "serve" / "load" / "locustfile.py"

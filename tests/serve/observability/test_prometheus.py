@@ -19,12 +19,14 @@ from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
 from serve.observability.collectors import DatabaseCollector
 from serve.observability.prometheus import count_request
-from tests.support.app import bearer, client_of, make_app
-from tests.support.hostile import encode, gradient
-from tests.support.lamp_bundles import lamp, lamp_pictures
-from tests.support.loop_images import new_storage
-from tests.support.pictures import picture
-from tests.support.serving import ServerProcess, eventually
+from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
+from tests.support.images.hostile import encode, gradient
+from tests.support.images.loop_images import new_storage
+from tests.support.images.pictures import picture
+from tests.support.servers.app import bearer, client_of, make_app
+from tests.support.servers.serving import ServerProcess, eventually
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 
 class Scrape:
@@ -125,7 +127,6 @@ def test_a_body_that_is_too_large_is_counted_under_its_route(server: ServerProce
     assert scrape(server)("requests_total", **refused) == before + 1
 
 
-@pytest.mark.slow
 def test_no_count_falls_when_a_worker_dies(server: ServerProcess) -> None:
     image = encode(gradient())
     for _ in range(8):
@@ -144,7 +145,6 @@ def test_no_count_falls_when_a_worker_dies(server: ServerProcess) -> None:
     assert fallen == []
 
 
-@pytest.mark.slow
 def test_uploads_jobs_and_swaps_of_a_server_with_a_storage(tmp_path: Path) -> None:
     storage = new_storage(tmp_path)
     snapshot = import_manifest(storage, lamp_pictures(tmp_path / "pictures", 20), progress=False)

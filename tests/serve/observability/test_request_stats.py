@@ -20,13 +20,13 @@ from lesion.core.errors import ConflictError
 from lesion.core.roles import ROLES
 from serve.http.middleware import BodyLimits, RequestContext
 from serve.observability.request_stats import BOUNDS_MS, MINUTES, RequestStats
-from tests.support.app import bearer, client_of, make_app, refusal
-from tests.support.hostile import encode
-from tests.support.lamp_bundles import lamp
-from tests.support.loop_images import new_storage
-from tests.support.pictures import picture
-from tests.support.registry_bundles import sealed
-from tests.support.serving import ServerProcess
+from tests.support.bundles.lamp_bundles import lamp
+from tests.support.bundles.registry_bundles import sealed
+from tests.support.images.hostile import encode
+from tests.support.images.loop_images import new_storage
+from tests.support.images.pictures import picture
+from tests.support.servers.app import bearer, client_of, make_app, refusal
+from tests.support.servers.serving import ServerProcess
 
 RATIO = 2**0.25  # of a bucket's bounds
 SECONDS = 60
@@ -89,7 +89,6 @@ def test_quantiles_of_known_latencies_are_right_within_a_bucket(share: float) ->
 def test_what_is_beyond_the_bounds_is_counted_at_them() -> None:
     assert counted(0.0, 0.001).totals().quantile_ms(1.0) == pytest.approx(0.125)
     assert counted(1e6).totals().quantile_ms(0.5) == pytest.approx(2**17)
-    assert counted(250.0, 0.5).totals().microseconds == 250_500
 
 
 # The ring
@@ -170,7 +169,7 @@ def test_processes_that_count_at_once_lose_nothing() -> None:
     for counts in (traffic.totals(), traffic.minutes()[-1][1]):
         assert (counts.requests, counts.server_errors, counts.predictions) == (6000, 2000, 4000)
         assert [counts.latencies[BOUNDS_MS.index(bound)] for bound in (1.0, 2.0)] == [2000, 2000]
-        assert counts.microseconds == 2000 * (1000 + 2000 + 3000)
+        assert sum(counts.latencies) == 6000
 
 
 # The middleware
@@ -241,7 +240,6 @@ def test_a_request_is_timed_to_the_end_of_its_answer(app: FastAPI) -> None:
     TestClient(app).post("/predict")
     found = app.state.traffic.totals().quantile_ms(0.5)
     assert 50 / RATIO <= found < 2000
-    assert app.state.traffic.totals().microseconds >= 50_000
 
 
 def test_a_sender_that_went_away_is_no_fault_of_the_servers(caplog: pytest.LogCaptureFixture) -> None:

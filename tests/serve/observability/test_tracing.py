@@ -13,9 +13,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from lesion.core.errors import ConfigError
 from serve.observability import tracing
 from serve.settings import TraceSettings
-from tests.support.hostile import encode, gradient
-from tests.support.lamp_bundles import lamp
-from tests.support.serving import ServerProcess, eventually
+from tests.support.bundles.lamp_bundles import lamp
+from tests.support.images.hostile import encode, gradient
+from tests.support.servers.serving import ServerProcess, eventually
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
@@ -63,7 +65,6 @@ def receiver() -> Iterator[Receiver]:
         thread.join()
 
 
-@pytest.mark.slow
 def test_a_request_and_its_stages_are_one_trace(receiver: Receiver, tmp_path: Path) -> None:
     settings = ("server.workers=1", f"traces.endpoint={receiver.address}")
     with ServerProcess(lamp(tmp_path / "lamp", 0.05), *settings) as server:

@@ -24,14 +24,15 @@ from lesion.database.audit import UPLOAD_REJECTED, entries
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry, Generation
+from lesion.imaging.decode import decode
 from lesion.imaging.preprocessing import Fit, Preprocessing
 from lesion.intake.zip_reader import LabeledFile
 from lesion.registry.registry import Registry
 from serve.ingest import Origin, judge_files
-from tests.support.app import client_of, make_app
-from tests.support.bundle_files import MEASURED, bundle_with
-from tests.support.loop_images import new_storage, put_picture
-from tests.support.pictures import write
+from tests.support.bundles.bundle_files import MEASURED, bundle_with
+from tests.support.images.loop_images import new_storage, put_picture
+from tests.support.images.pictures import write
+from tests.support.servers.app import client_of, make_app
 
 CLASSES = ("glioma", "notumor", "Läsion")  # of the bundle that test_bundle makes
 DAY = datetime(2026, 11, 24, 23, 59, tzinfo=UTC)
@@ -311,7 +312,7 @@ def test_however_many_ask_two_images_are_decoded_at_once(
     client: TestClient, put: Box, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashes = [put("glioma") for _ in range(6)]
-    decode, lock, now, most = thumbnails.decode, threading.Lock(), 0, 0
+    lock, now, most = threading.Lock(), 0, 0
 
     def counted(*given: Any, **more: Any) -> Any:
         nonlocal now, most

@@ -4,7 +4,7 @@ import io
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +14,10 @@ from lesion.database.storage import Storage
 from lesion.model.bundle import Bundle
 from lesion.registry import bundle_cache
 from lesion.registry.registry import Registry
-from serve.http.zip_stream import zip_files
-from tests.support.app import client_of, make_app
-from tests.support.bundle_files import MEASURED, bundle_with
-from tests.support.loop_images import new_storage
+from serve.routes.artefacts import zip_files
+from tests.support.bundles.bundle_files import MEASURED, bundle_with
+from tests.support.images.loop_images import new_storage
+from tests.support.servers.app import client_of, make_app
 
 CURVES = {"roc": {"glioma": {"x": [0, 1], "y": [0, 1]}}, "pr": {}, "reliability": {"before": [], "after": []}}
 
@@ -180,7 +180,8 @@ def told(client: TestClient) -> str | None:
     """Which version the ledger says that a rollback would bring back; its last row alone says so."""
     *earlier, last = client.get("/deployments").json()
     assert not any("rollback_to" in row for row in earlier)
-    return last["rollback_to"]
+    version: str | None = last["rollback_to"]
+    return version
 
 
 def test_an_archive_is_never_whole_in_memory(tmp_path: Path) -> None:
@@ -197,6 +198,7 @@ def test_an_archive_is_never_whole_in_memory(tmp_path: Path) -> None:
 def test_a_download_that_is_given_up_leaves_no_file_open(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(bytes(3 * 2**20))
     sending = zip_files(tmp_path, ["large"], "top")
+    assert isinstance(sending, Generator)
     next(sending)
     before = len(list(Path("/proc/self/fd").iterdir()))
     sending.close()

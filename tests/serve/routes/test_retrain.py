@@ -26,11 +26,11 @@ from serve.http.middleware import RequestContext
 from serve.http.problems import add_error_handlers
 from serve.routes import retrain
 from serve.worker_supervisor import WorkerSupervisor, settings_of
-from tests.support.app import make_state
-from tests.support.loop_images import new_storage
+from tests.support.bundles.registry_bundles import sealed
+from tests.support.images.loop_images import new_storage
 from tests.support.paths import CONFIGS
-from tests.support.registry_bundles import sealed
-from tests.support.serving import eventually
+from tests.support.servers.app import make_state
+from tests.support.servers.serving import eventually
 
 BODY = {"epochs": 3, "batch_size": 16, "learning_rate": 0.01}
 

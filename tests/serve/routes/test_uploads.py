@@ -22,7 +22,9 @@ from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.imaging.decode import decode
 from lesion.phantom.folder import generate
-from tests.support.serving import SCRIPT, ServerProcess, eventually
+from tests.support.servers.serving import SCRIPT, ServerProcess, eventually
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 KINDS = ("accepted", "quarantined", "rejected")
 BODY = 2 * 2**20
@@ -94,7 +96,7 @@ def upload(server: ServerProcess, files: list[tuple[str, bytes]], headers: Any =
 
 def judged(response: httpx.Response) -> dict[str, list[dict[str, str]]]:
     assert response.status_code == 200, response.text
-    answer = response.json()
+    answer: dict[str, list[dict[str, str]]] = response.json()
     assert set(answer) == set(KINDS)
     assert all(set(each) == {"name", "code", "reason"} for each in answer["rejected"])
     return answer
@@ -120,7 +122,8 @@ def archive(members: dict[str, bytes]) -> bytes:
 
 
 def other_class(server: ServerProcess, label: str) -> str:
-    return next(name for name in server.client.get("/info").json()["classes"] if name != label)
+    classes: list[str] = server.client.get("/info").json()["classes"]
+    return next(name for name in classes if name != label)
 
 
 def png(side: int, shade: int = 90) -> bytes:

@@ -1,5 +1,6 @@
 """Servers that tests of the page share, and browser windows before the page."""
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,12 +16,19 @@ from lesion.phantom.folder import generate
 from lesion.registry.registry import Registry
 from scripts.dev.browsing import WIDTHS, browser, settle, window
 from serve.ui.session import ADDRESS
-from tests.support.browser import PATHS, Front, OpenWindow, PageProcess
-from tests.support.lamp_bundles import lamp, lamp_pictures
-from tests.support.loop_images import new_storage, put_picture
-from tests.support.page import OpenScreen, evaluated, open_screen, two_models
-from tests.support.serving import ServerProcess
+from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
+from tests.support.images.loop_images import new_storage, put_picture
+from tests.support.servers.browser import PATHS, Front, OpenWindow, PageProcess
+from tests.support.servers.page import OpenScreen, evaluated, open_screen, two_models
+from tests.support.servers.serving import ServerProcess
 from tests.support.training_subprocess import CONFIG
+
+
+@pytest.fixture(autouse=True)
+def own_main_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put `__main__` back after each test: AppTest replaces it, and processes that later tests spawn start from it."""
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+
 
 # A server with one model, on which every action is allowed
 

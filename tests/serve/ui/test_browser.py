@@ -21,8 +21,8 @@ from lesion.database.storage import Storage
 from lesion.database.tables import ApiKey, Image
 from scripts.dev.browsing import MISSING, PAGES, WIDTHS, choose, chromium, drop, fetch, go, press, settle
 from serve.ui.text.sentences import DISCLAIMER
-from tests.support.browser import Front, OpenWindow, PageProcess, World, shows
-from tests.support.serving import ServerProcess, eventually
+from tests.support.servers.browser import Front, OpenWindow, PageProcess, World, shows
+from tests.support.servers.serving import ServerProcess, eventually
 
 pytestmark = [
     pytest.mark.slow,
@@ -94,7 +94,7 @@ def test_a_dicom_file_is_answered_as_its_pixels_are(
     phantoms: World, open_window: OpenWindow, scans: list[Path], tmp_path: Path
 ) -> None:
     pytest.importorskip("pydicom", reason="the extra lesion[dicom] is optional")
-    from tests.support.dicom_files import dicom_file
+    from tests.support.images.dicom_files import dicom_file
 
     answer = phantoms.server.client.post("/predict", content=scans[0].read_bytes()).json()
     scan = tmp_path / "scan.dcm"
@@ -114,7 +114,7 @@ def test_another_class_is_explained_on_demand(phantoms: World, open_window: Open
     before = pixels(page)
     other = list(phantoms.server.client.post("/predict", content=scans[0].read_bytes()).json()["probabilities"])[1]
     choose(page, "What speaks for", other)
-    shows(page, f"speaks for {other}")
+    shows(page, f"Yellow marks what speaks most for {other}")
     eventually(lambda: not np.array_equal(pixels(page), before))
 
 

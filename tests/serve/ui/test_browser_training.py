@@ -19,11 +19,11 @@ from lesion.registry.registry import Registry
 from lesion.retraining.jobs import jobs
 from scripts.dev.browsing import MISSING, PAGES, choose, chromium, drop, fetch, go, press, settle
 from serve.deploy.ports import free_port
-from tests.support.browser import SOON_MS, Front, OpenWindow, PageProcess, World, shows
-from tests.support.lamp_bundles import lamp, lamp_pictures
-from tests.support.loop_images import new_storage
-from tests.support.pictures import picture
-from tests.support.serving import ServerProcess, eventually
+from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
+from tests.support.images.loop_images import new_storage
+from tests.support.images.pictures import picture
+from tests.support.servers.browser import SOON_MS, Front, OpenWindow, PageProcess, World, shows
+from tests.support.servers.serving import ServerProcess, eventually
 from tests.support.training_subprocess import CONFIG, STAND_IN
 
 pytestmark = [

@@ -31,11 +31,12 @@ from lesion.client import (
 from lesion.database.storage import Storage
 from serve.deploy.ports import free_port
 from serve.ui.error_messages import advice_for
-from serve.ui.session import KeyFormatError
 from serve.ui.text.sentences import DISCLAIMER
-from tests.support.page import UI, OpenScreen, buttons, drop_files, page_text, photo, press
 from tests.support.paths import REPOSITORY, SCRIPTS
-from tests.support.serving import ServerProcess, eventually
+from tests.support.servers.page import UI, OpenScreen, buttons, drop_files, page_text, photo, press
+from tests.support.servers.serving import ServerProcess, eventually
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 # What the page may import of the library: nothing that needs torch, a database or the server's own modules.
 ALLOWED = {
@@ -118,7 +119,7 @@ def test_what_was_dropped_while_the_server_is_away_is_answered_when_it_is_back(
     [
         (ServerUnavailableError("It is so."), "The server cannot be reached", True),
         (ResponseError("It is so.", status=401), "You are not signed in", False),
-        (KeyFormatError("It is so."), "You are not signed in", False),
+        (ClientError("It is so.", code="key_invalid", status=401), "You are not signed in", False),
         (ResponseError("It is so.", status=403), "You may not do this", False),
         (NoStorageError("It is so.", status=404), "This server stores no data", False),
         (ResponseError("It is so.", status=404), "This was not found on the server", False),

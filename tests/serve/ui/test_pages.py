@@ -14,9 +14,9 @@ from lesion.client import Client
 from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
 from serve.ui.session import ADDRESS
-from tests.support.lamp_bundles import CLASSES
-from tests.support.loop_images import put_picture
-from tests.support.page import (
+from tests.support.bundles.lamp_bundles import CLASSES
+from tests.support.images.loop_images import put_picture
+from tests.support.servers.page import (
     OpenScreen,
     download_labels,
     evaluated,
@@ -28,7 +28,9 @@ from tests.support.page import (
     two_models,
     version_of,
 )
-from tests.support.serving import ServerProcess, eventually
+from tests.support.servers.serving import ServerProcess, eventually
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,28 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from lesion.catalogue.images import find_image, get_image
 from lesion.core.files import bytes_sha256
 from lesion.database.storage import Storage
 from serve.ui.screens.predict.page import unique_names
-from tests.support.lamp_bundles import CLASSES
-from tests.support.page import UI, OpenScreen, buttons, download_labels, drop_files, page_text, photo, press, select
-from tests.support.serving import ServerProcess
+from tests.support.bundles.lamp_bundles import CLASSES
+from tests.support.servers.page import (
+    UI,
+    OpenScreen,
+    buttons,
+    download_labels,
+    drop_files,
+    page_text,
+    photo,
+    press,
+    select,
+)
+from tests.support.servers.serving import ServerProcess
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 
 def test_an_image_is_answered_in_words_and_bars(page: OpenScreen, lamp_server: ServerProcess) -> None:

@@ -11,9 +11,9 @@ from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
 from serve.deploy.ports import free_port
 from serve.ui.error_messages import describe_failed_click
-from tests.support.browser import Front
-from tests.support.loop_images import put_picture
-from tests.support.page import (
+from tests.support.images.loop_images import put_picture
+from tests.support.servers.browser import Front
+from tests.support.servers.page import (
     OpenScreen,
     buttons,
     download_labels,
@@ -26,7 +26,9 @@ from tests.support.page import (
     tables,
     version_of,
 )
-from tests.support.serving import ServerProcess
+from tests.support.servers.serving import ServerProcess
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 BUSY, SPENT = (503, "server_busy"), (429, "rate_limited")
 NOT_DONE = "This was not done. Try again."

@@ -3,12 +3,15 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from tests.support.browser import Front
-from tests.support.page import OpenScreen, drop_files, error_titles, page_text, photo, press, select
-from tests.support.serving import ServerProcess
+from tests.support.servers.browser import Front
+from tests.support.servers.page import OpenScreen, drop_files, error_titles, page_text, photo, press, select
+from tests.support.servers.serving import ServerProcess
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 BUSY, SPENT = (503, "server_busy"), (429, "rate_limited")
 

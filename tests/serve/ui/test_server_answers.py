@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 import streamlit as st
 
-from tests.support.browser import Front
-from tests.support.page import OpenScreen, download_labels, page_text, tables, version_of
-from tests.support.serving import ServerProcess
+from tests.support.servers.browser import Front
+from tests.support.servers.page import OpenScreen, download_labels, page_text, tables, version_of
+from tests.support.servers.serving import ServerProcess
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 # What the server may say
 

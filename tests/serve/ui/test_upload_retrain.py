@@ -10,12 +10,13 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRe
 
 from lesion.client import Client
 from lesion.database.storage import Storage
-from lesion.retraining.jobs import JobOverError, JobState, cancel, jobs
+from lesion.retraining.jobs import JobError, JobState, cancel, jobs
 from lesion.retraining.leases import claim, finish, report
-from serve.ui.screens.upload import BY_FOLDER
-from serve.ui.screens.upload_requests import Batch, UploadProgress, chunks, send
-from tests.support.page import OpenScreen, buttons, drop_files, page_text, photo, press, select
-from tests.support.serving import ServerProcess
+from serve.ui.screens.upload import BY_FOLDER, Batch, UploadProgress, chunks, send
+from tests.support.servers.page import OpenScreen, buttons, drop_files, page_text, photo, press, select
+from tests.support.servers.serving import ServerProcess
+
+pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
 # Upload
 
@@ -152,5 +153,5 @@ def test_a_retraining_of_somebody_else_is_seen_too(
             assert not buttons(opened)["Start retraining"]
         finally:
             assert client.cancel(job_id)["state"] == "cancelled"
-    with pytest.raises(JobOverError, match="is over"):
+    with pytest.raises(JobError, match="is over"):
         cancel(lamp_storage, job_id, "ann")

@@ -24,19 +24,12 @@ _MOST_EXPLANATIONS = 50  # kept in the session
 
 @dataclass(frozen=True)
 class ChosenImage:
-    """An image that a user chose.
+    """An image that a user chose."""
 
-    Attributes:
-        id: Distinguishes it from all others of this session.
-        name: What users call it.
-        content: Returns the file's bytes.
-        example: Whether it came with the page: a drawing that no model may learn from.
-    """
-
-    id: str
-    name: str
-    content: Callable[[], bytes]
-    example: bool = False
+    id: str  # distinguishes it from all others of this session
+    name: str  # what users call it
+    content: Callable[[], bytes]  # returns the file's bytes
+    example: bool = False  # whether it came with the page: a drawing that no model may learn from
 
 
 def show(client: Client, image: ChosenImage, prediction: dict[str, Any]) -> None:

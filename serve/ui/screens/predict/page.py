@@ -33,7 +33,9 @@ Answer = dict[str, Any] | ClientError
 def show(client: Client) -> None:
     """Show the screen."""
     st.title("Predict")
-    images = _choose_images()
+    sources = {"Files": _choose_files, "Camera": _take_photo, "Examples": _choose_example}
+    source = st.segmented_control("Where the image comes from", list(sources), default="Files", required=True)
+    images = sources[source]()
     # Read only now: if the server cannot be reached, what was dropped above stays there until it is back.
     info = read(client, "/info")
     max_mib = info["limits"]["max_image_bytes"] // 2**20
@@ -57,13 +59,6 @@ def show(client: Client) -> None:
         show_error(answer)
     else:
         answers.show(client, image, answer)
-
-
-def _choose_images() -> list[ChosenImage]:
-    """Let users choose images in one of three ways."""
-    sources = {"Files": _choose_files, "Camera": _take_photo, "Examples": _choose_example}
-    source = st.segmented_control("Where the image comes from", list(sources), default="Files", required=True)
-    return sources[source]()
 
 
 def _choose_files() -> list[ChosenImage]:

@@ -27,11 +27,9 @@ _BATCH = 16
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
+    """Run the command; return 0 when every image was predicted, 1 when one was refused.
 
-    Returns:
-        0 when every image was predicted, 1 when one was refused. Wrong usage, a broken bundle and a full disk exit with
-        2, after the predictions that were made.
+    Wrong usage, a broken bundle and a full disk exit with 2, after the predictions that were made.
     """
     options = _parser().parse_args(arguments)
     _utf8(sys.stdout)

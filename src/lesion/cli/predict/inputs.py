@@ -11,8 +11,7 @@ from lesion.core.errors import ImageError
 from lesion.core.paths import is_hidden
 from lesion.imaging import decode
 from lesion.imaging.file_types import is_image_name
-from lesion.imaging.limits import Limits
-from lesion.imaging.refusals import ImageTooLargeError
+from lesion.imaging.limits import Limits, too_many_bytes
 
 STDIN = "-"
 _REPORTED = ".gif"  # picked up from a folder although it cannot be decoded, so that the user reads why
@@ -20,15 +19,10 @@ _REPORTED = ".gif"  # picked up from a folder although it cannot be decoded, so 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image to predict.
+    """One image to predict."""
 
-    Attributes:
-        name: Its path; ``-`` for standard input.
-        content: Its bytes, or why they could not be read.
-    """
-
-    name: str
-    content: bytes | ImageError
+    name: str  # its path; ``-`` for standard input
+    content: bytes | ImageError  # its bytes, or why they could not be read
 
 
 def expand_folders(names: Iterable[str]) -> Iterator[str]:
@@ -95,8 +89,5 @@ def _walk(folder: str) -> Iterator[str]:
 def _read_stdin(stdin: BinaryIO, limits: Limits) -> bytes:
     data = stdin.read(limits.max_bytes + 1)
     if len(data) > limits.max_bytes:
-        raise ImageTooLargeError(
-            f"Standard input holds more than {limits.max_bytes:,} bytes, the limit. Send one smaller image.",
-            code="image_too_many_bytes",
-        )
+        raise too_many_bytes(f"Standard input has more than {limits.max_bytes:,} bytes", limits)
     return data

@@ -2,9 +2,10 @@
 
 import csv
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -22,36 +23,26 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The result for one image.
-
-    Attributes:
-        name: The image's path.
-        answer: Its prediction, or why it was refused.
-        overlay: The path of its overlay; empty if it has none.
-    """
+    """The result for one image."""
 
     name: str
-    answer: Prediction | ImageError
-    overlay: str = ""
+    answer: Prediction | ImageError  # its prediction, or why it was refused
+    overlay: str = ""  # the path of its overlay; empty if it has none
 
 
-class Writer(Protocol):
+class Writer(ABC):
     """Takes rows one by one."""
 
+    @abstractmethod
     def write(self, row: Row) -> None:
         """Take one row."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most writers have none left
         """Write the rows that are not written yet."""
 
 
-class JsonWriter:
-    """One JSON object per line, in ASCII, so that any file name can be read back.
-
-    Args:
-        out: Where to write.
-        top_k: How many probabilities; all if None.
-    """
+class JsonWriter(Writer):
+    """One JSON object per line, in ASCII, so that any file name can be read back; ``top_k`` probabilities or all."""
 
     def __init__(self, out: IO[str], top_k: int | None) -> None:
         self._out = out
@@ -76,17 +67,11 @@ class JsonWriter:
                 value["overlay"] = row.overlay
         self._out.write(json.dumps(value) + "\n")
 
-    def close(self) -> None:
-        """Do nothing: every row is written already."""
 
-
-class CsvWriter:
+class CsvWriter(Writer):
     """CSV for spreadsheets: an apostrophe is put before text that a spreadsheet would run as a formula.
 
-    Args:
-        out: Where to write.
-        classes: One column per class; with ``top_k`` the most probable classes and their probabilities instead.
-        top_k: How many.
+    There is one column per class; with ``top_k`` the most probable classes and their probabilities instead.
     """
 
     def __init__(self, out: IO[str], classes: Sequence[str], top_k: int | None) -> None:
@@ -113,20 +98,12 @@ class CsvWriter:
         last = [f"{answer.inference_time_ms:.3f}", answer.model_version, *domain, row.overlay, "", ""]
         self._put([*first, *middle, *last])
 
-    def close(self) -> None:
-        """Do nothing: every row is written already."""
-
     def _put(self, cells: Sequence[str]) -> None:
         self._csv.writerow([f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell for cell in cells])
 
 
-class TableWriter:
-    """Tables of at most 200 rows each.
-
-    Args:
-        out: Where to write.
-        top_k: How many classes to name for each image.
-    """
+class TableWriter(Writer):
+    """Tables of at most 200 rows each, with the ``top_k`` most probable classes of each image."""
 
     def __init__(self, out: IO[str], top_k: int | None) -> None:
         self._console = Console(file=out, highlight=False, soft_wrap=False)

@@ -15,8 +15,7 @@ _alembic_lock = threading.Lock()  # Alembic's environment is global to a process
 def upgrade(engine: Engine) -> None:
     """Bring a database to the newest revision in one transaction; processes that start together wait for each other.
 
-    Raises:
-        ConfigError: The database has a revision that this version of Lesion does not know.
+    A revision that this version of Lesion does not know is a ConfigError.
     """
     with _alembic_lock, engine.begin() as connection:
         if connection.dialect.name == "postgresql":  # an SQLite transaction takes the write lock at its start

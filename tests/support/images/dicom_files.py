@@ -6,9 +6,7 @@ import warnings
 import numpy as np
 import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import (
-    ExplicitVRLittleEndian,
-)
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 
 def dicom_file(pixels: np.ndarray | bytes, *, syntax=ExplicitVRLittleEndian, shape=None, **elements: object) -> bytes:
@@ -16,9 +14,9 @@ def dicom_file(pixels: np.ndarray | bytes, *, syntax=ExplicitVRLittleEndian, sha
     array = pixels if isinstance(pixels, np.ndarray) else np.zeros(shape, np.uint8)
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = syntax
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4"
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
-    dataset = FileDataset(None, {}, file_meta=meta, preamble=bytes(128))
+    meta.MediaStorageSOPClassUID = UID("1.2.840.10008.5.1.4.1.1.4")
+    meta.MediaStorageSOPInstanceUID = UID("1.2.3")
+    dataset = FileDataset(io.BytesIO(), {}, file_meta=meta, preamble=bytes(128))
     dataset.PatientName, dataset.PatientID = "Doe^Jane", "secret-17"
     dataset.Rows, dataset.Columns = array.shape[:2]
     dataset.SamplesPerPixel = 3 if array.ndim == 3 else 1

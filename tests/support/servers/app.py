@@ -3,9 +3,8 @@
 import queue
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
@@ -20,6 +19,9 @@ from serve.inference.dispatcher import Dispatcher
 from serve.inference.shared_state import SharedState
 from serve.routes import ROUTERS
 from serve.settings import AccessSettings, ServerSettings
+
+if TYPE_CHECKING:
+    import httpx2  # the library of starlette's test client
 
 HERE = ("127.0.0.1", 50000)
 
@@ -67,7 +69,7 @@ def bearer(text: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {text}"}
 
 
-def refusal(response: httpx.Response, status: int, code: str) -> None:
+def refusal(response: "httpx2.Response", status: int, code: str) -> None:
     assert (response.status_code, response.json()["code"]) == (status, code), response.text
     assert response.headers["content-type"] == "application/problem+json"
     assert len(response.json()["detail"]) > 20

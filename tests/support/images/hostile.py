@@ -175,8 +175,10 @@ def _refused() -> dict[str, HostileImage]:
 def _decoded() -> dict[str, HostileImage]:
     picture, grey = gradient(), np.arange(32 * 32, dtype=np.uint16).reshape(32, 32)
     bomb = zlib.compress(bytes(50 * 2**20))  # 50 MB of zeros in 50 KB
-    first, second = (tuple(int(value) for value in picture[place]) for place in ((0, 0), (47, 63)))
-    ends = {(0, 0): first, (47, 63): second}
+    ends: dict[tuple[int, int], tuple[int, int, int]] = {}
+    for place in ((0, 0), (47, 63)):
+        red, green, blue = picture[place].tolist()
+        ends[place] = (red, green, blue)
     cmyk = Image.new("CMYK", (32, 32), (0, 255, 255, 0))
     files: dict[str, HostileImage] = {
         "plain.png": HostileImage(encode(picture), None, (48, 64), ends),

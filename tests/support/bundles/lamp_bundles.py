@@ -12,8 +12,8 @@ from lesion.data.manifest import Manifest
 from lesion.evaluation.calibration import softmax
 from lesion.model.bundle import seal
 from lesion.model.domain import Domain
-from tests.support.loop_images import manifest_of
-from tests.support.pictures import picture
+from tests.support.images.loop_images import manifest_of
+from tests.support.images.pictures import picture
 
 CLASSES = ["bright", "dark"]
 SIZE = 32

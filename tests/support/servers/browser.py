@@ -17,7 +17,7 @@ from lesion.database.storage import Storage
 from scripts.dev.browsing import PAGES
 from serve.deploy.ports import free_port, page_answers
 from tests.support.paths import SCRIPTS
-from tests.support.serving import CommandProcess, ServerProcess
+from tests.support.servers.serving import CommandProcess, ServerProcess
 
 OpenWindow = Callable[..., Page]
 SOON_MS = 20_000

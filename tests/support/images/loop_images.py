@@ -9,7 +9,7 @@ from lesion.data.scan import scan_folders
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import Image
-from tests.support.pictures import write, write_classes
+from tests.support.images.pictures import write, write_classes
 
 FRACTIONS = {"train": 0.4, "val": 0.2, "calibration": 0.2, "test": 0.2}
 

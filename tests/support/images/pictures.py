@@ -1,6 +1,7 @@
 """Small picture files for tests of datasets: one seed, one picture, no two of them near-duplicates."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -12,7 +13,7 @@ def picture(seed: int, side: int = 48) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def write(path: Path, seed: int, side: int = 48, **options: object) -> Path:
+def write(path: Path, seed: int, side: int = 48, **options: Any) -> Path:
     """Save a picture in the format that the path's suffix names."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(picture(seed, side)).save(path, **options)

@@ -10,7 +10,7 @@ from lesion.evaluation.calibration import softmax
 from lesion.model.bundle import Bundle, seal
 from lesion.model.bundle_facts import FACTS_FILE
 from lesion.model.domain import Domain
-from tests.support.bundle_files import FACTS, write_files
+from tests.support.bundles.bundle_files import FACTS, write_files
 
 
 def sealed(folder: Path, temperature: float = 2.0, **facts: object) -> Path:

@@ -17,11 +17,11 @@ from lesion.database.storage import Storage
 from lesion.database.tables import Job, now
 from lesion.model.bundle import seal
 from lesion.registry.registry import Registry
-from tests.support.lamp_bundles import CLASSES, lamp, lamp_pictures
-from tests.support.loop_images import new_storage
+from tests.support.bundles.lamp_bundles import CLASSES, lamp, lamp_pictures
+from tests.support.images.loop_images import new_storage
+from tests.support.images.pictures import picture
 from tests.support.paths import REPOSITORY
-from tests.support.pictures import picture
-from tests.support.serving import ServerProcess
+from tests.support.servers.serving import ServerProcess
 from tests.support.training_subprocess import CONFIG
 
 UI = REPOSITORY / "serve" / "ui"

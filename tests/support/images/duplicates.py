@@ -15,6 +15,8 @@ SCRIPT = SCRIPTS / "bench" / "duplicates.py"
 
 def load_bench() -> ModuleType:
     spec = importlib.util.spec_from_file_location("duplicates_bench", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
@@ -39,4 +41,5 @@ def thumbnails_of(*images: np.ndarray) -> Thumbnails:
 def as_lists(pairs: np.ndarray) -> list[list[int]]:
     assert pairs.dtype == np.int64
     assert pairs.shape[1:] == (2,)
-    return pairs.tolist()
+    lists: list[list[int]] = pairs.tolist()
+    return lists

@@ -1,0 +1,1 @@
+"""Real servers, pages and workers for tests."""
