@@ -102,7 +102,7 @@ def import_first(storage: Storage, bundle: Path) -> None:
             facts = pool.submit(_import, storage, bundle).result()
         except ModuleNotFoundError as error:
             raise ConfigError(
-                f"{error.name} is missing, which importing a run needs. Import it with scripts/models.py where "
+                f"{error.name} is missing, which importing a run needs. Import it with lesion models where "
                 "lesion[train] is installed, or install it here.",
                 code="import_failed",
             ) from error

@@ -140,7 +140,7 @@ class Search:
         return pairs, groups(len(self.reference), pairs)
 
 
-def labelled_images(root: Path) -> list[tuple[Path, str]]:
+def labeled_images(root: Path) -> list[tuple[Path, str]]:
     """Return every image in ``root`` with its class: the name of its folder, or its label in a Kaggle ``train.csv``."""
     paths = sorted(path for path in root.rglob("*") if is_image_name(path))
     table = root / "train.csv"
@@ -198,7 +198,7 @@ def score(real: Ints, copies: Ints, sources: Ints, labels: Ints, equal: Ints) ->
 
 def bench(root: Path, images: int, seed: int, console: Console) -> bool:
     """Measure one folder, print the results, and return whether the requirement is met."""
-    listed = labelled_images(root)
+    listed = labeled_images(root)
     if len(listed) < 2:
         console.print(f"{root}: needs at least 2 images, has {len(listed)}.")
         return False

@@ -32,7 +32,7 @@ def check_address(host: str, keys: bool, open_access: bool) -> None:
     """Raise a ConfigError if other machines reach a host without a key that is not revoked or ``open_access``."""
     if not (keys or open_access or _is_loopback(host)):
         raise ConfigError(
-            f"host={host} would answer other machines, and there is no API key. Make one with 'python scripts/keys.py "
+            f"host={host} would answer other machines, and there is no API key. Make one with 'lesion keys "
             "create NAME --role admin' (it needs a storage, such as storage=local), or listen on host=127.0.0.1, or, "
             "if something in front of the server checks who sends a request, set access.open_access=true.",
             code="keys_missing",

@@ -1,4 +1,4 @@
-"""``POST /upload_training_data`` and ``POST /feedback``: labelled images for the next retraining."""
+"""``POST /upload_training_data`` and ``POST /feedback``: labeled images for the next retraining."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -40,7 +40,7 @@ def _form_body(properties: dict[str, Any], required: list[str]) -> dict[str, Any
 
 @router.post(
     "/upload_training_data",
-    summary="Give labelled images",
+    summary="Give labeled images",
     openapi_extra=_form_body(
         {
             "files": {

@@ -1,4 +1,4 @@
-"""The frame of the page: sign-in, navigation and the disclaimer below. ``scripts/ui.py`` starts it."""
+"""The frame of the page: sign-in, navigation and the disclaimer below. ``lesion ui`` starts it."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -51,7 +51,7 @@ def _show_screen(client: Client, user: dict[str, Any]) -> None:
     if remote and not user["keys"] and user["name"] == "local":
         st.error(
             "The server behind this page has no API keys, so only the machine that runs the page may use it. Create a "
-            "key with 'python scripts/keys.py create NAME --role admin'.",
+            "key with 'lesion keys create NAME --role admin'.",
             title="This page is not open to other machines",
         )
         return

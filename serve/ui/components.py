@@ -17,7 +17,7 @@ JUDGED_STATES = ("promoted", "rejected")  # states of jobs that the gate decided
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _CONFIRMATION = "confirmation"  # in the session until it was shown
 NO_DATA = "This server stores no data, so there is nothing to show here."
-START_WITH_STORAGE = "Ask the person who runs it to start it with a storage (scripts/serve.py storage=local)."
+START_WITH_STORAGE = "Ask the person who runs it to start it with a storage (lesion serve storage=local)."
 
 
 def show_figure(chart: Figure | None, title: str, sentence: str, note: str = "") -> None:

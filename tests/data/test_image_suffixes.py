@@ -13,7 +13,7 @@ from lesion.download.archives import unpack
 from lesion.download.layout import brain_tumor_mri
 from lesion.download.parquet_images import _SUFFIXES as PARQUET_SUFFIXES
 from lesion.imaging.file_types import IMAGE_SUFFIXES, is_image_name
-from scripts.bench.duplicates import labelled_images
+from scripts.bench.duplicates import labeled_images
 from serve.load.samples import load_images
 
 NAMES = sorted(name for suffix in IMAGE_SUFFIXES for name in (f"x{suffix}", f"x{suffix.upper()}"))
@@ -60,7 +60,7 @@ def laid_out(root: Path) -> list[str]:
 
 
 def benchmarked(root: Path) -> list[str]:
-    return names([path for path, _ in labelled_images(root / "a")])
+    return names([path for path, _ in labeled_images(root / "a")])
 
 
 def sent(root: Path) -> list[str]:

@@ -202,7 +202,7 @@ def test_real_copies_are_found_and_unrelated_images_stay_apart(
     shared: Path, folder: str, count: int, planted: int
 ) -> None:
     rng = np.random.default_rng(0)
-    listed = bench.labelled_images(shared / "data" / folder)
+    listed = bench.labeled_images(shared / "data" / folder)
     chosen = [listed[row] for row in np.sort(rng.choice(len(listed), count, replace=False))]
     labels = np.unique([label for _, label in chosen], return_inverse=True)[1]
     pictures = [decode(read(path)) for path, _ in chosen]

@@ -61,7 +61,7 @@ def open_generation(session: Session) -> Generation:
     generation = session.scalar(statement) or session.scalar(statement)
     if generation is None:
         raise CatalogueError(
-            "The catalogue is empty. First import the data of a first model with scripts/models.py import.",
+            "The catalogue is empty. First import the data of a first model with lesion models import.",
             code="catalogue_empty",
         )
     return generation

@@ -158,7 +158,7 @@ def _check_exists(root: Path) -> None:
     if not root.is_dir():
         raise DataError(
             f"The dataset's folder '{root}' does not exist. Give an existing one as data.root, or download a reference "
-            "dataset with scripts/download.py."
+            "dataset with lesion download."
         )
 
 

@@ -53,7 +53,7 @@ def champion_row(session: Session, expected: int | None = None) -> Deployment:
     last = last_row(session)
     if last is None:
         raise RegistryError(
-            "No model was deployed yet. Import the run of a first model: python scripts/models.py import RUN.",
+            "No model was deployed yet. Import the run of a first model: lesion models import RUN.",
             code="ledger_empty",
         )
     if expected is not None and last.id != expected:
@@ -75,7 +75,7 @@ def get_version(session: Session, version: str) -> ModelVersion:
     model = session.get(ModelVersion, version)
     if model is None:
         raise UnknownVersionError(
-            f"There is no version {version[:80]!r}. GET /models or scripts/models.py list shows the versions."
+            f"There is no version {version[:80]!r}. GET /models or lesion models list shows the versions."
         )
     return model
 

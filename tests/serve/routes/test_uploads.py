@@ -436,4 +436,4 @@ def test_a_server_for_other_machines_needs_keys(bundle_path, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "keys_missing" in done.stderr
-    assert "scripts/keys.py create" in done.stderr
+    assert "lesion keys create" in done.stderr
