@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs everything and runs every check: lint, types, tests in one process more than there are cores, since many of them wait.
+# Installs everything and runs every check: lint, types, tests.
 #   bash scripts/test.sh            everything that runs on each change
 #   bash scripts/test.sh --fast     only tests without servers, trainings and browsers; no lint, no types
 #   bash scripts/test.sh --long     also the tests that are marked long
@@ -8,9 +8,9 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
 # Threads that spin while they wait take the cores from the processes next to them.
 export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
-parallel=(-n "$(($(nproc) + 1))" --dist loadfile --no-loadscope-reorder)
+by_file=(--dist loadfile --no-loadscope-reorder)
 case "${1:-}" in
---fast) exec python -m pytest "${parallel[@]}" -m "not slow and not real and not browser and not long" "${@:2}" ;;
+--fast) exec python -m pytest -n "$(nproc)" "${by_file[@]}" -m "not slow and not real and not browser and not long" "${@:2}" ;;
 --long) selection=() arguments=("${@:2}") ;;
 *) selection=(-m "not long") arguments=("$@") ;;
 esac
@@ -20,4 +20,5 @@ ruff check .
 ruff format --check .
 mypy
 if [ ${#arguments[@]} -gt 0 ]; then exec python -m pytest "${selection[@]}" "${arguments[@]}"; fi
-exec python -m pytest "${parallel[@]}" "${selection[@]}"
+# One process more than there are cores, since many tests wait for servers.
+exec python -m pytest -n "$(($(nproc) + 1))" "${by_file[@]}" "${selection[@]}"

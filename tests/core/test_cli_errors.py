@@ -140,6 +140,7 @@ def test_a_stopped_command_names_its_checkpoint(tmp_path: Path, capsys: pytest.C
         checkpoint.touch()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("override", "words"),
     [

@@ -42,6 +42,7 @@ def make_model(classes: Sequence[str] = ("a", "b"), **settings: Any) -> ImageCla
     return ImageClassifier(classes, **(defaults | settings))
 
 
+@pytest.mark.slow
 def test_loss_on_eight_images_goes_to_zero() -> None:
     rng = np.random.default_rng(0)
     images = torch.from_numpy(rng.integers(0, 256, (8, 3, 32, 32), np.uint8))

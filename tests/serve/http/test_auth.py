@@ -168,7 +168,7 @@ class TestWithoutKeys:
         for host in ("0.0.0.0", "::", "192.168.1.5", "example.org", "localhost.example.org", "127.0.0.1.example.org"):
             check_address(host, keys=True, open_access=False)
             check_address(host, keys=False, open_access=True)
-            with pytest.raises(ConfigError, match=r"scripts/keys\.py create NAME --role admin") as caught:
+            with pytest.raises(ConfigError, match=r"lesion keys create NAME --role admin") as caught:
                 check_address(host, keys=False, open_access=False)
             assert caught.value.code == "keys_missing"
 
