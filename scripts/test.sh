@@ -11,14 +11,14 @@ export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
 by_file=(--dist loadfile --no-loadscope-reorder)
 case "${1:-}" in
 --fast) exec python -m pytest -n "$(nproc)" "${by_file[@]}" -m "not slow and not real and not browser and not long" "${@:2}" ;;
---long) selection=() arguments=("${@:2}") ;;
-*) selection=(-m "not long") arguments=("$@") ;;
+--long) kind="(long or not long)" arguments=("${@:2}") ;;
+*) kind="not long" arguments=("$@") ;;
 esac
 source scripts/lib/debian.sh
 if [ -z "${LESION_SHARED:-}" ]; then echo "LESION_SHARED is not set: the tests on real data will be skipped, each named below."; fi
 ruff check .
 ruff format --check .
 mypy
-if [ ${#arguments[@]} -gt 0 ]; then exec python -m pytest "${selection[@]}" "${arguments[@]}"; fi
-# One process more than there are cores, since many tests wait for servers.
-exec python -m pytest -n "$(($(nproc) + 1))" "${by_file[@]}" "${selection[@]}"
+if [ ${#arguments[@]} -gt 0 ]; then exec python -m pytest -m "$kind" "${arguments[@]}"; fi
+python -m pytest -n "$(nproc)" "${by_file[@]}" -m "$kind and not alone"
+python -m pytest -m "$kind and alone"

@@ -24,6 +24,7 @@ from tests.support.servers.serving import ServerProcess, eventually
 LOCUSTFILE = REPOSITORY / "serve" / "load" / "locustfile.py"
 USERS, SECONDS, SCRAPE_S = 10, 15, 0.5
 pytestmark = [
+    pytest.mark.alone,
     pytest.mark.slow,
     pytest.mark.skipif(
         shutil.which("prometheus") is None, reason="Prometheus is not installed (apt-get install prometheus)"
