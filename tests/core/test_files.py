@@ -99,6 +99,15 @@ def test_a_new_file_that_fails_does_not_appear(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_can_be_made_again_is_replaced_without_waiting_for_the_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync", synced.append)
+    files.write_atomically(path, "new", durable=False)
+    assert (path.read_text(), synced) == ("new", [])
+
+
 def test_the_content_and_the_name_are_synced_around_the_rename(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the first sync, a power failure could leave an empty file under the name; without the second, the old."""
     events: list[object] = []

@@ -1,17 +1,14 @@
 """The cache of decoded images: same pixels with and without it, whatever happens to its files."""
 
 import multiprocessing
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from lesion.core.errors import DataError, ImageError
 from lesion.core.files import bytes_sha256
-from lesion.data import cache as cache_module
 from lesion.data.cache import PixelCache
 from lesion.imaging.preprocessing import Preprocessing
 from tests.support.images.hostile import hostile_images
@@ -91,22 +88,12 @@ def test_a_full_disk_is_said_once_and_old_entries_stay_in_use(image, folder, mon
     cache = PixelCache(folder, SMALL)
     pixels = cache.get(path, sha256)
 
-    class FullDisk:
-        def __init__(self, **options: Any) -> None:
-            self.file = tempfile.NamedTemporaryFile(**options)  # noqa: SIM115
-            self.name = self.file.name
+    def full_disk(file: Path, data: bytes) -> int:
+        with file.open("wb") as stream:
+            stream.write(data[:100])
+        raise OSError(28, "No space left on device")
 
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error: object) -> None:
-            self.file.close()
-
-        def write(self, data: bytes) -> None:
-            self.file.write(data[:100])
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(cache_module, "NamedTemporaryFile", FullDisk)
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
     for seed in (2, 3):
         other = write(path.with_name(f"{seed}.png"), seed)
         assert np.array_equal(cache.get(other, bytes_sha256(other.read_bytes())), expected(other))

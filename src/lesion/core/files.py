@@ -11,15 +11,16 @@ PART_PREFIX = ".part-"  # of unfinished files: names with this prefix are never 
 
 
 @contextmanager
-def atomic_path(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
+def atomic_path(path: Path, *, mode: int = 0o666, durable: bool = True) -> Iterator[Path]:
     """Yield a path to write to; that file replaces ``path`` when the block ends without an error.
 
-    Readers see the old file or the new one, never a part of it. Nothing is lost when the process or the machine stops,
-    since the content is on the disk before the name changes. After an error the unfinished file is removed.
+    Readers see the old file or the new one, never a part of it. After an error the unfinished file is removed.
 
     Args:
         path: The file to create or replace; its folder must exist.
         mode: Permissions of the new file, reduced by the umask of the process.
+        durable: Whether the content is on the disk before the name changes, so that nothing is lost when the machine
+            stops. False does not wait for the disk: for files that are written often and can be made again.
 
     Yields:
         An empty file in the same folder. It has the suffix of ``path``, for writers that choose a format by it.
@@ -31,17 +32,19 @@ def atomic_path(path: Path, *, mode: int = 0o666) -> Iterator[Path]:
     os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
     try:
         yield unfinished
-        sync(unfinished)
+        if durable:
+            sync(unfinished)
         unfinished.replace(path)
-        sync(path.parent)
+        if durable:
+            sync(path.parent)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
 
 
-def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o666) -> None:
+def write_atomically(path: Path, content: bytes | str, *, mode: int = 0o666, durable: bool = True) -> None:
     """Write a file whole or not at all, see :func:`atomic_path`; text as UTF-8 without changes to its line breaks."""
-    with atomic_path(path, mode=mode) as unfinished:
+    with atomic_path(path, mode=mode, durable=durable) as unfinished:
         unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

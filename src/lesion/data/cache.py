@@ -4,13 +4,12 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesion.core.errors import DataError
-from lesion.core.files import bytes_sha256
+from lesion.core.files import bytes_sha256, write_atomically
 from lesion.imaging.decode import read
 from lesion.imaging.preprocessing import Preprocessing
 
@@ -63,17 +62,10 @@ class PixelCache:
         return pixels.reshape(self._shape) if pixels.size == np.prod(self._shape) else None
 
     def _store(self, entry: Path, pixels: NDArray[np.uint8]) -> None:
-        """Write an entry, without waiting for the disk as ``write_atomically`` does: a lost one is decoded again."""
+        """Write an entry, readable by its owner only; an entry that is lost is decoded again."""
         try:
             entry.parent.mkdir(parents=True, exist_ok=True)
-            with NamedTemporaryFile(dir=entry.parent, delete=False) as file:
-                try:
-                    file.write(pixels.tobytes())
-                    file.flush()
-                    Path(file.name).rename(entry)
-                except BaseException:
-                    Path(file.name).unlink(missing_ok=True)
-                    raise
+            write_atomically(entry, pixels.tobytes(), mode=0o600, durable=False)
         except OSError as error:
             logger.warning("The cache of decoded images is full (%s): other images are decoded every epoch.", error)
             self._writable = False

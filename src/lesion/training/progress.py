@@ -165,7 +165,7 @@ class ProgressFile(Callback):
             "seconds_left": _finite(seconds_left[0]) if seconds_left and phase == "train" else None,
             "metrics": self._metrics,
         }
-        write_atomically(self._path, json.dumps(content))
+        write_atomically(self._path, json.dumps(content), durable=False)
 
 
 def _epoch_metrics(trainer: Trainer) -> dict[str, float]:

@@ -95,7 +95,7 @@ def _rows(
             if overlays is not None and failure is None and isinstance(answer, Prediction):
                 path = overlays / overlay_name(item.name)
                 try:
-                    write_atomically(path, answer.overlay_png(overlay_class))
+                    write_atomically(path, answer.overlay_png(overlay_class), durable=False)
                     overlay = str(path)
                 except OSError as error:
                     failure = error
