@@ -24,7 +24,7 @@ from serve.bind import usable_address
 from serve.factory import create_server, own_connections
 from serve.http.auth import check_address
 from serve.http.middleware import ACCESS_LOG
-from serve.inference.child_processes import end_with_parent
+from serve.inference.child_processes import exit_with_parent
 from serve.server import Server
 from serve.settings import AccessSettings, ServerSettings, TraceSettings
 from serve.worker_supervisor import WorkerSupervisor
@@ -118,5 +118,5 @@ def _announce(server: Server, address: str) -> None:
 
 
 def _import(storage: Storage, bundle: Path) -> ImportedRun:
-    end_with_parent()  # otherwise the pool's process would wait for work forever
+    exit_with_parent()  # otherwise the pool's process would wait for work forever
     return import_run(storage, bundle, "server", "the first model")

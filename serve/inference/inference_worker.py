@@ -21,10 +21,11 @@ from lesion.imaging.heatmap import METHOD
 from lesion.intake.uploads import ModelOpinion
 from lesion.model.predictor import Prediction, Predictor
 from lesion.registry.registry import Registry
-from serve.inference.child_processes import end_with_parent, return_large_blocks
+from serve.inference.child_processes import exit_with_parent
 from serve.inference.litserve_overrides import IdleBatchLoop, worker_id
 from serve.inference.messages import InferenceAnswer, InferenceRequest
 from serve.inference.shared_state import SharedState
+from serve.malloc import return_large_blocks
 from serve.model_follower import ActiveModel, ModelFollower
 from serve.observability import tracing
 from serve.observability.prometheus import BATCH_SIZE, StageTimer
@@ -64,7 +65,7 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
     def setup(self, device: str) -> None:
         """Load the model in an inference worker and report that it is ready."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
-        end_with_parent()
+        exit_with_parent()
         return_large_blocks()
         configure(self.log_format)
         tracing.start(self.traces, "inference")

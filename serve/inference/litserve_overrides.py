@@ -55,8 +55,9 @@ from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem, W
 
 from lesion.core.errors import BundleError, ConfigError
 from serve.bind import usable_address
-from serve.inference.child_processes import end_children, end_with_parent, return_large_blocks
+from serve.inference.child_processes import end_children, exit_with_parent
 from serve.inference.shared_state import SharedState
+from serve.malloc import return_large_blocks
 from serve.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -169,7 +170,7 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Run in each API process, around its whole life."""
-        end_with_parent()
+        exit_with_parent()
         index: int = app.response_queue_id  # type: ignore[attr-defined]
         requests = self._get_request_queue(self.lit_api.api_path)
         async with super().lifespan(app), self.api_process(app, index, requests, self.response_buffer):
@@ -280,4 +281,4 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
 
 def _begin_manager() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    end_with_parent()
+    exit_with_parent()
