@@ -4,7 +4,7 @@ import asyncio
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -56,27 +56,17 @@ async def judge_files(
             same upload again does not change them.
     """
     answer = UploadAnswer(accepted=[], quarantined=[], rejected=[])
-    await _judge(state, intake, iter(files), origin, archive, answer)
-    if answer.rejected:
-        codes = Counter(file.code for file in answer.rejected)
-        await asyncio.to_thread(intake.note_rejected, codes, source=origin.source, uploader=origin.uploader)
-    return answer
-
-
-async def _judge(
-    state: AppState, intake: Intake, files: Iterator[LabeledFile], origin: Origin, archive: str, answer: UploadAnswer
-) -> None:
-    first = True
+    remaining, first = iter(files), True
     while True:
         try:
-            batch = await asyncio.to_thread(lambda: list(islice(files, _BATCH)))
+            batch = await asyncio.to_thread(lambda: list(islice(remaining, _BATCH)))
         except LesionError as error:
             if first:
                 raise
             _reject(answer, archive, error)  # the archive is damaged in the middle
-            return
+            break
         if not batch:
-            return
+            break
         first = False
         examinations = await asyncio.gather(*(_examine(state, file) for file in batch))
         for file, examination in zip(batch, examinations, strict=True):
@@ -84,6 +74,10 @@ async def _judge(
                 _reject(answer, file.name, examination)
             else:
                 await _process(intake, answer, file, examination, origin)
+    if answer.rejected:
+        codes = Counter(file.code for file in answer.rejected)
+        await asyncio.to_thread(intake.note_rejected, codes, source=origin.source, uploader=origin.uploader)
+    return answer
 
 
 async def _examine(state: AppState, file: LabeledFile) -> Examination | LesionError:

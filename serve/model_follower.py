@@ -75,9 +75,9 @@ class ModelFollower(Generic[T]):
             if self._load_deployment(last):
                 return self.active
 
-    def set_active(self, version: str, value: T, deployment: int = 0) -> None:
+    def set_active(self, version: str, value: T) -> None:
         """Begin with a model that is loaded already."""
-        self._replace(ActiveModel(deployment, version, value))
+        self._replace(ActiveModel(0, version, value))
 
     def update(self) -> None:
         """Read the ledger once, and load a new champion or refuse it; with an error, the active model stays."""

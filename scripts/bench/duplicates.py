@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from rich.console import Console
+from sklearn.metrics.cluster import pair_confusion_matrix
 
 from lesion.deduplication.duplicates import groups, merge_groups, near_duplicate_pairs, near_duplicates_of
 from lesion.deduplication.features import make_thumbnail
@@ -98,32 +99,28 @@ class Score:
         return self.grouped >= 0.99 and not self.cross_class >= 0.01 and self.overall < 0.01
 
 
-@dataclass(frozen=True)
-class Sample:
-    """The images of a folder (RGB), the class of each, and the rows of those that copies are made of."""
-
-    pictures: list[NDArray[np.uint8]]
-    labels: Ints
-    sources: Ints
-
-
+@dataclass(eq=False)
 class Search:
-    """Both methods, with what they find among the real images."""
+    """Both methods, with what they find among the real images of a folder."""
 
-    def __init__(self, sample: Sample) -> None:
-        thumbnails, seconds = timed(lambda: [make_thumbnail(picture) for picture in sample.pictures])
+    pictures: list[NDArray[np.uint8]]  # RGB
+    labels: Ints  # the class of each picture
+    sources: Ints  # the rows of the pictures that copies are made of
+
+    def __post_init__(self) -> None:
+        thumbnails, seconds = timed(lambda: [make_thumbnail(picture) for picture in self.pictures])
         self.thumbnail_ms = 1000 * seconds / len(thumbnails)
-        self.sample = sample
         self.reference = np.stack(thumbnails)
-        (self.pairs, self.group), self.search_s = timed(self._groups)
+        self.pairs, pairs_s = timed(lambda: near_duplicate_pairs(self.reference))
+        self.group, group_s = timed(lambda: groups(len(self.reference), self.pairs))
+        self.search_s = pairs_s + group_s
         self.equal = merge_groups([thumbnail.tobytes().hex() for thumbnail in thumbnails])
-        self.hashes = phashes([Image.fromarray(picture) for picture in sample.pictures])
+        self.hashes = phashes([Image.fromarray(picture) for picture in self.pictures])
         self.hash_pairs = {limit: phash_pairs(self.hashes, self.hashes, limit) for limit in PHASH_LIMITS}
 
     def scores(self, plant: Plant, rng: np.random.Generator) -> dict[str, Score]:
         """Plant one copy of each source, and score each method by its name."""
-        sample = self.sample
-        copies = [plant(Image.fromarray(sample.pictures[source]), rng) for source in sample.sources]
+        copies = [plant(Image.fromarray(self.pictures[source]), rng) for source in self.sources]
         copy_thumbnails = np.stack([make_thumbnail(np.asarray(copy)) for copy in copies])
         hashes = phashes(copies)
         pairs = {"lesion": (self.pairs, near_duplicates_of(copy_thumbnails, self.reference))} | {
@@ -131,13 +128,8 @@ class Search:
             for limit, real in self.hash_pairs.items()
         }
         return {
-            name: score(real, planted, sample.sources, sample.labels, self.equal)
-            for name, (real, planted) in pairs.items()
+            name: score(real, planted, self.sources, self.labels, self.equal) for name, (real, planted) in pairs.items()
         }
-
-    def _groups(self) -> tuple[Ints, Ints]:
-        pairs = near_duplicate_pairs(self.reference)
-        return pairs, groups(len(self.reference), pairs)
 
 
 def labeled_images(root: Path) -> list[tuple[Path, str]]:
@@ -165,10 +157,8 @@ def phash_pairs(query: NDArray[np.uint64], reference: NDArray[np.uint64], limit:
 
 def joined(group: Ints, labels: Ints) -> tuple[int, int]:
     """Return how many pairs share a group, and how many of these pairs have two classes."""
-    table = np.zeros((group.max() + 1, labels.max() + 1), np.int64)
-    np.add.at(table, (group, labels), 1)
-    sizes = table.sum(axis=1)
-    return int((sizes * (sizes - 1)).sum() // 2), int((sizes**2 - (table**2).sum(axis=1)).sum() // 2)
+    cross, alike = pair_confusion_matrix(labels, group)[:, 1] // 2
+    return int(cross + alike), int(cross)
 
 
 def score(real: Ints, copies: Ints, sources: Ints, labels: Ints, equal: Ints) -> Score:
@@ -205,7 +195,7 @@ def bench(root: Path, images: int, seed: int, console: Console) -> bool:
     labels = np.unique([label for _, label in listed], return_inverse=True)[1].astype(np.int64)
     rng = np.random.default_rng(seed)
     sources = np.sort(rng.choice(len(listed), min(images, len(listed)), replace=False))
-    search = Search(Sample([decode(read(path)) for path, _ in listed], labels, sources))
+    search = Search([decode(read(path)) for path, _ in listed], labels, sources)
     title = f"{root.name}: {len(listed)} images, {len(sources)} copies of each kind, seed {seed}"
     table = bench_table(title, COLUMNS, left=2)
     passed = True

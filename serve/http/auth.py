@@ -102,10 +102,12 @@ class Authenticator:
         if not self._ring.exists:
             return self._admit_without_key(request)
         if not text:
-            raise _unauthorized("key_missing", "This server needs an API key. Send it as 'Authorization: Bearer KEY'.")
+            message = "This server needs an API key. Send it as 'Authorization: Bearer KEY'."
+            raise UnauthorizedError(message, code="key_missing")
         key = self._ring.check(text)
         if key is None:
-            raise _unauthorized("key_unknown", "The API key is unknown or was revoked. Ask the operator for another.")
+            message = "The API key is unknown or was revoked. Ask the operator for another."
+            raise UnauthorizedError(message, code="key_unknown")
         if ROLES.index(key.role) < ROLES.index(role):
             raise ForbiddenError(
                 f"This needs the role {role}, and this key has the role {key.role}. Ask the operator for another key.",
@@ -166,7 +168,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def _unauthorized(code: str, message: str) -> UnauthorizedError:
-    return UnauthorizedError(message, code=code, headers={"WWW-Authenticate": 'Bearer realm="lesion"'})

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Mapping
 from http import HTTPStatus
+from types import MappingProxyType
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -27,14 +28,13 @@ class AuthError(LesionError):
     """A request that its sender may not make, or not now; ``headers`` are those of the response."""
 
     default_code = "access_refused"
-
-    def __init__(self, message: str, *, code: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message, code=code)
-        self.headers = headers
+    headers: Mapping[str, str] | None = None
 
 
 class UnauthorizedError(AuthError):
     """A request without a valid API key."""
+
+    headers = MappingProxyType({"WWW-Authenticate": 'Bearer realm="lesion"'})
 
 
 class ForbiddenError(AuthError):

@@ -33,15 +33,16 @@ class UsageMeter:
 
     def __post_init__(self) -> None:
         self._window = MovingWindowRateLimiter(MemoryStorage())
-        self._unsaved: Counter[tuple[str, str]] = Counter()  # by key and day
-        self._saved: dict[tuple[str, str], int] = {}
+        # Requests by key and day.
+        self._unsaved: Counter[tuple[str, str]] = Counter()
+        self._saved: Counter[tuple[str, str]] = Counter()
 
     def count(self, key: ApiKey) -> None:
         """Count a request, or raise a TooManyRequestsError if it is one more than the limit."""
         today = _today()
         day = (key.id, today)
         quota = key.per_day or self.per_day
-        if quota is not None and self._saved.get(day, 0) + self._unsaved[day] >= quota:
+        if quota is not None and self._saved[day] + self._unsaved[day] >= quota:
             spent = f"The {quota:,} requests of this key for today are used up"
             now = datetime.now(UTC)
             midnight = (now + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -57,21 +58,18 @@ class UsageMeter:
     def take_unsaved(self) -> Counter[tuple[str, str]]:
         """Return the requests since the last call, by key and day; the caller saves them or gives them back."""
         unsaved, self._unsaved = self._unsaved, Counter()
-        # They count against the quota while they are being saved.
-        for day, requests in unsaved.items():
-            self._saved[day] = self._saved.get(day, 0) + requests
+        self._saved.update(unsaved)  # they count against the quota while they are being saved
         return unsaved
 
     def give_back(self, unsaved: Counter[tuple[str, str]]) -> None:
         """Keep requests that could not be saved for the next time."""
-        for day, requests in unsaved.items():
-            self._saved[day] -= requests
+        self._saved.subtract(unsaved)
         self._unsaved += unsaved
 
     def set_saved(self, saved: Mapping[str, int]) -> None:
         """Set today's requests of each key over all servers."""
         today = _today()
-        self._saved = {(key, today): requests for key, requests in saved.items()}
+        self._saved = Counter({(key, today): requests for key, requests in saved.items()})
 
 
 def save_usage(session: Session, unsaved: Counter[tuple[str, str]]) -> None:
@@ -95,8 +93,7 @@ def _today() -> str:
 
 def _too_many(code: str, what: str, seconds: float) -> TooManyRequestsError:
     wait = max(1, ceil(seconds))
-    return TooManyRequestsError(
-        f"{what}. Try again in {wait} seconds, or ask the operator for a higher limit.",
-        code=code,
-        headers={"Retry-After": str(wait)},
-    )
+    message = f"{what}. Try again in {wait} seconds, or ask the operator for a higher limit."
+    error = TooManyRequestsError(message, code=code)
+    error.headers = {"Retry-After": str(wait)}
+    return error

@@ -18,6 +18,14 @@ _PREDICTION: dict[str, Any] = {
     "in_domain": True,
     "request_id": "0b7e3c52b0f44f5b8a6d2f9f0c1f4f11",
 }
+_PROBLEM: dict[str, Any] = {
+    "type": "about:blank",
+    "title": "Unsupported Media Type",
+    "status": 415,
+    "detail": "The 5 bytes are not recognized as an image.",
+    "code": "image_not_recognised",
+    "request_id": "0b7e3c52b0f44f5b8a6d2f9f0c1f4f11",
+}
 
 
 class Explanation(BaseModel):
@@ -167,21 +175,7 @@ class UploadAnswer(BaseModel):
 class ProblemDetails(BaseModel):
     """An error, RFC 9457."""
 
-    model_config = ConfigDict(
-        extra="allow",
-        json_schema_extra={
-            "examples": [
-                {
-                    "type": "about:blank",
-                    "title": "Unsupported Media Type",
-                    "status": 415,
-                    "detail": "The 5 bytes are not recognized as an image.",
-                    "code": "image_not_recognised",
-                    "request_id": "0b7e3c52b0f44f5b8a6d2f9f0c1f4f11",
-                }
-            ]
-        },
-    )
+    model_config = ConfigDict(extra="allow", json_schema_extra={"examples": [_PROBLEM]})
 
     type: str
     title: str

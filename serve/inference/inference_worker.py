@@ -26,7 +26,7 @@ from serve.inference.litserve_overrides import IdleBatchLoop, worker_id
 from serve.inference.messages import InferenceAnswer, InferenceRequest
 from serve.inference.shared_state import SharedState
 from serve.malloc import return_large_blocks
-from serve.model_follower import ActiveModel, ModelFollower
+from serve.model_follower import ModelFollower
 from serve.observability import tracing
 from serve.observability.prometheus import BATCH_SIZE, StageTimer
 from serve.settings import ServerSettings, TraceSettings
@@ -87,12 +87,8 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
 
     def _follow(self, load: Callable[[Path], Predictor], storage: Storage) -> Callable[[], Predictor]:
         """Load the champion and follow the ledger; return a function that gives the current predictor."""
-        registry = Registry(storage)
-
-        def announce(model: ActiveModel[Predictor]) -> None:
-            self._announce(model.value)
-
-        follower = ModelFollower(registry, load, f"server on {socket.gethostname()}", announce)
+        registry, actor = Registry(storage), f"server on {socket.gethostname()}"
+        follower = ModelFollower(registry, load, actor, on_change=lambda model: self._announce(model.value))
         try:
             follower.load_champion()
         except (SQLAlchemyError, StoreError):  # an inference worker that died must come back nevertheless

@@ -14,6 +14,12 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 ADDRESS = "LESION_API"  # the environment variable with the server's address
 _HEALTH_S, _JSON_S, _FILE_S = 2.0, 10.0, 60.0  # how long answers are kept
 _HEALTH_TIMEOUT_S = 5.0
+# What all answers that are kept have in common. The cache tells clients apart by server and key.
+_CACHE: dict[str, Any] = {
+    "show_spinner": False,
+    "scope": "session",
+    "hash_funcs": {Client: lambda client: client.identity},
+}
 Result = TypeVar("Result")
 
 
@@ -59,13 +65,7 @@ def has_role(client: Client, role: str) -> bool:
     return ROLES.index(current_user(client)["role"]) >= ROLES.index(role)
 
 
-@st.cache_data(
-    ttl=_HEALTH_S,
-    max_entries=8,
-    show_spinner=False,
-    scope="session",
-    hash_funcs={Client: lambda client: client.identity},
-)
+@st.cache_data(ttl=_HEALTH_S, max_entries=8, **_CACHE)
 def health(client: Client) -> dict[str, Any]:
     """Return ``/health``, at most two seconds old, also of a server that cannot predict now."""
     return client.health(_HEALTH_TIMEOUT_S)
@@ -78,12 +78,12 @@ def has_storage(client: Client) -> bool:
 
 def read(client: Client, path: str, **params: Any) -> Any:  # noqa: ANN401 - JSON
     """Return the JSON at a path, at most ten seconds old, never of another model or another key."""
-    return _json(client.identity, health(client)["model_version"], path, params, client)
+    return _json(client, health(client)["model_version"], path, params)
 
 
 def read_bytes(client: Client, path: str, **params: Any) -> bytes:  # noqa: ANN401 - query parameters
     """Return the file at a path, at most a minute old."""
-    return _bytes(client.identity, health(client)["model_version"], path, params, client)
+    return _bytes(client, health(client)["model_version"], path, params)
 
 
 def version_in_use(client: Client) -> str | None:
@@ -118,15 +118,14 @@ def clear_cache() -> None:
         cached.clear()
 
 
-# Parameters that begin with an underscore are not part of the cache's key.
-@st.cache_data(ttl=_JSON_S, max_entries=200, show_spinner=False, scope="session")
-def _json(identity: str, version: str, path: str, params: dict[str, Any], _client: Client) -> Any:  # noqa: ANN401
-    return _client.call("GET", path, params=params)
+@st.cache_data(ttl=_JSON_S, max_entries=200, **_CACHE)
+def _json(client: Client, version: str, path: str, params: dict[str, Any]) -> Any:  # noqa: ANN401
+    return client.call("GET", path, params=params)
 
 
-@st.cache_data(ttl=_FILE_S, max_entries=100, show_spinner=False, scope="session")
-def _bytes(identity: str, version: str, path: str, params: dict[str, Any], _client: Client) -> bytes:
-    return _client.download(path, **params)
+@st.cache_data(ttl=_FILE_S, max_entries=100, **_CACHE)
+def _bytes(client: Client, version: str, path: str, params: dict[str, Any]) -> bytes:
+    return client.download(path, **params)
 
 
 def _address() -> str:

@@ -4,7 +4,6 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from http import HTTPStatus
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -31,10 +30,6 @@ class ClientError(LesionError):
     def __init__(self, message: str, *, code: str | None = None, status: int | None = None) -> None:
         super().__init__(message, code=code)
         self.status = status or self.proxy_status
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Keep code and status across process borders."""
-        return partial(type(self), code=self.code, status=self.status), (self.message,)
 
 
 class ServerUnavailableError(ClientError):
@@ -156,13 +151,15 @@ class Client:
     def health(self, timeout: float | None = None) -> dict[str, Any]:
         """Return ``/health``, also of a server that cannot predict now, which answers it with 503.
 
-        Args:
-            timeout: Seconds for the response; those of every request when None.
+        ``timeout`` is how many seconds the response may take; None for the limit of every request.
         """
         response = self._send("GET", "/health", **({} if timeout is None else {"timeout": timeout}))
-        unready = response.status_code == HTTPStatus.SERVICE_UNAVAILABLE and _is_health(response)
-        body: dict[str, Any] = _json(response if unready else _check_status(response))
-        return body
+        body: Any = None
+        with suppress(ValueError):
+            body = response.json()
+        unready = response.status_code == HTTPStatus.SERVICE_UNAVAILABLE and isinstance(body, dict) and "ready" in body
+        health: dict[str, Any] = body if unready else _json(_check_status(response))
+        return health
 
     def wait_ready(self, seconds: float = 120.0) -> dict[str, Any]:
         """Wait until the server predicts and return ``/health``."""
@@ -253,10 +250,8 @@ class Client:
     def rollback(self, reason: str, expected: int | None = None) -> dict[str, Any]:
         """Bring back the previous champion and return the new deployment.
 
-        Args:
-            reason: Why.
-            expected: The id of the deployment that this was decided against; the server refuses when it is not the
-                newest any more.
+        ``expected`` is the id of the deployment that this was decided against; the server refuses when it is not the
+        newest any more.
         """
         return self._object("POST", "/rollback", json={"reason": reason, "expected": expected})
 
@@ -287,13 +282,6 @@ def _unexpected(request: httpx.Request, reason: str) -> UnexpectedResponseError:
         f"The answer to {request.method} {request.url.path} is not understood: {reason}. Check that it is Lesion's "
         f"server, and not a proxy's page, that answers at {request.url.scheme}://{request.url.netloc.decode()}."
     )
-
-
-def _is_health(response: httpx.Response) -> bool:
-    with suppress(ValueError):
-        body = response.json()
-        return isinstance(body, dict) and "ready" in body
-    return False
 
 
 def _wait(poll: Callable[[], Result | None], seconds: float, event: str) -> Result:

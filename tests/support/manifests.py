@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from tests.support.training_runs import compose_config
 DEPLOY = REPOSITORY / "serve" / "deploy"
 KUBERNETES = DEPLOY / "kubernetes"
 OLDEST, NEWEST = "1.30", "1.37"  # what docs/kubernetes.md promises; kubernetes-validate has both
-TEMPLATES = {"Deployment": ("spec",), "Job": ("spec",), "CronJob": ("spec", "jobTemplate", "spec")}
+POD = ("spec", "template")
+TEMPLATES = {"Deployment": POD, "Job": POD, "CronJob": ("spec", "jobTemplate", *POD)}
 CONFIGS = {"serve.py": "serve", "worker.py": "worker", "prepare.py": "prepare", "models.py": "loop"}
 Manifest = dict[str, Any]
 
@@ -55,27 +58,30 @@ def render_with(folder: Path, overlay: str, *components: str) -> list[Manifest]:
     return render(folder)
 
 
+def of_kind(manifests: Sequence[Manifest], kind: str) -> list[Manifest]:
+    return [one for one in manifests if one["kind"] == kind]
+
+
 def named(manifests: Sequence[Manifest], kind: str, name: str) -> Manifest:
-    found = [one for one in manifests if (one["kind"], one["metadata"]["name"]) == (kind, name)]
+    found = [one for one in of_kind(manifests, kind) if one["metadata"]["name"] == name]
     assert len(found) == 1, f"{kind} {name}: {len(found)}"
     return found[0]
 
 
 def pods(manifests: Sequence[Manifest]) -> dict[str, Manifest]:
     """The Pod templates by the names of their workloads."""
-    found = {}
-    for one in manifests:
-        if place := TEMPLATES.get(one["kind"]):
-            inner = one
-            for step in place:
-                inner = inner[step]
-            found[one["metadata"]["name"]] = inner["template"]
-    return found
+    found = [one for one in manifests if one["kind"] in TEMPLATES]
+    return {one["metadata"]["name"]: reduce(getitem, TEMPLATES[one["kind"]], one) for one in found}
 
 
 def containers(template: Manifest) -> Iterator[Manifest]:
     yield from template["spec"].get("initContainers", [])
     yield from template["spec"]["containers"]
+
+
+def all_containers(manifests: Sequence[Manifest]) -> list[tuple[str, Manifest]]:
+    """Every container with the name of its workload."""
+    return [(name, one) for name, template in pods(manifests).items() for one in containers(template)]
 
 
 def environment(container: Manifest, manifests: Sequence[Manifest]) -> set[str]:

@@ -13,7 +13,7 @@ from serve.ui.components import NO_DATA, START_WITH_STORAGE, show_figure
 from serve.ui.error_messages import error_boundary
 from serve.ui.session import has_storage, read, read_bytes
 from serve.ui.text import data_findings
-from serve.ui.text.sentences import escape_markdown, select_lowest, selection_note
+from serve.ui.text.sentences import escape_markdown, select_lowest
 
 _MONTAGE_SIZES = (12, 24, 48)
 
@@ -58,8 +58,8 @@ def _show_totals(stats: dict[str, Any]) -> None:
 def _show_classes(classes: list[dict[str, Any]]) -> None:
     st.header("Classes")
     st.markdown(escape_markdown(data_findings.class_distribution(classes)))
-    selected = select_lowest(classes, lambda row: row["images"])
-    if note := selection_note(len(selected), len(classes), "with the fewest images"):
+    selected, note = select_lowest(classes, lambda row: row["images"], "with the fewest images")
+    if note:
         st.caption(note)
     left, right = st.columns(2, gap="large")
     left.altair_chart(data_charts.class_counts(selected), width="stretch", alt="Images of each class by use")
@@ -95,16 +95,16 @@ def _show_montage(client: Client, stats: dict[str, Any]) -> None:
 
 def _show_brightness(rows: list[dict[str, Any]]) -> None:
     middle = median([row["median"] for row in rows if row["images"]] or [0.0])
-    selected = select_lowest(rows, lambda row: -abs(row["median"] - middle) if row["images"] else 0.0)
-    note = selection_note(len(selected), len(rows), "that are brightest or darkest")
+    distances = {row["label"]: abs(row["median"] - middle) if row["images"] else 0.0 for row in rows}
+    selected, note = select_lowest(rows, lambda row: -distances[row["label"]], "that are brightest or darkest")
     show_figure(data_charts.brightness_boxes(selected), "Brightness", data_findings.brightness(rows), note)
 
 
 def _show_duplicates(stats: dict[str, Any]) -> None:
     classes, groups = stats["classes"], stats["duplicates"]
     grouped = groups["classes"]
-    selected = select_lowest(classes, lambda row: -grouped.get(row["label"], 0) / max(1, row["images"]))
-    note = selection_note(len(selected), len(classes), "with the largest share in groups")
+    shares = {row["label"]: grouped.get(row["label"], 0) / max(1, row["images"]) for row in classes}
+    selected, note = select_lowest(classes, lambda row: -shares[row["label"]], "with the largest share in groups")
     chart = data_charts.duplicate_bars(selected, grouped)
     show_figure(chart, "Near-duplicates", data_findings.duplicates(groups, stats["images"]), note)
 
@@ -115,6 +115,6 @@ def _show_leakage(leakage: dict[str, Any] | None, *, known: bool) -> None:
         show_figure(None, "Leakage", sentence)
         return
     classes = leakage["per_class"]
-    selected = select_lowest(list(classes), lambda name: -classes[name]["leaked"] / max(1, classes[name]["test"]))
-    note = selection_note(len(selected), len(classes), "that leak most")
+    shares = {name: row["leaked"] / max(1, row["test"]) for name, row in classes.items()}
+    selected, note = select_lowest(list(classes), lambda name: -shares[name], "that leak most")
     show_figure(data_charts.leakage_bars({name: classes[name] for name in selected}), "Leakage", sentence, note)

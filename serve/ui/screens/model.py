@@ -14,7 +14,7 @@ from serve.ui.error_messages import error_boundary, report_failure
 from serve.ui.screens import model_evaluation
 from serve.ui.session import has_role, has_storage, none_if_missing, read, read_bytes
 from serve.ui.text import model_findings
-from serve.ui.text.sentences import escape_markdown, format_time, select_lowest, selection_note
+from serve.ui.text.sentences import escape_markdown, format_time, select_lowest
 
 _DATA = {
     "name": "Dataset", "policy": "Split", "groups": "Groups that no split divides",
@@ -116,10 +116,10 @@ def _show_origin(facts: dict[str, Any]) -> None:
 
 def _show_images(images: pd.DataFrame) -> None:
     totals = images.sum(axis="columns").to_dict()
-    selected = select_lowest(list(totals), lambda name: totals[name])
+    selected, note = select_lowest(list(totals), totals.__getitem__, "with the fewest images")
     counts = images.loc[selected].rename(index=escape_markdown, columns=escape_markdown).rename_axis("Class")
     st.table(counts, alt="Images by class and split")
-    if note := selection_note(len(selected), len(images), "with the fewest images"):
+    if note:
         st.caption(note)
 
 
@@ -143,9 +143,7 @@ def _show_last_challenger(client: Client) -> None:
         return
     comparison = job["verdict"]["comparisons"][-1]
     title = f"{job['version'] or 'The challenger'} against {job['parent']}"
-    recalls = comparison["recalls"]
-    selected = select_lowest(recalls, _gain)
-    note = selection_note(len(selected), len(recalls), "where the challenger gains least")
+    selected, note = select_lowest(comparison["recalls"], _gain, "where the challenger gains least")
     show_figure(model_charts.recalls(selected), title, model_findings.comparison(comparison), note)
     rows = [
         {"Score": score}

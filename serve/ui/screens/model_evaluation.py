@@ -11,12 +11,11 @@ from lesion.evaluation.findings import CLASS_TITLES, TITLES, EvaluationRecord, m
 from serve.ui.charts import model_charts
 from serve.ui.components import offer_csv, show_figure
 from serve.ui.text import model_findings
-from serve.ui.text.model_findings import format_interval
+from serve.ui.text.model_findings import LOWEST, format_interval
 from serve.ui.text.sentences import escape_markdown, select_lowest, selection_note
 
 _LOWER_IS_BETTER = ("nll", "brier", "ece")
 _TILES = ("acc", "f1_macro", "roc_auc", "ece")
-_LOWEST = "with the lowest F1"
 _CURVES: dict[Literal["roc", "pr"], str] = {"roc": "ROC curves", "pr": "Precision and recall"}
 
 
@@ -69,21 +68,20 @@ def show_classes(evaluation: Mapping[str, Any], images: Mapping[str, int] | None
         | {title: metric(evaluation, f"{score}/{name}") for score, title in CLASS_TITLES.items()}
         for name in evaluation["classes"]
     ]
-    selected = select_lowest(rows, lambda row: model_findings.low_first(row["F1"]))
+    selected, note = select_lowest(rows, lambda row: model_findings.low_first(row["F1"]), LOWEST)
     scores = pd.DataFrame(selected).dropna(axis="columns", how="all")
     if len(scores.columns) == 1:
         return
     st.subheader("Class by class")
     columns = {title: st.column_config.NumberColumn(format="%.3f") for title in CLASS_TITLES.values()}
     st.dataframe(scores, hide_index=True, column_config=columns, alt="Scores of each class")
-    if note := selection_note(len(selected), len(rows), _LOWEST):
+    if note:
         st.caption(note)
         offer_csv("Download all as CSV", rows, "classes.csv")
 
 
 def _show_confusion(evaluation: EvaluationRecord) -> None:
-    classes, predicted, matrix = model_findings.confusions(evaluation)
-    note = selection_note(len(classes), len(evaluation["classes"]), _LOWEST)
+    classes, predicted, matrix, note = model_findings.confusions(evaluation)
     chart = model_charts.confusion(matrix, classes, predicted)
     show_figure(chart, "Confusion matrix", findings.weakest_finding(evaluation), note)
     with st.expander("The same as tables"):

@@ -9,6 +9,7 @@ from lesion.evaluation.findings import AREAS, metric
 from serve.ui.text.sentences import format_age, select_lowest
 
 OTHERS = "any other class"
+LOWEST = "with the lowest F1"
 _HOUR_S = 3_600
 
 
@@ -36,19 +37,21 @@ def format_interval(evaluation: Mapping[str, Any], name: str) -> str:
     return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
-def confusions(evaluation: Mapping[str, Any]) -> tuple[list[str], list[str], list[list[int]]]:
-    """Return the confusion matrix: the names of its rows and of its columns, and the images in its cells.
+def confusions(evaluation: Mapping[str, Any]) -> tuple[list[str], list[str], list[list[int]], str]:
+    """Return the confusion matrix: the names of its rows and of its columns, the images in its cells, and a note.
 
-    Of too many classes it has those with the lowest F1, and a last column for predictions of all other classes.
+    Of too many classes it has those with the lowest F1, and a last column for predictions of all other classes; the
+    note says so.
     """
     classes, matrix = list(evaluation["classes"]), [list(row) for row in evaluation["confusion_matrix"]]
-    indices = select_lowest(range(len(classes)), lambda index: low_first(metric(evaluation, f"f1/{classes[index]}")))
-    if len(indices) == len(classes):
-        return classes, classes, matrix
+    scores = [low_first(metric(evaluation, f"f1/{name}")) for name in classes]
+    indices, note = select_lowest(range(len(classes)), scores.__getitem__, LOWEST)
+    if not note:
+        return classes, classes, matrix, ""
     names = [classes[index] for index in indices]
     cells = [[matrix[row][column] for column in indices] for row in indices]
     rows = [[*counts, sum(matrix[row]) - sum(counts)] for row, counts in zip(indices, cells, strict=True)]
-    return names, [*names, OTHERS], rows
+    return names, [*names, OTHERS], rows, note
 
 
 def low_first(score: float | None) -> float:

@@ -190,9 +190,10 @@ def describe_feedback(outcome: Mapping[str, Any], label: str) -> str:
     return f"The image was not stored: {outcome['rejected'][0]['reason']}"
 
 
-def select_lowest(rows: Sequence[Row], rank: Callable[[Row], Any], most: int = MOST_CLASSES) -> list[Row]:
-    """Return all rows in their order; of too many, those with the lowest rank, the lowest first."""
-    return list(rows) if len(rows) <= most else sorted(rows, key=rank)[:most]
+def select_lowest(rows: Sequence[Row], rank: Callable[[Row], Any], criterion: str) -> tuple[list[Row], str]:
+    """Return all rows in their order; of too many, those with the lowest rank, the lowest first, and a note on that."""
+    selected = list(rows) if len(rows) <= MOST_CLASSES else sorted(rows, key=rank)[:MOST_CLASSES]
+    return selected, selection_note(len(selected), len(rows), criterion)
 
 
 def selection_note(selected: int, total: int, criterion: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypedDict
 
 from lesion.catalogue.snapshot_store import THREADS
 from lesion.core.errors import ConflictError
-from lesion.core.files import atomic_path, file_sha256
+from lesion.core.files import FileFacts, atomic_path, file_facts
 from lesion.core.text import join_names
 from lesion.model.bundle_facts import canonical_json
 
@@ -25,13 +25,6 @@ MANIFEST = "manifest.json"
 FILES, DATABASE = "files", "database"  # folders of a backup: the store's files under their keys, and the dumps
 _ADVICE = "A backup holds images and hashes of keys: name a folder that belongs to the user who makes it, or a new one."
 _SAFE_NAME = re.compile(rf"(?:{FILES}|{DATABASE})(?:/(?!\.{{1,2}}(?:/|$))[\w.\- ]+)+")
-
-
-class FileFacts(TypedDict):
-    """The hash and the size of a file."""
-
-    sha256: str
-    bytes: int
 
 
 class DatabaseFacts(TypedDict):
@@ -133,11 +126,6 @@ def verify_backup(folder: Path) -> BackupManifest:
             code="backup_altered",
         )
     return manifest
-
-
-def file_facts(path: Path) -> FileFacts:
-    """Return a file's facts for the manifest."""
-    return {"sha256": file_sha256(path), "bytes": path.stat().st_size}
 
 
 @contextmanager

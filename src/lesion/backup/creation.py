@@ -16,18 +16,10 @@ from typing import Literal
 from sqlalchemy import Connection, func, select
 
 from lesion.backup import backup_manifest, dumps
-from lesion.backup.backup_manifest import (
-    DATABASE,
-    FILES,
-    MANIFEST,
-    BackupError,
-    BackupManifest,
-    DiskFaultError,
-    FileFacts,
-)
+from lesion.backup.backup_manifest import DATABASE, FILES, MANIFEST, BackupError, BackupManifest, DiskFaultError
 from lesion.backup.postgres_tools import server_version
 from lesion.catalogue.snapshot_store import THREADS
-from lesion.core.files import bytes_sha256, write_atomically
+from lesion.core.files import FileFacts, bytes_sha256, file_facts, write_atomically
 from lesion.core.text import join_names
 from lesion.core.version import __version__
 from lesion.database.object_store import ObjectNotFoundError, ObjectStore, StoreError, bundle_key, image_key
@@ -100,7 +92,9 @@ def _copy_storage(storage: Storage, folder: Path, previous: BackupManifest | Non
             lambda file: _copy(storage.store, folder, file, previous_files.get(f"{FILES}/{file.key}")), stored
         )
         results = dict(zip(stored, copies, strict=True))
-    deleted = sorted(_deleted_images(storage) & {file.sha256 for file in stored})
+    with storage.session() as session:
+        deleted_now = session.scalars(select(Image.sha256).where(Image.status == DELETED)).all()
+    deleted = sorted({file.sha256 for file in stored}.intersection(deleted_now))
     files = _check_complete(results, {image_key(sha256) for sha256 in deleted})
     names = {part: path.relative_to(folder).as_posix() for part, path in parts.items()}
     return {
@@ -112,7 +106,7 @@ def _copy_storage(storage: Storage, folder: Path, previous: BackupManifest | Non
         "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "database": {"kind": kind, "server": server, "files": names},
         "deleted": deleted,  # the copy of the database still has these
-        "files": files | {name: backup_manifest.file_facts(folder / name) for name in names.values()},
+        "files": files | {name: file_facts(folder / name) for name in names.values()},
         "counts": counts,
         "champion": champion,
         "began": began,
@@ -173,7 +167,7 @@ def _copy(source: ObjectStore, folder: Path, file: StoredFile, previous: FileFac
     """
     path = folder / FILES / file.key
     if path.is_file():
-        facts = backup_manifest.file_facts(path)
+        facts = file_facts(path)
         if file.version:
             intact = file.matches(path.read_bytes())
         else:
@@ -189,7 +183,7 @@ def _copy(source: ObjectStore, folder: Path, file: StoredFile, previous: FileFac
     try:
         backup_manifest.make_private_folder(path.parent)
         write_atomically(path, data, mode=0o600)
-        facts = backup_manifest.file_facts(path)
+        facts = file_facts(path)
     except OSError as error:
         raise StoreError(f"'{file.key}' could not be copied to '{folder}': {error}. Try again.") from error
     if facts["sha256"] != bytes_sha256(data):
@@ -213,11 +207,6 @@ def _check_complete(results: Mapping[StoredFile, FileFacts | Problem], deleted: 
         for file, result in results.items()
         if not isinstance(result, str) and file.key not in deleted
     }
-
-
-def _deleted_images(storage: Storage) -> set[str]:
-    with storage.session() as session:
-        return set(session.scalars(select(Image.sha256).where(Image.status == DELETED)))
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -16,7 +15,7 @@ from sqlalchemy.pool import NullPool
 from lesion.backup import postgres_tools
 from lesion.backup.backup_manifest import BackupError, BackupManifest, make_private_file, make_private_folder
 from lesion.core.errors import ConfigError
-from lesion.database.migrations import runner
+from lesion.database.migrations.runner import known_revisions
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry
 
@@ -72,12 +71,6 @@ def _describe(entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return "has nothing in its audit log"
     return f"began at {entry['at']} with {entry['action']} '{entry['subject']}' by {entry['actor']}"
-
-
-def known_revisions() -> set[str]:
-    """Return the revisions of the database that this version of Lesion can upgrade."""
-    folder = str(Path(runner.__file__).parent)
-    return {revision.revision for revision in ScriptDirectory(folder).walk_revisions()}
 
 
 def database_revision(connection: Connection) -> str:

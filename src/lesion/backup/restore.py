@@ -6,14 +6,15 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from lesion.backup.backup_manifest import FILES, BackupError, BackupManifest, FileFacts, verify_backup
-from lesion.backup.dumps import database_kind, known_revisions
+from lesion.backup.backup_manifest import FILES, BackupError, BackupManifest, verify_backup
+from lesion.backup.dumps import database_kind
 from lesion.backup.restore_targets import target_of
 from lesion.catalogue.images import delete_image
 from lesion.catalogue.snapshot_store import THREADS
-from lesion.core.files import bytes_sha256
+from lesion.core.files import FileFacts, bytes_sha256
 from lesion.core.text import join_names
 from lesion.database import audit
+from lesion.database.migrations.runner import known_revisions
 from lesion.database.object_store import ObjectStore, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import DELETED, Image
@@ -62,18 +63,15 @@ def restore_backup(storage: Storage, folder: Path, actor: str, *, wipe: bool = F
             audit.record(session, actor, "storage.restored", manifest["sha256"], taken_at=manifest["taken_at"])
 
     target.load({part: folder / name for part, name in manifest["database"]["files"].items()}, finish)
-    check_champion(storage)
+    _check_champion(storage)
     return manifest
 
 
-def check_champion(storage: Storage) -> str | None:
-    """Load the champion, and return its version; None without one. A wrong golden answer raises a BundleError."""
+def _check_champion(storage: Storage) -> None:
+    """Load the champion, if there is one; a wrong golden answer raises a BundleError."""
     registry = Registry(storage)
-    champion = registry.champion()
-    if champion is None:
-        return None
-    Predictor.load(registry.fetch(champion.version), device="cpu")
-    return champion.version
+    if champion := registry.champion():
+        Predictor.load(registry.fetch(champion.version), device="cpu")
 
 
 def _check_compatible(storage: Storage, manifest: BackupManifest) -> None:

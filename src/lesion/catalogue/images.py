@@ -70,8 +70,7 @@ def open_generation(session: Session) -> Generation:
 def add_image(session: Session, row: Image) -> bool:
     """Add an image whose file is in the store; an accepted gate image joins the open generation.
 
-    Returns:
-        False if the hash exists already; if two servers add the same image, one of them gets False.
+    Return False if the hash exists already; if two servers add the same image, one of them gets False.
     """
     if row.status == ACCEPTED and row.split == GATE:
         row.generation = open_generation(session).number

@@ -1,6 +1,6 @@
 """Lineage: from an image to the versions that used it, and from a version to its images."""
 
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -71,10 +71,7 @@ def lineage_of_version(session: Session, version: str, *, after: str = "", limit
     number = select(SnapshotImage.split, Image.label, func.count()).join(Image, joined).where(in_snapshot)
     page = select(Image.sha256, Image.label, SnapshotImage.split, Image.status).join(SnapshotImage, joined)
     page = page.where(in_snapshot, Image.sha256 > after).order_by(Image.sha256).limit(limit + 1)
-    images = [
-        VersionImage(sha256=sha256, label=label, split=split, status=status)
-        for sha256, label, split, status in session.execute(page)
-    ]
+    images = [cast(VersionImage, dict(row)) for row in session.execute(page).mappings()]
     return {
         "version": version,
         "parent": row.parent,

@@ -10,7 +10,6 @@ from lesion.cli.storage_settings import command_line_actor, open_storage, parse,
 from lesion.cli.text_table import print_rows
 from lesion.core.cli_errors import cli_errors
 from lesion.core.roles import ROLES
-from lesion.database.storage import Storage
 
 _EXAMPLES = """\
   lesion keys create "Dr Chen" --role admin
@@ -26,29 +25,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with cli_errors():
         storage = open_storage(settings)
         if options.verb == "create":
-            _create(storage, options)
+            limits = {"per_minute": options.per_minute, "per_day": options.per_day}
+            text = api_keys.create(storage, options.name, options.role, command_line_actor(), **limits)
+            print("Keep this key now: it is not shown again. Send it as 'Authorization: Bearer KEY'.", file=sys.stderr)
+            print(text)  # alone on stdout, for KEY=$(…)
         elif options.verb == "revoke":
             key = api_keys.revoke(storage, options.id, command_line_actor())
             print(f"The key {key.id} ({key.name}) is revoked; running servers refuse it within seconds.")
         else:
-            _list(storage, options.json)
+            with storage.session() as session:
+                rows = [api_keys.key_view(key) for key in api_keys.all_keys(session)]
+            if options.json:
+                print(json.dumps(rows, indent=2, ensure_ascii=False))
+            else:
+                print_rows(rows)
     return 0
-
-
-def _create(storage: Storage, options: argparse.Namespace) -> None:
-    limits = {"per_minute": options.per_minute, "per_day": options.per_day}
-    text = api_keys.create(storage, options.name, options.role, command_line_actor(), **limits)
-    print("Keep this key now: it is not shown again. Send it as 'Authorization: Bearer KEY'.", file=sys.stderr)
-    print(text)  # alone on stdout, for KEY=$(…)
-
-
-def _list(storage: Storage, as_json: bool) -> None:
-    with storage.session() as session:
-        rows = [api_keys.key_view(key) for key in api_keys.all_keys(session)]
-    if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
-    else:
-        print_rows(rows)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,83 +25,56 @@ _EXAMPLES = """\
   lesion models promote 3f9a0c41d2be --reason "better on the new scanner, see report"
   lesion models rollback --reason "too many false alarms" storage=cluster
 """
-Output = tuple[Any, Sequence[Mapping[str, Any]]]  # what --json prints, and the rows that are printed without it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return 0; settings such as ``storage=cluster`` may stand anywhere in the command line."""
     options, settings = parse(_parser(), arguments)
     with cli_errors():
-        result, rows = _VERBS[options.verb](open_storage(settings), options)
+        result, rows = _run(open_storage(settings), options)
         if options.json:
             print(json.dumps(result, indent=2, ensure_ascii=False))
         else:
-            print_rows(rows)
+            print_rows([rows] if isinstance(rows, Mapping) else rows)
     return 0
 
 
-def _import(storage: Storage, options: argparse.Namespace) -> Output:
-    imported = import_run(storage, options.run, command_line_actor(), options.reason)
-    return imported, [imported]
-
-
-def _list(storage: Storage, options: argparse.Namespace) -> Output:
+def _run(storage: Storage, options: argparse.Namespace) -> tuple[Any, Any]:
+    """Run a verb; return what --json prints, and the row or rows that are printed without it."""
     registry = Registry(storage)
-    champion = registry.champion()
-    rows = [model_summary(row, champion) for row in registry.models()]
-    return rows, rows
+    match options.verb:
+        case "import":
+            result: Any = import_run(storage, options.run, command_line_actor(), options.reason)
+        case "list":
+            champion = registry.champion()
+            result = [model_summary(row, champion) for row in registry.models()]
+        case "show":
+            result = model_view(registry.model(options.version), registry.champion())
+        case "promote":
+            row = registry.promote(options.version, command_line_actor(), options.reason, expected=options.expected)
+            result = deployment_view(row)
+        case "rollback":
+            result = deployment_view(registry.rollback(command_line_actor(), options.reason, expected=options.expected))
+        case "history":
+            result = [deployment_view(row) for row in registry.history()]
+        case "lineage":
+            return _lineage(storage, options)
+        case "delete-image":
+            versions = delete_image(storage, options.sha256, command_line_actor(), options.reason)
+            result = {"sha256": options.sha256, "status": "deleted", "versions": versions}
+            return result, result | {"versions": [version["version"] for version in versions]}
+    return result, result
 
 
-def _show(storage: Storage, options: argparse.Namespace) -> Output:
-    registry = Registry(storage)
-    view = model_view(registry.model(options.version), registry.champion())
-    return view, [view]
-
-
-def _promote(storage: Storage, options: argparse.Namespace) -> Output:
-    promote = Registry(storage).promote
-    row = deployment_view(promote(options.version, command_line_actor(), options.reason, expected=options.expected))
-    return row, [row]
-
-
-def _rollback(storage: Storage, options: argparse.Namespace) -> Output:
-    rollback = Registry(storage).rollback
-    row = deployment_view(rollback(command_line_actor(), options.reason, expected=options.expected))
-    return row, [row]
-
-
-def _history(storage: Storage, options: argparse.Namespace) -> Output:
-    rows = [deployment_view(row) for row in Registry(storage).history()]
-    return rows, rows
-
-
-def _lineage(storage: Storage, options: argparse.Namespace) -> Output:
+def _lineage(storage: Storage, options: argparse.Namespace) -> tuple[Any, Any]:
     with storage.session() as session:
         if len(options.subject) == _SHA256_LENGTH:
             image = image_view(get_image(session, options.subject))
             versions = lineage_of_image(session, options.subject)
-            return image | {"versions": versions}, versions or [image]
+            return image | {"versions": versions}, versions or image
         limit = _IMAGES_AS_JSON if options.json else _IMAGES_AS_TEXT
         lineage = lineage_of_version(session, options.subject, limit=limit)
-        return lineage, lineage["images"] if options.images else [{"version": options.subject, **lineage["counts"]}]
-
-
-def _delete_image(storage: Storage, options: argparse.Namespace) -> Output:
-    versions = delete_image(storage, options.sha256, command_line_actor(), options.reason)
-    row = {"sha256": options.sha256, "status": "deleted", "versions": [version["version"] for version in versions]}
-    return {**row, "versions": versions}, [row]
-
-
-_VERBS: dict[str, Callable[[Storage, argparse.Namespace], Output]] = {
-    "import": _import,
-    "list": _list,
-    "show": _show,
-    "promote": _promote,
-    "rollback": _rollback,
-    "history": _history,
-    "lineage": _lineage,
-    "delete-image": _delete_image,
-}
+        return lineage, lineage["images"] if options.images else {"version": options.subject, **lineage["counts"]}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,6 @@ The *kind* says in which way: not found, in conflict, too large. A concrete erro
 ``serve/http/problems.py``, and nowhere in this package.
 """
 
-from functools import partial
 from typing import ClassVar
 
 
@@ -24,10 +23,6 @@ class LesionError(Exception):
         super().__init__(message)
         self.message = message
         self.code = code or self.default_code
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Keep the code across process borders, where exceptions are rebuilt from ``args`` alone."""
-        return partial(type(self), code=self.code), (self.message,)
 
 
 class NotFoundError(LesionError):

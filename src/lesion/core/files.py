@@ -6,8 +6,16 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict
 
 PART_PREFIX = ".part-"  # of unfinished files: names with this prefix are never read
+
+
+class FileFacts(TypedDict):
+    """The SHA-256 of a file's content, hex, and its size."""
+
+    sha256: str
+    bytes: int
 
 
 @contextmanager
@@ -66,3 +74,8 @@ def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file's bytes as 64 hexadecimal digits, without loading it into memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def file_facts(path: Path) -> FileFacts:
+    """Return the hash and the size of a file."""
+    return {"sha256": file_sha256(path), "bytes": path.stat().st_size}

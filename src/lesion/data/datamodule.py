@@ -1,7 +1,7 @@
 """Batches of a manifest's splits for Lightning."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,12 @@ class ManifestDataset(Dataset[tuple[Tensor, int]]):
     def pixels(self, row: int) -> NDArray[np.uint8]:
         """Return one row's preprocessed pixels, (S, S, 3) uint8, without augmentation."""
         return self._cache.get(self._paths[row], self._hashes[row])
+
+    def batches(self, rows: Sequence[int] | None = None, size: int = 32) -> Iterator[NDArray[np.uint8]]:
+        """Yield the pixels of some rows, or of all, as batches of (B, S, S, 3) uint8, without augmentation."""
+        rows = range(len(self)) if rows is None else rows
+        for start in range(0, len(rows), size):
+            yield np.stack([self.pixels(row) for row in rows[start : start + size]])
 
     def __getitem__(self, index: int | tuple[int, int]) -> tuple[Tensor, int]:
         epoch, row = index if isinstance(index, tuple) else (0, index)
@@ -200,12 +206,10 @@ class DataModule(LightningDataModule):
         return self.evaluation_dataloader("val")
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """Return the test batches."""
+        """Return the test batches, for ``Trainer.test`` and ``Trainer.predict``."""
         return self.evaluation_dataloader("test")
 
-    def predict_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """Return the test batches, for ``Trainer.predict``."""
-        return self.evaluation_dataloader("test")
+    predict_dataloader = test_dataloader
 
     def evaluation_dataloader(self, split: str) -> DataLoader[tuple[Tensor, int]]:
         """Return the batches of any split, in the manifest's order and without augmentation."""

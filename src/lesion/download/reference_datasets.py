@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
-from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn, track
 
 from lesion.core.errors import ConfigError, DataError
 from lesion.core.files import file_sha256
@@ -83,8 +83,7 @@ def download(
     ready = part / "ready"
     shutil.rmtree(ready, ignore_errors=True)
     counts = recipe.lay_out(_unpack_all(raw, part), ready)
-    with _progress("Checksums") as report:
-        files = _checksums(ready, report)
+    files = _checksums(ready, "Checksums")
     downloaded = datetime.now(UTC).isoformat(timespec="seconds")
     record = asdict(origin) | {"dataset": name, "downloaded": downloaded, "images": counts, "files": files}
     (ready / _RECORD).write_text(json.dumps(record, indent=1))
@@ -107,8 +106,7 @@ def verify(folder: Path) -> dict[str, int]:
             f"{folder} exists already, but has no record of a download; use it as it is, or name another folder.",
             code="download_exists",
         ) from error
-    with _progress("Verifying") as report:
-        actual = _checksums(folder, report)
+    actual = _checksums(folder, "Verifying")
     wrong = sorted(name for name, checksum in expected.items() if actual.get(name) != checksum)
     if wrong:
         raise DataError(
@@ -143,7 +141,7 @@ def _fetch(recipe: Recipe, kind: Source, address: str, sha256: str | None, part:
         raw = part / ("hub-" + address.replace("/", "--"))
         return raw, from_hub(address, raw)
     raw = part / ("url-" + hashlib.sha256(address.encode()).hexdigest()[:12])
-    with _progress("Downloading") as report:
+    with _progress() as report:
         checksum = fetch(address, raw / "archive.zip", sha256=sha256, report=report)
     return raw, Origin("url", address, checksum)
 
@@ -166,20 +164,16 @@ def _unpack_all(raw: Path, part: Path) -> Path:
     return unpacked
 
 
-def _checksums(folder: Path, report: Report) -> dict[str, str]:
-    """Return the SHA-256 of every file except the record, by its path in the folder."""
+def _checksums(folder: Path, title: str) -> dict[str, str]:
+    """Return the SHA-256 of every file except the record, by its path in the folder; ``title`` names the progress."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _RECORD)
-    total, done, checksums = sum(path.stat().st_size for path in paths), 0, {}
-    for path in paths:
-        checksums[path.relative_to(folder).as_posix()] = file_sha256(path)
-        done += path.stat().st_size
-        report(done, total)
-    return checksums
+    tracked = track(paths, title, console=_CONSOLE, transient=True)
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in tracked}
 
 
 @contextmanager
-def _progress(title: str) -> Iterator[Report]:
+def _progress() -> Iterator[Report]:
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=_CONSOLE, transient=True) as progress:
-        task = progress.add_task(title, total=None)
+        task = progress.add_task("Downloading", total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)

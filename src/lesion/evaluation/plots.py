@@ -4,7 +4,6 @@ In SVG the ink is ``currentColor`` and the background is clear, so that an inlin
 or dark. The colors of curves are Okabe and Ito's, which can be distinguished with any color vision.
 """
 
-import csv
 import html
 import io
 import re
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -171,12 +171,11 @@ def learning_curves(path: Path) -> Figure | None:
 
 
 @_style()
-def _draw_series(series: Mapping[str, Sequence[tuple[float, float]]], panels: list[tuple[str, list[str]]]) -> Figure:
+def _draw_series(series: Mapping[str, "pd.Series[float]"], panels: list[tuple[str, list[str]]]) -> Figure:
     figure = Figure(figsize=(3.6 * len(panels), 2.9))
     for axes, (title, keys) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for key, color, marker in zip(keys, PALETTE, "osD^v<", strict=False):
-            epochs, values = zip(*series[key], strict=True)
-            axes.plot(epochs, values, color=color, marker=marker, markersize=3.5, label=key)
+            axes.plot(series[key], color=color, marker=marker, markersize=3.5, label=key)
         axes.set_title(title, loc="left")
         axes.set_xlabel("Epoch")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -185,18 +184,12 @@ def _draw_series(series: Mapping[str, Sequence[tuple[float, float]]], panels: li
     return figure
 
 
-def _series(path: Path) -> dict[str, list[tuple[float, float]]]:
+def _series(path: Path) -> dict[str, "pd.Series[float]"]:
     """Return each logged metric by epoch, counted from 1; several values of an epoch are averaged."""
-    sums: dict[str, dict[int, list[float]]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            for key, text in row.items():
-                if text and row.get("epoch") and key and "/" in key and np.isfinite(value := float(text)):
-                    sums.setdefault(key, {}).setdefault(int(float(row["epoch"])) + 1, []).append(value)
-    return {
-        key: [(float(epoch), float(np.mean(values))) for epoch, values in sorted(epochs.items())]
-        for key, epochs in sums.items()
-    }
+    means = pd.read_csv(path).replace([np.inf, -np.inf], np.nan).groupby("epoch").mean()
+    means.index += 1
+    series = {key: means[key].dropna() for key in means.columns if "/" in key}
+    return {key: values for key, values in series.items() if len(values)}
 
 
 def _square(xlabel: str, ylabel: str, classes: int) -> tuple[Figure, Axes]:

@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lesion.core.files import write_atomically
 from lesion.core.text import format_percent
 from lesion.evaluation import findings, views
 from lesion.evaluation.evaluation import Evaluation
 from lesion.evaluation.findings import CLASS_TITLES, TITLES
+from lesion.evaluation.rendering import load_template
 from lesion.explanation.faithfulness import RANDOM, Faithfulness
 
 RANDOM_WEIGHTS = (
@@ -32,7 +32,6 @@ def write_report(
     *,
     title: str,
     model: Mapping[str, Any],
-    warnings: Sequence[str] = (),
     errors: Sequence[views.Example] = (),
     examples: Sequence[views.Example] = (),
     faithfulness: Sequence[Faithfulness] = (),
@@ -43,7 +42,7 @@ def write_report(
     lineage: Mapping[str, Any] | None = None,
     created: datetime | None = None,
 ) -> Path:
-    """Write the report as one HTML file that needs no other file, no script and no network.
+    """Write the report as one HTML file that needs no other file, no script and no network; return its path.
 
     Sections whose data is left out do not appear.
 
@@ -52,7 +51,6 @@ def write_report(
         evaluation: The measurements.
         title: The dataset's or run's name, as a heading.
         model: Facts of the model by name, which may be nested; ``weights.source`` of "none" gives a warning.
-        warnings: Further sentences for the top of the page.
         errors: Misclassified images, as ``worst_errors`` orders them.
         examples: Correctly classified images, as ``correct_examples`` draws them.
         faithfulness: The result of ``faithfulness``.
@@ -63,17 +61,14 @@ def write_report(
         config: The run's configuration as YAML.
         lineage: The origin of the model: versions, commit, parent.
         created: The time of creation; now by default.
-
-    Returns:
-        ``path``.
     """
     weights = model.get("weights")
     source = weights.get("source") if isinstance(weights, Mapping) else weights
-    page = _environment().get_template("report.html.j2")
-    content = page.render(
+    percent = partial(format_percent, decimals=1)
+    content = load_template("report.html.j2", "lesion.evaluation", percent=percent).render(
         title=title,
         created=(created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z"),
-        warnings=[*warnings, *([RANDOM_WEIGHTS] if source == "none" else []), *evaluation.notes],
+        warnings=[*([RANDOM_WEIGHTS] if source == "none" else []), *evaluation.notes],
         **_measurements(evaluation, facts, history),
         errors=[views.card(example) for example in errors],
         examples=[views.card(example) for example in examples],
@@ -109,15 +104,3 @@ def _measurements(evaluation: Evaluation, facts: Mapping[str, Any] | None, histo
         "calibration": views.calibration(evaluation),
         "error_count": int((evaluation.predictions != evaluation.labels).sum()),
     }
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("lesion.evaluation"),
-        autoescape=True,  # by file name would leave a .j2 file unescaped
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": lambda share: format_percent(share, 1), "number": views.decimals}
-    return environment

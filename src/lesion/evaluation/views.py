@@ -191,8 +191,3 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         elif value is not None:
             rows[name] = str(value)
     return rows
-
-
-def decimals(value: float | None, digits: int = 3) -> str:
-    """Write a number with fixed decimals; None and NaN become a dash."""
-    return "–" if value is None or np.isnan(value) else f"{value:.{digits}f}"

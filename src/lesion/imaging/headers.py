@@ -51,14 +51,6 @@ def read_header(data: bytes) -> Header | None:
     return None
 
 
-class _Segment(NamedTuple):
-    """A segment of a JPEG file; the content includes the marker and the length, and is empty for a scan."""
-
-    marker: int
-    start: int
-    content: bytes
-
-
 def _parse_jpeg(data: bytes) -> Header:
     size, orientation, parts, scan_start = None, 1, [data[:2]], 0
     for marker, start, content in _jpeg_segments(data):
@@ -83,14 +75,17 @@ def _parse_jpeg(data: bytes) -> Header:
     return Header("JPEG", *size, b"".join([*parts, data[scan_start:]]), orientation)
 
 
-def _jpeg_segments(data: bytes) -> Iterator[_Segment]:
-    """Yield the segments of a JPEG file up to its first scan, which is the last one."""
+def _jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield marker, start and content of the segments of a JPEG file up to its first scan, which is the last one.
+
+    The content includes the marker and the length, and is empty for the scan.
+    """
     position = 2
     for _ in range(MAX_PARTS):
         position = _next_jpeg_marker(data, position)
         marker = data[position + 1]
         if marker == _JPEG_SCAN:
-            yield _Segment(marker, position, b"")
+            yield marker, position, b""
             return
         if marker in _JPEG_WITHOUT_LENGTH:
             position += 2
@@ -101,7 +96,7 @@ def _jpeg_segments(data: bytes) -> Iterator[_Segment]:
             raise truncated("JPEG", data)
         if length < 2:
             raise corrupt("JPEG", "a segment is shorter than its own length field")
-        yield _Segment(marker, position, content)
+        yield marker, position, content
         position += 2 + length
     raise corrupt("JPEG", f"it has more than {MAX_PARTS:,} segments")
 
@@ -116,54 +111,43 @@ def _next_jpeg_marker(data: bytes, position: int) -> int:
     return position
 
 
-class _Chunk(NamedTuple):
-    """The place of a chunk in a PNG file, from its length field to the end of its checksum."""
-
-    name: bytes
-    start: int
-    end: int
-
-
 def _parse_png(data: bytes) -> Header:
     orientation, animated, parts, names = 1, False, [data[:8]], set[bytes]()
-    for chunk in _png_chunks(data):
-        content = memoryview(data)[chunk.start + 8 : chunk.end - 4]
-        if (chunk.name == b"IHDR" and len(content) == 13) == bool(names):
+    for name, start, end in _png_chunks(data):
+        content = memoryview(data)[start + 8 : end - 4]
+        if (name == b"IHDR" and len(content) == 13) == bool(names):
             raise corrupt("PNG", "it does not give its size once and first")
-        if chunk.name == _PNG_PIXELS or (chunk.name in _PNG_UNIQUE and chunk.name not in names):
-            _check_png_checksum(data, chunk)
-            parts.append(data[chunk.start : chunk.end])
-        elif chunk.name == b"acTL":
+        if name == _PNG_PIXELS or (name in _PNG_UNIQUE and name not in names):
+            (checksum,) = struct.unpack_from(">I", data, end - 4)
+            if checksum != zlib.crc32(memoryview(data)[start + 4 : end - 4]):
+                raise corrupt("PNG", f"the checksum of its {name.decode()} chunk is wrong")
+            parts.append(data[start:end])
+        elif name == b"acTL":
             animated = len(content) >= 4 and int.from_bytes(content[:4], "big") > 1  # the number of frames
-        elif chunk.name == b"eXIf":
+        elif name == b"eXIf":
             orientation = exif_orientation(bytes(content))
-        names.add(chunk.name)
+        names.add(name)
     if _PNG_PIXELS not in names:
         raise corrupt("PNG", "it contains no pixels")
     width, height = struct.unpack_from(">II", data, 16)
     return Header("PNG", width, height, b"".join(parts), orientation, animated)
 
 
-def _png_chunks(data: bytes) -> Iterator[_Chunk]:
-    position = 8
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield name, start and end of the chunks of a PNG file, from the length field to the end of the checksum."""
+    start = 8
     for _ in range(MAX_PARTS):
-        length, name = struct.unpack_from(">I4s", data, position)
-        chunk = _Chunk(name, position, position + 12 + length)
+        length, name = struct.unpack_from(">I4s", data, start)
+        end = start + 12 + length
         if not name.isalpha():
             raise corrupt("PNG", "a chunk has no valid name")
-        if chunk.end > len(data):
+        if end > len(data):
             raise truncated("PNG", data)
-        yield chunk
+        yield name, start, end
         if name == _PNG_END:
             return
-        position = chunk.end
+        start = end
     raise corrupt("PNG", f"it has more than {MAX_PARTS:,} chunks")
-
-
-def _check_png_checksum(data: bytes, chunk: _Chunk) -> None:
-    (checksum,) = struct.unpack_from(">I", data, chunk.end - 4)
-    if checksum != zlib.crc32(memoryview(data)[chunk.start + 4 : chunk.end - 4]):
-        raise corrupt("PNG", f"the checksum of its {chunk.name.decode()} chunk is wrong")
 
 
 def _parse_webp(data: bytes) -> Header:
@@ -209,15 +193,10 @@ def _parse_bmp(data: bytes) -> Header:
     return Header("BMP", width, abs(height), data)  # a negative height: stored from the top
 
 
-def _parse_tiff(data: bytes) -> Header:
-    first = read_directory(data)
-    return Header("TIFF", first.width, first.height, first.picture, first.orientation, first.more_pages)
-
-
 _PARSERS: dict[str, tuple[bytes, Callable[[bytes], Header]]] = {
     "JPEG": (rb"\xff\xd8\xff", _parse_jpeg),
     "PNG": (rb"\x89PNG\r\n\x1a\n", _parse_png),
     "WEBP": (rb"RIFF....WEBP", _parse_webp),
     "BMP": (rb"BM....\0\0\0\0", _parse_bmp),
-    "TIFF": (rb"II\*\0|MM\0\*", _parse_tiff),
+    "TIFF": (rb"II\*\0|MM\0\*", lambda data: Header("TIFF", *read_directory(data))),
 }

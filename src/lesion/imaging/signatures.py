@@ -1,8 +1,7 @@
 """Image and container types that Lesion does not decode, recognized to name them in an error."""
 
-_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"GIF87a", "GIF"),
-    (0, b"GIF89a", "GIF"),
+_SIGNATURES: tuple[tuple[int, bytes | tuple[bytes, ...], str], ...] = (  # position, signature or several, name
+    (0, (b"GIF87a", b"GIF89a"), "GIF"),
     (0, b"\0\0\1\0", "ICO"),
     (0, b"\0\0\2\0", "CUR"),
     (0, b"8BPS", "PSD"),
@@ -10,14 +9,10 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xc5\xd0\xd3\xc6", "EPS"),
     (0, b"%PDF", "PDF"),
     (0, b"\x1f\x8b", "gzip (perhaps a compressed NIfTI volume)"),
-    (344, b"n+1\0", "NIfTI"),
-    (344, b"ni1\0", "NIfTI"),
-    (0, b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"II\x2b\0", "BigTIFF"),
-    (0, b"MM\0\x2b", "BigTIFF"),
+    (344, (b"n+1\0", b"ni1\0"), "NIfTI"),
+    (0, (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"), "JPEG 2000"),
+    (0, (b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a"), "JPEG XL"),
+    (0, (b"II\x2b\0", b"MM\0\x2b"), "BigTIFF"),
     (0, b"II\xbc", "JPEG XR"),
     (0, b"v/1\1", "OpenEXR"),
     (0, b"SIMPLE  =", "FITS"),

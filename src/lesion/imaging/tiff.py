@@ -1,7 +1,6 @@
 """The first directory of a TIFF file: checked, and rewritten with only the tags that describe pixels."""
 
 import struct
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,18 +25,10 @@ _MAX_TILE = 2**26
 _MAX_SAMPLES = 6
 
 
-class Directory(NamedTuple):
-    """The first directory: stored size, the rewritten file, EXIF orientation, and whether more pages follow."""
-
-    width: int
-    height: int
-    picture: bytes
-    orientation: int
-    more_pages: bool
-
-
-def read_directory(data: bytes) -> Directory:
+def read_directory(data: bytes) -> tuple[int, int, bytes, int, bool]:
     """Read and rewrite the first directory of a file that begins like a classic (not Big) TIFF.
+
+    Return the stored width and height, the rewritten file, the EXIF orientation, and whether more pages follow.
 
     With a few bytes, a directory can declare the whole file to be the content of 65,535 tags, and Pillow reads (and
     warns about) every tag. The rewritten file has a new directory at its end, with only the checked tags and no next
@@ -59,8 +50,7 @@ def read_directory(data: bytes) -> Directory:
     head = data[:4] + struct.pack(order + "I", len(data) + len(padding))
     directory = struct.pack(order + "H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries))
     picture = b"".join([head, data[8:], padding, directory, b"\0\0\0\0"])
-    width, height = _scalar(values, _WIDTH, 0), _scalar(values, _HEIGHT, 0)
-    return Directory(width, height, picture, orientation, next_page != 0)
+    return _scalar(values, _WIDTH, 0), _scalar(values, _HEIGHT, 0), picture, orientation, next_page != 0
 
 
 def exif_orientation(exif: bytes) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.core.errors import BundleError
-from lesion.core.files import file_sha256, sync, write_atomically
+from lesion.core.files import file_facts, sync, write_atomically
 from lesion.evaluation.calibration import softmax
 from lesion.imaging.preprocessing import Preprocessing
 from lesion.model.bundle_facts import FACTS_FILE, FORMAT, BundleFacts, check_facts, read_facts, version_of
@@ -40,10 +40,7 @@ class Bundle:
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
-        """Verify a bundle: its facts, the exact set of files, their sizes, hashes and types, and its version.
-
-        Args:
-            path: The bundle's folder.
+        """Verify the bundle in a folder: its facts, the exact set of files, their sizes, hashes and types, its version.
 
         Raises:
             BundleError: The folder is not a whole, unaltered bundle. The codes are ``bundle_missing``,
@@ -122,14 +119,11 @@ class Bundle:
 
 
 def seal(folder: Path, facts: Mapping[str, Any]) -> Bundle:
-    """Turn a folder of files into a bundle: hash them and write ``bundle.json`` last.
+    """Turn a folder of files into a bundle: hash them and write ``bundle.json`` last; return it, opened and verified.
 
     Args:
         folder: The folder with every file of the bundle but ``bundle.json``.
         facts: The sections of ``bundle.json``. ``format``, ``created``, ``files`` and ``version`` are added here.
-
-    Returns:
-        The bundle, opened and verified.
 
     Raises:
         BundleError: The folder is a bundle already (``bundle_exists``), or :meth:`Bundle.open` would refuse it.
@@ -144,7 +138,7 @@ def seal(folder: Path, facts: Mapping[str, Any]) -> Bundle:
         path = folder / name
         path.chmod(0o644)  # safetensors creates its file for its owner only, and servers run as another user
         sync(path)
-        files[name] = {"sha256": file_sha256(path), "bytes": path.stat().st_size}
+        files[name] = file_facts(path)
     complete = {"created": datetime.now(UTC).isoformat(timespec="seconds")} | dict(facts)
     complete |= {"format": FORMAT, "files": files}
     complete["version"] = version_of(complete)

@@ -14,8 +14,6 @@ from lesion.evaluation.evaluation import Calibration, Evaluation, evaluate_logit
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Predictor
 
-_BATCH = 32
-
 
 def evaluate(
     bundle: Predictor | Bundle | Path | str,
@@ -60,10 +58,8 @@ def evaluate(
             f"The images have the classes {join_names(unknown)}, which the bundle lacks: it has {join_names(classes)}."
         )
     dataset = ManifestDataset(manifest, table, PixelCache(None, bundle.bundle.preprocessing))
-    starts = range(0, len(dataset), _BATCH)
-    batches = ([dataset.pixels(row) for row in range(start, min(start + _BATCH, len(dataset)))] for start in starts)
     return evaluate_logits(
-        np.concatenate([bundle.engine(np.stack(batch)).logits for batch in batches]),
+        np.concatenate([bundle.engine(batch).logits for batch in dataset.batches()]),
         np.array([classes.index(label) for label in table["label"]]),
         table["group"].to_numpy(),
         classes,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from lesion.core.errors import BundleError
-from lesion.core.files import bytes_sha256
+from lesion.core.files import FileFacts, bytes_sha256
 from lesion.imaging.preprocessing import Preprocessing
 
 FORMAT = 2  # 2 added domain.npz
@@ -19,13 +19,6 @@ class BundleFactsError(BundleError):
     """Facts that lack what serving needs, or are not JSON."""
 
     default_code = "bundle_facts_invalid"
-
-
-class FileFacts(TypedDict):
-    """A file of a bundle: the SHA-256 of its content, hex, and its size."""
-
-    sha256: str
-    bytes: int
 
 
 class ModelFacts(TypedDict):

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.core.errors import BundleError
-from lesion.core.files import file_sha256
-from lesion.model.bundle_facts import FACTS_FILE, FileFacts
+from lesion.core.files import FileFacts, file_sha256
+from lesion.model.bundle_facts import FACTS_FILE
 
 REQUIRED = frozenset({"model.onnx", "model.safetensors", "golden.npz", "domain.npz", "MODEL_CARD.md"})
 _OPTIONAL = re.compile(r"report/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\.(html|json|csv|png)")

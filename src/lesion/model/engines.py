@@ -80,24 +80,22 @@ class OpenVINOEngine:
             raise ConfigError(f"This processor does not compute in {precision}. Use precision auto or f32.")
         self.name = "openvino:cpu"
         self.precision: str = ("bf16" if has_bf16 else "f32") if precision == "auto" else precision
-        try:
-            model = core.read_model(onnx)
-            shape = model.input("images").partial_shape
-            model.reshape({"images": [1, *(dimension.get_length() for dimension in list(shape)[1:])]})
-            compiled = core.compile_model(model, "CPU", self._properties(threads))
-            self._outputs = [compiled.output(name) for name in Outputs._fields]
-        except RuntimeError as error:
-            raise BundleFileError(f"OpenVINO cannot load the model: {error}") from error
-        self._request = compiled.create_infer_request()
-
-    def _properties(self, threads: int) -> dict[str, Any]:
-        return {
+        properties = {
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
             "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": self.precision,
             "ENABLE_CPU_PINNING": False,  # or every single-threaded process would be pinned to the same first core
         }
+        try:
+            model = core.read_model(onnx)
+            shape = model.input("images").partial_shape
+            model.reshape({"images": [1, *(dimension.get_length() for dimension in list(shape)[1:])]})
+            compiled = core.compile_model(model, "CPU", properties)
+            self._outputs = [compiled.output(name) for name in Outputs._fields]
+        except RuntimeError as error:
+            raise BundleFileError(f"OpenVINO cannot load the model: {error}") from error
+        self._request = compiled.create_infer_request()
 
     def __call__(self, images: NDArray[np.uint8]) -> Outputs:
         """Run (B, S, S, 3) uint8 RGB images."""

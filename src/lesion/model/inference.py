@@ -22,12 +22,7 @@ def run_network(network: Network, batches: Iterable[NDArray[np.uint8]]) -> Netwo
     return NetworkOutputs(*(torch.cat(outputs) for outputs in zip(*results, strict=True)))
 
 
-def dataset_logits(network: Network, dataset: ManifestDataset, batch_size: int = 32) -> NDArray[np.float32]:
+def dataset_logits(network: Network, dataset: ManifestDataset) -> NDArray[np.float32]:
     """Return the logits, (N, C), of a dataset's images in its order, without augmentation."""
-    rows = range(len(dataset))
-    batches = (
-        np.stack([dataset.pixels(row) for row in rows[start : start + batch_size]])
-        for start in range(0, len(dataset), batch_size)
-    )
-    logits: NDArray[np.float32] = run_network(network, batches).logits.numpy()
+    logits: NDArray[np.float32] = run_network(network, dataset.batches()).logits.numpy()
     return logits

@@ -60,19 +60,14 @@ class Prediction:
     def gradcam(self, class_name: str | None = None) -> NDArray[np.float32]:
         """Return the Grad-CAM of a class (the predicted one when None), (S, S) in [0, 1]; needs no forward pass.
 
-        Raises:
-            KeyError: The class is unknown.
+        An unknown class is a KeyError.
         """
-        name = self.predicted_class if class_name is None else class_name
-        index = {known: position for position, known in enumerate(self.probabilities)}[name]
-        return heatmap.gradcam(self.cams[index], (self.image.shape[0], self.image.shape[1]))
+        cams = dict(zip(self.probabilities, self.cams, strict=True))
+        cam = cams[self.predicted_class if class_name is None else class_name]
+        return heatmap.gradcam(cam, (self.image.shape[0], self.image.shape[1]))
 
     def overlay_png(self, class_name: str | None = None) -> bytes:
-        """Return the Grad-CAM of a class over the network's input, as a PNG file.
-
-        Raises:
-            KeyError: The class is unknown.
-        """
+        """Return the Grad-CAM of a class over the network's input as a PNG file; an unknown class is a KeyError."""
         return heatmap.encode_png(heatmap.overlay(self.image, self.gradcam(class_name)))
 
     def image_png(self) -> bytes:
@@ -80,22 +75,14 @@ class Prediction:
         return heatmap.encode_png(self.image)
 
     def heatmap_png(self, class_name: str | None = None) -> bytes:
-        """Return the Grad-CAM of a class alone, as a gray PNG file of the image's size.
-
-        Raises:
-            KeyError: The class is unknown.
-        """
+        """Return the Grad-CAM of a class as a gray PNG file of the input's size; an unknown class is a KeyError."""
         return heatmap.encode_png(heatmap.to_grayscale(self.gradcam(class_name)))
 
 
 class Predictor:
     """A bundle and the engine that runs it. Not safe to call from two threads at a time.
 
-    Args:
-        bundle: The bundle.
-        engine: The engine, loaded from the same bundle.
-        limits: Limits of images, checked before decoding.
-        decoders: Threads that decode the images of a batch.
+    The ``engine`` must be loaded from the ``bundle``; :meth:`load` does that, and explains ``limits`` and ``decoders``.
 
     Examples:
         >>> predictor = Predictor.load(bundle_path)
@@ -193,27 +180,16 @@ class Predictor:
         probabilities = self.bundle.probabilities(outputs.logits)
         distances = self._domain.distances(outputs.features)
         return [
-            self._prediction(row, float(distance), cams, image, milliseconds)
+            Prediction(
+                predicted_class=self._classes[row.argmax()],
+                confidence=float(row.max()),
+                probabilities=dict(zip(self._classes, row.tolist(), strict=True)),
+                inference_time_ms=milliseconds,
+                model_version=self._version,
+                domain_distance=float(distance),
+                in_domain=bool(distance <= 1.0),
+                cams=cams,
+                image=image,
+            )
             for row, distance, cams, image in zip(probabilities, distances, outputs.cams, images, strict=True)
         ]
-
-    def _prediction(
-        self,
-        row: NDArray[np.float32],
-        distance: float,
-        cams: NDArray[np.float32],
-        image: NDArray[np.uint8],
-        milliseconds: float,
-    ) -> Prediction:
-        best = int(row.argmax())
-        return Prediction(
-            predicted_class=self._classes[best],
-            confidence=float(row[best]),
-            probabilities={name: float(value) for name, value in zip(self._classes, row, strict=True)},
-            inference_time_ms=milliseconds,
-            model_version=self._version,
-            domain_distance=distance,
-            in_domain=distance <= 1.0,
-            cams=cams,
-            image=image,
-        )

@@ -4,9 +4,8 @@ import base64
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-
 from lesion.core.text import format_count
+from lesion.evaluation.rendering import load_template
 from lesion.promotion.comparison import ChangedImage
 from lesion.promotion.gate import Verdict
 
@@ -47,29 +46,32 @@ def gate_report(
         quarantined: Images in quarantine that would be held out for the gate if they were released.
         created: Now when left out.
     """
-    return (
-        _environment()
-        .get_template("gate.html.j2")
-        .render(
-            title=title,
-            verdict=verdict,
-            headline=headline(verdict, champion, challenger),
-            champion=champion,
-            challenger=challenger,
-            job_id=job_id,
-            created=(created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z"),
-            checks=[(CHECKS[check.name.split("/")[0]], check) for check in verdict.checks],
-            newest=verdict.comparisons[-1] if verdict.comparisons else None,
-            cards=[
-                _card(changed, pictures or {})
-                for comparison in reversed(verdict.comparisons)
-                for changed in comparison.changed
-            ],
-            changed_images=sum(comparison.gained + comparison.lost for comparison in verdict.comparisons),
-            budget=budget_sentence(verdict),
-            quarantine=quarantine_sentence(quarantined),
-            caveat=CAVEAT,
-        )
+    template = load_template(
+        "gate.html.j2",
+        "lesion.promotion",
+        "lesion.evaluation",  # which has the style sheet
+        signed="{:+.4f}".format,
+        p_value="{:.2g}".format,
+    )
+    return template.render(
+        title=title,
+        verdict=verdict,
+        headline=headline(verdict, champion, challenger),
+        champion=champion,
+        challenger=challenger,
+        job_id=job_id,
+        created=(created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z"),
+        checks=[(CHECKS[check.name.split("/")[0]], check) for check in verdict.checks],
+        newest=verdict.comparisons[-1] if verdict.comparisons else None,
+        cards=[
+            _card(changed, pictures or {})
+            for comparison in reversed(verdict.comparisons)
+            for changed in comparison.changed
+        ],
+        changed_images=sum(comparison.gained + comparison.lost for comparison in verdict.comparisons),
+        budget=budget_sentence(verdict),
+        quarantine=quarantine_sentence(quarantined),
+        caveat=CAVEAT,
     )
 
 
@@ -113,20 +115,3 @@ def quarantine_sentence(quarantined: int) -> str:
 def _card(changed: ChangedImage, pictures: Mapping[str, bytes]) -> dict[str, object]:
     png = pictures.get(changed.sha256)
     return {"changed": changed, "image": f"data:image/png;base64,{base64.b64encode(png).decode()}" if png else None}
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        # The style sheet is in the package of the model report.
-        loader=ChoiceLoader([PackageLoader("lesion.promotion"), PackageLoader("lesion.evaluation")]),
-        autoescape=True,  # by file name would leave a .j2 file unescaped
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": _number, "signed": "{:+.4f}".format, "p_value": "{:.2g}".format}
-    return environment
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{value:.{digits}f}"

@@ -89,8 +89,7 @@ class Registry:
     def deploy_first(self, version: str, actor: str, reason: str) -> Deployment:
         """Make a version the first champion; a second call changes nothing.
 
-        Raises:
-            RegistryError: The first champion is another version (``ledger_not_empty``).
+        If the first champion is another version, raise a RegistryError (``ledger_not_empty``).
         """
         with self._ledger() as session:
             deployments.get_version(session, version)
@@ -150,11 +149,8 @@ class Registry:
     def refuse(self, deployment_id: int, actor: str, reason: str) -> Deployment | None:
         """Return to an older version if the champion's bundle does not load.
 
-        Returns:
-            The new row; None if that deployment is no longer the champion.
-
-        Raises:
-            RegistryError: No other version was the champion before without being refused (``nothing_before``).
+        Return the new row; None if that deployment is no longer the champion. If no other version was the champion
+        before without being refused, raise a RegistryError (``nothing_before``).
         """
         try:
             with self._ledger() as session:
@@ -183,11 +179,7 @@ class Registry:
             return list(session.scalars(select(ModelVersion).order_by(ModelVersion.created_at, ModelVersion.version)))
 
     def model(self, version: str) -> ModelVersion:
-        """Return a registered version.
-
-        Raises:
-            UnknownVersionError: There is no such version.
-        """
+        """Return a registered version, or raise an UnknownVersionError."""
         with self.storage.session() as session:
             return deployments.get_version(session, version)
 

@@ -54,11 +54,7 @@ class JobNotFoundError(NotFoundError, JobError):
 
 
 class JobRunningError(JobError):
-    """Another retraining is queued or running.
-
-    Args:
-        job_id: The other retraining.
-    """
+    """Another retraining, ``job_id``, is queued or running."""
 
     default_code = "job_running"
 
@@ -78,8 +74,7 @@ class JobRunningError(JobError):
 class RetrainRequest:
     """What may be chosen for a retraining; everything else comes from the champion's recipe.
 
-    Raises:
-        RequestInvalidError: A value is out of bounds.
+    A value out of bounds is a RequestInvalidError.
     """
 
     epochs: int = 5  # 1 to 100

@@ -54,8 +54,15 @@ def recipe(
             would call something that is not part of a recipe (``recipe_refused``).
     """
     config = _champion_config(champion, paths.output)
-    config["data"] |= _data_settings(request, paths)
-    config["model"] |= _model_settings(champion, request, config["model"])
+    config["data"] |= {"manifest": str(paths.manifest), "root": str(paths.images), "cache_dir": str(paths.cache)}
+    config["data"] |= {"csv": None, "group_pattern": None, "split": "grouped"}
+    if request.batch_size:
+        config["data"]["batch_size"] = request.batch_size
+    # The name of the bundle's file does not tell which padding its weights were trained with.
+    pad_type = champion.facts["model"].get("model_kwargs", {}).get("pad_type", "")
+    config["model"] |= {"weights": str(champion.weights), "pad_type": pad_type}
+    if rate := request.learning_rate or _reduced_rate(config["model"]):
+        config["model"]["lr"] = rate
     config["finetune"] |= {"warmup_epochs": 0}  # the head is trained already
     config["trainer"] |= {"max_epochs": request.epochs, "default_root_dir": str(paths.output)} | dict(trainer)
     champion_values = {key: value for key, value in config.get("evaluation", {}).items() if key in evaluation}
@@ -95,26 +102,6 @@ def _champion_config(champion: Bundle, output: Path) -> dict[str, Any]:
         )
     old_output = str(config.get("paths", {}).get("output") or "")
     return {name: _moved(config[name], old_output, str(output)) for name in _SECTIONS if name in config}
-
-
-def _data_settings(request: RetrainRequest, paths: RunPaths) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "manifest": str(paths.manifest),
-        "root": str(paths.images),
-        "cache_dir": str(paths.cache),
-    }
-    settings |= {"csv": None, "group_pattern": None, "split": "grouped"}
-    return settings | ({"batch_size": request.batch_size} if request.batch_size else {})
-
-
-def _model_settings(champion: Bundle, request: RetrainRequest, model: Mapping[str, Any]) -> dict[str, Any]:
-    settings = {
-        "weights": str(champion.weights),
-        # The name of the bundle's file does not tell which padding its weights were trained with.
-        "pad_type": champion.facts["model"].get("model_kwargs", {}).get("pad_type", ""),
-    }
-    rate = request.learning_rate or _reduced_rate(model)
-    return settings | ({"lr": rate} if rate else {})
 
 
 def _reduced_rate(model: Mapping[str, Any]) -> float | None:

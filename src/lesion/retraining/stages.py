@@ -35,6 +35,7 @@ from lesion.retraining.training_subprocess import Progress, TrainingProcess
 
 logger = logging.getLogger(__name__)
 
+_EVALUATION = CONFIGS / "evaluation" / "default.yaml"
 # The progress of the whole job at the start of each stage.
 _SNAPSHOT, _TRAIN, _EVALUATE, _REGISTER, _GATE, _PROMOTE = 0.01, 0.05, 0.85, 0.92, 0.93, 0.99
 
@@ -203,7 +204,8 @@ class Stages:
         )
         champion = Bundle.open(self._registry.fetch(parent))
         request = RetrainRequest(**job(self.storage, job_id).request)
-        config = recipe(champion, request, paths, settings.trainer, _evaluation_settings())
+        evaluation: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(_EVALUATION))  # type: ignore[assignment]
+        config = recipe(champion, request, paths, settings.trainer, evaluation)
         return TrainingProcess(folder, config, settings.command, settings.nice, settings.threads)
 
     def _report_training(self, job_id: str, progress: Progress) -> None:
@@ -219,8 +221,3 @@ class Stages:
             )
         except SQLAlchemyError as error:  # a database that is away for a while is no reason to stop training
             logger.warning("the progress of %s could not be recorded: %s", job_id, str(error).splitlines()[0])
-
-
-def _evaluation_settings() -> dict[str, Any]:
-    section = OmegaConf.load(CONFIGS / "evaluation" / "default.yaml")
-    return dict(OmegaConf.to_container(section))  # type: ignore[arg-type]

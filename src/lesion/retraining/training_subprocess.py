@@ -41,7 +41,7 @@ class Progress:
     epoch: int = 0
     share: float = 0.0  # the share of the training that is done, 0 to 1
     seconds_left: float | None = None  # of the training; None if unknown
-    metrics: tuple[Mapping[str, Any], ...] = ()  # one object per epoch
+    metrics: Sequence[Mapping[str, Any]] = ()  # one object per epoch
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,7 @@ class TrainingProcess:
         """Read how far the training is."""
         try:
             content = json.loads((self.output / "progress.json").read_text("utf-8"))
-            return Progress(
-                content["phase"],
-                int(content["epoch"]),
-                float(content["share"]),
-                content["seconds_left"],
-                tuple(content["metrics"]),
-            )
+            return Progress(**{name: content[name] for name in ("phase", "epoch", "share", "seconds_left", "metrics")})
         except (OSError, ValueError, KeyError, TypeError):
             return Progress()
 

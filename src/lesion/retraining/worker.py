@@ -3,6 +3,7 @@
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,10 +88,11 @@ class WorkerProcess:
                 self._adopt(job_id, alive)
 
     def _ensure_enqueued(self, job: Job) -> None:
-        if job.id not in self._enqueued or not self._workflows.is_known(job.id):
+        ended = self._workflows.has_ended(job.id)
+        if job.id not in self._enqueued or ended is None:
             self._workflows.enqueue(job.id)
             self._enqueued.add(job.id)
-        elif self._workflows.has_ended(job.id):
+        elif ended:
             self._fail_orphan(job.id)
 
     def _fail_orphan(self, job_id: str) -> None:
@@ -135,11 +137,9 @@ class WorkerProcess:
                 self._heartbeats.beat()
 
     def _close(self) -> None:
-        pause = threading.Event()
-        for _ in range(int(_END_S / _END_POLL_S)):
-            if not self._workflows.running:
-                break
-            pause.wait(_END_POLL_S)
+        deadline = time.monotonic() + _END_S
+        while self._workflows.running and time.monotonic() < deadline:
+            time.sleep(_END_POLL_S)
         with _logged("this worker could not sign off"):
             self._heartbeats.leave()
         self._workflows.close()

@@ -63,14 +63,10 @@ class Workflows:
         with SetWorkflowID(job_id):
             DBOS.enqueue_workflow(NAME, self._workflow, job_id)
 
-    def is_known(self, job_id: str) -> bool:
-        """Return whether a job was enqueued."""
-        return DBOS.get_workflow_status(job_id) is not None
-
-    def has_ended(self, job_id: str) -> bool:
-        """Return whether a job's workflow has ended."""
+    def has_ended(self, job_id: str) -> bool | None:
+        """Return whether a job's workflow has ended; None if it was never enqueued."""
         status = DBOS.get_workflow_status(job_id)
-        return status is not None and status.status in _ENDED
+        return None if status is None else status.status in _ENDED
 
     def orphans(self, alive: Set[str]) -> list[str]:
         """Return the jobs whose worker is not alive."""

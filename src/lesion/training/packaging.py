@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from lesion.core.cpu import available_cores
@@ -17,6 +16,7 @@ from lesion.data.datamodule import DataModule
 from lesion.evaluation import views
 from lesion.evaluation.evaluation import Evaluation, finite
 from lesion.evaluation.findings import TITLES
+from lesion.evaluation.rendering import load_template
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
 from lesion.model.domain import Domain
@@ -26,7 +26,6 @@ from lesion.model.export import export_bundle
 AGREEMENT_IMAGES = 16  # images of the test split on which the exported graph must agree with torch
 DOMAIN_IMAGES = 2000  # of the train split; more images hardly change the border of the domain
 _CALIBRATION_IMAGES = 1000
-_BATCH = 32
 
 
 def write_bundle(
@@ -82,9 +81,8 @@ def fit_domain(engine: Engine, datamodule: DataModule) -> Domain:
 
     def features(split: str, count: int) -> NDArray[np.float32]:
         dataset = datamodule.dataset(split)
-        rows = _spread(dataset.labels, count)
-        batches = (rows[start : start + _BATCH] for start in range(0, len(rows), _BATCH))
-        return np.concatenate([engine(np.stack([dataset.pixels(row) for row in batch])).features for batch in batches])
+        batches = dataset.batches(_spread(dataset.labels, count))
+        return np.concatenate([engine(batch).features for batch in batches])
 
     return Domain.fit(features("train", DOMAIN_IMAGES), features("calibration", _CALIBRATION_IMAGES))
 
@@ -98,15 +96,9 @@ def _spread(labels: NDArray[np.int64], count: int) -> list[int]:
 
 def model_card(facts: Mapping[str, Any], evaluation: Evaluation, weights: str) -> str:
     """Fill in the template of the model card with a run's facts."""
-    environment = Environment(
-        loader=PackageLoader("lesion.model"),
-        autoescape=False,  # noqa: S701 - Markdown, not HTML
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"literal": literal_markdown, "number": views.decimals}
-    return environment.get_template("MODEL_CARD.md.j2").render(
+    # Not escaped: it is Markdown, not HTML.
+    card = load_template("MODEL_CARD.md.j2", "lesion.model", autoescape=False, literal=literal_markdown)
+    return card.render(
         **facts,
         weights=weights,
         notes=evaluation.notes,

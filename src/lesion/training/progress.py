@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import sys
 import time
 from contextlib import suppress
@@ -14,6 +13,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from lesion.core.files import write_atomically
+from lesion.evaluation.evaluation import finite
 from lesion.model.classifier import Batch
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class ProgressFile(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add the epoch's metrics."""
         row = {"epoch": trainer.current_epoch + 1, "seconds": round(time.monotonic() - self._epoch_started, 3)}
-        self._metrics.append(row | {name: _finite(value) for name, value in _epoch_metrics(trainer).items()})
+        self._metrics.append(row | finite(_epoch_metrics(trainer)))
         self._write(trainer, 1.0)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -162,7 +162,7 @@ class ProgressFile(Callback):
             "epoch": len(self._metrics),
             "epochs": epochs,
             "share": min(1.0, (trainer.current_epoch + share) / epochs) if phase == "train" else 1.0,
-            "seconds_left": _finite(seconds_left[0]) if seconds_left and phase == "train" else None,
+            "seconds_left": finite(seconds_left[0]) if seconds_left and phase == "train" else None,
             "metrics": self._metrics,
         }
         write_atomically(self._path, json.dumps(content), durable=False)
@@ -171,7 +171,3 @@ class ProgressFile(Callback):
 def _epoch_metrics(trainer: Trainer) -> dict[str, float]:
     names = ("train/loss", "val/loss", "val/acc", "val/f1_macro")
     return {name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -46,14 +46,8 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     bundle/            the deployable model
     ```
 
-    Args:
-        cfg: The composed ``configs/train.yaml``.
-
-    Returns:
-        The metrics by key, and the objects of the run by name.
-
-    Raises:
-        LesionError: A setting, the data or the weights cannot be used.
+    ``cfg`` is the composed ``configs/train.yaml``. Return the metrics by key, and the objects of the run by name. If a
+    setting, the data or the weights cannot be used, raise a LesionError.
 
     Examples:
         A bundle holds the config of its training; this trains once more, for one epoch:
@@ -91,15 +85,11 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
 def check_settings(cfg: DictConfig) -> None:
     """Refuse settings of the seed, the evaluation or the explanations that would fail only after the training."""
     check_seed("seed", cfg.seed)
-    for setting, least in (
-        ("evaluation.replicates", 1),
-        ("explain.road_images", 0),
-        ("explain.errors", 0),
-        ("explain.examples", 0),
-    ):
+    least = {"evaluation.replicates": 1, "explain.road_images": 0, "explain.errors": 0, "explain.examples": 0}
+    for setting, minimum in least.items():
         value = OmegaConf.select(cfg, setting)
-        if not isinstance(value, int) or value < least:
-            raise ConfigError(f"{setting}={value} must be a whole number, {least} or more.")
+        if not isinstance(value, int) or value < minimum:
+            raise ConfigError(f"{setting}={value} must be a whole number, {minimum} or more.")
     if not OmegaConf.is_list(cfg.explain.methods) or not len(cfg.explain.methods):
         raise ConfigError(f"explain.methods={cfg.explain.methods} must be a list of at least one: [gradcam].")
     for method in cfg.explain.methods:

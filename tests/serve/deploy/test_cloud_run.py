@@ -2,6 +2,8 @@
 
 import copy
 import re
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -18,59 +20,8 @@ PAGE = (REPOSITORY / "docs" / "cloud_run.md").read_text("utf-8")
 SETTINGS = OmegaConf.load(REPOSITORY / "configs" / "serve.yaml").server
 LARGEST = 32 * 2**20  # of an HTTP/1 request, and of an answer that is not sent in chunks, to Cloud Run
 OF_KNATIVE = ("containerConcurrency", "timeoutSeconds")  # in addition to those of a PodSpec
-TEXTS = {"type": "object", "additionalProperties": {"type": "string"}}
-SHAPE = {
-    "type": "object",
-    "additionalProperties": False,
-    "required": ["apiVersion", "kind", "metadata", "spec"],
-    "properties": {
-        "apiVersion": {"const": "serving.knative.dev/v1"},
-        "kind": {"const": "Service"},
-        "metadata": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["name"],
-            "properties": {"name": {"type": "string"}, "labels": TEXTS, "annotations": TEXTS},
-        },
-        "spec": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["template"],
-            "properties": {
-                "template": {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "required": ["spec"],
-                    "properties": {
-                        "metadata": {
-                            "type": "object",
-                            "additionalProperties": False,
-                            "properties": {"annotations": TEXTS, "labels": TEXTS, "name": {"type": "string"}},
-                        },
-                        "spec": {
-                            "type": "object",
-                            "required": ["containers"],
-                            "properties": {name: {"type": "integer", "minimum": 1} for name in OF_KNATIVE},
-                        },
-                    },
-                },
-                "traffic": {
-                    "type": "array",
-                    "items": {
-                        "type": "object",
-                        "additionalProperties": False,
-                        "properties": {
-                            "percent": {"type": "integer"},
-                            "latestRevision": {"type": "boolean"},
-                            "revisionName": {"type": "string"},
-                            "tag": {"type": "string"},
-                        },
-                    },
-                },
-            },
-        },
-    },
-}
+TEXT = {"type": "string"}
+TEXTS = {"type": "object", "additionalProperties": TEXT}
 ANNOTATIONS = {  # of a revision, as Cloud Run's reference names them
     "autoscaling.knative.dev/minScale",
     "autoscaling.knative.dev/maxScale",
@@ -79,6 +30,24 @@ ANNOTATIONS = {  # of a revision, as Cloud Run's reference names them
     "run.googleapis.com/startup-cpu-boost",
     "run.googleapis.com/cloudsql-instances",
 }
+
+
+def closed(*required: str, **properties: Any) -> dict[str, Any]:
+    """The schema of an object with these properties and no others."""
+    return {"type": "object", "additionalProperties": False, "required": [*required], "properties": properties}
+
+
+NUMBERS = {name: {"type": "integer", "minimum": 1} for name in OF_KNATIVE}
+POD = {"type": "object", "required": ["containers"], "properties": NUMBERS}
+REVISION = closed("spec", spec=POD, metadata=closed(annotations=TEXTS, labels=TEXTS, name=TEXT))
+TRAFFIC = closed(percent={"type": "integer"}, latestRevision={"type": "boolean"}, revisionName=TEXT, tag=TEXT)
+SHAPE = closed(
+    *("apiVersion", "kind", "metadata", "spec"),
+    apiVersion={"const": "serving.knative.dev/v1"},
+    kind={"const": "Service"},
+    metadata=closed("name", name=TEXT, labels=TEXTS, annotations=TEXTS),
+    spec=closed("template", template=REVISION, traffic={"type": "array", "items": TRAFFIC}),
+)
 
 
 def check(service: Manifest) -> None:
@@ -95,15 +64,13 @@ def service() -> Manifest:
 
 @pytest.fixture
 def pod(service: Manifest) -> Manifest:
-    spec: Manifest = service["spec"]["template"]["spec"]
-    return spec
+    return dict(service["spec"]["template"]["spec"])
 
 
 @pytest.fixture
 def container(pod: Manifest) -> Manifest:
-    only: Manifest
     (only,) = pod["containers"]
-    return only
+    return dict(only)
 
 
 @pytest.fixture
@@ -129,11 +96,8 @@ def test_it_is_a_service(service: Manifest) -> None:
     ],
 )
 def test_a_typo_is_refused(service: Manifest, place: tuple[str | int, ...], wrong: str) -> None:
-    broken = copy.deepcopy(service)
-    inner: Any = broken
-    for step in place:
-        inner = inner[step]
-    inner[wrong] = 1
+    broken: Any = copy.deepcopy(service)
+    reduce(getitem, place, broken)[wrong] = 1
     with pytest.raises((jsonschema.ValidationError, kubernetes_validate.ValidationError), match=wrong):
         check(broken)
 

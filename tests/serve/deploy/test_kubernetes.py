@@ -7,7 +7,8 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from tests.support.manifests import (
     NEWEST,
     OLDEST,
     Manifest,
+    all_containers,
     amount,
     check_command,
     containers,
@@ -38,6 +40,7 @@ from tests.support.manifests import (
     load,
     matches,
     named,
+    of_kind,
     pods,
     render,
     render_with,
@@ -58,8 +61,7 @@ NGINX = "nginx.ingress.kubernetes.io/"
 
 @pytest.fixture(scope="module", params=["cpu", "gpu"])
 def overlay(request: pytest.FixtureRequest) -> str:
-    name: str = request.param
-    return name
+    return str(request.param)
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +77,8 @@ def test_the_validator_refuses_a_field_with_a_typo() -> None:
     validate(api)
     container = "spec", "template", "spec", "containers", 0
     for place, wrong in (((), "specs"), (container, "livenesProbe"), ((*container, "securityContext"), "runAsNonroot")):
-        broken = copy.deepcopy(api)
-        inner: Any = broken
-        for step in place:
-            inner = inner[step]
-        inner[wrong] = {}
+        broken: Any = copy.deepcopy(api)
+        reduce(getitem, place, broken)[wrong] = {}
         with pytest.raises(kubernetes_validate.ValidationError, match=wrong):
             validate(broken)
 
@@ -140,19 +139,16 @@ def test_no_pod_gets_a_token(manifests: list[Manifest]) -> None:
 
 
 def test_secrets_are_named_and_never_held(manifests: list[Manifest]) -> None:
-    assert not [one for one in manifests if one["kind"] == "Secret"]
-    for template in pods(manifests).values():
-        for container in containers(template):
-            assert not [one["name"] for one in container.get("env", []) if "value" in one], container["name"]
-    for data in (one["data"] for one in manifests if one["kind"] == "ConfigMap"):
-        assert set(data) == {"LESION_FILES", "LESION_S3"}
+    assert not of_kind(manifests, "Secret")
+    for _, container in all_containers(manifests):
+        assert not [one["name"] for one in container.get("env", []) if "value" in one], container["name"]
+    for one in of_kind(manifests, "ConfigMap"):
+        assert set(one["data"]) == {"LESION_FILES", "LESION_S3"}
 
 
 def test_every_secret_is_explained_with_its_command(manifests: list[Manifest]) -> None:
-    asked = {pair for template in pods(manifests).values() for one in containers(template) for pair in secret_keys(one)}
-    asked |= {
-        (tls["secretName"], "tls.key") for one in manifests if one["kind"] == "Ingress" for tls in one["spec"]["tls"]
-    }
+    asked = {pair for _, one in all_containers(manifests) for pair in secret_keys(one)}
+    asked |= {(tls["secretName"], "tls.key") for one in of_kind(manifests, "Ingress") for tls in one["spec"]["tls"]}
     blocks = "\n".join(re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL))
     assert len(asked) == 7
     for name, key in asked:
@@ -190,29 +186,27 @@ def test_services_and_ingresses_lead_to_ports(manifests: list[Manifest]) -> None
         assert container["ports"] == [{"name": port["targetPort"], "containerPort": port["port"]}]
     backends = [
         (path["backend"]["service"]["name"], path["backend"]["service"]["port"]["name"])
-        for one in manifests
-        if one["kind"] == "Ingress"
+        for one in of_kind(manifests, "Ingress")
         for rule in one["spec"]["rules"]
         for path in rule["http"]["paths"]
     ]
     assert set(backends) == {("api", "http"), ("ui", "http")}
-    for one in (one for one in manifests if one["kind"] == "Ingress"):
+    for one in of_kind(manifests, "Ingress"):
         assert [rule["host"] for rule in one["spec"]["rules"]] == one["spec"]["tls"][0]["hosts"]
 
 
 def test_what_serves_is_probed_in_three_ways(manifests: list[Manifest]) -> None:
-    for name, template in pods(manifests).items():
-        for container in containers(template):
-            probes = {kind: container[kind] for kind in container if kind.endswith("Probe")}
-            if "ports" not in container:
-                assert not probes, container["name"]
-                continue
-            assert set(probes) == {"startupProbe", "livenessProbe", "readinessProbe"}
-            assert {probe["httpGet"]["port"] for probe in probes.values()} == {"http"}
-            paths = {kind: probe["httpGet"]["path"] for kind, probe in probes.items()}
-            assert paths["livenessProbe"] == paths["startupProbe"] == SERVING[name]
-            assert paths["readinessProbe"] == ("/health" if name == "api" else SERVING[name])
-            assert probes["livenessProbe"]["periodSeconds"] * probes["livenessProbe"]["failureThreshold"] >= 30
+    for name, container in all_containers(manifests):
+        probes = {kind: container[kind] for kind in container if kind.endswith("Probe")}
+        if "ports" not in container:
+            assert not probes, container["name"]
+            continue
+        assert set(probes) == {"startupProbe", "livenessProbe", "readinessProbe"}
+        assert {probe["httpGet"]["port"] for probe in probes.values()} == {"http"}
+        paths = {kind: probe["httpGet"]["path"] for kind, probe in probes.items()}
+        assert paths["livenessProbe"] == paths["startupProbe"] == SERVING[name]
+        assert paths["readinessProbe"] == ("/health" if name == "api" else SERVING[name])
+        assert probes["livenessProbe"]["periodSeconds"] * probes["livenessProbe"]["failureThreshold"] >= 30
 
 
 def test_a_server_may_take_its_time_to_start(manifests: list[Manifest], tmp_path: Path) -> None:
@@ -232,12 +226,11 @@ def test_there_is_time_to_end(manifests: list[Manifest]) -> None:
 
 
 def test_resources_are_asked_for_and_bounded(manifests: list[Manifest], tmp_path: Path) -> None:
-    for name, template in pods(manifests).items():
-        for container in containers(template):
-            asked, bound = container["resources"]["requests"], container["resources"]["limits"]
-            assert set(asked) == {"cpu", "memory"}, name
-            assert set(asked) <= set(bound) <= {*asked, "nvidia.com/gpu"}, name
-            assert all(amount(asked[what]) <= amount(bound[what]) for what in asked), name
+    for name, container in all_containers(manifests):
+        asked, bound = container["resources"]["requests"], container["resources"]["limits"]
+        assert set(asked) == {"cpu", "memory"}, name
+        assert set(asked) <= set(bound) <= {*asked, "nvidia.com/gpu"}, name
+        assert all(amount(asked[what]) <= amount(bound[what]) for what in asked), name
     api, worker = (pods(manifests)[name]["spec"]["containers"][0] for name in ("api", "worker"))
     workers = int(check_command(api["args"], tmp_path)["server.workers"])
     assert amount(api["resources"]["requests"]["cpu"]) == workers
@@ -251,22 +244,15 @@ def test_images_are_what_the_manifests_take_them_for(manifests: list[Manifest]) 
     assert f"-m 0750 {STATE}" in DOCKERFILE
     assert 'ENTRYPOINT ["tini", "--"]' in DOCKERFILE  # args take the place of CMD alone
     targets = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
-    images = [one["image"] for template in pods(manifests).values() for one in containers(template)]
-    assert {image.rpartition("/")[2].partition(":")[0] for image in images} <= targets
+    images = {one["image"].rpartition("/")[2].partition(":")[0] for _, one in all_containers(manifests)}
+    assert images <= targets
 
 
 def test_images_have_this_version(manifests: list[Manifest], overlay: str) -> None:
-    suffix = "-gpu" if overlay == "gpu" else ""
-    wanted = {
-        "api": f"api{suffix}",
-        "worker": f"worker{suffix}",
-        "prepare": f"worker{suffix}",
-        "ui": "ui",
-        "retrain": "ui",
-    }
-    for name, template in pods(manifests).items():
-        for container in containers(template):
-            assert container["image"] == f"registry.example.org/lesion/{wanted[name]}:{__version__}"
+    for name, container in all_containers(manifests):
+        target = {"prepare": "worker", "retrain": "ui"}.get(name, name)
+        suffix = "-gpu" if overlay == "gpu" and target != "ui" else ""
+        assert container["image"] == f"registry.example.org/lesion/{target}{suffix}:{__version__}"
 
 
 def test_gpus_are_asked_for_where_they_are_used(manifests: list[Manifest], overlay: str, tmp_path: Path) -> None:
@@ -355,9 +341,8 @@ def test_the_environment_is_complete(manifests: list[Manifest]) -> None:
         "retrain": {"LESION_API_KEY"},
         "ui": set(),
     }
-    for template in pods(manifests).values():
-        for container in containers(template):
-            assert environment(container, manifests) == wanted[container["name"]], container["name"]
+    for _, container in all_containers(manifests):
+        assert environment(container, manifests) == wanted[container["name"]], container["name"]
 
 
 @pytest.mark.slow
@@ -447,7 +432,7 @@ FLOWS |= {(name, "dns", 53) for name in WORKLOADS}
 
 def test_what_flows_is_what_should(manifests: list[Manifest]) -> None:
     ours = {name: template["metadata"]["labels"] for name, template in pods(manifests).items()}
-    policies = [one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"]
+    policies = [one["spec"] for one in of_kind(manifests, "NetworkPolicy")]
     assert {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]} in policies
     everybody = [*ours, *OUTSIDE, "internet", "metadata"]
     flows = {
@@ -536,8 +521,8 @@ def test_the_page_s_headers_are_nginx_s(overlay: str, tmp_path: Path) -> None:
     place = f"{headers['metadata']['namespace']}/{headers['metadata']['name']}"
     asking = [
         one["metadata"]["name"]
-        for one in manifests
-        if one["kind"] == "Ingress" and one["metadata"]["annotations"].get(f"{NGINX}custom-headers") == place
+        for one in of_kind(manifests, "Ingress")
+        if one["metadata"]["annotations"].get(f"{NGINX}custom-headers") == place
     ]
     assert asking == ["ui"]
     folder = KUBERNETES.parent / "nginx"
@@ -553,28 +538,19 @@ def test_the_page_s_headers_are_nginx_s(overlay: str, tmp_path: Path) -> None:
     assert set(allowed.split(",")) == set(headers["data"])
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Callable[[str], list[Manifest]]:
-    def make(text: str) -> list[Manifest]:
-        place = os.path.relpath(KUBERNETES, tmp_path.resolve())
-        (tmp_path / "kustomization.yaml").write_text(text.replace("lesion/serve/deploy/kubernetes", place))
-        (tmp_path / "config.env").write_text("LESION_FILES=s3://mine/loop\n")
-        return render(tmp_path)
-
-    return make
-
-
-def test_the_example_of_an_own_overlay_renders(own: Callable[[str], list[Manifest]]) -> None:
+def test_the_example_of_an_own_overlay_renders(tmp_path: Path) -> None:
     (text,) = re.findall(r"```yaml\n( *apiVersion: kustomize.*?)```", PAGE, re.DOTALL)
-    manifests = own(textwrap.dedent(text))
+    place = os.path.relpath(KUBERNETES, tmp_path.resolve())
+    own = textwrap.dedent(text).replace("lesion/serve/deploy/kubernetes", place)
+    (tmp_path / "kustomization.yaml").write_text(own)
+    (tmp_path / "config.env").write_text("LESION_FILES=s3://mine/loop\n")
+    manifests = render(tmp_path)
     for manifest in manifests:
         if manifest["kind"] != "PodMonitor":
             validate(manifest)
-    assert {rule["host"] for one in manifests if one["kind"] == "Ingress" for rule in one["spec"]["rules"]} == {
-        "lesion.hospital.example",
-        "api.lesion.hospital.example",
-    }
-    (config,) = [one for one in manifests if one["kind"] == "ConfigMap"]
+    hosts = {rule["host"] for one in of_kind(manifests, "Ingress") for rule in one["spec"]["rules"]}
+    assert hosts == {"lesion.hospital.example", "api.lesion.hospital.example"}
+    (config,) = of_kind(manifests, "ConfigMap")
     assert config["data"]["LESION_FILES"] == "s3://mine/loop"
     blocks = [
         peer["ipBlock"]["cidr"]

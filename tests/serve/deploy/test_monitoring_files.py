@@ -25,6 +25,7 @@ from tests.support.servers.serving import ServerProcess
 FOLDER = REPOSITORY / "serve" / "deploy" / "monitoring"
 GUIDE = (REPOSITORY / "docs" / "monitoring.md").read_text("utf-8")
 DASHBOARD: dict[str, Any] = json.loads((FOLDER / "grafana" / "dashboards" / "lesion.json").read_text("utf-8"))
+PANELS: list[dict[str, Any]] = DASHBOARD["panels"]
 GROUPS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "alerts.yml").read_text("utf-8"))["groups"]
 RULES = [rule for group in GROUPS for rule in group["rules"]]
 ALERTS = {rule["alert"]: rule for rule in RULES if "alert" in rule}
@@ -52,13 +53,9 @@ def series_names(kinds: dict[str, str]) -> set[str]:
     return {name + suffix for name, kind in kinds.items() for suffix in KINDS[kind] or ("",)}
 
 
-def panels() -> list[dict[str, Any]]:
-    return list(DASHBOARD["panels"])
-
-
 def dashboard_queries() -> Iterator[str]:
     """Every PromQL expression of the dashboard, Grafana's variables filled in."""
-    found = [target["expr"] for panel in panels() for target in panel.get("targets", [])]
+    found = [target["expr"] for panel in PANELS for target in panel.get("targets", [])]
     found += [annotation["expr"] for annotation in DASHBOARD["annotations"]["list"]]
     for expression in found:
         for variable, value in GRAFANA_INTERVALS.items():
@@ -160,7 +157,7 @@ def test_each_alert_tells_a_person_what_to_do(alert: str) -> None:
 
 def test_the_guide_has_no_alert_that_is_gone() -> None:
     assert set(re.findall(r"^### (Lesion\w+)$", GUIDE, re.MULTILINE)) == set(ALERTS)
-    for panel in panels():
+    for panel in PANELS:
         assert set(re.findall(r"\bLesion[A-Z]\w+", panel.get("description", ""))) <= set(ALERTS)
 
 
@@ -216,13 +213,13 @@ def test_prometheus_understands_every_query_of_the_dashboard(tmp_path: Path) -> 
 
 
 def test_the_panels_have_their_own_ids_and_do_not_overlap() -> None:
-    ids = [panel["id"] for panel in panels()]
+    ids = [panel["id"] for panel in PANELS]
     assert len(set(ids)) == len(ids)
-    for panel in panels():
+    for panel in PANELS:
         place = panel["gridPos"]
         assert place["x"] >= 0, panel["title"]
         assert place["x"] + place["w"] <= 24, panel["title"]
-    for one, other in combinations(panels(), 2):
+    for one, other in combinations(PANELS, 2):
         a, b = one["gridPos"], other["gridPos"]
         apart = any(a[s] + a[n] <= b[s] or b[s] + b[n] <= a[s] for s, n in (("x", "w"), ("y", "h")))
         assert apart, (one["title"], other["title"])
@@ -230,22 +227,20 @@ def test_the_panels_have_their_own_ids_and_do_not_overlap() -> None:
 
 def test_no_row_of_the_dashboard_has_a_gap() -> None:
     """A row follows the panels above it at once."""
-    rows = [panel for panel in panels() if panel["type"] == "row"]
+    rows = [panel for panel in PANELS if panel["type"] == "row"]
     assert len(rows) >= 7
     for above, below in pairwise(rows):
-        between = [p for p in panels() if above["gridPos"]["y"] < p["gridPos"]["y"] < below["gridPos"]["y"]]
+        between = [p for p in PANELS if above["gridPos"]["y"] < p["gridPos"]["y"] < below["gridPos"]["y"]]
         assert max(p["gridPos"]["y"] + p["gridPos"]["h"] for p in between) == below["gridPos"]["y"], above["title"]
 
 
 def test_each_panel_says_what_it_shows_in_which_unit() -> None:
-    for panel in panels():
-        if panel["type"] == "row":
-            continue
+    for panel in (panel for panel in PANELS if panel["type"] != "row"):
         assert panel["description"].endswith("."), panel["title"]
         assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
         assert panel["targets"], panel["title"]
         assert panel["fieldConfig"]["defaults"]["thresholds"]["steps"][0]["value"] is None, panel["title"]
-    titles = [panel["title"] for panel in panels()]
+    titles = [panel["title"] for panel in PANELS]
     assert len(set(titles)) == len(titles)
 
 
@@ -254,7 +249,7 @@ def test_everything_asks_the_data_source_that_was_chosen() -> None:
     variables = {variable["name"]: variable for variable in DASHBOARD["templating"]["list"]}
     assert variables["datasource"]["type"] == "datasource"
     asking = [*DASHBOARD["annotations"]["list"], variables["instance"]]
-    asking += [part for panel in panels() if panel["type"] != "row" for part in (panel, *panel["targets"])]
+    asking += [part for panel in PANELS if panel["type"] != "row" for part in (panel, *panel["targets"])]
     assert all(part["datasource"] == chosen for part in asking)
     assert DASHBOARD["schemaVersion"] >= 36
     assert "id" not in DASHBOARD  # Grafana's own number; a file that has one would replace another dashboard

@@ -116,21 +116,28 @@ class Front:
     def start(self, changes: dict[str, str] | None = None, file: str = "nginx.conf") -> "Front":
         """Write the configuration, change words of a file, and start."""
         self.balancer.write([stub.port for stub in self.stubs], self.page.port)
-        if changes is not None:
-            place = self.folder / "conf" / file
-            text = place.read_text()
-            for old, new in changes.items():
-                assert old in text, old
-                text = text.replace(old, new)
-            place.write_text(text)
+        change_words(self.folder / "conf" / file, changes or {})
         self.member = self.balancer.start()
         wait_until_ready(self.member, lambda: listens(self.port), self.balancer.log, 20)
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
         return self
 
+    def answer(self, how: Callable[[Handler], None]) -> None:
+        """Let both stubs answer in one way from now on."""
+        for stub in self.stubs:
+            stub.answer = how
+
     @property
     def counts(self) -> list[int]:
         return [len(stub.seen) for stub in self.stubs]
+
+
+def change_words(file: Path, changes: dict[str, str]) -> None:
+    text = file.read_text()
+    for old, new in changes.items():
+        assert old in text, old
+        text = text.replace(old, new)
+    file.write_text(text)
 
 
 def listens(port: int) -> bool:
@@ -182,9 +189,7 @@ def container_files(folder: Path) -> Path:
     """Copy the container's files; its two ports are others here, which may be taken."""
     conf = folder / "conf"
     shutil.copytree(SOURCE, conf)
-    ports = (conf / "listen.conf").read_text()
-    ports = ports.replace("listen 8080", f"listen {free_port()}").replace("listen 8443", f"listen {free_port()}")
-    (conf / "listen.conf").write_text(ports)
+    change_words(conf / "listen.conf", {f"listen {port}": f"listen {free_port()}" for port in (8080, 8443)})
     return conf
 
 
@@ -217,11 +222,7 @@ def test_nginx_takes_the_container_s_files(tmp_path: Path) -> None:
     }
     if version(NGINX) < NEEDED:
         for name, changes in newer.items():
-            text = (conf / name).read_text()
-            for old, new in changes.items():
-                assert old in text
-                text = text.replace(old, new)
-            (conf / name).write_text(text)
+            change_words(conf / name, changes)
     accepted(NGINX, tmp_path)
 
 
@@ -268,8 +269,7 @@ def test_what_may_be_done_twice_is_sent_to_another_replica(front: Front) -> None
 
 @pytest.mark.parametrize("path", ["/upload_training_data", "/feedback", "/retrain", "/keys", "/models/0a/promote"])
 def test_what_may_not_is_sent_once(front: Front, path: str) -> None:
-    for stub in front.stubs:
-        stub.answer = dying
+    front.answer(dying)
     problem = refusal(front.client.post(path, content=b"x"), 502, "replica_failed")
     assert "not known" in problem["detail"]
     assert sum(front.counts) == 1
@@ -292,8 +292,7 @@ def test_an_overloaded_replica_s_predictions_go_to_another(front: Front) -> None
 
 
 def test_when_all_are_overloaded_clients_are_told_when_to_come_back(front: Front) -> None:
-    for stub in front.stubs:
-        stub.answer = overloaded
+    front.answer(overloaded)
     first = front.client.post("/predict", content=b"x")
     assert (first.status_code, first.json(), first.headers.get_list("retry-after")) == (503, OVERLOADED, ["7"])
     codes = set()
@@ -303,16 +302,14 @@ def test_when_all_are_overloaded_clients_are_told_when_to_come_back(front: Front
         assert response.headers["retry-after"] in ("1", "7")
         codes.add(response.json()["code"])
     assert codes == {"queue_full", "no_replica_ready"}
-    for stub in front.stubs:
-        stub.answer = fine
+    front.answer(fine)
     assert front.client.get("/info").status_code == 200  # other routes never noticed
     eventually(lambda: front.client.post("/predict", content=b"x").status_code == 200, 6)  # fail_timeout, whole seconds
 
 
 def test_a_503_of_another_route_is_passed_on(front: Front) -> None:
     """Without its database every replica says 503: asking the next one would only take them all out."""
-    for stub in front.stubs:
-        stub.answer = overloaded
+    front.answer(overloaded)
     for _ in range(10):
         assert front.client.get("/models").json() == OVERLOADED
     assert sum(front.counts) == 10
@@ -325,8 +322,7 @@ def test_a_replica_that_hangs(idle: Front) -> None:
             "proxy_next_upstream_timeout 10s": "proxy_next_upstream_timeout 500ms",
         }
     )
-    for stub in front.stubs:
-        stub.answer = lambda request: time.sleep(3)
+    front.answer(lambda request: time.sleep(3))
     refusal(front.client.post("/feedback", content=b"x"), 504, "timed_out")
     refusal(front.client.post("/predict", content=b"x"), 504, "timed_out")
     assert sum(front.counts) == 2
@@ -407,8 +403,7 @@ def test_security_headers_are_set_once(front: Front) -> None:
     assert not re.search(r"nginx/\d", str(plain))
     assert "strict-transport-security" not in plain
     own = {"X_Content_Type_Options": "nosniff", "Content_Security_Policy": "default-src 'self'", "X_Request_ID": "a"}
-    for stub in front.stubs:
-        stub.answer = lambda request: request.say(200, {}, **own)
+    front.answer(lambda request: request.say(200, {}, **own))
     headers = front.client.get("/models/0a/report").headers
     for name, value in own.items():
         assert headers.get_list(name.replace("_", "-")) == [value]
@@ -435,8 +430,7 @@ def test_events_arrive_one_by_one(front: Front) -> None:
         request.wfile.write(b"event: job\ndata: 2\n\n")
         request.close_connection = True
 
-    for stub in front.stubs:
-        stub.answer = events
+    front.answer(events)
     with front.client.stream("GET", f"/retrain_jobs/{JOB}/events") as response:
         arriving = response.iter_text()
         assert "data: 1" in next(arriving)  # while the second was not sent yet

@@ -7,10 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -18,7 +17,6 @@ import psutil
 import pytest
 
 from lesion.core.errors import ConfigError, LesionError
-from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
 from serve.deploy.balancer import nginx_program
 from serve.deploy.ports import free_port
@@ -26,9 +24,11 @@ from serve.deploy.processes import Plan, ProcessRecord, end, read_state, start, 
 from serve.deploy.replicas import Replicas
 from tests.support.bundles.lamp_bundles import lamp
 from tests.support.images.hostile import encode
+from tests.support.images.loop_images import new_storage
 from tests.support.images.pictures import picture
 from tests.support.paths import REPOSITORY, SCRIPTS
 from tests.support.servers.serving import eventually
+from tests.support.servers.traffic import Traffic
 
 pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
@@ -62,8 +62,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("replicas")
-    storage = Storage(f"sqlite:///{folder}/loop/lesion.db", f"{folder}/loop/files", folder / "loop" / "cache")
-    storage.upgrade()
+    storage = new_storage(folder / "loop")
     registry = Registry(storage)
     versions = [registry.register(lamp(folder / f"lamp{gain}", gain)) for gain in (0.05, 0.03)]
     registry.deploy_first(versions[0], "ann", "the first")
@@ -78,56 +77,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         storage.engine.dispose()
 
 
-@dataclass
-class Load:
-    """Clients that ask all along what may be asked twice, and count what failed."""
-
-    url: str
-    kept: bool = True
-    clients: int = 6
-    pause: float = 0.0
-    done: int = 0
-    failures: list[str] = field(default_factory=list)
-
-    def __enter__(self) -> "Load":
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(self.clients)]
-        for thread in self._threads:
-            thread.start()
-        eventually(lambda: self.done > 3 * self.clients)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-        assert self.failures == []
-
-    def more(self, requests: int = 60) -> None:
-        """Wait until so many more were answered."""
-        wanted = self.done + requests
-        eventually(lambda: self.done >= wanted, 60)
-
-    def _run(self, turn: int) -> None:
-        headers = {} if self.kept else {"Connection": "close"}
-        with httpx.Client(base_url=self.url, timeout=30, headers=headers) as client:
-            while not self._stop.is_set():
-                turn += 1
-                try:
-                    response = client.post("/predict", content=IMAGE) if turn % 3 else client.get("/info")
-                    if response.status_code != 200:
-                        self.failures.append(f"{response.status_code} {response.text}")
-                except httpx.HTTPError as error:
-                    self.failures.append(repr(error))
-                self.done += 1
-                time.sleep(self.pause)
-
-
 def test_a_killed_replica_costs_no_request_and_is_mended(cluster: Cluster) -> None:
-    with Load(cluster.url) as load:
+    with Traffic(cluster.url, [IMAGE], clients=6) as traffic:
         victim = cluster.replicas.apis[0]
         os.killpg(victim.pid, signal.SIGKILL)
-        load.more(200)
+        traffic.wait_for(100)
         status = {row["name"]: row["alive"] for row in cluster.replicas.status()}
         assert [name for name, alive in status.items() if not alive] == [victim.name]
     cluster.replicas.scale(COUNT)  # a reload, see below
@@ -138,18 +92,18 @@ def test_a_killed_replica_costs_no_request_and_is_mended(cluster: Cluster) -> No
 
 def test_a_drained_replica_costs_no_request(cluster: Cluster) -> None:
     """As a container is stopped: nginx does not know."""
-    with Load(cluster.url) as load:
+    with Traffic(cluster.url, [IMAGE], clients=6) as traffic:
         drained = cluster.replicas.apis[0]
         os.kill(drained.pid, signal.SIGTERM)
         eventually(lambda: not drained.alive)
-        load.more()
+        traffic.wait_for(60)
     cluster.replicas.scale(COUNT)
 
 
 def test_replicas_are_replaced_one_by_one_without_a_failure(cluster: Cluster) -> None:
     """Each request on a connection of its own: nginx closes idle ones at a reload, at which a client may be writing."""
     before = {member.pid for member in cluster.replicas.apis}
-    with Load(cluster.url, kept=False, pause=0.03):
+    with Traffic(cluster.url, [IMAGE], clients=6, kept=False, pause=0.03):
         cluster.replicas.restart()
     after = {member.pid for member in cluster.replicas.apis}
     assert len(after) == COUNT
@@ -163,7 +117,7 @@ def test_every_replica_swaps_to_a_promoted_model_within_five_seconds(cluster: Cl
     champion = cluster.registry.champion()
     assert champion is not None
     assert cluster.serving() == {champion.version}
-    with Load(cluster.url, clients=2), httpx.Client(base_url=cluster.url, timeout=30) as client:
+    with Traffic(cluster.url, [IMAGE], clients=2), httpx.Client(base_url=cluster.url, timeout=30) as client:
         for version in (cluster.versions[1], cluster.versions[0]):
             answer = client.post(f"/models/{version}/promote", json={"reason": "better"})
             promoted = time.monotonic()
@@ -260,10 +214,15 @@ def test_the_shell_scripts_say_how_they_are_used(name: str) -> None:
     assert done.stderr.startswith(f"usage: bash scripts/{name}.sh")
 
 
+def copy_files(folder: Path, *names: str) -> None:
+    """Copy files of the repository to the same places in a folder."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, folder / name)
+
+
 def test_secrets_are_made_once_for_this_machine_alone(tmp_path: Path) -> None:
-    for name in ("scripts/lib/deploying.sh", "serve/deploy/.env.example"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPOSITORY / name, tmp_path / name)
+    copy_files(tmp_path, "scripts/lib/deploying.sh", "serve/deploy/.env.example")
     line = "set -euo pipefail; source scripts/lib/deploying.sh; make_secrets"
     made = []
     for _ in range(2):
@@ -303,11 +262,8 @@ def test_the_bench_measures_what_it_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize("engine", [True, False])
 def test_containers_where_a_docker_engine_answers(tmp_path: Path, engine: bool) -> None:
     """A stand-in for docker's client writes down what it is asked; there is no engine in the tests."""
-    for name in ("scripts/lib/deploying.sh", "scripts/start.sh", "scripts/scale.sh", "scripts/stop.sh"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(REPOSITORY / name, tmp_path / name)
-    (tmp_path / "serve/deploy").mkdir(parents=True)
-    shutil.copy(REPOSITORY / "serve/deploy/.env.example", tmp_path / "serve/deploy")
+    scripts = [f"scripts/{name}.sh" for name in ("lib/deploying", "start", "scale", "stop")]
+    copy_files(tmp_path, *scripts, "serve/deploy/.env.example")
     (tmp_path / "scripts/lib/setup.sh").write_text('python() { echo python "$@"; exit; }; exec() { "$@"; }')
     docker = tmp_path / "bin" / "docker"
     docker.parent.mkdir()

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from lesion.catalogue.import_run import import_manifest
-from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
 from serve.load.checks import MISTAKES, PROBLEM, prediction_fault, refusal_fault, upload_fault
 from serve.load.samples import mixture
 from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
+from tests.support.images.loop_images import new_storage
 from tests.support.paths import REPOSITORY
 from tests.support.servers.serving import ServerProcess
 from tests.support.training_subprocess import CONFIG, STAND_IN
@@ -33,10 +33,9 @@ def test_twenty_users_meet_no_failure(bundle_path: Path, tmp_path: Path) -> None
             capture_output=True, timeout=120, check=False, text=True,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    total = (tmp_path / "load_stats.csv").read_text().splitlines()[-1].split(",")
-    assert total[1] == "Aggregated"
-    assert int(total[2]) > 50
-    assert int(total[3]) == 0
+    requests, failures = stats(tmp_path / "load")["Aggregated"]
+    assert requests > 50
+    assert failures == 0
 
 
 def stats(prefix: Path) -> dict[str, tuple[int, int]]:
@@ -48,8 +47,7 @@ def stats(prefix: Path) -> dict[str, tuple[int, int]]:
 @pytest.mark.slow
 def test_experts_the_operator_and_the_mistaken_meet_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a server with a storage, whose retraining is a stand-in that has a better model in a second."""
-    storage = Storage(f"sqlite:///{tmp_path}/lesion.db", str(tmp_path / "files"), tmp_path / "cache")
-    storage.upgrade()
+    storage = new_storage(tmp_path)
     snapshot = import_manifest(storage, lamp_pictures(tmp_path / "pictures", 30), progress=False)
     registry = Registry(storage)
     first = registry.register(lamp(tmp_path / "wrong", -0.05, config=CONFIG), snapshot_id=snapshot)

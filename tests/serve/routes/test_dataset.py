@@ -4,9 +4,10 @@ import asyncio
 import io
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,12 @@ from serve.ingest import Origin, judge_files
 from tests.support.bundles.bundle_files import MEASURED, bundle_with
 from tests.support.images.loop_images import new_storage, put_picture
 from tests.support.images.pictures import write
-from tests.support.servers.app import client_of, make_app
+from tests.support.servers.app import client_of, make_app, refusal
 
 CLASSES = ("glioma", "notumor", "Läsion")  # of the bundle that test_bundle makes
 DAY = datetime(2026, 11, 24, 23, 59, tzinfo=UTC)
 NEXT = datetime(2026, 11, 25, 0, 1, tzinfo=UTC)
+Put = Callable[..., str]
 LEAKAGE = {"test_images": 10, "leaked": 4, "per_class": {"glioma": {"test": 5, "leaked": 4}}}
 
 
@@ -62,21 +64,16 @@ def client(app: FastAPI) -> Iterator[TestClient]:
         yield made
 
 
-class Box:
-    """Puts pictures into the catalogue, each another one."""
-
-    def __init__(self, storage: Storage, folder: Path) -> None:
-        self.storage, self.folder, self.number = storage, folder, 0
-
-    def __call__(self, label: str, **fields: Any) -> str:
-        self.number += 1
-        source = {"source": "manifest:first"} | fields
-        return put_picture(self.storage, self.folder, self.number, label, **source)
-
-
 @pytest.fixture
-def put(storage: Storage, tmp_path: Path) -> Box:
-    return Box(storage, tmp_path / "pictures")
+def put(storage: Storage, tmp_path: Path) -> Put:
+    """Put a picture with this label into the catalogue, each time another one; return its hash."""
+    seeds = count(1)
+
+    def put(label: str, **fields: Any) -> str:
+        source = {"source": "manifest:first"} | fields
+        return put_picture(storage, tmp_path / "pictures", next(seeds), label, **source)
+
+    return put
 
 
 def opened(data: bytes) -> Picture.Image:
@@ -89,11 +86,6 @@ def leakage(client: TestClient) -> tuple[dict[str, Any] | None, bool]:
     answer = client.get("/dataset/stats")
     assert answer.status_code == 200
     return answer.json()["leakage"], answer.json()["leakage_known"]
-
-
-def refusal(client: TestClient, path: str, status: int, code: str) -> None:
-    answer = client.get(path)
-    assert (answer.status_code, answer.json()["code"]) == (status, code), answer.text
 
 
 class TestStats:
@@ -114,7 +106,7 @@ class TestStats:
             "formats": {},
         }
 
-    def test_classes_splits_and_statuses(self, client: TestClient, put: Box, storage: Storage) -> None:
+    def test_classes_splits_and_statuses(self, client: TestClient, put: Put, storage: Storage) -> None:
         for split in ("train", "train", "val", "calibration", "gate", "excluded"):
             put("glioma", split=split)
         put("Läsion")
@@ -130,7 +122,7 @@ class TestStats:
         ]
         assert found["classes"][0]["splits"] == {"train": 2, "val": 1, "calibration": 1, "gate": 1, "excluded": 1}
 
-    def test_brightness_sizes_and_formats(self, client: TestClient, put: Box) -> None:
+    def test_brightness_sizes_and_formats(self, client: TestClient, put: Put) -> None:
         for value in (10.0, 20.0, 30.0, 40.0, 100.0):
             put("glioma", brightness=value, width=64, height=48)
         put("Läsion", brightness=7.5, suffix=".jpg")
@@ -146,7 +138,7 @@ class TestStats:
         ]
         assert found["formats"] == {"PNG": 5, "JPEG": 1}
 
-    def test_rare_sizes_are_summed_up(self, client: TestClient, put: Box) -> None:
+    def test_rare_sizes_are_summed_up(self, client: TestClient, put: Put) -> None:
         put("glioma", width=9, height=9)
         put("glioma", width=9, height=9)
         for number in range(RESOLUTIONS + 2):
@@ -158,7 +150,7 @@ class TestStats:
 
     @pytest.mark.parametrize(("fit", "enlarged"), [("pad", 1), ("crop", 2), ("stretch", 2)])
     def test_what_is_smaller_than_the_model_sees(
-        self, put: Box, storage: Storage, fit: Fit, enlarged: int, client: TestClient
+        self, put: Put, storage: Storage, fit: Fit, enlarged: int, client: TestClient
     ) -> None:
         for width, height in ((64, 64), (300, 63), (63, 63), (300, 300)):
             put("glioma", width=width, height=height)
@@ -166,7 +158,7 @@ class TestStats:
         with storage.session() as session:
             assert dataset_stats(session, CLASSES, Preprocessing(size=64, fit=fit)).enlarged == enlarged
 
-    def test_groups_of_more_than_one(self, client: TestClient, put: Box) -> None:
+    def test_groups_of_more_than_one(self, client: TestClient, put: Put) -> None:
         for label, group in (("glioma", "g"), ("glioma", "g"), ("Läsion", "g"), ("glioma", "h"), ("glioma", "h")):
             put(label, group_key=group * 64)
         put("glioma")
@@ -175,7 +167,7 @@ class TestStats:
         found = client.get("/dataset/stats").json()["duplicates"]
         assert found == {"groups": 2, "images": 5, "largest": 3, "classes": {"glioma": 4, "Läsion": 1}}
 
-    def test_uploads_by_day(self, client: TestClient, put: Box, storage: Storage, app: FastAPI) -> None:
+    def test_uploads_by_day(self, client: TestClient, put: Put, storage: Storage, app: FastAPI) -> None:
         put("glioma", created_at=DAY)  # came with the first model
         put("glioma", source="upload", created_at=DAY)
         put("glioma", source="feedback", created_at=NEXT)
@@ -229,7 +221,7 @@ class TestStats:
             assert leakage(client) == (None, known)
 
     def test_a_first_model_that_is_lost_takes_nothing_else_along(
-        self, client: TestClient, storage: Storage, put: Box, caplog: pytest.LogCaptureFixture
+        self, client: TestClient, storage: Storage, put: Put, caplog: pytest.LogCaptureFixture
     ) -> None:
         put("glioma")
         bundles = Path(storage.files) / "bundles"
@@ -246,7 +238,7 @@ class TestStats:
 
 
 class TestMontage:
-    def test_a_grid_of_accepted_images(self, client: TestClient, put: Box) -> None:
+    def test_a_grid_of_accepted_images(self, client: TestClient, put: Put) -> None:
         for _ in range(20):
             put("glioma")
         put("Läsion")
@@ -261,7 +253,7 @@ class TestMontage:
         assert tiles[1, 4:].max() == 0
         assert opened(client.get("/dataset/montage", params={"label": "Läsion"}).content).size == (120, 120)
 
-    def test_the_draw_is_by_seed(self, client: TestClient, put: Box) -> None:
+    def test_the_draw_is_by_seed(self, client: TestClient, put: Put) -> None:
         for _ in range(20):
             put("glioma")
         first, again, other = (
@@ -270,7 +262,7 @@ class TestMontage:
         )
         assert first == again != other
 
-    def test_only_accepted_images_are_drawn_and_new_ones_change_little(self, put: Box, storage: Storage) -> None:
+    def test_only_accepted_images_are_drawn_and_new_ones_change_little(self, put: Put, storage: Storage) -> None:
         kept = [put("glioma") for _ in range(20)]
         put("glioma", status="quarantined")
         put("notumor")
@@ -286,13 +278,13 @@ class TestMontage:
         delete_image(storage, before[0], "ann", "consent")
         assert before[0] not in drawn(60)
 
-    def test_what_cannot_be_shown_is_left_out(self, client: TestClient, put: Box, storage: Storage) -> None:
+    def test_what_cannot_be_shown_is_left_out(self, client: TestClient, put: Put, storage: Storage) -> None:
         gone, damaged, _ = (put("glioma") for _ in range(3))
         storage.store.delete(image_key(gone))
         (Path(storage.files) / image_key(damaged)).write_bytes(b"no image")
         assert opened(client.get("/dataset/montage", params={"label": "glioma"}).content).size == (120, 120)
 
-    def test_a_sheet_is_kept(self, client: TestClient, put: Box) -> None:
+    def test_a_sheet_is_kept(self, client: TestClient, put: Put) -> None:
         put("glioma")
         thumbnails.contact_sheet.cache_clear()
         for _ in range(3):
@@ -300,16 +292,16 @@ class TestMontage:
         assert (thumbnails.contact_sheet.cache_info().misses, thumbnails.contact_sheet.cache_info().hits) == (1, 2)
 
     def test_refusals(self, client: TestClient) -> None:
-        refusal(client, "/dataset/montage", 422, "parameter_invalid")
-        refusal(client, "/dataset/montage?label=cat", 422, "label_unknown")
-        refusal(client, "/dataset/montage?label=..%2F..", 422, "label_unknown")
-        refusal(client, "/dataset/montage?label=glioma", 404, "class_empty")
+        refusal(client.get("/dataset/montage"), 422, "parameter_invalid")
+        refusal(client.get("/dataset/montage?label=cat"), 422, "label_unknown")
+        refusal(client.get("/dataset/montage?label=..%2F.."), 422, "label_unknown")
+        refusal(client.get("/dataset/montage?label=glioma"), 404, "class_empty")
         for images in (0, 61):
-            refusal(client, f"/dataset/montage?label=glioma&images={images}", 422, "parameter_invalid")
+            refusal(client.get(f"/dataset/montage?label=glioma&images={images}"), 422, "parameter_invalid")
 
 
 def test_however_many_ask_two_images_are_decoded_at_once(
-    client: TestClient, put: Box, monkeypatch: pytest.MonkeyPatch
+    client: TestClient, put: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashes = [put("glioma") for _ in range(6)]
     lock, now, most = threading.Lock(), 0, 0
@@ -335,7 +327,7 @@ def test_however_many_ask_two_images_are_decoded_at_once(
 
 
 class TestThumbnails:
-    def test_of_any_image_that_is_kept(self, client: TestClient, storage: Storage, tmp_path: Path, put: Box) -> None:
+    def test_of_any_image_that_is_kept(self, client: TestClient, storage: Storage, tmp_path: Path, put: Put) -> None:
         accepted, waiting = put("glioma"), put("glioma", status="quarantined")
         data = write(tmp_path / "large.png", 99, side=600).read_bytes()
         (Path(storage.files) / image_key(accepted)).write_bytes(data)
@@ -347,10 +339,10 @@ class TestThumbnails:
             old = client.get(f"/quarantine/{sha256}/thumbnail")
             assert old.content == client.get(f"/images/{sha256}/thumbnail").content
 
-    def test_of_none_that_is_deleted_or_unknown(self, client: TestClient, storage: Storage, put: Box) -> None:
+    def test_of_none_that_is_deleted_or_unknown(self, client: TestClient, storage: Storage, put: Put) -> None:
         gone = put("glioma")
         delete_image(storage, gone, "ann", "consent")
         for path in ("images", "quarantine"):
-            refusal(client, f"/{path}/{gone}/thumbnail", 404, "image_deleted")
-            refusal(client, f"/{path}/{'0' * 64}/thumbnail", 404, "image_unknown")
-            refusal(client, f"/{path}/..%2Fx/thumbnail", 404, "not_found")
+            refusal(client.get(f"/{path}/{gone}/thumbnail"), 404, "image_deleted")
+            refusal(client.get(f"/{path}/{'0' * 64}/thumbnail"), 404, "image_unknown")
+            refusal(client.get(f"/{path}/..%2Fx/thumbnail"), 404, "not_found")

@@ -22,6 +22,8 @@ from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.imaging.decode import decode
 from lesion.phantom.folder import generate
+from tests.support.images.hostile import encode
+from tests.support.servers.app import refusal
 from tests.support.servers.serving import SCRIPT, ServerProcess, eventually
 
 pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
@@ -108,11 +110,6 @@ def codes(response: httpx.Response) -> dict[str, tuple[str, str]]:
     return {each["name"]: (kind, each["code"]) for kind in KINDS for each in answer[kind]}
 
 
-def refusal(response: httpx.Response, status: int, code: str) -> None:
-    assert (response.status_code, response.json()["code"]) == (status, code), response.text
-    assert response.headers["content-type"] == "application/problem+json"
-
-
 def archive(members: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
@@ -127,9 +124,7 @@ def other_class(server: ServerProcess, label: str) -> str:
 
 
 def png(side: int, shade: int = 90) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (side, side), (shade, shade, shade)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode(Image.new("RGB", (side, side), (shade, shade, shade)))
 
 
 def everything_below(folder: Path) -> bytes:
@@ -215,11 +210,9 @@ def test_a_label_that_the_champion_disputes_waits_for_an_admin(server, storage, 
 
 
 def test_an_image_unlike_all_others_waits_for_an_admin(server, phantoms):
-    noise = Image.effect_noise((200, 200), 90).convert("RGB")
-    buffer = io.BytesIO()
-    noise.save(buffer, "PNG")
+    noise = encode(Image.effect_noise((200, 200), 90).convert("RGB"))
     label = server.client.get("/info").json()["classes"][0]
-    ((kind, code),) = codes(upload(server, [("noise", buffer.getvalue())], label=label)).values()
+    ((kind, code),) = codes(upload(server, [("noise", noise)], label=label)).values()
     assert kind == "quarantined"
     assert code in ("out_of_domain", "label_disputed")
 

@@ -67,27 +67,27 @@ def page(lamp_server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> OpenScr
     return opening
 
 
-# A server with two models and an image in quarantine, behind a stand-in that refuses what it is told to refuse
+# A server with two models, behind a stand-in that refuses what it is told to refuse
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def models_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("refusals")
+    return tmp_path_factory.mktemp("models")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def versions(models_root: Path) -> list[Path]:
     return [evaluated(models_root / f"version{number}", 0.05 + number / 100) for number in range(2)]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def models_storage(models_root: Path, versions: list[Path]) -> Iterator[Storage]:
-    storage = two_models(models_root, versions, 12)
+    storage = two_models(models_root, versions)
     yield storage
     storage.engine.dispose()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def waiting(models_storage: Storage, models_root: Path) -> str:
     """An image in quarantine."""
     return put_picture(
@@ -95,10 +95,8 @@ def waiting(models_storage: Storage, models_root: Path) -> str:
     )
 
 
-@pytest.fixture(scope="session")
-def models_server(
-    models_root: Path, models_storage: Storage, waiting: str, versions: list[Path]
-) -> Iterator[ServerProcess]:
+@pytest.fixture(scope="module")
+def models_server(models_root: Path, models_storage: Storage, versions: list[Path]) -> Iterator[ServerProcess]:
     settings = ("storage=local", f"storage_root={models_root / 'loop'}", "worker=false", "server.workers=1")
     with ServerProcess(versions[1], *settings) as server:
         yield server

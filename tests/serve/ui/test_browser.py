@@ -3,7 +3,6 @@
 import base64
 import io
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -19,16 +18,12 @@ from lesion.core.roles import Role
 from lesion.core.text import format_percent
 from lesion.database.storage import Storage
 from lesion.database.tables import ApiKey, Image
-from scripts.dev.browsing import MISSING, PAGES, WIDTHS, choose, chromium, drop, fetch, go, press, settle
+from scripts.dev.browsing import PAGES, WIDTHS, choose, drop, fetch, go, press, settle
 from serve.ui.text.sentences import DISCLAIMER
-from tests.support.servers.browser import Front, OpenWindow, PageProcess, World, shows
+from tests.support.servers.browser import IN_A_BROWSER, Front, OpenWindow, PageProcess, World, shows
 from tests.support.servers.serving import ServerProcess, eventually
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(chromium() is None, reason=f"needs a browser: {MISSING}"),
-]
+pytestmark = IN_A_BROWSER
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +32,8 @@ def phantoms(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     root = tmp_path_factory.mktemp("phantoms")
     storage = Storage(f"sqlite:///{root}/lesion.db", str(root / "files"), root / "cache")
     settings = ("storage=local", f"storage_root={root}", "worker=false", "server.workers=1")
-    with ExitStack() as stack:
-        server = stack.enter_context(ServerProcess(bundle_path, *settings))
-        front = stack.enter_context(Front(server.url))
-        yield World(server, storage, front, stack.enter_context(PageProcess(front.url)))
+    with ServerProcess(bundle_path, *settings) as server, Front(server.url) as front, PageProcess(front.url) as page:
+        yield World(server, storage, front, page)
     storage.engine.dispose()
 
 
@@ -156,12 +149,9 @@ def test_a_file_that_is_too_large_is_refused_in_words(
     phantoms: World, open_window: OpenWindow, scans: list[Path]
 ) -> None:
     page = open_window(phantoms.page)
-    phantoms.front.refuse(413, "body_too_large", "/predict")
-    try:
+    with phantoms.front.refusing(413, "body_too_large", "/predict"):
         drop(page, scans[0])
         shows(page, "This is too large for the server")
-    finally:
-        phantoms.front.pass_on()
 
 
 # Visualizations and Model Info

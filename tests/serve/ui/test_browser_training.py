@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -17,20 +16,16 @@ from lesion.core.files import bytes_sha256
 from lesion.database.tables import Image
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import jobs
-from scripts.dev.browsing import MISSING, PAGES, choose, chromium, drop, fetch, go, press, settle
+from scripts.dev.browsing import PAGES, choose, drop, fetch, go, press, settle
 from serve.deploy.ports import free_port
 from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
 from tests.support.images.loop_images import new_storage
 from tests.support.images.pictures import picture
-from tests.support.servers.browser import SOON_MS, Front, OpenWindow, PageProcess, World, shows
+from tests.support.servers.browser import IN_A_BROWSER, SOON_MS, Front, OpenWindow, PageProcess, World, shows
 from tests.support.servers.serving import ServerProcess, eventually
 from tests.support.training_subprocess import CONFIG, STAND_IN
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.browser,
-    pytest.mark.skipif(chromium() is None, reason=f"needs a browser: {MISSING}"),
-]
+pytestmark = IN_A_BROWSER
 # What each refusal is called on the page, and a word of what it says to do.
 REFUSALS = {
     (401, "key_unknown"): ("You are not signed in", "Sign in"),
@@ -59,12 +54,10 @@ def lamps(training: Path) -> Iterator[World]:
     script = f"worker_settings=[\"retrain.script='{STAND_IN}'\"]"
     # Only nearly white images are so surely dark to it that it disputes their label.
     settings = ("storage=local", f"storage_root={root}", script, "server.workers=1", "intake.dispute_probability=0.3")
-    with ExitStack() as stack:
-        patch = stack.enter_context(pytest.MonkeyPatch.context())
+    with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LESION_STAND_IN", json.dumps(orders))
-        server = stack.enter_context(ServerProcess(champion, *settings))
-        front = stack.enter_context(Front(server.url))
-        yield World(server, storage, front, stack.enter_context(PageProcess(front.url)))
+        with ServerProcess(champion, *settings) as server, Front(server.url) as front, PageProcess(front.url) as page:
+            yield World(server, storage, front, page)
     storage.engine.dispose()
 
 
@@ -97,12 +90,9 @@ def test_an_upload_that_stopped_halfway_says_so_after_a_look_at_another_page(
     page = open_window(lamps.page, "Upload & Retrain")
     choose(page, "Class of these images", "bright")
     drop(page, *files)
-    lamps.front.refuse(503, "server_busy", "/upload_training_data", after=1)
-    try:
+    with lamps.front.refusing(503, "server_busy", "/upload_training_data", after=1):
         press(page, "Upload 60 files")
         shows(page, "50 of 60 files sent; the rest was not. Press the button again", 60_000)
-    finally:
-        lamps.front.pass_on()
     go(page, "Predict")
     go(page, "Upload & Retrain")
     shows(page, "50 of 60 files sent; the rest was not. Drop the files again")
@@ -191,15 +181,12 @@ def test_every_page_says_what_a_refusal_means_and_comes_back(
     lamps: World, open_window: OpenWindow, status: int, code: str
 ) -> None:
     title, remedy = REFUSALS[status, code]
-    lamps.front.refuse(status, code)
-    try:
+    with lamps.front.refusing(status, code):
         windows = {name: open_window(lamps.page, name) for name in PAGES}
         for page in windows.values():
             shows(page, title)
             shows(page, remedy)
             shows(page, "The stand-in refuses this")
-    finally:
-        lamps.front.pass_on()
     for name, page in windows.items():
         if status in (401, 413):  # these go away by themselves for nobody
             page.reload()
@@ -214,12 +201,9 @@ def test_a_refused_rollback_is_not_tried_again(lamps: World, open_window: OpenWi
     page = open_window(lamps.page, "Admin")
     press(page, "Roll back")
     page.get_by_label("Reason", exact=True).fill("it takes shadows for lesions")
-    lamps.front.refuse(503, "server_busy", "/rollback")
-    try:
+    with lamps.front.refusing(503, "server_busy", "/rollback"):
         press(page, "Roll back now")
         shows(page, "This was not done. Try again.")
-    finally:
-        lamps.front.pass_on()
     page.wait_for_timeout(3_000)  # longer than a page that reads would wait
     shows(page, "This was not done. Try again.")
     assert lamps.front.asked.count("POST /rollback") == asked + 1

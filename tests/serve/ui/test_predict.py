@@ -1,16 +1,14 @@
 """The Predict screen without a browser, against a real server: what users see and what their clicks do."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from lesion.catalogue.images import find_image, get_image
 from lesion.core.files import bytes_sha256
 from lesion.database.storage import Storage
 from serve.ui.screens.predict.page import unique_names
 from tests.support.bundles.lamp_bundles import CLASSES
+from tests.support.images.hostile import encode
 from tests.support.servers.page import (
     UI,
     OpenScreen,
@@ -46,10 +44,8 @@ def test_unsure_and_unfamiliar_images_are_called_so(page: OpenScreen, lamp_serve
     assert "I am not sure." in unsure.warning[0].value
     far = np.zeros((48, 48, 3), np.uint8)
     far[..., 0] = 255
-    buffer = io.BytesIO()
-    Image.fromarray(far).save(buffer, "PNG")
-    answer = lamp_server.client.post("/predict", content=buffer.getvalue()).json()
-    foreign = drop_files(page("predict.page"), ("red.png", buffer.getvalue()))
+    answer = lamp_server.client.post("/predict", content=encode(far)).json()
+    foreign = drop_files(page("predict.page"), ("red.png", encode(far)))
     assert ("does not look like what I was trained on" in page_text(foreign)) == (not answer["in_domain"])
 
 

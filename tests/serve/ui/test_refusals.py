@@ -28,7 +28,8 @@ from tests.support.servers.page import (
 )
 from tests.support.servers.serving import ServerProcess
 
-pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
+# Every test here needs a server, with an image in quarantine.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("waiting")]
 
 BUSY, SPENT = (503, "server_busy"), (429, "rate_limited")
 NOT_DONE = "This was not done. Try again."

@@ -1,12 +1,10 @@
 """The Upload & Retrain screen without a browser when requests of an upload are refused."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from tests.support.images.hostile import encode
 from tests.support.servers.browser import Front
 from tests.support.servers.page import OpenScreen, drop_files, error_titles, page_text, photo, press, select
 from tests.support.servers.serving import ServerProcess
@@ -82,11 +80,10 @@ def test_the_group_of_an_upload_stays_until_it_is_whole(opened: OpenScreen, fron
 def test_of_files_that_are_too_large_together_only_the_one_that_is_by_itself_is_refused(
     opened: OpenScreen, front: Front
 ) -> None:
-    buffer = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(150, 250, (300, 300, 3), np.uint8)).save(buffer, "PNG")
+    large = encode(np.random.default_rng(0).integers(150, 250, (300, 300, 3), np.uint8))
     files = [(f"{seed}.png", photo(seed)) for seed in range(500, 507)]
-    front.refuse(413, "body_too_large", "/upload_training_data", least=len(buffer.getvalue()))
-    page = uploading(opened, *files[:3], ("large.png", buffer.getvalue()), *files[3:])
+    front.refuse(413, "body_too_large", "/upload_training_data", least=len(large))
+    page = uploading(opened, *files[:3], ("large.png", large), *files[3:])
     press(page, "Upload 8 files")
     table = page.dataframe[0].value
     assert list(table["Outcome"]) == ["Refused", *["Accepted"] * 7]

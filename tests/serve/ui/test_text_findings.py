@@ -193,13 +193,14 @@ def test_of_too_many_classes_the_matrix_has_those_with_the_lowest_f1() -> None:
     # Class k is right k times and twice taken for the next one; the last one has no score.
     matrix = [[row * (row == column) + 2 * (column == (row + 1) % 100) for column in range(100)] for row in range(100)]
     scores = {f"test/f1/{name}": number / 100 for number, name in enumerate(names[:99])}
-    rows, columns, cells = model_findings.confusions({"classes": names, "confusion_matrix": matrix, "metrics": scores})
+    many = {"classes": names, "confusion_matrix": matrix, "metrics": scores}
+    rows, columns, cells, note = model_findings.confusions(many)
     assert rows == names[:30]
     assert columns == [*rows, "any other class"]
     assert cells[3] == [*[0] * 3, 3, 2, *[0] * 26]
     assert cells[29] == [*[0] * 29, 29, 2]  # taken for the thirtieth, which is not shown
-    assert model_findings.confusions(measured()) == (["a", "b"], ["a", "b"], [[18, 2], [5, 15]])
-    assert selection_note(30, 100, "with the lowest F1") == "Only the 30 classes with the lowest F1 are shown, of 100."
+    assert note == "Only the 30 classes with the lowest F1 are shown, of 100."
+    assert model_findings.confusions(measured()) == (["a", "b"], ["a", "b"], [[18, 2], [5, 15]], "")
     assert selection_note(30, 30, "with the lowest F1") == ""
 
 

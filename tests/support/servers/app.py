@@ -21,6 +21,7 @@ from serve.routes import ROUTERS
 from serve.settings import AccessSettings, ServerSettings
 
 if TYPE_CHECKING:
+    import httpx
     import httpx2  # the library of starlette's test client
 
 HERE = ("127.0.0.1", 50000)
@@ -69,9 +70,12 @@ def bearer(text: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {text}"}
 
 
-def refusal(response: "httpx2.Response", status: int, code: str) -> None:
-    assert (response.status_code, response.json()["code"]) == (status, code), response.text
+def refusal(response: "httpx.Response | httpx2.Response", status: int, code: str) -> None:
+    """Check a refusal: all have the same form."""
+    body = response.json()
+    assert (response.status_code, body["status"], body["code"]) == (status, status, code), response.text
     assert response.headers["content-type"] == "application/problem+json"
-    assert len(response.json()["detail"]) > 20
+    assert body["request_id"] == response.headers["x-request-id"]
+    assert len(body["detail"]) > 20
     assert ("www-authenticate" in response.headers) == (status == 401)
     assert ("retry-after" in response.headers) == (status in (429, 503))

@@ -4,21 +4,29 @@ import http.client
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import urlsplit
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from lesion.database.storage import Storage
-from scripts.dev.browsing import PAGES
+from scripts.dev.browsing import MISSING, PAGES, chromium
 from serve.deploy.ports import free_port, page_answers
 from tests.support.paths import SCRIPTS
 from tests.support.servers.serving import CommandProcess, ServerProcess
 
+# The marks of a module whose tests use a real browser.
+IN_A_BROWSER = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(chromium() is None, reason=f"needs a browser: {MISSING}"),
+]
 OpenWindow = Callable[..., Page]
 SOON_MS = 20_000
 PATHS = dict(zip(PAGES, ("", "visualizations", "training", "model", "admin"), strict=True))
@@ -103,6 +111,15 @@ class Front:
         detail = f"The stand-in refuses this with {status}."
         document = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
         self.answer(path, status, document | {"code": code, "request_id": "0"}, after, least)
+
+    @contextmanager
+    def refusing(self, status: int, code: str, path: str = "/", after: int = 0) -> Iterator[None]:
+        """Refuse as ``refuse`` does, until the block ends."""
+        self.refuse(status, code, path, after)
+        try:
+            yield
+        finally:
+            self.pass_on()
 
     def answer(self, path: str, status: int, document: object, after: int = 0, least: int = 0) -> None:
         """From now on answer whatever is asked of this path and below with this status and JSON."""

@@ -1,6 +1,5 @@
 """Running screens of the page without a browser, reading what they show, and servers with models for them."""
 
-import io
 import json
 import shutil
 from collections.abc import Callable, Hashable
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 from lesion.catalogue.import_run import import_manifest
@@ -18,6 +16,7 @@ from lesion.database.tables import Job, now
 from lesion.model.bundle import seal
 from lesion.registry.registry import Registry
 from tests.support.bundles.lamp_bundles import CLASSES, lamp, lamp_pictures
+from tests.support.images.hostile import encode
 from tests.support.images.loop_images import new_storage
 from tests.support.images.pictures import picture
 from tests.support.paths import REPOSITORY
@@ -50,9 +49,7 @@ def open_screen(name: str = "", call: str = "show(connect())", client: Client | 
 
 def photo(seed: int, base: int = 150, spread: float = 0.4) -> bytes:
     """A picture file that the model was not made with, whose brightness is about ``base`` and more."""
-    buffer = io.BytesIO()
-    Image.fromarray((picture(1000 + seed) * spread + base).astype(np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return encode((picture(1000 + seed) * spread + base).astype(np.uint8))
 
 
 def buttons(page: AppTest) -> dict[str, bool]:
@@ -106,10 +103,10 @@ def evaluated(folder: Path, gain: float) -> Path:
     return seal(folder / "whole", made | {"metrics": METRICS, "data": data, "lineage": {"lesion": "0.1.0"}}).path
 
 
-def two_models(root: Path, versions: list[Path], pictures: int) -> Storage:
+def two_models(root: Path, versions: list[Path]) -> Storage:
     """A loop whose first model was followed by another, and that knows a judged retraining."""
     made = new_storage(root / "loop")
-    snapshot = import_manifest(made, lamp_pictures(root / "pictures", pictures), progress=False)
+    snapshot = import_manifest(made, lamp_pictures(root / "pictures", 20), progress=False)
     registry = Registry(made)
     first, second = (registry.register(path, snapshot_id=snapshot) for path in versions)
     registry.deploy_first(first, "ann", "the first")

@@ -9,12 +9,13 @@ import argparse
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO
 
 from lesion.cli.predict.inputs import STDIN, Item, batches, expand_folders, printable, read_all, read_names
-from lesion.cli.predict.writers import CsvWriter, JsonWriter, Row, TableWriter, Writer
+from lesion.cli.predict.writers import Row, write_csv, write_json, write_tables
 from lesion.core.cli_errors import cli_errors
 from lesion.core.cpu import available_cores
 from lesion.core.errors import ConfigError, DataError, ImageError
@@ -60,31 +61,34 @@ def predict(options: argparse.Namespace, stdin: BinaryIO, out: IO[str]) -> int:
     if options.overlay is not None:
         _create_folder(options.overlay)
     names = read_names(stdin) if options.stdin_list else iter(options.images)
-    writer = _writer(options, classes, out)
-    images = refused = 0
+    items = read_all(expand_folders(names), limits, stdin)
+    counts = Counter[str]()
+    rows = _rows(predictor, items, options.overlay, options.overlay_class, counts)
     try:
-        for row in _rows(
-            predictor, read_all(expand_folders(names), limits, stdin), options.overlay, options.overlay_class
-        ):
-            writer.write(row)
-            images += 1
-            refused += isinstance(row.answer, ImageError)
+        if options.json:
+            write_json(rows, out, options.top_k)
+        elif options.csv:
+            write_csv(rows, out, classes, options.top_k)
+        else:
+            write_tables(rows, out, options.top_k)
     finally:  # the predictions made so far are shown, whatever ended it
-        writer.close()
         out.flush()
-    if images == 0:
+    if not counts:
         raise DataError(
             "There is no image to predict: the folders contain no image files, or the list is empty.", code="no_images"
         )
-    if refused:
-        print(f"{refused} of {images} images were refused.", file=sys.stderr)
+    if refused := counts["refused"]:
+        print(f"{refused} of {counts.total()} images were refused.", file=sys.stderr)
     return 1 if refused else 0
 
 
 def _rows(
-    predictor: Predictor, items: Iterator[Item], overlays: Path | None, overlay_class: str | None
+    predictor: Predictor, items: Iterator[Item], overlays: Path | None, overlay_class: str | None, counts: Counter[str]
 ) -> Iterator[Row]:
-    """Predict images batch by batch; an overlay that cannot be written ends this after its batch."""
+    """Predict images batch by batch, and count those that are ``predicted`` and ``refused``.
+
+    An overlay that cannot be written ends this after its batch.
+    """
     failure: OSError | None = None
     for batch in batches(items, _BATCH):
         readable = [item.content for item in batch if isinstance(item.content, bytes)]
@@ -99,6 +103,7 @@ def _rows(
                     overlay = str(path)
                 except OSError as error:
                     failure = error
+            counts["predicted" if isinstance(answer, Prediction) else "refused"] += 1
             yield Row(item.name, answer, overlay)
         if failure is not None:
             raise failure
@@ -121,14 +126,6 @@ def overlay_name(name: str) -> str:
     stem = "stdin" if name == STDIN else Path(name).stem
     safe = "".join(character if character.isalnum() or character in "._-" else "_" for character in stem)[:60]
     return f"{safe.lstrip('.')}-{bytes_sha256(os.fsencode(name))[:8]}.png"
-
-
-def _writer(options: argparse.Namespace, classes: Sequence[str], out: IO[str]) -> Writer:
-    if options.json:
-        return JsonWriter(out, options.top_k)
-    if options.csv:
-        return CsvWriter(out, classes, options.top_k)
-    return TableWriter(out, options.top_k)
 
 
 def _parser() -> argparse.ArgumentParser:

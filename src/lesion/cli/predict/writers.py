@@ -1,9 +1,8 @@
-"""Write predictions one by one: a table for users, JSON lines and CSV for programs."""
+"""Write predictions as they come: tables for users, JSON lines and CSV for programs."""
 
 import csv
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -30,26 +29,9 @@ class Row:
     overlay: str = ""  # the path of its overlay; empty if it has none
 
 
-class Writer(ABC):
-    """Takes rows one by one."""
-
-    @abstractmethod
-    def write(self, row: Row) -> None:
-        """Take one row."""
-
-    def close(self) -> None:  # noqa: B027 - most writers have none left
-        """Write the rows that are not written yet."""
-
-
-class JsonWriter(Writer):
-    """One JSON object per line, in ASCII, so that any file name can be read back; ``top_k`` probabilities or all."""
-
-    def __init__(self, out: IO[str], top_k: int | None) -> None:
-        self._out = out
-        self._top_k = top_k
-
-    def write(self, row: Row) -> None:
-        """Write one line."""
+def write_json(rows: Iterable[Row], out: IO[str], top_k: int | None) -> None:
+    """Write one JSON object per line, in ASCII, so that any file name can be read back; ``top_k`` classes or all."""
+    for row in rows:
         value: dict[str, Any] = {"file": row.name}
         if isinstance(row.answer, ImageError):
             value |= {"code": row.answer.code, "error": row.answer.message}
@@ -57,7 +39,7 @@ class JsonWriter(Writer):
             value |= {
                 "predicted_class": row.answer.predicted_class,
                 "confidence": row.answer.confidence,
-                "probabilities": row.answer.top(self._top_k),
+                "probabilities": row.answer.top(top_k),
                 "inference_time_ms": round(row.answer.inference_time_ms, 3),
                 "model_version": row.answer.model_version,
                 "domain_distance": row.answer.domain_distance,
@@ -65,75 +47,65 @@ class JsonWriter(Writer):
             }
             if row.overlay:
                 value["overlay"] = row.overlay
-        self._out.write(json.dumps(value) + "\n")
+        out.write(json.dumps(value) + "\n")
 
 
-class CsvWriter(Writer):
-    """CSV for spreadsheets: an apostrophe is put before text that a spreadsheet would run as a formula.
+def write_csv(rows: Iterable[Row], out: IO[str], classes: Sequence[str], top_k: int | None) -> None:
+    """Write CSV for spreadsheets: an apostrophe is put before text that a spreadsheet would run as a formula.
 
     There is one column per class; with ``top_k`` the most probable classes and their probabilities instead.
     """
-
-    def __init__(self, out: IO[str], classes: Sequence[str], top_k: int | None) -> None:
-        self._csv = csv.writer(out, lineterminator="\n")
-        self._classes = classes
-        self._top_k = None if top_k is None else min(top_k, len(classes))
-        middle = [f"probability_{name}" for name in classes]
-        if self._top_k is not None:
-            middle = [f"{part}_{rank + 1}" for rank in range(self._top_k) for part in ("class", "probability")]
-        self._width = len(middle)
-        self._put([*_FIRST_COLUMNS, *middle, *_LAST_COLUMNS])
-
-    def write(self, row: Row) -> None:
-        """Write one line."""
+    table = csv.writer(out, lineterminator="\n")
+    middle = [f"probability_{name}" for name in classes]
+    if top_k is not None:
+        middle = [f"{part}_{rank + 1}" for rank in range(min(top_k, len(classes))) for part in ("class", "probability")]
+    table.writerow([*_FIRST_COLUMNS, *middle, *_LAST_COLUMNS])
+    for row in rows:
         if isinstance(row.answer, ImageError):
-            self._put([row.name, "", "", *[""] * self._width, *[""] * 5, row.answer.code, row.answer.message])
-            return
-        answer = row.answer
-        middle: list[str] = [f"{answer.probabilities[name]:.6f}" for name in self._classes]
-        if self._top_k is not None:
-            middle = [part for name, value in answer.top(self._top_k).items() for part in (name, f"{value:.6f}")]
-        first = [row.name, answer.predicted_class, f"{answer.confidence:.6f}"]
-        domain = [f"{answer.domain_distance:.4f}", str(answer.in_domain).lower()]
-        last = [f"{answer.inference_time_ms:.3f}", answer.model_version, *domain, row.overlay, "", ""]
-        self._put([*first, *middle, *last])
-
-    def _put(self, cells: Sequence[str]) -> None:
-        self._csv.writerow([f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell for cell in cells])
+            cells = [row.name, "", "", *[""] * len(middle), *[""] * 5, row.answer.code, row.answer.message]
+        else:
+            cells = _csv_cells(row.answer, row, classes, top_k)
+        table.writerow([f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell for cell in cells])
 
 
-class TableWriter(Writer):
-    """Tables of at most 200 rows each, with the ``top_k`` most probable classes of each image."""
+def _csv_cells(answer: Prediction, row: Row, classes: Sequence[str], top_k: int | None) -> list[str]:
+    middle = [f"{answer.probabilities[name]:.6f}" for name in classes]
+    if top_k is not None:
+        middle = [part for name, value in answer.top(top_k).items() for part in (name, f"{value:.6f}")]
+    first = [row.name, answer.predicted_class, f"{answer.confidence:.6f}"]
+    domain = [f"{answer.domain_distance:.4f}", str(answer.in_domain).lower()]
+    return [*first, *middle, f"{answer.inference_time_ms:.3f}", answer.model_version, *domain, row.overlay, "", ""]
 
-    def __init__(self, out: IO[str], top_k: int | None) -> None:
-        self._console = Console(file=out, highlight=False, soft_wrap=False)
-        self._top_k = top_k or 1
-        self._rows: list[Row] = []
 
-    def write(self, row: Row) -> None:
-        """Keep the row until a table is full."""
-        self._rows.append(row)
-        if len(self._rows) >= _TABLE_ROWS:
-            self._flush()
+def write_tables(rows: Iterable[Row], out: IO[str], top_k: int | None) -> None:
+    """Write tables of at most 200 rows each, with the ``top_k`` most probable classes (1 by default) of each image.
 
-    def close(self) -> None:
-        """Write the last table."""
-        if self._rows:
-            self._flush()
+    An error that ends ``rows`` is raised after the rows before it are written.
+    """
+    console = Console(file=out, highlight=False, soft_wrap=False)
+    pending: list[Row] = []
+    try:
+        for row in rows:
+            pending.append(row)
+            if len(pending) >= _TABLE_ROWS:
+                console.print(_table(pending, top_k or 1))
+                pending = []
+    finally:
+        if pending:
+            console.print(_table(pending, top_k or 1))
 
-    def _flush(self) -> None:
-        table = Table()
-        table.add_column("file", overflow="fold", ratio=2)
-        table.add_column("prediction", overflow="fold", ratio=3)
-        table.add_column("ms", justify="right")
-        for row in self._rows:
-            name = Text(printable(row.name))
-            if isinstance(row.answer, ImageError):
-                table.add_row(name, Text(f"{row.answer.code}: {printable(row.answer.message)}", style="red"), "")
-            else:
-                ranked = row.answer.top(self._top_k).items()
-                words = ", ".join(f"{label} {100 * value:.1f} %" for label, value in ranked)
-                words += "" if row.answer.in_domain else " (unlike the training images)"
-                table.add_row(name, Text(words), f"{row.answer.inference_time_ms:.1f}")
-        self._console.print(table)
-        self._rows.clear()
+
+def _table(rows: Iterable[Row], top_k: int) -> Table:
+    table = Table()
+    table.add_column("file", overflow="fold", ratio=2)
+    table.add_column("prediction", overflow="fold", ratio=3)
+    table.add_column("ms", justify="right")
+    for row in rows:
+        name = Text(printable(row.name))
+        if isinstance(row.answer, ImageError):
+            table.add_row(name, Text(f"{row.answer.code}: {printable(row.answer.message)}", style="red"), "")
+        else:
+            words = ", ".join(f"{label} {100 * value:.1f} %" for label, value in row.answer.top(top_k).items())
+            words += "" if row.answer.in_domain else " (unlike the training images)"
+            table.add_row(name, Text(words), f"{row.answer.inference_time_ms:.1f}")
+    return table

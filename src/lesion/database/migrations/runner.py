@@ -23,19 +23,24 @@ def upgrade(engine: Engine) -> None:
         _upgrade(connection)
 
 
+def known_revisions() -> set[str]:
+    """Return the revisions of a database that this version of Lesion can upgrade."""
+    from alembic.script import ScriptDirectory  # imported here: every serving process imports this module
+
+    return {revision.revision for revision in ScriptDirectory(str(_FOLDER)).walk_revisions()}
+
+
 def _upgrade(connection: Connection) -> None:
-    from alembic import command  # imported here: only this step needs it, and every serving process imports this module
+    from alembic import command  # imported here: only this step needs it
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
 
     config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
-    known = {revision.revision for revision in ScriptDirectory.from_config(config).walk_revisions()}
-    present = set(MigrationContext.configure(connection).get_current_heads())
-    if present - known:
+    unknown = set(MigrationContext.configure(connection).get_current_heads()) - known_revisions()
+    if unknown:
         raise ConfigError(
-            f"The database has revision '{', '.join(sorted(present - known))}', which this version of Lesion does not "
+            f"The database has revision '{', '.join(sorted(unknown))}', which this version of Lesion does not "
             "know: a newer version wrote it. Update Lesion, or name another database in storage.database.",
             code="database_newer",
         )

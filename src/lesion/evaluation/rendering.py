@@ -1,0 +1,27 @@
+"""The Jinja templates of reports and model cards."""
+
+import math
+from collections.abc import Callable
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
+
+
+def load_template(name: str, *packages: str, autoescape: bool = True, **filters: Callable[..., str]) -> Template:
+    """Return a template from the first of the packages that has it, with ``filters`` besides ``number``.
+
+    What it inserts is escaped for HTML unless ``autoescape`` is off, and a name without a value is an error.
+    """
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(package) for package in packages]),
+        autoescape=autoescape,  # noqa: S701 - by file name would leave a .j2 file unescaped
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": _decimals, **filters}
+    return environment.get_template(name)
+
+
+def _decimals(value: float | None, digits: int = 3) -> str:
+    """Write a number with fixed decimals; None and NaN become a dash."""
+    return "–" if value is None or math.isnan(value) else f"{value:.{digits}f}"
