@@ -1,6 +1,7 @@
 """Every command in README.md is executed; only paths, the length of a training and the size of its network change."""
 
 import csv
+import json
 import os
 import re
 import shlex
@@ -94,6 +95,12 @@ def test_training(command: str, data_dir: Path, run: Run, tmp_path: Path) -> Non
     assert result.returncode == 0, result.stderr[-3000:]
     bundles = list(tmp_path.glob("*/*/bundle/bundle.json")) + list(tmp_path.glob("*/sweep_*/*/bundle/bundle.json"))
     assert len(bundles) == (4 if " -m " in command else 1)
+    for bundle in bundles:
+        folder = bundle.parent.parent
+        assert (folder / "report.html").stat().st_size > 50_000
+        assert 0 <= json.loads((folder / "metrics.json").read_text())["metrics"]["test/f1_macro"] <= 1
+        if "cassava" in command:
+            assert Bundle.open(bundle.parent).classes[0] == "Cassava Bacterial Blight (CBB)"
     assert ("jobs by val/f1_macro" in result.stdout) == (" -m " in command)
     if " -m " in command:
         [ranking] = tmp_path.glob("*/sweep_*/ranking.csv")

@@ -1,9 +1,4 @@
-"""A wheel, built from a clean checkout and installed far from it, is all that the command ``lesion`` needs.
-
-The packages come from uv's cache, offline: they are the ones that this environment was installed from, and hard links
-make a second environment in seconds. Where the cache lacks one (an environment that was not installed by uv), it is
-downloaded, in the version of requirements.lock.
-"""
+"""A wheel, built from a clean checkout and installed far from it, is all that the command ``lesion`` needs."""
 
 import json
 import os
@@ -21,11 +16,11 @@ import pytest
 from lesion.client import Client
 from lesion.core.version import __version__
 from serve.deploy.ports import free_port
+from tests.support.environments import VARIABLES, create_environment
 from tests.support.paths import REPOSITORY
 from tests.support.training_runs import PHANTOMS, TINY
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
-ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
 
 
 def files_of_a_checkout() -> list[str]:
@@ -66,29 +61,13 @@ class Installation:
     def __init__(self, wheel: Path, root: Path) -> None:
         self.folder = root / "work"
         self.folder.mkdir()
-        self._command = root / "venv" / "bin" / "lesion"
-        lock = (REPOSITORY / "requirements.lock").read_text("utf-8")
-        versions = root / "versions.txt"  # without hashes, or uv would ask for the wheel's hash too
-        versions.write_text("\n".join(re.findall(r"^[\w.\[\]-]+==[^\\\n]+", lock, re.MULTILINE)))
-        uv = [sys.executable, "-m", "uv"]
-        self._run([*uv, "venv", "--python", sys.executable, root / "venv"])
-        python, packages = root / "venv" / "bin" / "python", f"{wheel}[train,serve,ui]"
-        install: list[str | Path] = [*uv, "pip", "install", "--python", python, "-c", versions, packages]
-        if self._run([*install, "--offline"], check=False).returncode:
-            self._run(install)
-
-    def _run(self, command: list[str | Path], check: bool = True) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            command, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True, timeout=500, check=False
-        )
-        assert done.returncode == 0 or not check, done.stderr
-        return done
+        self._command = create_environment(root / "venv", f"{wheel}[train,serve,ui]").with_name("lesion")
 
     def lesion(self, *arguments: str) -> str:
         done = subprocess.run(
             [self._command, *arguments],
             cwd=self.folder,
-            env=ENVIRONMENT,
+            env=VARIABLES,
             capture_output=True,
             text=True,
             timeout=600,
@@ -101,7 +80,7 @@ class Installation:
         return subprocess.Popen(
             [self._command, *arguments],
             cwd=self.folder,
-            env=ENVIRONMENT,
+            env=VARIABLES,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -10,8 +10,9 @@ import tempfile
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from tests.support.environments import link_bytecode
 from tests.support.paths import REPOSITORY
 
 DOCKERFILE = REPOSITORY / "serve" / "deploy" / "Dockerfile"
@@ -101,7 +102,8 @@ class Image:
 
     Args:
         target: The Dockerfile's target.
-        compiled: Whether bytecode is compiled, as in the image; of torch that takes minutes.
+        compiled: Whether bytecode is compiled, as in the image; of torch that takes minutes. Otherwise this Python's
+            bytecode is linked next to the same modules, so that not every process compiles them again.
     """
 
     def __init__(self, target: str, *, compiled: bool = True) -> None:
@@ -113,6 +115,8 @@ class Image:
             self._execute("app", Path(other))
             shutil.copytree(Path(other) / "app", self.root / "app")
         self._execute(packages(target), self.root)
+        if not compiled:
+            link_bytecode(self.root / "venv")
         shutil.rmtree(self.root / "requirements")
         for name in ("tmp", "var/lib/lesion"):
             (self.root / name).mkdir(parents=True)
@@ -126,7 +130,10 @@ class Image:
         else:
             subprocess.run(["chmod", "-R", "a-w", self.root / "app", self.root / "venv"], check=True)
 
-    def remove(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Remove everything."""
         subprocess.run(["chmod", "-R", "u+w", self.root], check=False)
         shutil.rmtree(self.root)

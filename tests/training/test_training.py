@@ -216,22 +216,3 @@ def test_git_commit_outside_a_checkout_is_empty(tmp_path: Path) -> None:
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
-
-
-@pytest.mark.real
-@pytest.mark.slow
-def test_cassava_runs_end_to_end(
-    tiny_config: Callable[..., DictConfig], shared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    cfg = tiny_config(
-        tmp_path,
-        "experiment=cassava",
-        f"data.root={shared}/data/cassava",
-        "data.size=96",
-        "model.weights=none",
-        "trainer.max_epochs=1",
-    )
-    metrics, objects = train(cfg)
-    assert objects["bundle"].classes[0] == "Cassava Bacterial Blight (CBB)"
-    assert 0 <= metrics["test/f1_macro"] <= 1
-    assert (tmp_path / "report.html").stat().st_size > 50_000

@@ -21,8 +21,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from lesion.deduplication.alignment import align, correlation, displacement
 from lesion.deduplication.features import SIDE, ZOOM, Features, Thumbnails, chunks, extract_features
@@ -98,6 +96,9 @@ def groups(n: int, pairs: Ints) -> Ints:
     >>> groups(5, np.array([[1, 4]])).tolist()
     [0, 1, 2, 3, 1]
     """
+    from scipy.sparse import coo_array  # here, since a server's start need not wait for SciPy
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
     labels = connected_components(graph, directed=False)[1]
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)

@@ -1,12 +1,12 @@
 """Thumbnails of images, and the features by which the search for near-duplicates compares them."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import gaussian_filter1d
 
 from lesion.deduplication.alignment import Floats
 
@@ -76,9 +76,16 @@ def _normalize(gray: Floats, sigma: float) -> tuple[Floats, Floats]:
 
 def _blur(gray: Floats, sigma: float) -> Floats:
     """Blur as two matrix products, several times faster than a filter for pictures this small."""
-    weights = gaussian_filter1d(np.eye(SIDE, dtype=np.float32), sigma, axis=0)
-    blurred: Floats = weights @ gray @ weights.T
-    return blurred
+    weights = _blur_weights(sigma)
+    return np.asarray(weights @ gray @ weights.T, np.float32)
+
+
+@cache
+def _blur_weights(sigma: float) -> Floats:
+    """Return the (SIDE, SIDE) matrix that blurs columns by a Gaussian."""
+    from scipy.ndimage import gaussian_filter1d  # 0.4 s to import, which a server's start need not wait for
+
+    return np.asarray(gaussian_filter1d(np.eye(SIDE, dtype=np.float32), sigma, axis=0), np.float32)
 
 
 def _coarse(gray: Floats) -> Floats:

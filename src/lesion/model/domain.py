@@ -52,12 +52,15 @@ class Domain:
         unit = _unit(training.astype(np.float64))
         mean = unit.mean(axis=0)
         centered = unit - mean
-        variances, vectors = np.linalg.eigh(centered.T @ centered / (len(unit) - 1))
+        covariance = centered.T @ centered / (len(unit) - 1)
         width = len(mean)
         components = max(1, min(COMPONENTS, len(unit) // _IMAGES_PER_COMPONENT, width // 2))
-        rest = float(variances[: width - components].sum() / max(width - components, 1))
-        leading = np.maximum(variances[: -components - 1 : -1], _MIN_VARIANCE).astype(np.float32)
-        axes = np.ascontiguousarray(vectors[:, : -components - 1 : -1].T, dtype=np.float32)
+        from scipy.linalg import eigh  # here, since a server reads domains and fits none
+
+        variances, vectors = eigh(covariance, subset_by_index=(width - components, width - 1))
+        rest = float((np.trace(covariance) - variances.sum()) / max(width - components, 1))
+        leading = np.maximum(variances[::-1], _MIN_VARIANCE).astype(np.float32)
+        axes = np.ascontiguousarray(vectors[:, ::-1].T, dtype=np.float32)
         fitted = cls(mean.astype(np.float32), axes, leading, max(rest, _MIN_VARIANCE), 1.0)
         border = float(np.quantile(fitted.distances(calibration), QUANTILE, method="higher"))
         return cls(fitted.mean, axes, leading, fitted.rest, max(border, _MIN_VARIANCE))

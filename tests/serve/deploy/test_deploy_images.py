@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import httpx
 import pytest
 import yaml
-from hydra import compose, initialize_config_dir
 from packaging.requirements import Requirement
 
 from lesion.cli.prepare import FirstTraining, prepare
@@ -25,7 +26,7 @@ from tests.support.images.hostile import encode, gradient
 from tests.support.paths import REPOSITORY
 from tests.support.preparing import ADMIN, ENVIRONMENT
 from tests.support.servers.serving import eventually
-from tests.support.training_runs import Run
+from tests.support.training_runs import Run, compose_config
 
 TARGETS = ("api", "api-gpu", "worker", "worker-gpu", "ui")
 LISTS = {"api", "api-gpu", "worker", "ui", "build"}
@@ -77,8 +78,6 @@ class TestLists:
     @pytest.mark.parametrize("name", sorted(LISTS - {"build"}))
     def test_a_list_has_what_its_extras_ask_for(self, name: str) -> None:
         """As scripts/dev/lock.sh says; so that a list made before pyproject.toml changed is found out."""
-        import tomllib
-
         [extras] = re.findall(
             rf"^image {name} (.*)$", (REPOSITORY / "scripts/dev/lock.sh").read_text("utf-8"), re.MULTILINE
         )
@@ -126,14 +125,8 @@ class TestDockerfile:
     def test_its_files_can_be_read_whatever_the_checkout_s_modes_are(self) -> None:
         """The slow tests below run them as the image's user, after a checkout with umask 077: see image_build."""
         lines = stages()["app"].lines
-        copies = [
-            number
-            for number, (instruction, text) in enumerate(lines)
-            if (instruction, "/app/" in text) == ("COPY", True)
-        ]
-        opened = lines.index(("RUN", "chmod -R u=rwX,go=rX /app"))
-        assert len(copies) == 1
-        assert opened > max(copies)
+        [copied] = [number for number, (name, text) in enumerate(lines) if name == "COPY" and "/app/" in text]
+        assert lines.index(("RUN", "chmod -R u=rwX,go=rX /app")) > copied
 
     @pytest.mark.parametrize("target", TARGETS)
     def test_an_image_is_as_it_should_be(self, target: str) -> None:
@@ -154,29 +147,29 @@ class TestDockerfile:
         assert "org.opencontainers.image.version" in (inherited(target, "LABEL") or "")
 
     @pytest.mark.parametrize("target", TARGETS)
-    def test_its_settings_exist(self, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_its_settings_exist(self, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("LESION_DATABASE", "postgresql+psycopg://lesion:secret@database/lesion")
         monkeypatch.setenv("LESION_FILES", "s3://lesion/loop")
         _, script, *settings = command(target)
         assert (REPOSITORY / script).is_file()
         if target == "ui":
             return
-        with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
-            config = compose(Path(script).stem, settings)
+        config = compose_config(tmp_path, *settings, config_name=Path(script).stem)
         assert str(config.storage.cache) == f"{STATE}/cache"
         if target == "worker-gpu":
             assert config.retrain.trainer.accelerator == "gpu"
         if target.startswith("api"):
             assert (config.host, config.port, config.access.open_access) == ("0.0.0.0", 8000, False)
 
-    def test_the_compose_file_s_prepare_has_settings_that_exist(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_compose_file_s_prepare_has_settings_that_exist(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setenv("LESION_DATABASE", "postgresql+psycopg://lesion:secret@database/lesion")
         monkeypatch.setenv("LESION_FILES", "s3://lesion/loop")
         [_, script, *settings] = yaml.safe_load((DOCKERFILE.parent / "compose.yaml").read_text())["services"][
             "prepare"
         ]["command"]
-        with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
-            config = compose(Path(script).stem, settings)
+        config = compose_config(tmp_path, *settings, config_name=Path(script).stem)
         assert (config.folder, config.bundle, config.first_experiment) == (f"{STATE}/first", None, "phantom_mri")
 
     def test_what_is_sent_to_the_builder_is_only_what_it_copies(self) -> None:
@@ -193,15 +186,6 @@ class TestDockerfile:
         assert {each for each in sent if not any(Path(source).is_relative_to(each) for source in copied)} == set()
         assert rules.index("!serve") < rules.index("serve/deploy") < rules.index("!serve/deploy/requirements")
         assert rules[-1] == "**/.env*"
-
-
-@contextmanager
-def built(target: str, *, compiled: bool) -> Iterator[Image]:
-    made = Image(target, compiled=compiled)
-    try:
-        yield made
-    finally:
-        made.remove()
 
 
 def installed(image: Image) -> set[str]:
@@ -287,103 +271,108 @@ def answers(image: Image, process: "subprocess.Popen[str]", port: int, seconds: 
         assert answer.json()["explanation"]["overlay_png_base64"]
 
 
+@pytest.fixture(scope="module")
+def build() -> Iterator[Callable[[str], Image]]:
+    """Return an image of a target; each is built once, when a test first asks for it."""
+    with ExitStack() as stack:
+        yield cache(lambda target: stack.enter_context(Image(target, compiled=target in ("api", "ui"))))
+
+
 @pytest.mark.slow
 class TestProcesses:
-    def test_the_api_is_small_and_answers(self, run: Run) -> None:
-        with built("api", compiled=True) as image:
-            assert image.size < 1e9
-            assert {"litserve", "openvino", "psycopg", "s3fs", "opentelemetry-sdk"} <= installed(image)
-            assert not {name for name in installed(image) if name in TORCH or "nvidia" in name}
-            needs_nothing_of_the_system(image)
-            given_model(image, run)
-            port = free_port()
-            assert not healthy(image, port)
-            settings = (f"port={port}", "worker=false", "server.workers=1")
-            with running(image, *local("api", *settings)) as process:
-                answers(image, process, port, 120)
-                ended(process)
-            listed = image.run("python", "scripts/models.py", "list", "storage=local", f"storage_root={STATE}")
-            assert listed[0] == 0, listed[1]
-            assert "phantom_mri" in listed[1]
+    def test_the_api_is_small_and_answers(self, build: Callable[[str], Image], run: Run) -> None:
+        image = build("api")
+        assert image.size < 1e9
+        assert {"litserve", "openvino", "psycopg", "s3fs", "opentelemetry-sdk"} <= installed(image)
+        assert not {name for name in installed(image) if name in TORCH or "nvidia" in name}
+        needs_nothing_of_the_system(image)
+        given_model(image, run)
+        port = free_port()
+        assert not healthy(image, port)
+        settings = (f"port={port}", "worker=false", "server.workers=1")
+        with running(image, *local("api", *settings)) as process:
+            answers(image, process, port, 120)
+            ended(process)
+        listed = image.run("python", "scripts/models.py", "list", "storage=local", f"storage_root={STATE}")
+        assert listed[0] == 0, listed[1]
+        assert "phantom_mri" in listed[1]
 
     @pytest.mark.parametrize("target", ["api", "worker"])
-    def test_it_speaks_with_postgresql_and_s3(self, target: str) -> None:
-        with built(target, compiled=False) as image:
-            status, said = image.run(
-                "python", "scripts/keys.py", "list", "storage=cluster", f"storage_root={STATE}",
-                LESION_DATABASE="postgresql+psycopg://lesion:secret@127.0.0.1:9/lesion?connect_timeout=5",
-                LESION_FILES="s3://lesion/loop",
-            )  # fmt: skip
-            assert (status, "database_unreachable" in said, "secret" in said) == (2, True, False), said
-            code = (
-                "from lesion.database.object_store import ObjectStore; print(ObjectStore('s3://lesion/loop', {}).local)"
+    def test_it_speaks_with_postgresql_and_s3(self, build: Callable[[str], Image], target: str) -> None:
+        image = build(target)
+        status, said = image.run(
+            "python", "scripts/keys.py", "list", "storage=cluster", f"storage_root={STATE}",
+            LESION_DATABASE="postgresql+psycopg://lesion:secret@127.0.0.1:9/lesion?connect_timeout=5",
+            LESION_FILES="s3://lesion/loop",
+        )  # fmt: skip
+        assert (status, "database_unreachable" in said, "secret" in said) == (2, True, False), said
+        code = "from lesion.database.object_store import ObjectStore; print(ObjectStore('s3://lesion/loop', {}).local)"
+        assert image.run("python", "-c", code) == (0, "False\n")
+
+    def test_the_api_for_gpus_has_the_engine_for_them(self, build: Callable[[str], Image], run: Run) -> None:
+        image = build("api-gpu")
+        needs_nothing_of_the_system(image)
+        given_model(image, run)
+        port = free_port()
+        settings = (f"port={port}", "worker=false", "server.workers=1")
+        if not list(Path("/dev").glob("nvidia[0-9]*")):
+            status, said = image.run(*local("api-gpu", *settings))
+            assert status == 2
+            assert "nvidia-smi lists no GPU here" in said
+        with running(image, *local("api-gpu", *settings, "server.device=torch")) as process:
+            answers(image, process, port, 300)
+            assert (
+                "torch:cpu"
+                in httpx.get(f"http://127.0.0.1:{port}/info", headers={"Authorization": f"Bearer {ADMIN}"}).text
             )
-            assert image.run("python", "-c", code) == (0, "False\n")
+            ended(process)
 
-    def test_the_api_for_gpus_has_the_engine_for_them(self, run: Run) -> None:
-        with built("api-gpu", compiled=False) as image:
-            needs_nothing_of_the_system(image)
-            given_model(image, run)
-            port = free_port()
-            settings = (f"port={port}", "worker=false", "server.workers=1")
-            if not list(Path("/dev").glob("nvidia[0-9]*")):
-                status, said = image.run(*local("api-gpu", *settings))
-                assert status == 2
-                assert "nvidia-smi lists no GPU here" in said
-            with running(image, *local("api-gpu", *settings, "server.device=torch")) as process:
-                answers(image, process, port, 300)
-                assert (
-                    "torch:cpu"
-                    in httpx.get(f"http://127.0.0.1:{port}/info", headers={"Authorization": f"Bearer {ADMIN}"}).text
-                )
-                ended(process)
+    def test_the_page_answers(self, build: Callable[[str], Image]) -> None:
+        image = build("ui")
+        assert {"httpx", "streamlit"} <= installed(image)
+        assert not {"litserve", "openvino", "sqlalchemy", "fsspec", "torch"} & installed(image)
+        needs_nothing_of_the_system(image)
+        port = free_port()
+        with running(image, *[str(port) if part == "8501" else part for part in command("ui")]) as process:
+            eventually(lambda: healthy(image, port) or process.poll() is not None, 60)
+            page = httpx.get(f"http://127.0.0.1:{port}/")
+            assert page.status_code == 200
+            assert "<html" in page.text
+            process.send_signal(signal.SIGTERM)
+            assert "Traceback" not in process.communicate(timeout=30)[0]
 
-    def test_the_page_answers(self) -> None:
-        with built("ui", compiled=True) as image:
-            assert {"httpx", "streamlit"} <= installed(image)
-            assert not {"litserve", "openvino", "sqlalchemy", "fsspec", "torch"} & installed(image)
-            needs_nothing_of_the_system(image)
-            port = free_port()
-            with running(image, *[str(port) if part == "8501" else part for part in command("ui")]) as process:
-                eventually(lambda: healthy(image, port) or process.poll() is not None, 60)
-                page = httpx.get(f"http://127.0.0.1:{port}/")
-                assert page.status_code == 200
-                assert "<html" in page.text
-                process.send_signal(signal.SIGTERM)
-                assert "Traceback" not in process.communicate(timeout=30)[0]
-
-    def test_the_page_s_health_below_a_path_is_what_compose_asks_for(self) -> None:
+    def test_the_page_s_health_below_a_path_is_what_compose_asks_for(self, build: Callable[[str], Image]) -> None:
         service = yaml.safe_load((DOCKERFILE.parent / "compose.yaml").read_text())["services"]["ui"]
-        with built("ui", compiled=False) as image:
-            port = free_port()
-            arguments = [str(port) if part == "8501" else part for part in command("ui")]
-            check = [part.replace("8501", str(port)) for part in service["healthcheck"]["test"][1:]]
-            with running(image, *arguments, **service["environment"]) as process:
-                eventually(lambda: image.run(*check)[0] == 0 or process.poll() is not None, 60)
-                assert process.poll() is None
-                assert httpx.get(f"http://127.0.0.1:{port}/ui/").status_code == 200
+        image = build("ui")
+        port = free_port()
+        arguments = [str(port) if part == "8501" else part for part in command("ui")]
+        check = [part.replace("8501", str(port)) for part in service["healthcheck"]["test"][1:]]
+        with running(image, *arguments, **service["environment"]) as process:
+            eventually(lambda: image.run(*check)[0] == 0 or process.poll() is not None, 60)
+            assert process.poll() is None
+            assert httpx.get(f"http://127.0.0.1:{port}/ui/").status_code == 200
 
-    def test_the_worker_prepares_a_storage_and_waits_for_work(self, run: Run) -> None:
-        with built("worker", compiled=False) as image:
-            needs_nothing_of_the_system(image)
-            for folder in (run.output, Manifest.load(run.output / "manifest.parquet").root):
-                open_to_all(folder)
-            prepared = [
-                "python",
-                "scripts/prepare.py",
-                "storage=local",
-                f"storage_root={STATE}",
-                f"bundle={run.output}",
-            ]
-            for expected in ("is the champion", "is not imported"):
-                status, said = image.run(*prepared, seconds=600, **ENVIRONMENT)
-                assert (status, expected in said) == (0, True), said
-            with running(image, *local("worker")) as process:
-                assert process.stdout is not None
-                said = ""
-                while "is ready" not in said and (line := process.stdout.readline()):
-                    said += line
-                assert "waits for retrainings" in said
-                ended(process)
-            imports = "import cv2, lightning, onnxscript, pytorch_grad_cam, sklearn, statsmodels.api, timm, torchvision"
-            assert image.run("python", "-c", imports)[0] == 0
+    def test_the_worker_prepares_a_storage_and_waits_for_work(self, build: Callable[[str], Image], run: Run) -> None:
+        image = build("worker")
+        needs_nothing_of_the_system(image)
+        for folder in (run.output, Manifest.load(run.output / "manifest.parquet").root):
+            open_to_all(folder)
+        prepared = [
+            "python",
+            "scripts/prepare.py",
+            "storage=local",
+            f"storage_root={STATE}",
+            f"bundle={run.output}",
+        ]
+        for expected in ("is the champion", "is not imported"):
+            status, said = image.run(*prepared, seconds=600, **ENVIRONMENT)
+            assert (status, expected in said) == (0, True), said
+        with running(image, *local("worker")) as process:
+            assert process.stdout is not None
+            said = ""
+            while "is ready" not in said and (line := process.stdout.readline()):
+                said += line
+            assert "waits for retrainings" in said
+            ended(process)
+        imports = "import cv2, lightning, onnxscript, pytorch_grad_cam, sklearn, statsmodels.api, timm, torchvision"
+        assert image.run("python", "-c", imports)[0] == 0
