@@ -21,5 +21,7 @@ ruff check .
 ruff format --check .
 mypy
 if [ ${#arguments[@]} -gt 0 ]; then exec python -m pytest -m "$kind" "${arguments[@]}"; fi
-python -m pytest -n "$(nproc)" "${by_file[@]}" -m "$kind and not alone"
-python -m pytest -m "$kind and alone"
+# One process more than cores: these tests often wait for servers and trainings.
+python -m pytest -n "$(($(nproc) + 1))" "${by_file[@]}" -m "$kind and not alone"
+mapfile -t alone < <(grep -lr 'pytest\.mark\.alone' tests --include='test_*.py')
+python -m pytest -m "$kind and alone" "${alone[@]}"

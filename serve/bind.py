@@ -7,7 +7,6 @@ import time
 
 from lesion.core.errors import ConfigError
 
-_NAMES = {"localhost": "127.0.0.1"}
 _PATIENCE_S, _POLL_S = 5.0, 0.1  # the port of a server that was killed becomes free within moments
 _HOSTS = ("127.0.0.1", "0.0.0.0", "::")  # noqa: S104
 
@@ -18,7 +17,7 @@ def usable_address(host: str, port: object) -> tuple[str, int]:
     Raises:
         ConfigError: The address is not one of these, or something listens there already (``port_taken``).
     """
-    host = _NAMES.get(host, host)
+    host = "127.0.0.1" if host == "localhost" else host
     if host not in _HOSTS or not isinstance(port, int) or not 1024 <= port <= 65535:
         raise ConfigError(f"host={host} port={port}: use 127.0.0.1, 0.0.0.0 or ::, and a port from 1024 to 65535.")
     deadline = time.monotonic() + _PATIENCE_S

@@ -80,8 +80,18 @@ def open_champion(storage: Storage, bundle: Path | str | None = None) -> Bundle:
         here.upgrade()
         registry = Registry(here)
         champion = ModelFollower(registry, Bundle.open, f"server on {socket.gethostname()}").load_champion().value
-        if bundle is not None:
-            _check_registered(registry, Bundle.open(bundle).version, champion.version)
+        given = champion.version if bundle is None else Bundle.open(bundle).version
+        if given == champion.version:
+            return champion
+        if given not in {model.version for model in registry.models()}:
+            raise ConfigError(
+                f"The storage's champion is {champion.version}, and it does not know the given bundle {given}. Leave "
+                "bundle= out to serve the champion, or give the other model a storage of its own.",
+                code="bundle_not_registered",
+            )
+        logger.warning(
+            "the given bundle is %s; %s has become champion since then and is served", given, champion.version
+        )
         return champion
 
 
@@ -93,15 +103,3 @@ def own_connections(storage: Storage) -> Iterator[Storage]:
         yield here
     finally:
         here.engine.dispose()
-
-
-def _check_registered(registry: Registry, version: str, champion: str) -> None:
-    if version == champion:
-        return
-    if version not in {model.version for model in registry.models()}:
-        raise ConfigError(
-            f"The storage's champion is {champion}, and it does not know the given bundle {version}. Leave bundle= out "
-            "to serve the champion, or give the other model a storage of its own.",
-            code="bundle_not_registered",
-        )
-    logger.warning("the given bundle is %s; %s has become champion since then and is served", version, champion)

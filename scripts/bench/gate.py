@@ -113,28 +113,22 @@ IMPROVEMENT = tuple(twin("94 % → 97 %", correlation, challenger=0.97) for corr
 def any_promoted(scenario: Scenario, settings: GateSettings, rng: np.random.Generator, retrainings: int) -> bool:
     """Return whether any of some retrainings on one generation is promoted; the first promotion ends the sequence."""
     images = Images.draw(rng, scenario.images, scenario.group, scenario.weights)
-    champion = images.evidence(rng)
+    champion, spending = images.evidence(rng), settings.spending
     for used in range(retrainings):
-        if not settings.spending.looks_left(used):
+        if not spending.looks_left(used):
             return False  # the gate rejects this one and all later ones without looking at them
-        if promoted(scenario, settings, images, champion, images.evidence(rng), used):
+        challenger = scenario.weight * champion + scenario.noise * images.evidence(rng)
+        gate = GateSet(
+            generation=1,
+            labels=images.labels,
+            groups=images.groups,
+            champion=images.probabilities(champion, scenario.champion),
+            challenger=images.probabilities(challenger, scenario.challenger),
+            hashes=images.names,
+        )
+        if decide([gate], CLASSES, settings, spending.alpha(used + 1), spending.looks_left(used + 1)).promoted:
             return True
     return False
-
-
-def promoted(
-    scenario: Scenario, settings: GateSettings, images: Images, champion: Floats, noise: Floats, used: int
-) -> bool:
-    gate = GateSet(
-        generation=1,
-        labels=images.labels,
-        groups=images.groups,
-        champion=images.probabilities(champion, scenario.champion),
-        challenger=images.probabilities(scenario.weight * champion + scenario.noise * noise, scenario.challenger),
-        hashes=images.names,
-    )
-    spending = settings.spending
-    return decide([gate], CLASSES, settings, spending.alpha(used + 1), spending.looks_left(used + 1)).promoted
 
 
 def run(scenario: Scenario, runs: int, settings: GateSettings, seed: int) -> tuple[int, float]:

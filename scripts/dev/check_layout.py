@@ -7,7 +7,7 @@ subject; and phrases that readers stumble over stay rare. The exit status is 1 w
 import re
 import subprocess
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -39,13 +39,11 @@ def tracked_files(root: Path) -> list[PurePosixPath]:
 
 def crowded_folders(files: Iterable[PurePosixPath]) -> list[str]:
     """Return a sentence for each folder of code with more than ``MAX_MODULES`` modules."""
-    modules = defaultdict[PurePosixPath, int](int)
-    for file in files:
-        if file.parts[0] in CODE and file.suffix == ".py" and file.name != "__init__.py":
-            modules[file.parent] += 1
+    modules = [file for file in files if file.suffix == ".py" and file.name != "__init__.py"]
+    counts = Counter(module.parent for module in modules if module.parts[0] in CODE)
     return [
         f"{folder} holds {count} modules; {MAX_MODULES} are allowed: split it by subject."
-        for folder, count in sorted(modules.items())
+        for folder, count in sorted(counts.items())
         if count > MAX_MODULES
     ]
 
@@ -65,10 +63,7 @@ def repeated_names(files: Iterable[PurePosixPath]) -> list[str]:
 
 def unused_exceptions(files: Iterable[PurePosixPath]) -> list[str]:
     """Return a sentence for each name in ``SHARED_NAMES`` that stands once or not at all."""
-    count = defaultdict[str, int](int)
-    for file in files:
-        if file.parts[0] in ("src", "serve", "scripts"):
-            count[file.name] += 1
+    count = Counter(file.name for file in files if file.parts[0] in ("src", "serve", "scripts"))
     return [f"{name} needs no exception: it stands {count[name]} times." for name in SHARED_NAMES if count[name] < 2]
 
 

@@ -5,7 +5,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
 
@@ -71,13 +71,13 @@ class Authenticator:
             yield
             return
         await self.sync()
-        task = asyncio.create_task(self._watch())
+        stop = asyncio.Event()
+        task = asyncio.create_task(self._watch(stop))
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.wait([task])
-            await self._try_sync(healthy=False)
+            stop.set()  # not cancel: what a cut off synchronization was saving would be saved later than the end
+            await task
 
     async def sync(self) -> None:
         """Save how often keys were used, and read the keys; nothing is lost if the database does not answer."""
@@ -138,10 +138,13 @@ class Authenticator:
             )
         return Principal(LOCAL, ROLES[-1])
 
-    async def _watch(self) -> None:
-        healthy = True
-        while True:
-            await asyncio.sleep(_SYNC_S)
+    async def _watch(self, stop: asyncio.Event) -> None:
+        """Synchronize about once per second, and once more at the end."""
+        healthy, ending = True, False
+        while not ending:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _SYNC_S)
+            ending = stop.is_set()
             healthy = await self._try_sync(healthy)
 
     async def _try_sync(self, healthy: bool) -> bool:

@@ -26,7 +26,6 @@ from prometheus_client.multiprocess import MultiProcessCollector
 values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0, 900.0)
-_SWAP_SECONDS = (0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 60.0, 300.0)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"  # senders choose methods and paths freely, which must not create new series
 
@@ -61,7 +60,7 @@ SWAPS = _counter("lesion_swaps_total", "New champions that inference workers loa
 SWAP_SECONDS = _histogram(
     "lesion_swap_seconds",
     "From a new champion's deployment until an inference worker served it.",
-    buckets=_SWAP_SECONDS,
+    buckets=(0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.5, 10.0, 20.0, 60.0, 300.0),
 )
 
 

@@ -68,10 +68,8 @@ _FAILED = Advice("The server failed", f"If it happens again, tell {_OPERATOR} wh
 
 def advice_for(error: ClientError) -> Advice:
     """Return what to tell a user about an error."""
-    for error_class, advice in _BY_CLASS.items():
-        if isinstance(error, error_class):
-            return advice
-    return _BY_STATUS.get(error.status, _FAILED if error.status >= 500 else _REFUSED)
+    by_status = _BY_STATUS.get(error.status, _FAILED if error.status >= 500 else _REFUSED)
+    return next((advice for kind, advice in _BY_CLASS.items() if isinstance(error, kind)), by_status)
 
 
 def describe_failed_click(error: ClientError) -> str:

@@ -70,21 +70,17 @@ def _offer_to_create(client: Client) -> None:
             per_minute = st.number_input("Requests per minute", 1, value=None, placeholder="the server's default")
             per_day = st.number_input("Requests per day", 1, value=None, placeholder="the server's default")
             pressed = st.form_submit_button("Create the key", type="primary")
-    if pressed:
-        _create(client, {"name": name.strip(), "role": role, "per_minute": per_minute, "per_day": per_day}, first)
-
-
-def _create(client: Client, request: dict[str, Any], first: bool) -> None:
-    if not request["name"]:
+    if pressed and not name.strip():
         st.warning("Enter a name first.")
-        return
-    with report_failure():
-        key = client.call("POST", "/keys", json=request)
-        if first:
-            sign_in(key["key"])
-        st.session_state[_NEW_KEY] = key
-        clear_cache()
-        st.rerun()
+    elif pressed:
+        request = {"name": name.strip(), "role": role, "per_minute": per_minute, "per_day": per_day}
+        with report_failure():
+            key = client.call("POST", "/keys", json=request)
+            if first:
+                sign_in(key["key"])
+            st.session_state[_NEW_KEY] = key
+            clear_cache()
+            st.rerun()
 
 
 def _offer_to_revoke(client: Client, keys: list[dict[str, Any]]) -> None:

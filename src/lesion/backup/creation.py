@@ -28,6 +28,7 @@ from lesion.database.tables import DELETED, ApiKey, Deployment, Image, Job, Mode
 from lesion.model.bundle_facts import FACTS_FILE, version_of
 
 Problem = Literal["absent", "missing", "damaged"]  # absent: missing, but optional
+_COUNTED = (("images", Image), ("versions", ModelVersion), ("snapshots", Snapshot), ("jobs", Job), ("keys", ApiKey))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,8 @@ def _copy_storage(storage: Storage, folder: Path, previous: BackupManifest | Non
         revision = dumps.database_revision(connection)
         if previous is not None:
             dumps.check_same_installation(connection, folder, previous)
-        stored, counts, began = list(stored_files(connection)), _counts(connection), dumps.first_entry(connection)
+        stored, began = list(stored_files(connection)), dumps.first_entry(connection)
+        counts = {name: connection.scalar(select(func.count()).select_from(table)) or 0 for name, table in _COUNTED}
         champion = connection.scalar(select(Deployment.version).order_by(Deployment.id.desc()).limit(1))
         server = server_version(connection) if kind == dumps.POSTGRESQL else None
     previous_files = {} if previous is None else previous["files"]
@@ -125,11 +127,6 @@ def stored_files(connection: Connection) -> Iterator[StoredFile]:
         yield StoredFile(f"{bundle_key(version)}/{FACTS_FILE}", version=version)
     for job_id in connection.scalars(select(Job.id).order_by(Job.id)):
         yield StoredFile(f"reports/{job_id}.html", optional=True)
-
-
-def _counts(connection: Connection) -> dict[str, int]:
-    tables = {"images": Image, "versions": ModelVersion, "snapshots": Snapshot, "jobs": Job, "keys": ApiKey}
-    return {name: connection.scalar(select(func.count()).select_from(table)) or 0 for name, table in tables.items()}
 
 
 def _check_folder(storage: Storage, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -85,8 +85,7 @@ def database_revision(connection: Connection) -> str:
     return heads[0]
 
 
-@contextmanager
-def dump_database(storage: Storage, folder: Path) -> Iterator[Dump]:
+def dump_database(storage: Storage, folder: Path) -> AbstractContextManager[Dump]:
     """Write a copy of the database into a folder, in files with new names.
 
     Raises:
@@ -96,8 +95,7 @@ def dump_database(storage: Storage, folder: Path) -> Iterator[Dump]:
     make_private_folder(folder)
     stem = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
     dump = _dump_sqlite if database_kind(storage) == SQLITE else _dump_postgresql
-    with dump(storage, folder, stem) as files_and_connection:
-        yield files_and_connection
+    return dump(storage, folder, stem)
 
 
 @contextmanager

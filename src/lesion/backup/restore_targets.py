@@ -1,11 +1,10 @@
 """The database that a backup is restored into: SQLite's files are replaced, PostgreSQL's tables are filled again."""
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection, func, inspect, select, text
 from sqlalchemy.exc import DatabaseError, DBAPIError
@@ -21,25 +20,18 @@ T = TypeVar("T")
 _LOCK_TIMEOUT = "10s"  # for processes that still use the tables
 
 
-class RestoreTarget(ABC):
+class RestoreTarget(Protocol):
     """The database of a storage that a backup is restored into."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-
-    @abstractmethod
     def rows(self, backup: str) -> dict[str, int]:
         """Return the number of rows by table that would be lost; none if this backup's restore was interrupted."""
 
-    @abstractmethod
     def check(self, server: int | None) -> None:
         """Refuse a backup of a newer server, before anything is changed."""
 
-    @abstractmethod
     def clear(self, backup: str) -> set[str]:
         """Empty the database if this must be done first, and return the hashes of its deleted images."""
 
-    @abstractmethod
     def load(self, parts: Mapping[str, Path], finish: Callable[[Storage], None]) -> None:
         """Fill the database and call ``finish`` on the result before it counts as restored."""
 
@@ -60,11 +52,11 @@ def _deleted_images(connection: Connection, tables: set[str]) -> set[str]:
     return set(connection.scalars(statement)) if Image.__tablename__ in tables else set()
 
 
-class _SqliteTarget(RestoreTarget):
+class _SqliteTarget:
     """SQLite's two files. New files are made next to them and replace them at the end, so nothing is cleared before."""
 
     def __init__(self, storage: Storage) -> None:
-        super().__init__(storage)
+        self._storage = storage
         self._files = dumps.sqlite_files(storage)
 
     def rows(self, backup: str) -> dict[str, int]:
@@ -108,8 +100,11 @@ def _remove_sqlite(database: Path) -> None:
         database.with_name(database.name + suffix).unlink(missing_ok=True)
 
 
-class _PostgresTarget(RestoreTarget):
+class _PostgresTarget:
     """Lesion's tables and DBOS's schema in a PostgreSQL database."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
 
     def rows(self, backup: str) -> dict[str, int]:
         with connect_postgresql(self._storage) as connection:

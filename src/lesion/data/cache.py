@@ -20,11 +20,8 @@ class PixelCache:
     """A folder with one file of raw pixels per image, named by the SHA-256 of the image file.
 
     Several processes may share the folder: files are written under another name and renamed, so that a killed process
-    leaves no incomplete entry. When the disk is full, each process logs that once and writes no more.
-
-    Args:
-        folder: The cache's folder; None turns the cache off.
-        preprocessing: How images become (S, S, 3) uint8; each setting has its own subfolder.
+    leaves no incomplete entry. When the disk is full, each process logs that once and writes no more. Each setting of
+    ``preprocessing`` has its own subfolder; without a ``folder`` the cache is off.
     """
 
     def __init__(self, folder: Path | None, preprocessing: Preprocessing) -> None:

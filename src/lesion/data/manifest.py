@@ -84,20 +84,18 @@ class Manifest:
         used = ~copies & (table["split"] != EXCLUDED)
         if policy == "folder":
             used |= copies
-        table["split"] = EXCLUDED
-        table.loc[used, "split"] = self._assign_splits(table[used], policy, fractions, seed)
-        return replace(self, table=table, policy=policy, seed=seed)
-
-    def _assign_splits(
-        self, rows: pd.DataFrame, policy: Policy, fractions: Mapping[str, float], seed: int
-    ) -> NDArray[np.str_]:
+        rows = table[used]
         labels, group = self.labels(rows), rows["group"].to_numpy()
         if policy == "grouped":
-            return split_groups(labels, group, fractions, seed, self.classes)
-        if policy == "folder":
+            splits = split_groups(labels, group, fractions, seed, self.classes)
+        elif policy == "folder":
             source = rows["source_split"].to_numpy().astype(str)
-            return split_by_folder(source, labels, group, fractions, seed, self.classes)
-        raise DataError(f"data.split is '{policy}', which does not exist; choose grouped or folder.")
+            splits = split_by_folder(source, labels, group, fractions, seed, self.classes)
+        else:
+            raise DataError(f"data.split is '{policy}', which does not exist; choose grouped or folder.")
+        table["split"] = EXCLUDED
+        table.loc[used, "split"] = splits
+        return replace(self, table=table, policy=policy, seed=seed)
 
     def copies(self) -> "pd.Series[bool]":
         """Return which rows have the same pixels as an earlier row of the same class and would count twice."""
@@ -182,19 +180,10 @@ def build_manifest(
     """Decode, group and split the images of a scan.
 
     Images whose pixels also belong to an image of another class are excluded from every split. So are copies, depending
-    on the policy: see ``Manifest.resplit``.
+    on the policy: see ``Manifest.resplit``, which also explains the arguments of the split.
 
-    Args:
-        name: The dataset's name.
-        root: The folder that the rows' paths are relative to.
-        rows: The table that ``scan_folders`` or ``scan_csv`` returned.
-        policy: See ``Manifest.resplit``.
-        fractions: The shares of train, val, calibration and test.
-        seed: The seed of the split.
-        progress: Show a progress bar.
-
-    Raises:
-        DataError: No image of some class can be used, or the split is impossible.
+    ``rows`` are the table that ``scan_folders`` or ``scan_csv`` returned, with paths relative to ``root``. If no image
+    of some class can be used, or the split is impossible, raise a DataError.
     """
     table, refused = _readable(root, rows, progress)
     classes = tuple(sorted(rows["label"].unique()))

@@ -102,19 +102,9 @@ def split_by_folder(
 
     Only the new splits divide no group: related images in different folders stay where they are.
 
-    Args:
-        source: (N,) the split that each image came with: train, test and perhaps val.
-        labels: (N,) class indices.
-        groups: (N,) group numbers.
-        fractions: As for ``split_groups``; those of train and the missing splits are scaled to sum to 1.
-        seed: Orders groups of equal size.
-        classes: As for ``split_groups``.
-
-    Returns:
-        (N,) names of splits.
-
-    Raises:
-        DataError: There are no train or test images, a class has none in train, or as for ``split_groups``.
+    ``source``, (N,), is the split that each image came with: train, test and perhaps val. The other arguments, the
+    result and the errors are those of ``split_groups``; the fractions of train and the missing splits are scaled to sum
+    to 1, and no train or test images, or a class that has none in train, are a DataError too.
     """
     _shares(fractions)
     present = set(source.tolist())

@@ -39,14 +39,9 @@ def bundle_key(version: str) -> str:
 class ObjectStore:
     """Files under keys such as ``images/3f/3f9a…``, over fsspec.
 
-    Every method raises a ``StoreError`` when the store does not answer.
-
-    Args:
-        address: A folder, or an fsspec address such as ``s3://bucket/prefix``.
-        options: Arguments of the fsspec file system, such as ``endpoint_url``.
-
-    Raises:
-        ConfigError: The kind of the address is unknown, or the package for it is not installed.
+    The ``address`` is a folder, or one of fsspec's such as ``s3://bucket/prefix``; ``options`` are arguments of the
+    fsspec file system, such as ``endpoint_url``. An address of an unknown kind, or of one whose package is not
+    installed, is a ConfigError. Every method raises a ``StoreError`` when the store does not answer.
     """
 
     def __init__(self, address: str, options: Mapping[str, Any]) -> None:

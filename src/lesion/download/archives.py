@@ -25,16 +25,8 @@ def unpack(archive: Path, folder: Path, *, max_entries: int = MAX_ENTRIES, max_b
     """Unpack the images and tables of a ZIP archive; skip other files, such as archives in it.
 
     The whole archive is refused, before anything is written, if one entry leads out of the folder, is a link or a
-    device, is encrypted or comes twice. The unpacked bytes are counted, since an entry may lie about its size.
-
-    Args:
-        archive: The file.
-        folder: The folder to unpack into; created if it is missing.
-        max_entries: The most entries that the archive may have.
-        max_bytes: The most bytes that the unpacked files may have together.
-
-    Returns:
-        The number of files written.
+    device, is encrypted or comes twice. The unpacked bytes are counted, since an entry may lie about its size. The
+    folder is created if it is missing; ``max_bytes`` is for all files together. Return the number of files written.
 
     Raises:
         ArchiveRefusedError: The archive is damaged, too large or has a refused entry.

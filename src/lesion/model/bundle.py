@@ -121,12 +121,8 @@ class Bundle:
 def seal(folder: Path, facts: Mapping[str, Any]) -> Bundle:
     """Turn a folder of files into a bundle: hash them and write ``bundle.json`` last; return it, opened and verified.
 
-    Args:
-        folder: The folder with every file of the bundle but ``bundle.json``.
-        facts: The sections of ``bundle.json``. ``format``, ``created``, ``files`` and ``version`` are added here.
-
-    Raises:
-        BundleError: The folder is a bundle already (``bundle_exists``), or :meth:`Bundle.open` would refuse it.
+    ``facts`` are the sections of ``bundle.json``; ``format``, ``created``, ``files`` and ``version`` are added here. A
+    folder that is a bundle already (``bundle_exists``), or that :meth:`Bundle.open` would refuse, is a BundleError.
     """
     if (folder / FACTS_FILE).exists():
         raise BundleError(

@@ -28,12 +28,8 @@ class Network(nn.Module):
     Zhou et al. 2016): no backward pass is needed, and the maps can be an output of the exported graph. MobileNetV2,
     EfficientNet and ResNet have this head anyway; the tokens of transformers are arranged as a grid.
 
-    Args:
-        backbone: A timm network built with ``num_classes=0``.
-        num_classes: The number of classes.
-        mean: Channel means of pixels in [0, 1].
-        std: Channel standard deviations of pixels in [0, 1].
-        drop_rate: Dropout before the linear layer.
+    The ``backbone`` is a timm network built with ``num_classes=0``; ``mean`` and ``std`` are those of each channel of
+    pixels in [0, 1].
     """
 
     mean: Tensor

@@ -7,6 +7,7 @@ promotions.
 """
 
 from dataclasses import dataclass
+from itertools import count
 
 from lesion.core.errors import ConfigError
 
@@ -55,10 +56,7 @@ class AlphaSpending:
     @property
     def looks(self) -> int:
         """The number of looks that a generation allows."""
-        number = 0
-        while self.alpha(number + 1):
-            number += 1
-        return number
+        return next(number for number in count() if not self.alpha(number + 1))
 
     def looks_left(self, used: int) -> int:
         """Return how many looks remain after ``used`` ones."""

@@ -36,15 +36,9 @@ def gate_report(
 ) -> str:
     """Render the page, which needs no other file, no script and no network.
 
-    Args:
-        verdict: The result of ``decide`` or ``reject_exhausted``.
-        title: The model's name, as a heading.
-        champion: The champion's version.
-        challenger: The challenger's version.
-        job_id: The retraining job.
-        pictures: PNG files of changed images, by SHA-256; the others are listed without a picture.
-        quarantined: Images in quarantine that would be held out for the gate if they were released.
-        created: Now when left out.
+    The ``title`` is the model's name, ``champion`` and ``challenger`` are versions. ``pictures`` are PNG files of
+    changed images by SHA-256; the others are listed without a picture. ``quarantined`` images in quarantine would be
+    held out for the gate if they were released. The page is ``created`` now by default.
     """
     template = load_template(
         "gate.html.j2",

@@ -151,8 +151,7 @@ def fallback(history: Sequence[Deployment]) -> str | None:
     It is the last champion before that was not refused since, which the servers still run.
     """
     refused = {history[-1].version}
-    for index in range(len(history) - 1, -1, -1):
-        row = history[index]
+    for index, row in reversed([*enumerate(history)]):
         if row.version not in refused:
             return row.version
         if row.action == REFUSED:

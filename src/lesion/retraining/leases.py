@@ -5,7 +5,7 @@ import socket
 import time
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,8 @@ class WorkerHeartbeats:
 
     def beat(self) -> None:
         """Record that this worker is alive."""
-        identity = self._identity
         with self._storage.session() as session:
-            session.merge(Worker(id=identity.id, host=identity.host, pid=identity.pid, seen_at=now()))
+            session.merge(Worker(**asdict(self._identity), seen_at=now()))
 
     def alive(self) -> set[str]:
         """Return the ids of the workers that are alive, and delete the rows of the others."""

@@ -1,5 +1,7 @@
 """Who may send what: every route for every role, servers without keys, limits, and a database that goes away."""
 
+import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from lesion.auth import api_keys
 from lesion.core.errors import ConfigError
 from lesion.core.roles import ROLES
 from lesion.database.storage import Storage
+from serve.http import auth
 from serve.http.auth import check_address
 from serve.http.rate_limits import usage_today
 from tests.support.bundles.registry_bundles import sealed
@@ -281,6 +284,22 @@ class TestTrouble:
             api_keys.revoke(storage, texts["viewer"].split("_")[1], "test")
             eventually(lambda: client.get("/info", headers=key).status_code == 401, 5.0)
         assert saved(storage)[texts["admin"].split("_")[1]] == 1  # what was counted meanwhile is not lost
+
+    def test_what_is_being_saved_when_a_server_ends_is_saved_then(self, bundle, storage, texts, monkeypatch):
+        saving = threading.Event()
+
+        async def to_thread(function, *arguments):  # as where all threads are busy
+            if arguments[1]:
+                saving.set()
+                await asyncio.sleep(0.5)
+            return function(*arguments)
+
+        monkeypatch.setattr(auth.asyncio, "to_thread", to_thread)
+        monkeypatch.setattr(auth, "_SYNC_S", 0.01)
+        with client_of(make_app(bundle, storage)) as client:
+            assert client.get("/info", headers=bearer(texts["viewer"])).status_code == 200
+            assert saving.wait(10)
+        assert saved(storage)[texts["viewer"].split("_")[1]] == 1
 
     def test_a_server_does_not_start_where_it_cannot_read_the_keys(self, bundle, storage):
         with storage.engine.begin() as connection:

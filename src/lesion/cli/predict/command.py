@@ -6,6 +6,7 @@ cat scan.png | lesion predict - --json --overlay overlays/
 """
 
 import argparse
+import io
 import os
 import sys
 import tempfile
@@ -33,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Wrong usage, a broken bundle and a full disk exit with 2, after the predictions that were made.
     """
     options = _parser().parse_args(arguments)
-    _utf8(sys.stdout)
-    _utf8(sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # so that any file name is printable, whatever the locale
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         with cli_errors():
             return predict(options, sys.stdin.buffer, sys.stdout)
@@ -162,10 +164,3 @@ def _positive(text: str) -> int:
 def _discard(stream: IO[str]) -> None:
     """Discard everything that is still written to a stream."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _utf8(stream: IO[str]) -> None:
-    """Make any file name printable, whatever the locale."""
-    reconfigure = getattr(stream, "reconfigure", None)
-    if reconfigure is not None:
-        reconfigure(encoding="utf-8", errors="backslashreplace")

@@ -46,8 +46,7 @@ def read_all(names: Iterable[str], limits: Limits, stdin: BinaryIO) -> Iterator[
 def read_names(lines: Iterable[bytes]) -> Iterator[str]:
     """Yield the paths of a list with one path per line; a name may contain any byte except a line break."""
     for line in lines:
-        name = line.rstrip(b"\r\n")
-        if name:
+        if name := line.rstrip(b"\r\n"):
             yield os.fsdecode(name)
 
 
