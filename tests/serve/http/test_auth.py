@@ -294,7 +294,7 @@ class TestTrouble:
                 await asyncio.sleep(0.5)
             return function(*arguments)
 
-        monkeypatch.setattr(auth.asyncio, "to_thread", to_thread)
+        monkeypatch.setattr(asyncio, "to_thread", to_thread)
         monkeypatch.setattr(auth, "_SYNC_S", 0.01)
         with client_of(make_app(bundle, storage)) as client:
             assert client.get("/info", headers=bearer(texts["viewer"])).status_code == 200
