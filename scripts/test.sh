@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
 # Threads that spin while they wait take the cores from the processes next to them.
 export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
 unset PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, which need not compile the same modules
-by_file=(--dist loadfile --no-loadscope-reorder)
+by_file=(--dist loadgroup --no-loadscope-reorder)
 case "${1:-}" in
 --fast) exec python -m pytest -n "$(nproc)" "${by_file[@]}" -m "not slow and not real and not browser and not long" "${@:2}" ;;
 --long) kind="(long or not long)" arguments=("${@:2}") ;;
@@ -19,9 +19,17 @@ source scripts/lib/debian.sh
 if [ -z "${LESION_SHARED:-}" ]; then echo "LESION_SHARED is not set: the tests on real data will be skipped, each named below."; fi
 ruff check .
 ruff format --check .
-mypy
-if [ ${#arguments[@]} -gt 0 ]; then exec python -m pytest -m "$kind" "${arguments[@]}"; fi
-# One process more than cores: these tests often wait for servers and trainings.
-python -m pytest -n "$(($(nproc) + 1))" "${by_file[@]}" -m "$kind and not alone"
+if [ ${#arguments[@]} -gt 0 ]; then
+    mypy
+    exec python -m pytest -m "$kind" "${arguments[@]}"
+fi
+types=$(mktemp) status=0
+mypy >"$types" 2>&1 &
+checking=$!
+# Two processes more than cores: these tests often wait for servers and trainings.
+python -m pytest -n "$(($(nproc) + 2))" "${by_file[@]}" -m "$kind and not alone" || status=$?
+wait "$checking" || status=$?
+cat "$types"
 mapfile -t alone < <(grep -lr 'pytest\.mark\.alone' tests --include='test_*.py')
-python -m pytest -m "$kind and alone" "${alone[@]}"
+python -m pytest -m "$kind and alone" "${alone[@]}" || status=$?
+exit "$status"

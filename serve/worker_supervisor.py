@@ -61,7 +61,9 @@ class WorkerSupervisor:
                 break
             failures = 0 if time.monotonic() - started > _HEALTHY_S else failures + 1
             pause = _PAUSES_S[min(failures, len(_PAUSES_S) - 1)]
-            logger.error("the worker ended with status %d; starting another in %g s", self._process.returncode, pause)
+            logger.error(
+                "the retraining worker ended with status %d; starting another in %g s", self._process.returncode, pause
+            )
             self._stopping.wait(pause)
         self._end()
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from omegaconf import DictConfig
 
-from tests.support.training_runs import PHANTOMS, SHARED, TINY, Run, compose_config
+from tests.support.training_runs import PHANTOMS, SHARED, TINY, Run, RunFolder, compose_config
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
@@ -16,17 +17,20 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 # Fixtures that train a model or start a server: whatever uses one is slow.
-SLOW_FIXTURES = {"run", "bundle_path", "server", "lamp_server"}
+SLOW_FIXTURES = {"run", "run_folder", "bundle_path", "server", "lamp_server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what cannot run here, mark what is slow, and put the files with the most slow tests first.
+    """Skip what cannot run here, mark what is slow, and say which files go to one process, and in which order.
 
-    With several processes the files are handed out in this order, so that no process is left alone with a long one.
+    The files with the most slow tests come first, so that no process is left alone with a long one. All files that need
+    the objects of a training run go to one process, so that only one trains for them.
     """
     reason = "needs the real data and weights: set LESION_SHARED to the folder that has data/ and weights/"
     slow_tests = Counter[Path]()
+    using_run = {item.path for item in items if "run" in getattr(item, "fixturenames", ())}
     for item in items:
+        item.add_marker(pytest.mark.xdist_group("run" if item.path in using_run else item.path.stem))
         if item.get_closest_marker("real") and not SHARED:
             item.add_marker(pytest.mark.skip(reason=reason))
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
@@ -47,9 +51,18 @@ def real_weights(shared: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where generated data and the cache live during the session."""
-    return tmp_path_factory.mktemp("data")
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test run share."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data_dir(shared_folder: Path) -> Path:
+    """Where generated data and the cache are during the session."""
+    return shared_folder / "data"
 
 
 @pytest.fixture(scope="session")
@@ -65,14 +78,30 @@ def tiny_config(data_dir: Path) -> Callable[..., DictConfig]:
 
 @pytest.fixture(scope="session")
 def run(tiny_config: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One real run of the whole training path on tiny phantoms, shared by the session. Do not change its files."""
+    """One real run of the whole training path on tiny phantoms, made by this process. Do not change its files.
+
+    Only tests that need the objects of a run use it: each process that runs one trains.
+    """
     from lesion.training.run import train
 
     cfg = tiny_config(tmp_path_factory.mktemp("run"), "logger=default")
-    return Run(cfg, *train(cfg))
+    return Run(Path(cfg.paths.output), cfg, *train(cfg))
 
 
 @pytest.fixture(scope="session")
-def bundle_path(run: Run) -> Path:
-    """A bundle as ``scripts/train.py`` writes it. Do not change its files."""
-    return run.bundle_path
+def run_folder(tiny_config: Callable[..., DictConfig], shared_folder: Path) -> RunFolder:
+    """The files of one such run, which the first process that needs them makes for all. Do not change them."""
+    from lesion.training.run import train
+
+    folder, made = shared_folder / "run", shared_folder / "run_made"
+    with FileLock(shared_folder / "run.lock"):
+        if not made.exists():
+            train(tiny_config(folder, "logger=default"))
+            made.touch()
+    return RunFolder(folder)
+
+
+@pytest.fixture(scope="session")
+def bundle_path(run_folder: RunFolder) -> Path:
+    """A bundle as ``lesion train`` writes it. Do not change its files."""
+    return run_folder.bundle_path

@@ -109,7 +109,7 @@ async def storage_services(state: StateDep) -> StorageServices:
     return state.stored
 
 
-ServicesDep = Annotated[StorageServices, Depends(storage_services)]
+StorageServicesDep = Annotated[StorageServices, Depends(storage_services)]
 
 
 async def _principal(request: Request) -> Principal:

@@ -97,7 +97,7 @@ class Dispatcher:
             previous = pids
             for pending in list(self.buffer.values()):
                 if pending.worker_id is not None and not pids[pending.worker_id] and not pending.event.is_set():
-                    lost = BusyError("The worker that had this request died. Try again.", code="worker_died")
+                    lost = BusyError("The inference worker that had this request died. Try again.", code="worker_died")
                     pending.response = (lost, LitAPIStatus.ERROR)
                     pending.event.set()
             if self._lost_worker_at is not None and now - self._lost_worker_at > _REQUEUE_AFTER_S:

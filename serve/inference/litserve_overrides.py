@@ -245,9 +245,11 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
         while self.shared_state.ready < len(self.shared_state.pids) and not self._stopping:
             failed = WorkerSetupStatus.ERROR in self.workers_setup_status.values()
             if failed or not all(worker.is_alive() for worker in self.inference_workers):
-                raise BundleError("A worker could not load the bundle; its log above says why.", code="worker_failed")
+                raise BundleError(
+                    "An inference worker could not load the bundle; its log above says why.", code="worker_failed"
+                )
             if time.monotonic() > deadline:
-                raise BundleError(f"The workers did not load within {timeout:g} s.", code="worker_failed")
+                raise BundleError(f"The inference workers did not load within {timeout:g} s.", code="worker_failed")
             time.sleep(0.02)
 
     def launch_single_inference_worker(self, lit_api: litserve.LitAPI, worker_id: int) -> BaseProcess:

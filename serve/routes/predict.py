@@ -23,7 +23,7 @@ _REFUSALS = {
     415: "The body is not an image, or of a type that is not accepted.",
     422: "The image is truncated, damaged, animated or too small; a class is unknown; a parameter is not valid.",
     500: "The server failed.",
-    503: "Too many requests wait, no worker is ready, or the answer took too long. Retry-After says when to try again.",
+    503: "Too many requests wait, no inference worker is ready, or it took too long; see Retry-After.",
 }
 _FIELD = "file"
 _MAX_FIELDS = 16

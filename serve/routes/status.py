@@ -37,7 +37,7 @@ async def index(bundle: CurrentBundle) -> dict[str, str]:
     "/health",
     summary="Whether predictions are answered",
     response_model=Health,
-    responses={503: {"model": Health, "description": "No worker is ready."}},
+    responses={503: {"model": Health, "description": "No inference worker is ready."}},
 )
 async def health(state: StateDep) -> JSONResponse:
     """Answer 200 while at least one worker is ready, else 503; `degraded` if others or the ledger do not answer."""

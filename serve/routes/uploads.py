@@ -8,7 +8,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from lesion.core.errors import InvalidValueError, LesionError, UnsupportedTypeError
 from lesion.intake.zip_reader import LabeledFile, ZipLimits, read_zip
-from serve.http.dependencies import PrincipalDep, ServicesDep, StateDep, require
+from serve.http.dependencies import PrincipalDep, StateDep, StorageServicesDep, require
 from serve.http.openapi import refusals
 from serve.http.schemas import UploadAnswer
 from serve.ingest import Origin, clean, judge_files
@@ -25,7 +25,7 @@ _REFUSALS = {
     413: "The body is too large.",
     415: "The body is not a multipart form.",
     422: "The label is missing, or the archive is refused as a whole.",
-    503: "No worker is ready, or the store or the database does not answer. Send the same again; it is stored once.",
+    503: "No inference worker is ready, or the store or database does not answer. Send it again; it is stored once.",
 }
 _TEXT = {"type": "string", "maxLength": MAX_LABEL}
 _FILE = {"type": "string", "format": "binary"}
@@ -56,7 +56,7 @@ def _form_body(properties: dict[str, Any], required: list[str]) -> dict[str, Any
     ),
 )
 async def upload_training_data(
-    request: Request, state: StateDep, services: ServicesDep, principal: PrincipalDep
+    request: Request, state: StateDep, services: StorageServicesDep, principal: PrincipalDep
 ) -> UploadAnswer:
     """Judge each file separately: kept, put in quarantine, or rejected. The same upload again changes nothing."""
     state.dispatcher.check_room()
@@ -80,7 +80,9 @@ async def upload_training_data(
         {"file": _FILE, "label": _TEXT | {"description": "The right class."}, "group": _TEXT}, ["file", "label"]
     ),
 )
-async def feedback(request: Request, state: StateDep, services: ServicesDep, principal: PrincipalDep) -> UploadAnswer:
+async def feedback(
+    request: Request, state: StateDep, services: StorageServicesDep, principal: PrincipalDep
+) -> UploadAnswer:
     """Send one image with its right class, such as one that was predicted wrongly; it is judged like any upload."""
     state.dispatcher.check_room()
     _check_multipart(request)

@@ -26,7 +26,7 @@ from tests.support.images.loop_images import new_storage
 from tests.support.paths import REPOSITORY, SCRIPTS
 from tests.support.preparing import ADMIN, ENVIRONMENT, METRICS
 from tests.support.servers.serving import eventually
-from tests.support.training_runs import Run, compose_config
+from tests.support.training_runs import RunFolder, compose_config
 
 # In place of 'lesion train': it writes down how it was called and leaves a finished run, if there is one to copy.
 TRAINING = """\
@@ -238,10 +238,10 @@ class TestTraining:
 @pytest.mark.slow
 class TestModel:
     def test_a_bundle_s_run_becomes_the_first_model_and_again_changes_nothing(
-        self, storage: Storage, tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str]
+        self, storage: Storage, tmp_path: Path, run_folder: RunFolder, capsys: pytest.CaptureFixture[str]
     ) -> None:
         for _ in range(2):
-            prepare(storage, training(tmp_path), run.bundle_path, ENVIRONMENT)
+            prepare(storage, training(tmp_path), run_folder.bundle_path, ENVIRONMENT)
         registry = Registry(storage)
         assert len(registry.history()) == len(registry.models()) == 1
         assert registry.history()[0].actor == "prepare"
@@ -250,23 +250,23 @@ class TestModel:
         assert calls(tmp_path) == []
         said = capsys.readouterr().out
         assert said.count("Imported ") == 1
-        assert f"The champion is {registry.models()[0].version}. '{run.bundle_path}' is not imported" in said
+        assert f"The champion is {registry.models()[0].version}. '{run_folder.bundle_path}' is not imported" in said
 
     def test_without_a_bundle_what_was_trained_is_imported_and_not_trained_again(
-        self, storage: Storage, tmp_path: Path, run: Run
+        self, storage: Storage, tmp_path: Path, run_folder: RunFolder
     ) -> None:
-        prepare(storage, training(tmp_path, run.output), environment=ENVIRONMENT)
-        prepare(storage, training(tmp_path, run.output), environment=ENVIRONMENT)
+        prepare(storage, training(tmp_path, run_folder.output), environment=ENVIRONMENT)
+        prepare(storage, training(tmp_path, run_folder.output), environment=ENVIRONMENT)
         assert len(calls(tmp_path)) == 1
         assert Registry(storage).champion() is not None
         other = new_storage(tmp_path / "other")  # as if the import had been killed before its end
-        prepare(other, training(tmp_path, run.output), environment=ENVIRONMENT)
+        prepare(other, training(tmp_path, run_folder.output), environment=ENVIRONMENT)
         assert len(calls(tmp_path)) == 1
         assert Registry(other).champion() is not None
 
-    def test_the_script(self, tmp_path: Path, run: Run) -> None:
+    def test_the_script(self, tmp_path: Path, run_folder: RunFolder) -> None:
         command = [sys.executable, str(SCRIPTS / "prepare.py"), f"storage_root={tmp_path}"]
-        command += ["storage=local", f"bundle={run.output}"]
+        command += ["storage=local", f"bundle={run_folder.output}"]
         for expected in ("is the champion", "is not imported"):
             done = subprocess.run(
                 command, env=os.environ | ENVIRONMENT, cwd=REPOSITORY,

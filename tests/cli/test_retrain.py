@@ -16,7 +16,7 @@ from lesion.database.storage import Storage
 from lesion.database.tables import Job
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import JobState, cancel, jobs
-from lesion.retraining.leases import claim, finish, report
+from lesion.retraining.leases import claim, finish, record_progress
 from serve.deploy.ports import free_port
 from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
 from tests.support.images.loop_images import new_storage, put_picture
@@ -115,7 +115,7 @@ def test_waiting_tells_how_it_goes_and_how_it_ended(loop: Loop, state: str, expe
     eventually(loop.active)
     (job,) = loop.active()
     assert claim(loop.storage, job.id, "w1")
-    report(loop.storage, job.id, "w1", stage="train", epoch=2)
+    record_progress(loop.storage, job.id, "w1", stage="train", epoch=2)
     assert process.stdout is not None
     said = [process.stdout.readline() for _ in range(2)]
     while "train" not in said[-1]:

@@ -32,7 +32,7 @@ from tests.support.images.hostile import encode, gradient
 from tests.support.images.loop_images import new_storage, put_picture
 from tests.support.images.pictures import picture
 from tests.support.paths import REPOSITORY
-from tests.support.training_runs import Run
+from tests.support.training_runs import RunFolder
 
 CLASSES = ("a", "b", "c")
 SETTINGS = IntakeSettings()
@@ -333,14 +333,14 @@ def test_an_image_that_is_always_taken_elsewhere_is_said_so(
     assert caught.value.code == "image_contested"
 
 
-def test_the_champion_judges_what_it_was_trained_for(run: Run, storage: Storage) -> None:
+def test_the_champion_judges_what_it_was_trained_for(run_folder: RunFolder, storage: Storage) -> None:
     """The opinion of a real, tiny model: its own kind of image is taken, a colour chart waits."""
-    predictor = Predictor.load(run.bundle_path, "cpu", precision="f32")
-    manifest = run.objects["datamodule"].manifest
+    predictor = Predictor.load(run_folder.bundle_path, "cpu", precision="f32")
+    manifest = run_folder.manifest
     taker = Intake(storage, manifest.classes, SETTINGS)
     rows = manifest.split("calibration")
     for data, label in [
-        *((read(manifest.root / row.path), row.label) for row in rows.itertuples()),
+        *((read(manifest.root / str(row.path)), row.label) for row in rows.itertuples()),
         (encode(gradient()), rows["label"][0]),
     ]:
         [answer] = predictor.predict([data])

@@ -19,7 +19,7 @@ def test_no_outputs_are_committed() -> None:
 
 
 @pytest.mark.slow
-def test_notebook_runs_on_the_phantoms(data_dir: Path, run: object, tmp_path: Path) -> None:
+def test_notebook_runs_on_the_phantoms(data_dir: Path, run_folder: object, tmp_path: Path) -> None:
     """One parameter and the settings of the tiny run; the run's phantoms are used again."""
     notebook = nbformat.read(NOTEBOOK, 4)
     [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]

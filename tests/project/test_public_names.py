@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lesion
-from tests.support.training_runs import Run
+from tests.support.training_runs import RunFolder
 
 NAMES = sorted(set(lesion.__all__) - {"__version__"})
 
@@ -39,9 +39,9 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 
 @pytest.mark.slow
-def test_the_examples_run(run: Run) -> None:
-    manifest = run.objects["datamodule"].manifest
-    names = {"bundle_path": run.bundle_path, "image_path": Path(manifest.root) / manifest.table["path"].iloc[0]}
+def test_the_examples_run(run_folder: RunFolder) -> None:
+    manifest = run_folder.manifest
+    names = {"bundle_path": run_folder.bundle_path, "image_path": Path(manifest.root) / manifest.table["path"].iloc[0]}
     finder, runner = doctest.DocTestFinder(recurse=False), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     with_examples = set()
     for name in ["lesion", *NAMES]:

@@ -18,7 +18,7 @@ from lesion.model.bundle import Bundle
 from serve.deploy.ports import free_port, served_version
 from serve.deploy.processes import running
 from tests.support.paths import REPOSITORY
-from tests.support.training_runs import PHANTOMS, SHARED, TINY, Run
+from tests.support.training_runs import PHANTOMS, SHARED, TINY, RunFolder
 
 pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
@@ -59,16 +59,16 @@ def test_every_command_is_executed_by_a_test_below() -> None:
     assert [command for command in COMMANDS if not f"{command} ".startswith(known)] == []
 
 
-def test_the_lines_of_python_predict_an_image(run: Run, data_dir: Path, tmp_path: Path) -> None:
+def test_the_lines_of_python_predict_an_image(run_folder: RunFolder, data_dir: Path, tmp_path: Path) -> None:
     [code] = PYTHON
-    code, bundles = re.subn(r'"outputs/[^"]*/bundle"', repr(str(run.bundle_path)), code)
+    code, bundles = re.subn(r'"outputs/[^"]*/bundle"', repr(str(run_folder.bundle_path)), code)
     assert bundles == 1
     assert len([line for line in code.splitlines() if line]) <= 5
     shutil.copy(next((data_dir / "phantom_mri" / "glioma").glob("*.png")), tmp_path / "scan.png")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     name, confidence = done.stdout.split()
-    assert name in Bundle.open(run.bundle_path).classes
+    assert name in Bundle.open(run_folder.bundle_path).classes
     assert 0 < float(confidence) <= 1
 
 
@@ -79,8 +79,8 @@ def test_scripts_are_there(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", of("lesion train"))
-def test_training(command: str, data_dir: Path, run: Run, tmp_path: Path) -> None:
-    del run  # it made the phantoms that these read
+def test_training(command: str, data_dir: Path, run_folder: RunFolder, tmp_path: Path) -> None:
+    del run_folder  # it made the phantoms that these read
     arguments = split(command.replace("data/phantom_mri", f"{data_dir}/phantom_mri"))
     real = re.search(r"experiment=(brain_tumor_mri|cassava)", command)
     if real and not SHARED:
@@ -134,9 +134,9 @@ def test_downloads_without_a_network_say_what_to_do(command: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("command", of("lesion predict"))
-def test_predicting(command: str, data_dir: Path, run: Run, tmp_path: Path) -> None:
+def test_predicting(command: str, data_dir: Path, run_folder: RunFolder, tmp_path: Path) -> None:
     local = command.replace("data/phantom_mri", f"{data_dir}/phantom_mri").replace("outputs/overlays", f"{tmp_path}/o")
-    result = execute(f"{local} --bundle {run.bundle_path}")
+    result = execute(f"{local} --bundle {run_folder.bundle_path}")
     assert result.returncode == 0, result.stderr[-2000:]
     images = list((data_dir / "phantom_mri" / "glioma").glob("*.png"))
     if "--overlay" in command:
@@ -145,23 +145,23 @@ def test_predicting(command: str, data_dir: Path, run: Run, tmp_path: Path) -> N
 
 
 @pytest.fixture(params=of("lesion serve"))
-def server(request: pytest.FixtureRequest, run: Run, tmp_path: Path) -> Iterator[str]:
+def server(request: pytest.FixtureRequest, run_folder: RunFolder, tmp_path: Path) -> Iterator[str]:
     command = f"{request.param} storage_root={tmp_path} worker=false" if "storage" in request.param else request.param
     port = free_port()
-    arguments = [*split(command), f"bundle={run.bundle_path}", f"port={port}"]
+    arguments = [*split(command), f"bundle={run_folder.bundle_path}", f"port={port}"]
     log = tmp_path / "log"
     with running("serve", arguments, log, lambda: served_version(port) is not None, folder=REPOSITORY):
         yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize("command", [*of("lesion models"), *of("lesion keys")])
-def test_the_loop_on_the_command_line(command: str, run: Run, tmp_path: Path) -> None:
+def test_the_loop_on_the_command_line(command: str, run_folder: RunFolder, tmp_path: Path) -> None:
     storage = f"storage_root={tmp_path}"
-    assert execute(f"lesion models import {run.output} {storage}").returncode == 0
+    assert execute(f"lesion models import {run_folder.output} {storage}").returncode == 0
     result = execute(f"{command} {storage}")
     assert result.returncode == 0, result.stderr
     if "models" in command:
-        assert Bundle.open(run.bundle_path).version in result.stdout
+        assert Bundle.open(run_folder.bundle_path).version in result.stdout
 
 
 @pytest.mark.parametrize("command", of("curl "))

@@ -37,7 +37,7 @@ from lesion.retraining.leases import (
     WorkerIdentity,
     claim,
     finish,
-    report,
+    record_progress,
     take_over,
 )
 from tests.support.bundles.registry_bundles import sealed
@@ -137,12 +137,12 @@ def test_a_queued_job_is_cancelled_at_once(storage: Storage) -> None:
 def test_a_running_job_learns_that_it_is_cancelled(storage: Storage) -> None:
     job_id = make_job(storage)
     assert claim(storage, job_id, "w1") is not None
-    report(storage, job_id, "w1", stage="train", progress=0.25, epoch=1)
+    record_progress(storage, job_id, "w1", stage="train", progress=0.25, epoch=1)
     assert job_view(job(storage, job_id))["progress"] == 0.25
     assert cancel(storage, job_id, "bob").state == "running"
     cancel(storage, job_id, "bob")
     with pytest.raises(JobCancelledError, match="bob cancelled it"):
-        report(storage, job_id, "w1", progress=0.5)
+        record_progress(storage, job_id, "w1", progress=0.5)
     finish(storage, job_id, "w1", JobState.CANCELLED, "bob cancelled it.")
     ended = job(storage, job_id)
     assert (ended.state, ended.progress, ended.active, ended.owner) == ("cancelled", 0.25, None, None)
@@ -153,11 +153,11 @@ def test_a_worker_that_was_overruled_may_write_nothing(storage: Storage) -> None
     claim(storage, job_id, "w1")
     assert take_over(storage, job_id, "w1", "w2") == 1
     with pytest.raises(LeaseLost):
-        report(storage, job_id, "w1", progress=0.9)
+        record_progress(storage, job_id, "w1", progress=0.9)
     with pytest.raises(LeaseLost):
         finish(storage, job_id, "w1", JobState.PROMOTED, "no")
     assert job(storage, job_id).progress == 0
-    report(storage, job_id, "w2", progress=0.5)
+    record_progress(storage, job_id, "w2", progress=0.5)
     finish(storage, job_id, "w2", JobState.REJECTED, "not better")
     finish(storage, job_id, "w1", JobState.FAILED, "too late")  # it is over: nothing happens
     assert (job(storage, job_id).state, job(storage, job_id).progress) == ("rejected", 1.0)
@@ -176,7 +176,7 @@ def test_deaths_count_where_they_happen_in_a_row(storage: Storage) -> None:
     counted = []
     for number, epoch in enumerate((1, 1, 2, 2, 2)):
         claim(storage, job_id, f"w{number}")
-        report(storage, job_id, f"w{number}", stage="train", epoch=epoch)
+        record_progress(storage, job_id, f"w{number}", stage="train", epoch=epoch)
         counted.append(take_over(storage, job_id, f"w{number}", "janitor"))
     assert counted == [1, 2, 1, 2, 3]
     assert deaths(storage, job_id)[0] == {"worker": "w0", "stage": "train", "epoch": 1}

@@ -100,23 +100,19 @@ def requirements(name: str) -> Path:
 class Image:
     """An image's files below a folder that everybody can read and its user cannot write but where the image says so.
 
-    Args:
-        target: The Dockerfile's target.
-        compiled: Whether bytecode is compiled, as in the image; of torch that takes minutes. Otherwise this Python's
-            bytecode is linked next to the same modules, so that not every process compiles them again.
+    ``target`` is the Dockerfile's. Of torch it takes minutes to compile bytecode, as the image does: this Python's is
+    linked next to the same modules instead.
     """
 
-    def __init__(self, target: str, *, compiled: bool = True) -> None:
+    def __init__(self, target: str) -> None:
         self.target = target
         self.root = Path(tempfile.mkdtemp(prefix=f"lesion-{target}-"))
         self.root.chmod(0o755)
-        self._compiled = compiled
         with tempfile.TemporaryDirectory(prefix="lesion-app-") as other:
             self._execute("app", Path(other))
             shutil.copytree(Path(other) / "app", self.root / "app")
         self._execute(packages(target), self.root)
-        if not compiled:
-            link_bytecode(self.root / "venv")
+        link_bytecode(self.root / "venv")
         shutil.rmtree(self.root / "requirements")
         for name in ("tmp", "var/lib/lesion"):
             (self.root / name).mkdir(parents=True)
@@ -180,7 +176,7 @@ class Image:
             return
         self._execute(stage.base, root)
         values = {key: self._placed(value, root) for key, value in environment(name).items()}
-        values |= {"UV_LINK_MODE": "hardlink"} | ({} if self._compiled else {"UV_COMPILE_BYTECODE": "0"})
+        values |= {"UV_LINK_MODE": "hardlink", "UV_COMPILE_BYTECODE": "0"}
         values.pop("UV_CACHE_DIR")  # a mount of the builder's; here it is the machine's own
         folder = root
         for instruction, text in stage.lines:

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from lesion.data.manifest import Manifest
 from tests.support.paths import REPOSITORY
 
 SHARED = os.environ.get("LESION_SHARED", "")
@@ -40,18 +41,24 @@ PHANTOMS = ("experiment=phantom_mri", "data.root.patients=48", "data.root.slices
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished training run: its config, metrics and objects."""
+class RunFolder:
+    """What a finished training run wrote."""
 
-    cfg: DictConfig
-    metrics: dict[str, float]
-    objects: dict[str, Any]
-
-    @property
-    def output(self) -> Path:
-        output: Path = self.objects["output"]
-        return output
+    output: Path
 
     @property
     def bundle_path(self) -> Path:
         return self.output / "bundle"
+
+    @property
+    def manifest(self) -> Manifest:
+        return Manifest.load(self.output / "manifest.parquet")
+
+
+@dataclass(frozen=True)
+class Run(RunFolder):
+    """A training run that this process made: its config, metrics and objects too."""
+
+    cfg: DictConfig
+    metrics: dict[str, float]
+    objects: dict[str, Any]

@@ -44,7 +44,7 @@ def class_activation_maps(
     Args:
         model: Returns logits ``(B, C)``; it is run in evaluation mode.
         layer: The module of ``model`` whose output is explained, usually the last activation.
-        images: ``(B, 3, S, S)`` float, normalized as the model expects.
+        images: ``(B, 3, S, S)`` float, in the range that ``model`` takes.
         class_indices: B classes to explain.
         method: One of ``METHODS``.
 

@@ -21,7 +21,8 @@ rule                       applies if                                           
 ========================== ==================================================== =========== ============================
 
 Relatives are near-duplicates and images of the same patient. An image that is stored joins the split and the group of
-its relatives; without relatives, the hash of its file chooses the split.
+its relatives; without relatives, the hash of its file chooses the split. Files that cannot be read never come here:
+``serve/ingest.py`` rejects them before.
 """
 
 import hashlib

@@ -25,8 +25,8 @@ class Verdict:
     generation: int  # the newest generation, on which was decided
     alpha: float  # the level of this decision; 0 if the generation was exhausted
     looks_left: int  # decisions that remain on the newest generation
-    gathered: int  # held-out images that have gathered for the next generation
-    renew_images: int  # how many of them open the next generation
+    gathered: int  # held-out images in the open generation
+    renew_images: int  # how many of them freeze it
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values; the recall of a class without images is None."""

@@ -108,8 +108,8 @@ def claim(storage: Storage, job_id: str, worker: str) -> Job | None:
         return job
 
 
-def report(storage: Storage, job_id: str, worker: str, **values: Any) -> None:  # noqa: ANN401 - columns of Job
-    """Record the progress of a job in its columns, and check whether this worker may continue it.
+def record_progress(storage: Storage, job_id: str, worker: str, **values: Any) -> None:  # noqa: ANN401
+    """Set the columns of a job, and check whether this worker may continue it.
 
     Raises:
         LeaseLost: Another worker runs the job now, or it is over.

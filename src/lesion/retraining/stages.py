@@ -29,7 +29,7 @@ from lesion.registry.registry import Registry
 from lesion.retraining.checkpoints import Checkpoints
 from lesion.retraining.gate_step import compare
 from lesion.retraining.jobs import JobError, JobState, RetrainRequest, job
-from lesion.retraining.leases import EXECUTION_SEPARATOR, JobCancelledError, LeaseLost, finish, report
+from lesion.retraining.leases import EXECUTION_SEPARATOR, JobCancelledError, LeaseLost, finish, record_progress
 from lesion.retraining.recipe import RunPaths, recipe
 from lesion.retraining.training_subprocess import Progress, TrainingProcess
 
@@ -101,10 +101,10 @@ class Stages:
         return stages
 
     def report_progress(self, job_id: str, **values: Any) -> None:  # noqa: ANN401 - columns of Job
-        """Record how far the job is in its columns; see :func:`lesion.retraining.leases.report` for the errors."""
+        """Set the job's columns; see :func:`lesion.retraining.leases.record_progress` for the errors."""
         if self.stopping.is_set():
             raise LeaseLost(job_id)
-        report(self.storage, job_id, self.worker, **values)
+        record_progress(self.storage, job_id, self.worker, **values)
 
     def begin(self, job_id: str) -> Start:
         """Record what the challenger starts from and is compared with: the champion of this moment."""

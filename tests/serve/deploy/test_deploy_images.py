@@ -26,7 +26,7 @@ from tests.support.images.hostile import encode, gradient
 from tests.support.paths import REPOSITORY
 from tests.support.preparing import ADMIN, ENVIRONMENT
 from tests.support.servers.serving import eventually
-from tests.support.training_runs import Run, compose_config
+from tests.support.training_runs import RunFolder, compose_config
 
 TARGETS = ("api", "api-gpu", "worker", "worker-gpu", "ui")
 LISTS = {"api", "api-gpu", "worker", "ui", "build"}
@@ -214,11 +214,11 @@ def needs_nothing_of_the_system(image: Image) -> None:
     assert needed - {path.name for path in libraries} - SYSTEM - OPTIONAL == set()
 
 
-def given_model(image: Image, run: Run) -> None:
+def given_model(image: Image, run_folder: RunFolder) -> None:
     """Put a storage with a first model and a key in the image's state."""
     state = image.state
     storage = Storage(f"sqlite:///{state}/lesion.db", str(state / "files"), state / "cache")
-    prepare(storage, FirstTraining("none", state), run.output, ENVIRONMENT)
+    prepare(storage, FirstTraining("none", state), run_folder.output, ENVIRONMENT)
     storage.engine.dispose()
     image.hand_over()
 
@@ -275,18 +275,18 @@ def answers(image: Image, process: "subprocess.Popen[str]", port: int, seconds: 
 def build() -> Iterator[Callable[[str], Image]]:
     """Return an image of a target; each is built once, when a test first asks for it."""
     with ExitStack() as stack:
-        yield cache(lambda target: stack.enter_context(Image(target, compiled=target in ("api", "ui"))))
+        yield cache(lambda target: stack.enter_context(Image(target)))
 
 
 @pytest.mark.slow
 class TestProcesses:
-    def test_the_api_is_small_and_answers(self, build: Callable[[str], Image], run: Run) -> None:
+    def test_the_api_is_small_and_answers(self, build: Callable[[str], Image], run_folder: RunFolder) -> None:
         image = build("api")
         assert image.size < 1e9
         assert {"litserve", "openvino", "psycopg", "s3fs", "opentelemetry-sdk"} <= installed(image)
         assert not {name for name in installed(image) if name in TORCH or "nvidia" in name}
         needs_nothing_of_the_system(image)
-        given_model(image, run)
+        given_model(image, run_folder)
         port = free_port()
         assert not healthy(image, port)
         settings = (f"port={port}", "worker=false", "server.workers=1")
@@ -309,10 +309,12 @@ class TestProcesses:
         code = "from lesion.database.object_store import ObjectStore; print(ObjectStore('s3://lesion/loop', {}).local)"
         assert image.run("python", "-c", code) == (0, "False\n")
 
-    def test_the_api_for_gpus_has_the_engine_for_them(self, build: Callable[[str], Image], run: Run) -> None:
+    def test_the_api_for_gpus_has_the_engine_for_them(
+        self, build: Callable[[str], Image], run_folder: RunFolder
+    ) -> None:
         image = build("api-gpu")
         needs_nothing_of_the_system(image)
-        given_model(image, run)
+        given_model(image, run_folder)
         port = free_port()
         settings = (f"port={port}", "worker=false", "server.workers=1")
         if not list(Path("/dev").glob("nvidia[0-9]*")):
@@ -352,17 +354,19 @@ class TestProcesses:
             assert process.poll() is None
             assert httpx.get(f"http://127.0.0.1:{port}/ui/").status_code == 200
 
-    def test_the_worker_prepares_a_storage_and_waits_for_work(self, build: Callable[[str], Image], run: Run) -> None:
+    def test_the_worker_prepares_a_storage_and_waits_for_work(
+        self, build: Callable[[str], Image], run_folder: RunFolder
+    ) -> None:
         image = build("worker")
         needs_nothing_of_the_system(image)
-        for folder in (run.output, Manifest.load(run.output / "manifest.parquet").root):
+        for folder in (run_folder.output, Manifest.load(run_folder.output / "manifest.parquet").root):
             open_to_all(folder)
         prepared = [
             "python",
             "scripts/prepare.py",
             "storage=local",
             f"storage_root={STATE}",
-            f"bundle={run.output}",
+            f"bundle={run_folder.output}",
         ]
         for expected in ("is the champion", "is not imported"):
             status, said = image.run(*prepared, seconds=600, **ENVIRONMENT)

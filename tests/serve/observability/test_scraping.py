@@ -22,7 +22,7 @@ from tests.support.paths import REPOSITORY
 from tests.support.servers.serving import ServerProcess, eventually
 
 LOCUSTFILE = REPOSITORY / "serve" / "load" / "locustfile.py"
-USERS, SECONDS, SCRAPE_S = 10, 15, 0.5
+USERS, SECONDS, SCRAPE_S = 10, 10, 0.5
 pytestmark = [
     pytest.mark.alone,
     pytest.mark.slow,

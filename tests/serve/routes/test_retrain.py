@@ -20,7 +20,7 @@ from lesion.database.tables import Worker
 from lesion.model.bundle import Bundle
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import JobState, RetrainRequest, job, submit
-from lesion.retraining.leases import claim, finish, report
+from lesion.retraining.leases import claim, finish, record_progress
 from lesion.retraining.stored_reports import save_report
 from serve.http.middleware import RequestContext
 from serve.http.problems import add_error_handlers
@@ -70,7 +70,9 @@ def test_a_retraining_is_asked_for_watched_and_cancelled(client: TestClient, sto
     other = client.post("/retrain", json=BODY | {"epochs": 4}, headers={"Idempotency-Key": "k"})
     assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
     claim(storage, shown["job_id"], "w1")
-    report(storage, shown["job_id"], "w1", stage="train", epoch=1, progress=0.3, metrics=[{"epoch": 1, "val/acc": 0.5}])
+    record_progress(
+        storage, shown["job_id"], "w1", stage="train", epoch=1, progress=0.3, metrics=[{"epoch": 1, "val/acc": 0.5}]
+    )
     status = client.get(place).json()
     assert (status["stage"], status["epoch"], status["metrics"][0]["val/acc"]) == ("train", 1, 0.5)
     assert [one["job_id"] for one in client.get("/retrain_jobs").json()] == [shown["job_id"]]
@@ -87,7 +89,7 @@ def test_a_list_of_jobs_leaves_out_single_images(client: TestClient, storage: St
     verdict = {"promoted": False, "reasons": ["not better"], "comparisons": [compared | {"changed": changed}]}
     job_id = submit(storage, RetrainRequest(), "ann")[0].id
     claim(storage, job_id, "w1")
-    report(storage, job_id, "w1", verdict=verdict)
+    record_progress(storage, job_id, "w1", verdict=verdict)
     finish(storage, job_id, "w1", JobState.REJECTED, "not better")
     second = submit(storage, RetrainRequest(), "ann")[0].id
     listed = client.get("/retrain_jobs").json()
@@ -149,7 +151,7 @@ def test_events_tell_what_changes_and_end_with_the_job(
 
     def change_job() -> None:
         eventually(lambda: state.event_streams == 1)
-        report(storage, job_id, "w1", stage="train", progress=0.5)
+        record_progress(storage, job_id, "w1", stage="train", progress=0.5)
         time.sleep(1.5)  # as long as a busy machine may take to look
         finish(storage, job_id, "w1", JobState.REJECTED, "not better")
 

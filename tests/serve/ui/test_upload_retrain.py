@@ -11,7 +11,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRe
 from lesion.client import Client
 from lesion.database.storage import Storage
 from lesion.retraining.jobs import JobError, JobState, cancel, jobs
-from lesion.retraining.leases import claim, finish, report
+from lesion.retraining.leases import claim, finish, record_progress
 from serve.ui.screens.upload import BY_FOLDER, Batch, UploadProgress, chunks, send
 from tests.support.servers.page import OpenScreen, buttons, drop_files, page_text, photo, press, select
 from tests.support.servers.serving import ServerProcess
@@ -129,7 +129,7 @@ def test_a_retraining_is_started_watched_and_cancelled(page: OpenScreen, lamp_st
     assert not buttons(opened)["Start retraining"]
     claim(lamp_storage, job.id, "w")
     metrics = [{"epoch": 1, "train/loss": 0.7, "val/loss": 0.6, "val/acc": 0.8, "val/f1_macro": 0.79}]
-    report(lamp_storage, job.id, "w", stage="train", epoch=1, progress=0.4, seconds_left=31.0, metrics=metrics)
+    record_progress(lamp_storage, job.id, "w", stage="train", epoch=1, progress=0.4, seconds_left=31.0, metrics=metrics)
     opened.run()
     assert opened.get("progress")[0].proto.text == "Training: 1 of 2 epochs done, about 30 seconds left"
     assert len(opened.get("vega_lite_chart")) == 2
