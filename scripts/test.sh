@@ -6,8 +6,8 @@
 #   bash scripts/test.sh ARGUMENTS  only what pytest selects: bash scripts/test.sh tests/model -k bundle
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
-# Threads that spin while they wait take the cores from the processes next to them.
-export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
+# Several processes share the cores: one thread in each, which does not spin while it waits.
+export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
 unset PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, which need not compile the same modules
 by_file=(--dist loadgroup --no-loadscope-reorder)
 case "${1:-}" in
@@ -26,8 +26,8 @@ fi
 types=$(mktemp) status=0
 mypy >"$types" 2>&1 &
 checking=$!
-# Two processes more than cores: these tests often wait for servers and trainings.
-python -m pytest -n "$(($(nproc) + 2))" "${by_file[@]}" -m "$kind and not alone" || status=$?
+# One process more than cores: these tests often wait for servers and trainings.
+python -m pytest -n "$(($(nproc) + 1))" "${by_file[@]}" -m "$kind and not alone" || status=$?
 wait "$checking" || status=$?
 cat "$types"
 mapfile -t alone < <(grep -lr 'pytest\.mark\.alone' tests --include='test_*.py')
