@@ -6,13 +6,12 @@
 #   bash scripts/test.sh ARGUMENTS  only what pytest selects: bash scripts/test.sh tests/model -k bundle
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
-cores=$(nproc) # before the next line, which nproc would take for the number of cores
-# Several processes share the cores: one thread in each, which does not spin while it waits.
-export OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
+# Threads that spin while they wait take the cores from the processes next to them.
+export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
 unset PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, which need not compile the same modules
 by_file=(--dist loadgroup --no-loadscope-reorder)
 case "${1:-}" in
---fast) exec python -m pytest -n "$cores" "${by_file[@]}" -m "not slow and not real and not browser and not long" "${@:2}" ;;
+--fast) exec python -m pytest -n "$(nproc)" "${by_file[@]}" -m "not slow and not real and not browser and not long" "${@:2}" ;;
 --long) kind="(long or not long)" arguments=("${@:2}") ;;
 *) kind="not long" arguments=("$@") ;;
 esac
@@ -20,17 +19,11 @@ source scripts/lib/debian.sh
 if [ -z "${LESION_SHARED:-}" ]; then echo "LESION_SHARED is not set: the tests on real data will be skipped, each named below."; fi
 ruff check .
 ruff format --check .
-if [ ${#arguments[@]} -gt 0 ]; then
-    mypy
-    exec python -m pytest -m "$kind" "${arguments[@]}"
-fi
-types=$(mktemp) status=0
-mypy >"$types" 2>&1 &
-checking=$!
+mypy
+if [ ${#arguments[@]} -gt 0 ]; then exec python -m pytest -m "$kind" "${arguments[@]}"; fi
+status=0
 # One process more than cores: these tests often wait for servers and trainings.
-python -m pytest -n "$((cores + 1))" "${by_file[@]}" -m "$kind and not alone" || status=$?
-wait "$checking" || status=$?
-cat "$types"
+python -m pytest -n "$(($(nproc) + 1))" "${by_file[@]}" -m "$kind and not alone" || status=$?
 mapfile -t alone < <(grep -lr 'pytest\.mark\.alone' tests --include='test_*.py')
 python -m pytest -m "$kind and alone" "${alone[@]}" || status=$?
 exit "$status"

@@ -15,7 +15,7 @@ from lesion.intake.rules import IntakeSettings
 from lesion.model.bundle import Bundle
 from serve.http.auth import Authenticator
 from serve.http.dependencies import AppState
-from serve.http.middleware import BodyLimits, RequestContext
+from serve.http.middleware import BodyLimits, HeadRequests, RequestContext
 from serve.http.openapi import describe
 from serve.http.problems import add_error_handlers
 from serve.inference.dispatcher import Dispatcher
@@ -56,6 +56,7 @@ class Server(SupervisedServer):
             app.include_router(router)
         add_error_handlers(app)
         describe(app, __version__)
+        app.add_middleware(HeadRequests)
         app.add_middleware(
             BodyLimits,
             max_body_bytes=self.settings.max_body_bytes,

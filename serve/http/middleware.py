@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lesion.core import logs
-from lesion.core.errors import LesionError, TooLargeError
+from lesion.core.errors import LesionError, TooLargeError, UnsupportedTypeError
 from serve.http.dependencies import AppState
 from serve.http.problems import problem, problem_of
 from serve.observability import tracing
@@ -105,6 +105,34 @@ def _count(scope: Scope, route: str | None, response: Message | None, seconds: f
         ACCESS_LOG.info("%s %s %d %.1f ms", method, route or "(no route)", status, 1000 * seconds, extra=fields)
 
 
+class HeadRequests:
+    """Answers HEAD as GET, without the body: monitors and caches ask so."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        ended = False
+
+        async def send_head(message: Message) -> None:
+            nonlocal ended
+            if message["type"] != "http.response.body":
+                await send(message)
+            elif not ended:  # what a stream sends later is dropped
+                ended = True
+                await send({"type": "http.response.body"})
+
+        request = {**scope, "method": "GET"}
+        try:
+            await self.app(request, receive, send_head)
+        finally:
+            scope.update(request | {"method": "HEAD"})  # with the route that was found, for counts and traces
+
+
 @dataclass(eq=False)
 class BodyLimits:
     """Limits the bytes of one body, those of all bodies in this process together, and the time that a body may take.
@@ -130,6 +158,7 @@ class BodyLimits:
             await self.app(scope, receive, send)
             return
         limit = self.larger.get(scope["path"], self.max_body_bytes)
+        await _refuse_encoding(Headers(scope=scope), receive)
         await _refuse_declared_size(Headers(scope=scope), limit, receive)
         body = _Body(receive, self, limit, self.timeout * max(limit / self.max_body_bytes, 1))
         self.arriving[body] = None
@@ -178,6 +207,17 @@ class _Body:
         except TimeoutError:
             message = f"The body did not arrive within {self._timeout:g} seconds. Send it again."
             raise BodyTimeoutError(message) from None
+
+
+async def _refuse_encoding(headers: Headers, receive: Receive) -> None:
+    """Refuse a compressed body, before it is read: its limits would count other bytes than those that are unpacked."""
+    encoding = headers.get("content-encoding", "").strip().lower()
+    if encoding not in ("", "identity"):
+        await _discard_rest(receive)
+        raise UnsupportedTypeError(
+            f"A body with Content-Encoding: {encoding[:40]} is not unpacked. Send it as it is, without that header.",
+            code="encoding_not_supported",
+        )
 
 
 async def _refuse_declared_size(headers: Headers, limit: int, receive: Receive) -> None:

@@ -14,7 +14,7 @@ from serve.http.schemas import PredictionAnswer
 from serve.inference.messages import InferenceRequest
 from serve.observability import tracing
 from serve.observability.prometheus import StageTimer, count_prediction
-from serve.request_errors import RequestError
+from serve.request_errors import missing_file
 
 _REFUSALS = {
     400: "There is no file, it is empty, or the multipart body is malformed.",
@@ -115,10 +115,5 @@ async def _read_form(request: Request) -> bytes:
     async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
         file = form.get(_FIELD)
         if not isinstance(file, UploadFile):
-            fields = ", ".join(sorted({name[:40] for name in form})) or "none"
-            raise RequestError(
-                f"There is no file in the multipart field '{_FIELD}' (fields: {fields}). "
-                f"Send the image there, for example with curl -F {_FIELD}=@image.png.",
-                code="file_missing",
-            )
+            raise missing_file(form, _FIELD)
         return await file.read()

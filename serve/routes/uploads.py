@@ -1,23 +1,23 @@
 """``POST /upload_training_data`` and ``POST /feedback``: labeled images for the next retraining."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.datastructures import FormData, UploadFile
 
 from lesion.core.errors import InvalidValueError, LesionError, UnsupportedTypeError
-from lesion.intake.zip_reader import LabeledFile, ZipLimits, read_zip
+from lesion.intake.uploads import match_class
+from lesion.intake.zip_reader import LabeledFile, ZipLimits, is_archive, read_zip
 from serve.http.dependencies import PrincipalDep, StateDep, StorageServicesDep, require
 from serve.http.openapi import refusals
 from serve.http.schemas import UploadAnswer
 from serve.ingest import Origin, clean, judge_files
-from serve.request_errors import RequestError
+from serve.request_errors import missing_file
 
 MAX_FILES = 1000
 MAX_LABEL = 200
 _MAX_FIELDS = 8
-_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _REFUSALS = {
     400: "There is no file, or the multipart body is malformed.",
     404: "This server has no storage.",
@@ -63,11 +63,11 @@ async def upload_training_data(
     _check_multipart(request)
     async with request.form(max_files=MAX_FILES, max_fields=_MAX_FIELDS) as form:
         files = _files(form, "files")
-        label, group = _text(form, "label"), _text(form, "group")
+        label, group = _label(form, state.bundle.classes), _text(form, "group")
         origin = Origin("upload", str(principal), group)
-        if len(files) == 1 and _is_zip(files[0]):
+        if len(files) == 1 and _is_archive(files[0]):
             limits = ZipLimits(max_file_bytes=state.settings.max_image_bytes)
-            images: Iterable[LabeledFile] = read_zip(files[0].file, limits, label or None)
+            images: Iterable[LabeledFile] = read_zip(files[0].file, limits, label or None, state.bundle.classes)
         else:
             images = _read(files, _required(label))
         return await judge_files(state, services.intake, images, origin, files[0].filename or "")
@@ -89,7 +89,8 @@ async def feedback(
     async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
         files = _files(form, "file")
         origin = Origin("feedback", str(principal), _text(form, "group"))
-        return await judge_files(state, services.intake, _read(files, _required(_text(form, "label"))), origin)
+        images = _read(files, _required(_label(form, state.bundle.classes)))
+        return await judge_files(state, services.intake, images, origin)
 
 
 def _check_multipart(request: Request) -> None:
@@ -103,24 +104,33 @@ def _check_multipart(request: Request) -> None:
 
 
 def _files(form: FormData, field: str) -> list[UploadFile]:
-    files = [file for file in form.getlist(field) if isinstance(file, UploadFile)]
+    sent = [*form.getlist(field), *form.getlist(f"{field}[]")]  # some libraries add [] to the name of a list
+    files = [file for file in sent if isinstance(file, UploadFile)]
     if not files:
-        raise RequestError(
-            f"There is no file in the multipart field '{field}'. Send one there, for example with curl -F "
-            f"{field}=@image.png.",
-            code="file_missing",
-        )
+        raise missing_file(form, field)
     return files
 
 
 def _text(form: FormData, field: str) -> str:
     """Return a text field; empty if it is missing."""
-    value = form.get(field, "")
+    values = set(form.getlist(field))
+    if len(values) > 1:
+        raise InvalidValueError(
+            f"The field '{field}' came with {len(values)} different values. Send one, with the files it is about.",
+            code="field_repeated",
+        )
+    value = values.pop() if values else ""
     if not isinstance(value, str) or len(value) > MAX_LABEL or value != clean(value, MAX_LABEL):
         raise InvalidValueError(
             f"The field '{field}' must be plain text of at most {MAX_LABEL} characters.", code="field_invalid"
         )
     return value.strip()
+
+
+def _label(form: FormData, classes: Collection[str]) -> str:
+    """Return the class that the label means; empty if it is missing."""
+    label = _text(form, "label")
+    return match_class(label, classes) if label else ""
 
 
 def _required(label: str) -> str:
@@ -132,18 +142,18 @@ def _required(label: str) -> str:
     return label
 
 
-def _is_zip(file: UploadFile) -> bool:
-    start = file.file.read(4)
+def _is_archive(file: UploadFile) -> bool:
+    start = file.file.read(512)
     file.file.seek(0)
-    return start in _ZIP
+    return is_archive(start, file.filename or "")
 
 
 def _read(files: list[UploadFile], label: str) -> Iterator[LabeledFile]:
     for file in files:
         content: bytes | LesionError
-        if _is_zip(file):
+        if _is_archive(file):
             content = InvalidValueError(
-                "A ZIP archive is unpacked only if it is the only file. Send it alone.", code="archive_not_alone"
+                "An archive is unpacked only if it is the only file. Send it alone, as a ZIP.", code="archive_not_alone"
             )
         else:
             content = file.file.read()

@@ -141,6 +141,25 @@ def test_labels_are_places_in_the_sorted_classes(manifest):
     assert manifest.labels(rows).tolist() == [0 if label == "a" else 1 for label in rows["label"]]
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        [str(number) for number in range(12)],
+        ["grade_1", "grade_2", "grade_10"],
+        ["T1a", "T1b", "T2", "T11"],
+        ["0.5 mm", "2 mm", "10 mm"],
+        ["a", "B", "c"],
+    ],
+)
+def test_classes_are_in_natural_order(tmp_path, names):
+    for number, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        for image in range(4):
+            write(tmp_path / name / f"{image}.png", 100 * number + image)
+    made = build_manifest("x", tmp_path, scan_folders(tmp_path), fractions=FRACTIONS, progress=False)
+    assert list(made.classes) == names
+
+
 def test_patients_join_images_that_do_not_look_alike(tmp_path):
     root = tmp_path
     for seed in range(24):

@@ -82,11 +82,64 @@ def test_a_folder_without_images_beside_the_splits_is_ignored(tmp_path):
 @pytest.mark.parametrize(
     ("name", "split"),
     [("train_set", "train"), ("training_set", "train"), ("Train ", "train"), ("Test set", "test"),
-     ("testing_set", "test"), ("validation_set", "val"), ("val-set", "val"), ("devset", "val")],
+     ("testing_set", "test"), ("validation_set", "val"), ("val-set", "val"), ("devset", "val"), ("seg_train", "train"),
+     ("train_images", "train"), ("Test data", "test"), ("test-imgs", "test"), ("split_val", "val")],
 )  # fmt: skip
 def test_split_folders_go_by_many_names(tmp_path, name, split):
     touch(tmp_path, f"{name}/a/1.jpg", f"{name}/b/2.jpg")
     assert [row[1:3] for row in rows(scan_folders(tmp_path))] == [("a", split), ("b", split)]
+
+
+def test_the_only_folder_is_read_if_it_has_splits(tmp_path):
+    touch(tmp_path, "chest/train/a/1.jpg", "chest/train/b/2.jpg", "chest/test/a/3.jpg", "__MACOSX/chest/x.jpg")
+    assert [row[:3] for row in rows(scan_folders(tmp_path))] == [
+        ("chest/test/a/3.jpg", "a", "test"),
+        ("chest/train/a/1.jpg", "a", "train"),
+        ("chest/train/b/2.jpg", "b", "train"),
+    ]
+
+
+@pytest.mark.parametrize("copy", ["chest", "copy/chest"])
+def test_a_copy_of_the_dataset_beside_its_splits_is_left_out(tmp_path, caplog, copy):
+    touch(tmp_path, "train/a/1.jpg", "train/b/2.jpg", f"{copy}/train/a/1.jpg", f"{copy}/train/b/2.jpg")
+    assert [row[0] for row in rows(scan_folders(tmp_path))] == ["train/a/1.jpg", "train/b/2.jpg"]
+    assert f"left out: {copy.partition('/')[0]}, which has split folders itself" in caplog.text
+
+
+def test_a_class_may_be_called_like_a_split(tmp_path):
+    touch(tmp_path, "bus/1.jpg", "car/2.jpg", "train/3.jpg")
+    assert [row[1:3] for row in rows(scan_folders(tmp_path))] == [("bus", ""), ("car", ""), ("train", "")]
+
+
+def test_masks_are_left_out_and_named(tmp_path, caplog):
+    touch(
+        tmp_path, "benign/b (1).png", "benign/b (1)_mask.png", "benign/b (1)_mask_1.png", "benign/x-seg.png",
+        "malignant/1.png", "malignant/1_Segmentation.png", "normal/images/1.png", "normal/Masks/1.png",
+    )  # fmt: skip
+    assert [row[0] for row in rows(scan_folders(tmp_path))] == [
+        "benign/b (1).png", "benign/x-seg.png", "malignant/1.png", "normal/images/1.png",
+    ]  # fmt: skip
+    assert "left out: 4 masks, such as" in caplog.text
+
+
+def test_classes_about_masks_keep_their_images(tmp_path):
+    touch(tmp_path, "with_mask/with_mask_1.jpg", "with_mask/2_mask.jpg", "mask/1.jpg", "mask/2.jpg", "no mask/3.jpg")
+    assert len(scan_folders(tmp_path)) == 5
+
+
+@pytest.mark.parametrize("folder", ["@eaDir", "#recycle", "$RECYCLE.BIN", ".thumbnails", "System Volume Information"])
+def test_folders_that_programs_add_are_skipped(tmp_path, folder):
+    touch(tmp_path, "a/1.jpg", "b/2.jpg", f"{folder}/3.jpg", f"a/{folder}/4.jpg")
+    assert len(scan_folders(tmp_path)) == 2
+
+
+def test_dicom_files_are_known_by_their_content(tmp_path):
+    dicom = bytes(128) + b"DICM" + bytes(8)
+    for name in ("a/IM000001", "a/1.2.840.10008", "b/SLICE.IMA", "b/2"):
+        touch(tmp_path, name)
+        (tmp_path / name).write_bytes(dicom)
+    touch(tmp_path, "a/README", "b/3.txt")
+    assert [row[0] for row in rows(scan_folders(tmp_path))] == ["a/1.2.840.10008", "a/IM000001", "b/2", "b/SLICE.IMA"]
 
 
 def test_images_of_a_split_without_class_folders_are_named(tmp_path, caplog):
@@ -112,7 +165,7 @@ def test_folders_inside_classes_that_differ_are_part_of_them(tmp_path):
 def test_classes_may_have_the_same_folders(tmp_path, caplog):
     touch(tmp_path, "benign/40X/1.jpg", "benign/100X/2.jpg", "malignant/40X/3.jpg", "malignant/100X/4.jpg")
     assert scan_folders(tmp_path)["label"].tolist() == ["benign"] * 2 + ["malignant"] * 2
-    assert "each class folder (benign, malignant) has the same folders (100X, 40X)" in caplog.text
+    assert "each class folder (benign, malignant) has the same folders (40X, 100X)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -125,17 +178,27 @@ def test_classes_may_have_the_same_folders(tmp_path, caplog):
         (("train/a/1.jpg", "train/b/2.jpg", "test/c/x.txt"), "without a single image: c"),
         (("train/a/1.jpg", "test/b/2.jpg", "glioma/3.jpg"), "mixes split folders with others (glioma)"),
         (("dataset/a/1.jpg", "dataset/b/2.jpg"), "/dataset?"),
-        (("d/train/a/1.jpg", "d/train/b/2.jpg", "d/test/a/3.jpg"), "which has several (test, train): did you mean"),
+        (("train_images/1.jpg", "test_images/2.jpg", "train.csv"), "named like splits, not like classes"),
+        (("train/1.jpg", "test/2.jpg", "labels.csv"), "(there is labels.csv)"),
+        (("fold_1/1.jpg", "fold_2/2.jpg", "fold_10/3.jpg"), "(fold_1, fold_2, fold_10) are named like splits"),
+        (("fold_1/a/1.jpg", "fold_1/b/2.jpg", "fold_2/a/3.jpg", "fold_2/b/4.jpg"), "the outer ones seem to be splits"),
         (("devel/a/1.jpg", "devel/b/2.jpg", "x/a/3.jpg", "x/b/4.jpg"), "(devel, x) has the same folders (a, b)"),
         (("train/Glioma/1.jpg", "test/glioma/2.jpg"), "the labels 'Glioma' and 'glioma', which differ only in case"),
         (("a/1.jpg", "a /2.jpg"), "the labels 'a' and 'a '"),
-        (("\u00e9/1.jpg", "e\u0301/2.jpg"), "or the encoding of accents"),
+        (("\u00e9/1.jpg", "E\u0301/2.jpg"), "which differ only in case"),
     ],
 )
 def test_unusable_folders_are_refused(tmp_path, files, words):
     with pytest.raises(DataError) as error:
         scan_folders(touch(tmp_path, *files))
     assert words in error.value.message
+
+
+def test_one_name_in_two_encodings_is_one_class(tmp_path):
+    touch(tmp_path, "train/l\u00e4sion/1.jpg", "train/b/2.jpg", "test/la\u0308sion/3.jpg", "test/b/4.jpg")
+    assert sorted(set(scan_folders(tmp_path)["label"])) == ["b", "l\u00e4sion"]
+    (tmp_path / "t.csv").write_text("path,label\ntrain/b/2.jpg,la\u0308sion\ntest/b/4.jpg,b\n", "utf-8")
+    assert scan_csv(tmp_path, "t.csv", path_column="path")["label"].tolist() == ["b", "l\u00e4sion"]
 
 
 def test_a_class_that_is_empty_in_one_split_alone_is_fine(tmp_path):
@@ -203,6 +266,12 @@ def test_csv_with_label_names_and_plants(leaves):
         ("img/2.jpg", "healthy", "", "p1"),
         ("img/3.jpg", "blight", "", "p1"),
     ]
+
+
+def test_label_names_may_begin_with_a_byte_order_mark(leaves):
+    (leaves / "names.json").write_text(json.dumps({"0": "blight", "4": "healthy"}), "utf-8-sig")
+    csv = write_csv(leaves, "image_id,label\n1.jpg,0\n2.jpg,4\n")
+    assert scan_csv(leaves, csv, images="img", label_names="names.json")["label"].tolist() == ["blight", "healthy"]
 
 
 def test_csv_keeps_labels_as_they_are_written(leaves):

@@ -10,7 +10,7 @@ import pytest
 
 from lesion.core.errors import LesionError
 from lesion.download.archives import ArchiveRefusedError
-from lesion.intake.zip_reader import LabeledFile, ZipLimits, read_zip
+from lesion.intake.zip_reader import LabeledFile, ZipLimits, is_archive, read_zip
 
 LIMITS = ZipLimits(max_entries=20, max_bytes=8 * 2**20, max_file_bytes=4 * 2**20, max_ratio=100)
 
@@ -50,7 +50,7 @@ def test_one_label_for_all() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../../etc/passwd", "/etc/passwd", "a/../../b.png", "..\\..\\a.png", "C:/a.png", "a\\b.png"]
+    "name", ["../../etc/passwd", "/etc/passwd", "a/../../b.png", "..\\..\\a.png", "C:/a.png", "C:\\a.png", "\\a.png"]
 )
 def test_a_member_that_leads_out_is_refused_alone(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -58,6 +58,47 @@ def test_a_member_that_leads_out_is_refused_alone(name: str, tmp_path: Path, mon
     assert code(slip) == "archive_entry_refused"
     assert good.content == b"1"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_backslashes_separate_folders() -> None:
+    made = archive(("a\\1.png", b"1"), ("set\\b\\2.png", b"2"), ("set\\__MACOSX\\b\\2.png", b"x"), ("set\\a\\", b""))
+    assert list(read_zip(made, LIMITS)) == [("a/1.png", "a", b"1"), ("set/b/2.png", "b", b"2")]
+
+
+def test_the_folder_that_is_a_class_names_the_class() -> None:
+    made = archive(("a/p1/1.png", b"1"), ("p2/b/2.png", b"2"), ("x/e\u0301/p3/z/3.png", b"3"), ("a/a/4.png", b"4"))
+    found = list(read_zip(made, LIMITS, classes=["a", "b", "\u00e9"]))
+    assert [(member.label, member.content) for member in found] == [
+        ("a", b"1"), ("b", b"2"), ("\u00e9", b"3"), ("a", b"4"),
+    ]  # fmt: skip
+    two, none = read_zip(archive(("a/b/1.png", b"1"), ("x/y/2.png", b"2")), LIMITS, classes=["a", "b"])
+    assert code(two) == "label_ambiguous"
+    assert (none.label, none.content) == ("y", b"2")
+
+
+@pytest.mark.parametrize("names", [(), ("a/",), ("a/.hidden", "__MACOSX/a/1.png", "b/Thumbs.db", "c/")])
+def test_an_archive_without_a_file_is_refused(names: tuple[str, ...]) -> None:
+    assert "no file" in refused(archive(*((name, b"") for name in names)))
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "expected"),
+    [
+        ("x.png", b"PK\x03\x04", True),
+        ("x", b"7z\xbc\xaf\x27\x1c", True),
+        ("x", b"Rar!\x1a\x07", True),
+        ("data.zip", b"\x1f\x8b\x08", True),
+        ("data.tar.gz", b"\x1f\x8b\x08", True),
+        ("DATA.TGZ", b"\x1f\x8b\x08", True),
+        ("x", bytes(257) + b"ustar\x0000", True),
+        ("scan.nii.gz", b"\x1f\x8b\x08", False),
+        ("scan", b"\x1f\x8b\x08", False),
+        ("x.png", b"\x89PNG\r\n\x1a\n", False),
+        ("", b"", False),
+    ],
+)
+def test_what_counts_as_an_archive(name: str, start: bytes, expected: bool) -> None:
+    assert is_archive(start, name) is expected
 
 
 def test_links_and_encrypted_members_are_refused_alone() -> None:
@@ -112,6 +153,37 @@ def test_rare_ways_of_packing_are_refused() -> None:
 def test_too_many_members_are_refused_before_any() -> None:
     assert "21 entries" in refused(archive(*((f"a/{number}.png", b"") for number in range(21))))
     assert "table of contents" in refused(archive(*((f"a/{number:0200}.png", b"") for number in range(120))))
+
+
+def zip64(data: bytes, directory: int | None = None) -> io.BytesIO:
+    """The same archive in the format for more than 4 GiB, as some programs write every archive."""
+    end = data.rindex(b"PK\x05\x06")
+    entries, size, offset = struct.unpack_from("<HLL", data, end + 10)
+    record = struct.pack(
+        "<4sQHHLLQQQQ",
+        b"PK\x06\x06",
+        44,
+        45,
+        45,
+        0,
+        0,
+        entries,
+        entries,
+        size if directory is None else directory,
+        offset,
+    )
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1)
+    last = struct.pack("<4sHHHHLLH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    return io.BytesIO(data[:end] + record + locator + last)
+
+
+def test_a_small_archive_in_the_zip64_format_is_read() -> None:
+    data = archive(("a/1.png", b"1"), ("b/2.png", b"2")).getvalue()
+    assert list(read_zip(zip64(data), LIMITS)) == [("a/1.png", "a", b"1"), ("b/2.png", "b", b"2")]
+    assert "table of contents" in refused(zip64(data, directory=2**40))
+    broken = bytearray(zip64(data).getvalue())
+    broken[broken.index(b"PK\x06\x06")] ^= 1
+    assert "damaged" in refused(io.BytesIO(broken))
 
 
 def test_what_is_no_archive_is_refused() -> None:

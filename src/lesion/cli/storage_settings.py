@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from lesion.core.commands import CONFIGS
+from lesion.core.commands import CONFIGS, quote_texts
 from lesion.core.errors import ConfigError
 from lesion.database.storage import Storage
 
@@ -46,7 +46,7 @@ def configured_storage(settings: Sequence[str]) -> Storage:
     from hydra.utils import instantiate
 
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        config = compose("loop", list(settings))
+        config = compose("loop", quote_texts(settings))
     if not config.storage:
         raise ConfigError("This command needs a storage. Give storage=local or storage=cluster.")
     storage: Storage = instantiate(config.storage)

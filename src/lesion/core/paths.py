@@ -4,15 +4,19 @@ from pathlib import Path, PurePath
 
 from lesion.core.errors import LesionError
 
-_ARCHIVER_FOLDER = "__MACOSX"  # macOS adds a shadow of every file to its ZIP archives, under the same name
+# Folders that programs add: macOS's shadow of every file in a ZIP archive, thumbnails and waste of file servers.
+_ADDED_FOLDERS = frozenset({
+    "__MACOSX", "@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "$RECYCLE.BIN", "System Volume Information",
+    "lost+found",
+})  # fmt: skip
 
 
 def is_hidden(path: PurePath) -> bool:
-    """Return whether any part of a path begins with a dot or is a folder that archivers add.
+    """Return whether any part of a path begins with a dot or is a folder that archivers and file servers add.
 
     Give the path relative to the folder that the user named: folders above it do not count.
     """
-    return any(part.startswith(".") or part == _ARCHIVER_FOLDER for part in path.parts)
+    return any(part.startswith(".") or part in _ADDED_FOLDERS for part in path.parts)
 
 
 def latest_bundle(outputs: Path = Path("outputs")) -> Path:

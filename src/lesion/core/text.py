@@ -1,6 +1,8 @@
 """Numbers and lists of names as text: the same in messages, in reports and on the page."""
 
+import re
 from collections.abc import Iterable
+from typing import Any
 
 
 def format_count(number: int, noun: str) -> str:
@@ -26,6 +28,16 @@ def format_percent(share: float, decimals: int = 0) -> str:
     elif float(text) <= 0 and share > 0:
         text = f"under {step:.{decimals}f}"
     return f"{text} %"
+
+
+def natural_order(text: str) -> tuple[Any, ...]:
+    """Return a key for sorting in which numbers within a text count as numbers.
+
+    >>> sorted(["grade 10", "grade 2", "Grade 1"], key=natural_order)
+    ['Grade 1', 'grade 2', 'grade 10']
+    """
+    parts = re.split(r"(\d+)", text.casefold())  # text and numbers take turns
+    return *(int(part) if number % 2 else part for number, part in enumerate(parts)), text
 
 
 def join_names(names: Iterable[object], limit: int = 5, quote: str = "") -> str:

@@ -39,7 +39,7 @@ def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
 def read_names(path: Path) -> Mapping[str, str]:
     """Return the names of labels from a JSON object; anything else is a DataError."""
     try:
-        names = json.loads(path.read_text("utf-8"))
+        names = json.loads(path.read_text("utf-8-sig"))
     except (OSError, ValueError) as error:
         raise DataError(f"The label names '{path.name}' cannot be read: {error}.") from error
     if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from lesion.core.errors import DataError
 from lesion.core.files import atomic_path
-from lesion.core.text import join_names
+from lesion.core.text import join_names, natural_order
 from lesion.data.inspection import ImageRecord, inspect_all
 from lesion.data.splits import SPLITS, split_by_folder, split_groups
 from lesion.deduplication.duplicates import groups, merge_groups, near_duplicate_pairs
@@ -39,7 +39,7 @@ class Manifest:
         table: One row per image with the columns ``COLUMNS``, sorted by path. ``duplicate_group`` joins images with
             equal pixels and near-duplicates; ``group`` also joins the images of one patient, and a ``grouped`` split
             never divides it.
-        classes: The classes in the order of the network's outputs.
+        classes: The classes in the order of the network's outputs: 2 before 10 in a manifest that is made now.
         policy: ``grouped`` (a new split by group) or ``folder`` (keep the test split that came with the data).
         seed: The seed of the split.
         refused: The images that the decoder refused: path, code, reason.
@@ -186,7 +186,7 @@ def build_manifest(
     of some class can be used, or the split is impossible, raise a DataError.
     """
     table, refused = _readable(root, rows, progress)
-    classes = tuple(sorted(rows["label"].unique()))
+    classes = tuple(sorted(rows["label"].unique(), key=natural_order))
     conflicting = _conflicting(table)
     unusable = sorted(set(classes) - set(table.loc[~conflicting, "label"]))
     if unusable:

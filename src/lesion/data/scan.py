@@ -9,21 +9,15 @@ from pathlib import Path
 import pandas as pd
 
 from lesion.core.errors import DataError
-from lesion.core.paths import is_hidden
-from lesion.core.text import join_names
+from lesion.core.text import join_names, natural_order
+from lesion.data.folder_layout import class_folders, files_of, folders_above_classes, without_masks
 from lesion.data.label_tables import read_csv, read_names
-from lesion.imaging.file_types import IMAGE_SUFFIXES, is_image_name
+from lesion.imaging.file_types import IMAGE_SUFFIXES, is_image
 
 logger = logging.getLogger(__name__)
 
-SPLIT_NAMES = {
-    "train": "train", "training": "train",
-    "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
-}  # fmt: skip
 COLUMNS = ("path", "label", "source_split", "patient")
 _SUPPORTED = ", ".join(sorted(IMAGE_SUFFIXES))
-_SPLIT_LIKE = re.compile(r"train|test|val|eval|dev|hold", re.IGNORECASE)
 
 
 def scan_folders(root: Path, group_pattern: str | None = None) -> pd.DataFrame:
@@ -38,9 +32,9 @@ def scan_folders(root: Path, group_pattern: str | None = None) -> pd.DataFrame:
         └── c.jpg                └── glioma/c.jpg
     ```
 
-    ``SPLIT_NAMES`` lists the names of split folders; ``train_set`` and ``Test set`` are recognized too. Hidden files
-    and folders and an archiver's ``__MACOSX`` are skipped; files of other types, and images outside the class folders,
-    are skipped with a warning. Links to files, class folders and split folders are followed, links to folders within a
+    :mod:`lesion.data.folder_layout` has the rules for other layouts, and for masks. Hidden files and folders and those
+    of archivers and file servers are skipped; masks, files of other types, and images outside the class folders are
+    skipped with a warning. Links to files, class folders and split folders are followed, links to folders within a
     class are not.
 
     Args:
@@ -57,18 +51,24 @@ def scan_folders(root: Path, group_pattern: str | None = None) -> pd.DataFrame:
             match it.
     """
     _check_exists(root)
-    class_folders = _class_folders(root)
-    files = [(file, folder.name, split) for folder, split in class_folders for file in _files(folder)]
-    images = [row for row in files if is_image_name(row[0])]
-    empty = sorted({folder.name for folder, _ in class_folders} - {label for _, label, _ in images})
+    folders = class_folders(root)
+    images, others, masks = [], list[Path](), list[Path]()
+    for folder, split in folders:
+        files = files_of(folder)
+        pictures = list(filter(is_image, files))
+        others += sorted(set(files) - set(pictures))
+        pictures, masks_here = without_masks(pictures)
+        images += [(file, folder.name, split) for file in pictures]
+        masks += masks_here
+    empty = sorted({folder.name for folder, _ in folders} - {label for _, label, _ in images})
     if empty:
         raise DataError(
             f"'{root}' has class folders without a single image: {join_names(empty)}. Add images of the types "
             f"{_SUPPORTED}, or remove the folders."
         )
-    _warn("files of other types", [file for file, *_ in files if not is_image_name(file)])
-    above = [root, *(folder for folder in _folders(root) if _split_of(folder))]
-    outside = [file for folder in above for file in _files(folder, "*") if is_image_name(file)]
+    _warn("files of other types", others)
+    _warn("masks", masks)
+    outside = [file for folder in folders_above_classes(root) for file in files_of(folder, "*") if is_image(file)]
     _warn("images in no class folder", outside)
     rows = [(file.relative_to(root).as_posix(), label, split, "") for file, label, split in images]
     garbled = [path for path, *_ in rows if path.encode("utf-8", "replace").decode() != path]
@@ -162,65 +162,16 @@ def _check_exists(root: Path) -> None:
         )
 
 
-def _class_folders(root: Path) -> list[tuple[Path, str]]:
-    """Return each class folder with the split that it is in, or ""; a class may have a folder in every split."""
-    splits = {folder: _split_of(folder) for folder in _folders(root)}
-    if not any(splits.values()):
-        _check_layout(root, list(splits))
-        return list(splits.items())
-    others = [folder.name for folder, split in splits.items() if not split and any(map(is_image_name, _files(folder)))]
-    if others:
-        raise DataError(
-            f"'{root}' mixes split folders with others ({join_names(others)}). Lay it out as class/* or split/class/*, "
-            f"where split is one of {', '.join(sorted(SPLIT_NAMES))}."
-        )
-    return [(folder, split) for parent, split in splits.items() if split for folder in _folders(parent)]
-
-
-def _split_of(folder: Path) -> str:
-    """Return the split that a folder is named after, or ""; ``Train set``, ``train-set`` and ``trainset`` are equal."""
-    word = re.sub(r"[\s_-]+", "", folder.name.lower())
-    return SPLIT_NAMES.get(word, "") or SPLIT_NAMES.get(word.removesuffix("set"), "")
-
-
-def _check_layout(root: Path, folders: list[Path]) -> None:
-    """Refuse folders that do not seem to be classes: one around the dataset, or splits with unknown names."""
-    subfolders = {folder: {inner.name for inner in _folders(folder)} for folder in folders}
-    if len(set(map(frozenset, subfolders.values()))) != 1 or len(subfolders[folders[0]]) < 2:
-        return
-    if any(is_image_name(file) for folder in folders for file in _files(folder, "*")):
-        return
-    names, inner = join_names(folder.name for folder in folders), join_names(sorted(subfolders[folders[0]]))
-    if len(folders) == 1:
-        raise DataError(
-            f"'{root}' has only the folder '{names}', which has several ({inner}): did you mean data.root={folders[0]}?"
-        )
-    if any(_SPLIT_LIKE.search(folder.name) for folder in folders):
-        raise DataError(
-            f"Each folder of '{root}' ({names}) has the same folders ({inner}), so the outer ones seem to be splits. "
-            f"Name them train, val and test, or give one of them as data.root={folders[0]}. If they are the classes, "
-            "put their images into them directly."
-        )
-    logger.warning("each class folder (%s) has the same folders (%s): treated as parts of the class", names, inner)
-
-
-def _folders(parent: Path) -> list[Path]:
-    return sorted(entry for entry in parent.iterdir() if entry.is_dir() and not is_hidden(Path(entry.name)))
-
-
-def _files(folder: Path, pattern: str = "**/*") -> list[Path]:
-    """Return the files below a folder that are neither hidden nor in hidden folders."""
-    return [file for file in folder.glob(pattern) if not is_hidden(file.relative_to(folder)) and not file.is_dir()]
-
-
 def _warn(what: str, files: list[Path]) -> None:
     if files:
         logger.warning("left out: %d %s, such as %s", len(files), what, min(files))
 
 
 def _finish(frame: pd.DataFrame, root: Path, group_pattern: str | None) -> pd.DataFrame:
-    """Check the labels, fill in the patients and sort by path."""
-    classes = sorted(frame["label"].unique())
+    """Normalize and check the labels, fill in the patients and sort by path."""
+    # macOS writes an accent as a character of its own (NFD): the same name in another folder must be the same class.
+    frame["label"] = frame["label"].map(lambda label: unicodedata.normalize("NFC", label))
+    classes = sorted(frame["label"].unique(), key=natural_order)
     _check_names(classes, root)
     if len(classes) < 2:
         raise DataError(
@@ -236,11 +187,11 @@ def _check_names(classes: list[str], root: Path) -> None:
     """Refuse two labels that read the same: a difference in typing must not split a class in two."""
     seen: dict[str, str] = {}
     for name in classes:
-        other = seen.setdefault(unicodedata.normalize("NFC", name).strip().casefold(), name)
+        other = seen.setdefault(name.strip().casefold(), name)
         if other != name:
             raise DataError(
-                f"'{root}' has the labels {other!r} and {name!r}, which differ only in case, spaces or the encoding of "
-                "accents. If they are one class, give them one name; if not, give them names that differ."
+                f"'{root}' has the labels {other!r} and {name!r}, which differ only in case or spaces. If they are one "
+                "class, give them one name; if not, give them names that differ."
             )
 
 

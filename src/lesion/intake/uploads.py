@@ -1,6 +1,7 @@
 """What the intake knows of an upload, and what it decides about it."""
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from lesion.data.inspection import ImageRecord
@@ -48,3 +49,9 @@ class Decision:
     # ``train``, ``val``, ``calibration``, ``gate`` or ``excluded``; empty unless the image is to be stored.
     split: str = ""
     group_key: str = ""  # its group; empty unless the image is to be stored
+
+
+def match_class(name: str, classes: Collection[str]) -> str:
+    """Return the class that a name means, however its accents are encoded; the name itself if there is none."""
+    normal = unicodedata.normalize("NFC", name)
+    return next((known for known in classes if unicodedata.normalize("NFC", known) == normal), normal)

@@ -3,7 +3,7 @@
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, NamedTuple
@@ -11,13 +11,16 @@ from typing import IO, NamedTuple
 from lesion.core.errors import DataError, LesionError
 from lesion.core.paths import is_hidden
 from lesion.download.archives import ArchiveRefusedError, entry_fault
+from lesion.intake.uploads import match_class
 
 _BLOCK = 2**18
 _END, _END_BYTES, _END64_LOCATOR, _LOCATOR_BYTES = b"PK\x05\x06", 22, b"PK\x06\x07", 20
+_END64, _END64_BYTES = b"PK\x06\x06", 56
 _MAX_COMMENT = 2**16
 _DIRECTORY_BYTES_PER_ENTRY = 1024
 _HARMLESS_BYTES = 2**20  # a file up to this size may have any ratio
-_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b", b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ\x00")
+_GZIP = b"\x1f\x8b"
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", _GZIP, b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ\x00")
 _ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may need gigabytes to unpack a few bytes
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
@@ -33,6 +36,17 @@ class ZipLimits:
     max_ratio: int = 200  # unpacked size of a file of more than 1 MiB, divided by its packed size
 
 
+def is_archive(start: bytes, name: str) -> bool:
+    """Return whether a file is an archive, of whatever kind, by its first 512 bytes or its name.
+
+    NIfTI volumes, which are compressed in the same way, are images of a kind that the decoder names.
+    """
+    if (start.startswith(_ARCHIVES) and not start.startswith(_GZIP)) or start[257:262] == b"ustar":
+        return True
+    lower = name.lower()
+    return PurePosixPath(lower).suffix in _ARCHIVE_SUFFIXES and not lower.endswith(".nii.gz")
+
+
 class LabeledFile(NamedTuple):
     """An uploaded file, alone or from an archive."""
 
@@ -41,28 +55,44 @@ class LabeledFile(NamedTuple):
     content: bytes | LesionError  # its bytes, or the error that it is refused with
 
 
-def read_zip(file: IO[bytes], limits: ZipLimits, label: str | None = None) -> Iterator[LabeledFile]:
-    """Read the files of a ZIP archive: ``class/*`` below any folders, or any files with one ``label`` for all.
+def read_zip(
+    file: IO[bytes], limits: ZipLimits, label: str | None = None, classes: Collection[str] = ()
+) -> Iterator[LabeledFile]:
+    """Read the files of a ZIP archive: ``class/*`` between any other folders, or any files with one ``label`` for all.
 
-    Nothing is written to the disk, and one file is in memory at a time. The bytes are counted while they are unpacked,
-    because an entry may lie about its size. Folders, hidden files and system files are skipped. A file that is not a
-    ZIP archive, or exceeds the limits, is an ArchiveRefusedError.
+    The folder that is named after one of the ``classes`` is a file's label; without such a folder, the folder that the
+    file is in. Nothing is written to the disk, and one file is in memory at a time. The bytes are counted while they
+    are unpacked, because an entry may lie about its size. Folders, hidden files and system files are skipped.
+
+    A file that is not a ZIP archive, exceeds the limits or contains no file to read is an ArchiveRefusedError.
     """
     with _open(file, limits) as archive:
         seen, bytes_left = set[str](), limits.max_bytes
         for entry in archive.infolist():
+            entry.filename = entry.filename.replace("\\", "/")  # as some programs for Windows separate folders
             path = PurePosixPath(entry.filename)
             ignored = is_hidden(path) or path.name in ("Thumbs.db", "desktop.ini")
             if entry.is_dir() or (ignored and not entry_fault(entry)):
                 continue
-            class_name = label if label is not None else path.parent.name
+            labels = [label] if label is not None else _labels_of(path, classes)
             content = _read(archive, entry, limits, bytes_left, repeated=entry.filename in seen)
             seen.add(entry.filename)
             if isinstance(content, bytes):
                 bytes_left -= len(content)
-                if label is None and not class_name:
+                if not labels:
                     content = _file_error(entry, "it is not in a folder that names its class", "label_missing")
-            yield LabeledFile(entry.filename, class_name, content)
+                elif len(labels) > 1:
+                    both = " and ".join(labels)
+                    content = _file_error(entry, f"it is in folders of several classes ({both})", "label_ambiguous")
+            yield LabeledFile(entry.filename, labels[-1] if labels else "", content)
+        if not seen:
+            raise _archive_error("it contains no file except hidden ones")
+
+
+def _labels_of(path: PurePosixPath, classes: Collection[str]) -> list[str]:
+    """Return the classes that folders of a path are named after; otherwise the folder that holds the file, if any."""
+    folders = [match_class(folder, classes) for folder in path.parts[:-1]]
+    return list(dict.fromkeys(folder for folder in folders if folder in classes)) or folders[-1:]
 
 
 def _open(file: IO[bytes], limits: ZipLimits) -> zipfile.ZipFile:
@@ -84,14 +114,18 @@ def _open(file: IO[bytes], limits: ZipLimits) -> zipfile.ZipFile:
 def _check_directory(file: IO[bytes], limits: ZipLimits) -> None:
     """Refuse a table of contents that would fill the memory; ``zipfile`` reads all of it, however long it is."""
     size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - _END_BYTES - _MAX_COMMENT - _LOCATOR_BYTES))
+    file.seek(max(0, size - _END_BYTES - _MAX_COMMENT - _LOCATOR_BYTES - _END64_BYTES))
     tail = file.read()
     end = tail.rfind(_END)
     if end < 0 or end + _END_BYTES > len(tail):
         raise _archive_error("it is not a ZIP archive, or its end is missing")
-    if tail[max(0, end - _LOCATOR_BYTES) : end].startswith(_END64_LOCATOR):
-        raise _archive_error("it uses the ZIP64 format for more than 4 GiB")
     directory = int.from_bytes(tail[end + 12 : end + 16], "little")
+    if tail[max(0, end - _LOCATOR_BYTES) : end].startswith(_END64_LOCATOR):
+        # The record of the ZIP64 format, which zipfile reads from this very place: its sizes replace the others.
+        record = tail[max(0, end - _LOCATOR_BYTES - _END64_BYTES) : end - _LOCATOR_BYTES]
+        if not record.startswith(_END64):
+            raise _archive_error("its end is damaged")
+        directory = int.from_bytes(record[40:48], "little")
     if directory > limits.max_entries * _DIRECTORY_BYTES_PER_ENTRY:
         raise _archive_error(f"its table of contents is too long for the {limits.max_entries:,} entries allowed")
 

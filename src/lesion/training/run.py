@@ -85,6 +85,8 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
 def check_settings(cfg: DictConfig) -> None:
     """Refuse settings of the seed, the evaluation or the explanations that would fail only after the training."""
     check_seed("seed", cfg.seed)
+    if not isinstance(cfg.name, str) or not cfg.name:
+        raise ConfigError(f"name={cfg.name!r} is not a text: put it in quotes in the config, such as name: '2024_01'.")
     least = {"evaluation.replicates": 1, "explain.road_images": 0, "explain.errors": 0, "explain.examples": 0}
     for setting, minimum in least.items():
         value = OmegaConf.select(cfg, setting)

@@ -281,6 +281,8 @@ def test_requests_that_make_no_sense(server, phantoms):
         ("/upload_training_data", {"files": [image], "data": {"label": "a", "group": "a\nb"}}, 422, "field_invalid"),
         ("/upload_training_data", {"files": {"other": ("x", b"1")}, "data": {"label": "a"}}, 400, "file_missing"),
         ("/upload_training_data", {"files": {"files": (None, "text")}, "data": {"label": "a"}}, 400, "file_missing"),
+        ("/upload_training_data", {"files": [image], "data": {"label": ["a", "b"]}}, 422, "field_repeated"),
+        ("/upload_training_data", {"files": {"files": ("data.zip", b"\x1f\x8b\x08")}}, 422, "archive_refused"),
         ("/upload_training_data", {"json": {"label": "a"}}, 415, "media_type_not_supported"),
         ("/upload_training_data", {"content": b"\x89PNG"}, 415, "media_type_not_supported"),
         (

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from lesion.auth import api_keys
@@ -36,6 +37,7 @@ def opened(models_server: ServerProcess, monkeypatch: pytest.MonkeyPatch) -> Ope
 
     def opening(name: str, call: str = "show(connect())", address: str = models_server.url, key: str = "") -> AppTest:
         monkeypatch.setenv(ADDRESS, address)
+        st.cache_data.clear()  # all of these are one session to Streamlit's caches
         return open_screen(name, call, Client(address, key) if key else None)
 
     return opening

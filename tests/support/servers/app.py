@@ -13,7 +13,7 @@ from lesion.intake.rules import IntakeSettings
 from lesion.model.bundle import Bundle
 from serve.http.auth import Authenticator
 from serve.http.dependencies import AppState
-from serve.http.middleware import BodyLimits, RequestContext
+from serve.http.middleware import BodyLimits, HeadRequests, RequestContext
 from serve.http.problems import add_error_handlers
 from serve.inference.dispatcher import Dispatcher
 from serve.inference.shared_state import SharedState
@@ -40,6 +40,7 @@ def make_app(bundle: Path, storage: Storage | None, **settings: Any) -> FastAPI:
     for router in ROUTERS:
         app.include_router(router)
     add_error_handlers(app)
+    app.add_middleware(HeadRequests)
     app.add_middleware(BodyLimits, max_body_bytes=1000, max_total_bytes=10_000, timeout=5.0, larger={"/feedback": 5000})
     app.add_middleware(RequestContext)
     app.state.services = state

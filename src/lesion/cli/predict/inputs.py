@@ -10,7 +10,7 @@ from typing import BinaryIO
 from lesion.core.errors import ImageError
 from lesion.core.paths import is_hidden
 from lesion.imaging import decode
-from lesion.imaging.file_types import is_image_name
+from lesion.imaging.file_types import is_image
 from lesion.imaging.limits import Limits, too_many_bytes
 
 STDIN = "-"
@@ -81,7 +81,7 @@ def _walk(folder: str) -> Iterator[str]:
             continue
         if entry.is_dir(follow_symlinks=False):  # a link to a folder could lead back to its parent
             yield from _walk(entry.path)
-        elif is_image_name(entry.name) or entry.name.lower().endswith(_REPORTED):
+        elif is_image(Path(entry.path)) or entry.name.lower().endswith(_REPORTED):
             yield entry.path
 
 

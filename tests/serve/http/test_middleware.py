@@ -1,0 +1,72 @@
+"""HEAD is GET without the body, and a body with a content encoding is refused by name."""
+
+import asyncio
+import gzip
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from serve.http.middleware import HeadRequests
+from serve.request_errors import missing_file
+from tests.support.bundles.registry_bundles import sealed
+from tests.support.servers.app import client_of, make_app, refusal
+
+
+@pytest.fixture
+def client(tmp_path):
+    with client_of(make_app(sealed(tmp_path / "bundle"), None)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/info", "/", "/health", "/openapi.json", "/metrics", "/nowhere"])
+def test_head_is_get_without_the_body(client, path):
+    get, head = client.get(path), client.head(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
+
+
+def test_head_of_a_path_that_takes_no_get_is_refused(client):
+    assert client.head("/predict").status_code == 405
+
+
+def test_head_of_a_stream_ends():
+    sent: list[Message] = []
+
+    async def stream(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["method"] == "GET"
+        scope["route"] = "found"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for number in range(3):
+            await send({"type": "http.response.body", "body": b"event", "more_body": number < 2})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    scope: dict[str, Any] = {"type": "http", "method": "HEAD", "path": "/"}
+    asyncio.run(HeadRequests(stream)(scope, receive, send))
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert not sent[1].get("body")
+    assert not sent[1].get("more_body")
+    assert (scope["method"], scope["route"]) == ("HEAD", "found")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "gzip, gzip", "GZIP"])
+def test_a_compressed_body_is_refused_by_name(client, encoding):
+    headers = {"Content-Encoding": encoding, "Content-Type": "image/png"}
+    answer = client.post("/predict", content=gzip.compress(b"pixels"), headers=headers)
+    refusal(answer, 415, "encoding_not_supported")
+    assert f"Content-Encoding: {encoding.lower()}" in answer.json()["detail"]
+
+
+def test_identity_is_no_compression(client):
+    answer = client.post("/predict", content=b"pixels", headers={"Content-Encoding": "identity"})
+    assert answer.status_code != 415
+
+
+def test_a_part_without_a_file_name_is_named():
+    assert "came without a file name" in missing_file({"file": "pixels"}, "file").message
+    assert "(fields: image, label)" in missing_file({"label": "a", "image": "b"}, "file").message
