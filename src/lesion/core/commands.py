@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # servers import this module, and few of them need Hydra
 CONFIGS = Path(str(files("lesion") / "configs"))  # a folder of the package, in a checkout and in a wheel
 # Settings whose value is text, such as a path or a name, whatever it looks like: 2024 and a=b are names of folders too.
 _TEXT_SETTINGS = frozenset({
-    "name", "resume", "parent", "bundle", "folder", "storage_root", "model.weights", "retrain.script",
+    "name", "resume", "bundle", "folder", "storage_root", "model.weights", "retrain.script",
     "data.name", "data.root", "data.manifest", "data.group_pattern", "data.cache_dir",
     "data.csv.csv", "data.csv.images", "data.csv.path_column", "data.csv.label_column", "data.csv.label_names",
     "data.csv.group_column", "data.csv.group_pattern",
