@@ -21,7 +21,7 @@ SLOW_FIXTURES = {"run", "run_folder", "bundle_path", "server", "lamp_server"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what cannot run here, mark what is slow, and say which files go to one process, and in which order.
+    """Skip what cannot run here, mark slow tests, and choose the order of the files and the process of each.
 
     The files with the most slow tests come first, so that no process is left alone with a long one. All files that need
     the objects of a training run go to one process, so that only one trains for them.

@@ -76,7 +76,7 @@ class Authenticator:
         try:
             yield
         finally:
-            stop.set()  # not cancel: what a cut off synchronization was saving would be saved later than the end
+            stop.set()  # not cancel: that would lose requests whose saving had not begun in its thread
             await task
 
     async def sync(self) -> None:

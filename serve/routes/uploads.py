@@ -129,8 +129,7 @@ def _text(form: FormData, field: str) -> str:
 
 def _label(form: FormData, classes: Collection[str]) -> str:
     """Return the class that the label means; empty if it is missing."""
-    label = _text(form, "label")
-    return match_class(label, classes) if label else ""
+    return match_class(_text(form, "label"), classes)
 
 
 def _required(label: str) -> str:

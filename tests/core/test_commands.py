@@ -11,7 +11,7 @@ from tests.support.training_runs import compose_config
 TEXTS = [
     r"(patient\d+)", "2024", "2024_01_15", "1e3", "2024-01-15", "12:30", "true", "nan", ".5", "0x10",
     "a=b", "a,b", "[a]", "(a", "x{y", "it's", 'say "a"', "a#b", "a b ", "Läsion", "脑", "a\\b", "a&b", "100%",
-    "a@b", "a;b", "/data/a=b,[c] d",
+    "a@b", "a;b", "a\\", "a\\'b", "\\\\share\\a", "/data/a=b,[c] d",
 ]  # fmt: skip
 
 

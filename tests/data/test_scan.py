@@ -111,6 +111,12 @@ def test_a_class_may_be_called_like_a_split(tmp_path):
     assert [row[1:3] for row in rows(scan_folders(tmp_path))] == [("bus", ""), ("car", ""), ("train", "")]
 
 
+@pytest.mark.parametrize("names", [("mitral valve", "aortic valve"), ("testis", "test_is"), ("scaffold", "blindfold")])
+def test_classes_whose_names_contain_a_split_are_classes(tmp_path, names):
+    touch(tmp_path, *(f"{name}/{number}.jpg" for number, name in enumerate(names)))
+    assert sorted(scan_folders(tmp_path)["label"]) == sorted(names)
+
+
 def test_masks_are_left_out_and_named(tmp_path, caplog):
     touch(
         tmp_path, "benign/b (1).png", "benign/b (1)_mask.png", "benign/b (1)_mask_1.png", "benign/x-seg.png",

@@ -21,7 +21,7 @@ from pathlib import Path
 from lesion.core.errors import DataError
 from lesion.core.paths import is_hidden
 from lesion.core.text import join_names, natural_order
-from lesion.imaging.file_types import is_image_name
+from lesion.imaging.file_types import is_image
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ SPLIT_NAMES = {
 _ADDED_WORDS = frozenset({"set", "data", "dataset", "image", "images", "img", "imgs", "seg", "split", "folder"})
 _MASK_FOLDERS = frozenset({"mask", "masks", "segmentation", "segmentations"})
 _MASK_NAME = re.compile(r"(.+?)[\s_-]+(?:mask|seg|segmentation)(?:[\s_-]?\d+)?")
+_SPLIT_WORDS = frozenset({*SPLIT_NAMES, "eval", "evaluation", "holdout", "fold", "split"})
 _SPLIT_LIKE = re.compile(r"train|test|val|eval|dev|hold|fold|split", re.IGNORECASE)
 
 
@@ -112,25 +113,31 @@ def _dataset_folder(root: Path) -> Path:
     return root
 
 
+def _is_named_like_split(folder: Path) -> bool:
+    """Return whether a whole word of a folder's name is that of a split: in train_2, but not in mitral valve."""
+    words = re.findall(r"[^\W\d_]+", folder.name.lower())
+    return any(word.removesuffix("set") in _SPLIT_WORDS for word in words)
+
+
 def _has_images(folder: Path) -> bool:
-    return any(map(is_image_name, files_of(folder)))
+    return any(map(is_image, files_of(folder)))
 
 
 def _check_classes(root: Path, folders: list[Path]) -> None:
     """Refuse folders that do not seem to be classes, but splits with unknown names or without classes."""
     names = join_names(folder.name for folder in folders)
-    if len(folders) > 1 and all(_SPLIT_LIKE.search(folder.name) for folder in folders) and _has_images(root):
+    subfolders = {folder: {inner.name for inner in folders_of(folder)} for folder in folders}
+    flat_splits = not any(subfolders.values()) and all(map(_is_named_like_split, folders))
+    if len(folders) > 1 and flat_splits and _has_images(root):
         tables = sorted(file.name for file in files_of(root, "*") if file.suffix.lower() in (".csv", ".tsv", ".xlsx"))
         beside = f" (there is {join_names(tables)})" if tables else ""
-        if not any(folders_of(folder) for folder in folders):
-            raise DataError(
-                f"The folders of '{root}' ({names}) are named like splits, not like classes. If a table has the "
-                f"labels{beside}, give it: data.csv={{csv: TABLE.csv, images: FOLDER}}. Else lay it out as class/*."
-            )
-    subfolders = {folder: {inner.name for inner in folders_of(folder)} for folder in folders}
+        raise DataError(
+            f"The folders of '{root}' ({names}) are named like splits, not like classes. If a table has the labels"
+            f"{beside}, give it: data.csv={{csv: TABLE.csv, images: FOLDER}}. Else lay it out as class/*."
+        )
     if len(set(map(frozenset, subfolders.values()))) != 1 or len(subfolders[folders[0]]) < 2:
         return
-    if any(is_image_name(file) for folder in folders for file in files_of(folder, "*")):
+    if any(is_image(file) for folder in folders for file in files_of(folder, "*")):
         return
     inner_names = sorted(subfolders[folders[0]], key=natural_order)
     inner = join_names(inner_names)

@@ -52,6 +52,6 @@ class Decision:
 
 
 def match_class(name: str, classes: Collection[str]) -> str:
-    """Return the class that a name means, however its accents are encoded; the name itself if there is none."""
+    """Return the class with this name, even if its accents are encoded differently; else the name, as NFC."""
     normal = unicodedata.normalize("NFC", name)
     return next((known for known in classes if unicodedata.normalize("NFC", known) == normal), normal)
