@@ -158,15 +158,6 @@ def assert_promoted_once(storage: Storage, job_id: str) -> None:
 # What runs
 
 
-@pytest.fixture(scope="module", autouse=True)
-def bytecode(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Many processes import the same: let the first one's bytecode serve the others."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
-        patch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path_factory.mktemp("bytecode")))
-        yield
-
-
 @pytest.fixture
 def storage(tmp_path: Path) -> Iterator[Storage]:
     """A catalogue of bright and dark pictures, whose champion is always wrong; a retraining gives one that is right."""
