@@ -30,7 +30,7 @@ from lesion.promotion.comparison import GateSet
 from lesion.promotion.gate import decide
 from lesion.promotion.gate_settings import GateSettings
 from scripts.bench.common import api_server, bench_parser, bench_table, interleaved, machine, page_server
-from scripts.dev.browsing import HEIGHT, PAGES, WIDTHS, browser, drop, go, settle, window
+from scripts.dev.browsing import HEIGHT, PAGES, WIDTHS, browser, browser_context, drop, go, settle, window
 from serve.load.samples import encode, scan
 
 IMAGES, JOBS, SIDE = 7000, 50, 256
@@ -122,7 +122,7 @@ def job_row(number: int, champion: str, verdict: dict[str, object]) -> Job:
 
 def measure(chromium: Browser, address: str, picture: Path) -> dict[str, float]:
     """Return the seconds that a user with a new session waits for each thing."""
-    page = window(chromium, WIDTHS["desktop"], HEIGHT)
+    page = window(browser_context(chromium, WIDTHS["desktop"], HEIGHT))
     begin = time.perf_counter()
     page.goto(address)
     page.get_by_test_id("stFileUploader").first.wait_for()

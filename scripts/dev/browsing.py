@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from playwright.sync_api import Browser, Page, TimeoutError, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, TimeoutError, expect, sync_playwright
 
 MISSING = (
     "there is no Chromium. Install Debian's package (apt-get install chromium), or name one: LESION_CHROMIUM=/path"
@@ -55,9 +55,14 @@ def browser() -> Iterator[Browser]:
             instance.close()
 
 
-def window(chromium: Browser, width: int = WIDTHS["desktop"], height: int = HEIGHT) -> Page:
-    """Open a window with a new session, like another user."""
-    page = chromium.new_context(viewport={"width": width, "height": height}, locale="en-GB").new_page()
+def browser_context(chromium: Browser, width: int = WIDTHS["desktop"], height: int = HEIGHT) -> BrowserContext:
+    """Return a context for windows of this size; windows of one context share what the browser has loaded."""
+    return chromium.new_context(viewport={"width": width, "height": height}, locale="en-GB")
+
+
+def window(context: BrowserContext) -> Page:
+    """Open a window, which begins a new session of the page."""
+    page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     return page
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page, expect
 
 from lesion.phantom.folder import generate
-from scripts.dev.browsing import PATIENCE_MS, browser, choose, drop, go, press, save, screenshot, settle, window
+from scripts.dev.browsing import PATIENCE_MS, browser, browser_context, choose, drop, go, press, save, screenshot, settle, window
 
 WIDTH, HEIGHT, SHRINK = 1280, 800, 0.6
 BAR = 34  # pixels for the caption below each picture
@@ -72,7 +72,7 @@ def main() -> None:
     label = min(path.name for path in options.folder.iterdir() if path.is_dir())
     images = sorted((options.folder / label).glob("*.*"))[: options.images]
     with browser() as chromium:
-        page = window(chromium, WIDTH, HEIGHT)
+        page = window(browser_context(chromium, WIDTH, HEIGHT))
         page.goto(options.address)
         settle(page)
         film = Film(page, options.stills)

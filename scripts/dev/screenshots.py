@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page
 
-from scripts.dev.browsing import HEIGHT, PAGES, WIDTHS, browser, drop, go, save, screenshot, settle, window
+from scripts.dev.browsing import HEIGHT, PAGES, WIDTHS, browser, browser_context, drop, go, save, screenshot, settle, window
 
 MAX_HEIGHT = {"desktop": 4500, "phone": 9000}
 
@@ -25,7 +25,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     with browser() as chromium:
         for device, width in WIDTHS.items():
-            page = window(chromium, width)
+            page = window(browser_context(chromium, width))
             page.goto(options.address)
             settle(page)
             for name in PAGES:

@@ -1,4 +1,4 @@
-"""Four real API replicas behind a real nginx: killed, drained, replaced and swapped under load."""
+"""Three real API replicas behind a real nginx: killed, drained, replaced and swapped under load."""
 
 import os
 import re
@@ -37,7 +37,7 @@ try:
 except ConfigError:
     pytest.skip("nginx is not installed (apt-get install nginx)", allow_module_level=True)
 
-COUNT = 4
+COUNT = 3
 IMAGE = encode(picture(1))
 
 

@@ -7,14 +7,14 @@ from urllib.parse import urlsplit
 
 import pytest
 import streamlit as st
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, BrowserContext, Page
 from streamlit.testing.v1 import AppTest
 
 from lesion.catalogue.import_run import import_manifest
 from lesion.database.storage import Storage
 from lesion.phantom.folder import generate
 from lesion.registry.registry import Registry
-from scripts.dev.browsing import WIDTHS, browser, settle, window
+from scripts.dev.browsing import WIDTHS, browser, browser_context, settle, window
 from serve.ui.session import ADDRESS
 from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
 from tests.support.images.loop_images import new_storage, put_picture
@@ -133,14 +133,22 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return sorted(folder.glob("*/*.png"))
 
 
+@pytest.fixture(scope="module")
+def contexts(chrome: Browser) -> dict[int, BrowserContext]:
+    """By the width of its windows: windows of one context load the page's scripts once."""
+    return {}
+
+
 @pytest.fixture
-def open_window(chrome: Browser) -> Iterator[OpenWindow]:
+def open_window(chrome: Browser, contexts: dict[int, BrowserContext]) -> Iterator[OpenWindow]:
     """Open windows, each with a session of its own; no page may ever show a traceback or ask another machine."""
     windows: list[Page] = []
     hosts: set[str | None] = set()
 
     def opening(process: PageProcess, name: str = "Predict", width: int = WIDTHS["desktop"]) -> Page:
-        page = window(chrome, width)
+        if width not in contexts:
+            contexts[width] = browser_context(chrome, width)
+        page = window(contexts[width])
         page.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
         windows.append(page)
         page.goto(f"{process.url}/{PATHS[name]}")
@@ -150,7 +158,7 @@ def open_window(chrome: Browser) -> Iterator[OpenWindow]:
     yield opening
     texts = [page.locator("body").inner_text() for page in windows]
     for page in windows:
-        page.context.close()
+        page.close()
     print("\n---\n".join(texts))
     assert not any("Traceback" in text or "Error:" in text for text in texts)
     assert hosts <= {"127.0.0.1", None}
