@@ -5,13 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.documentation import PAGES
 from tests.support.paths import REPOSITORY
 
-PAGES = [
-    REPOSITORY / "README.md",
-    *sorted(REPOSITORY.glob("CONTRIBUTING.md")),
-    *sorted((REPOSITORY / "docs").rglob("*.md")),
-]
 FOLDERS = "configs|docs|notebooks|scripts|serve|src|tests"
 PATH = re.compile(rf"(?<![\w./-])(?:{FOLDERS})/(?:[\w./*-]|\{{[^}}\s]*\}})+(?<![.-])")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
