@@ -4,7 +4,7 @@ import asyncio
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -13,11 +13,11 @@ from lesion.core.errors import LesionError
 from lesion.data.inspection import ImageRecord, examine
 from lesion.database.tables import ACCEPTED, QUARANTINED, REJECTED
 from lesion.intake.intake import Intake
-from lesion.intake.uploads import ModelOpinion, Upload
+from lesion.intake.uploads import Decision, ModelOpinion, Upload
 from lesion.intake.zip_reader import LabeledFile
 from serve.http.dependencies import AppState
 from serve.http.problems import status_of
-from serve.http.schemas import JudgedImage, RejectedFile, UploadAnswer
+from serve.http.schemas import ClassPreview, JudgedImage, RejectedFile, UploadAnswer, UploadPreview
 from serve.observability.prometheus import UPLOADS
 from serve.request_errors import BusyError
 
@@ -28,6 +28,7 @@ _NAME_LENGTH = 100
 _decoders = ThreadPoolExecutor(2, "examine")  # two for all uploads, since a decoded image may fill 150 MB
 
 Examination = tuple[ImageRecord, ModelOpinion | None]
+Judge = Callable[[LabeledFile, Upload], Decision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,17 +46,27 @@ def clean(text: str, length: int = _NAME_LENGTH) -> str:
 
 
 async def judge_files(
-    state: AppState, intake: Intake, files: Iterable[LabeledFile], origin: Origin, archive: str = ""
+    state: AppState,
+    intake: Intake,
+    files: Iterable[LabeledFile],
+    origin: Origin,
+    archive: str = "",
+    *,
+    dry_run: bool = False,
 ) -> UploadAnswer:
     """Judge files in their order and keep those that are not rejected; the number of rejected ones is recorded.
 
-    The files, perhaps of an ``archive`` of this name, are read in a thread, a few at a time.
+    The files, perhaps of an ``archive`` of this name, are read in a thread, a few at a time. In a ``dry_run`` nothing
+    is stored or recorded, and the answer is an UploadPreview: copies within the upload are found by their pixels.
 
     Raises:
         LesionError: The server, not a file, is at fault (5xx). Files that were judged before stay as they are, and the
             same upload again does not change them.
     """
     answer = UploadAnswer(accepted=[], quarantined=[], rejected=[])
+    if dry_run:
+        answer = UploadPreview(accepted=[], quarantined=[], rejected=[], classes={})
+    judge = _Rehearsal(intake) if dry_run else _keep_with(intake)
     remaining, first = iter(files), True
     while True:
         try:
@@ -71,10 +82,10 @@ async def judge_files(
         examinations = await asyncio.gather(*(_examine(state, file) for file in batch))
         for file, examination in zip(batch, examinations, strict=True):
             if isinstance(examination, LesionError):
-                _reject(answer, file.name, examination)
+                _reject(answer, file.name, examination, file.label)
             else:
-                await _process(intake, answer, file, examination, origin)
-    if answer.rejected:
+                await _process(judge, answer, file, examination, origin)
+    if answer.rejected and not dry_run:
         codes = Counter(file.code for file in answer.rejected)
         await asyncio.to_thread(intake.note_rejected, codes, source=origin.source, uploader=origin.uploader)
     return answer
@@ -105,20 +116,52 @@ async def _opinion(state: AppState, data: bytes) -> ModelOpinion:
         await asyncio.sleep(_PAUSE_S)
 
 
+class _Rehearsal:
+    """Judges the files of one upload without storing them, so it remembers them itself."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._seen = dict[str, tuple[str, str, str]]()  # hash, label and name of the first file, by its pixels
+
+    def __call__(self, file: LabeledFile, upload: Upload) -> Decision:
+        """Return the decision about a file, as if those before it had been stored."""
+        decision = self._intake.judge(upload)
+        if not decision.split:
+            return decision
+        this = upload.image.sha256, upload.label, file.name
+        first = self._seen.setdefault(upload.image.pixel_sha256, this)
+        if first is this:
+            return decision
+        sha256, label, name = first
+        if label != upload.label:
+            reason = f"The same picture is in this upload as {clean(name)!r}, under {label}."
+            return Decision(REJECTED, "label_conflict", reason)
+        if sha256 == upload.image.sha256:
+            return Decision(decision.status, "already_known", f"The same file is in this upload as {clean(name)!r}.")
+        return Decision(REJECTED, "duplicate", f"The same picture is in this upload as {clean(name)!r}.")
+
+
+def _keep_with(intake: Intake) -> Judge:
+    def judge(file: LabeledFile, upload: Upload) -> Decision:
+        assert isinstance(file.content, bytes)
+        return intake.process(upload, file.content)
+
+    return judge
+
+
 async def _process(
-    intake: Intake, answer: UploadAnswer, file: LabeledFile, examination: Examination, origin: Origin
+    judge: Judge, answer: UploadAnswer, file: LabeledFile, examination: Examination, origin: Origin
 ) -> None:
     record, opinion = examination
-    assert isinstance(file.content, bytes)
     upload = Upload(record, file.label, origin.uploader, opinion, origin.source, origin.patient)
     try:
-        decision = await asyncio.to_thread(intake.process, upload, file.content)
+        decision = await asyncio.to_thread(judge, file, upload)
     except LesionError as error:
         if _is_server_fault(error):
             raise
-        _reject(answer, file.name, error)
+        _reject(answer, file.name, error, file.label)
         return
-    UPLOADS.labels(decision.status, decision.code).inc()
+    _count(answer, decision.status, decision.code, file.label)
     name, reason = clean(file.name), {"code": decision.code, "reason": decision.reason}
     if decision.status not in (ACCEPTED, QUARANTINED):
         answer.rejected.append(RejectedFile(name=name, **reason))
@@ -127,9 +170,18 @@ async def _process(
     images.append(JudgedImage(name=name, sha256=record.sha256, label=file.label, **reason))
 
 
-def _reject(answer: UploadAnswer, name: str, error: LesionError) -> None:
-    UPLOADS.labels(REJECTED, error.code).inc()
+def _reject(answer: UploadAnswer, name: str, error: LesionError, label: str = "") -> None:
+    _count(answer, REJECTED, error.code, label)
     answer.rejected.append(RejectedFile(name=clean(name), code=error.code, reason=error.message))
+
+
+def _count(answer: UploadAnswer, status: str, code: str, label: str) -> None:
+    """Count a file in the metrics or, in a dry run, under its label in the answer."""
+    if not isinstance(answer, UploadPreview):
+        UPLOADS.labels(status, code).inc()
+    elif label:
+        counts = answer.classes.setdefault(clean(label), ClassPreview())
+        setattr(counts, status, getattr(counts, status) + 1)
 
 
 def _is_server_fault(error: LesionError) -> bool:

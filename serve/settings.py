@@ -6,10 +6,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lesion.core.errors import ConfigError
-from lesion.imaging.limits import Limits
+from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 from lesion.model.engines import Precision
 
 Count = Annotated[int, Field(gt=0)]
+_FORM_BYTES = 2**20  # what a form may add to its file
 Seconds = Annotated[float, Field(gt=0)]
 _EXPECTED = {
     "int_type": "a whole number, more than 0",
@@ -70,10 +71,23 @@ class ServerSettings(Section):
     # About the most that all bodies being answered may hold together, in each API process; what exceeds it waits
     # unread.
     max_held_bytes: Count = 64 * 2**20
-    max_image_bytes: Count = 20 * 2**20  # the largest image file
-    max_pixels: Count = 50_000_000  # the largest image
-    min_side: Count = 16  # the smallest side of an image in pixels
+    # The limits of an image at every door; a retraining takes whatever was accepted.
+    max_image_bytes: Count = DEFAULT_LIMITS.max_bytes  # the largest file
+    max_pixels: Count = DEFAULT_LIMITS.max_pixels  # the largest width × height
+    min_side: Count = DEFAULT_LIMITS.min_side  # the smallest side in pixels
     start_timeout: Seconds = 120.0  # seconds in which every inference worker must have loaded
+
+    @model_validator(mode="before")
+    @classmethod
+    def _make_room_for_images(cls, values: Any) -> Any:  # noqa: ANN401 - unchecked settings
+        """Raise the limits of bodies where a larger image would not fit into one."""
+        largest = values.get("max_image_bytes") if isinstance(values, dict) else None
+        if type(largest) is not int or largest <= DEFAULT_LIMITS.max_bytes:
+            return values
+        least = largest + _FORM_BYTES
+        fields = ("max_body_bytes", "max_upload_bytes", "max_held_bytes")
+        sizes = {name: values.get(name, cls.model_fields[name].default) for name in fields}
+        return values | {name: max(size, least) for name, size in sizes.items() if type(size) is int and size > 0}
 
     @model_validator(mode="after")
     def _check_batch_timeout(self) -> Self:

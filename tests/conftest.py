@@ -1,5 +1,6 @@
 """Shared fixtures: a small phantom dataset, one real training run on it, and the real data where there is any."""
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -37,6 +38,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
         slow_tests[item.path] += item.get_closest_marker("slow") is not None
     items.sort(key=lambda item: -slow_tests[item.path])
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: Python need not look through it each time that it collects garbage."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,10 +1,12 @@
-"""Decode damaged image files until the time is over: python scripts/dev/fuzz_decoder.py MINUTES [--seed N] [--keep FOLDER]
+"""Decode damaged image files until the time is over.
+
+    python scripts/dev/fuzz_decoder.py MINUTES [--seed N] [--keep FOLDER]
 
 Files of all formats, DICOM included, are made by the tests' own writers; their headers, metadata and pixels are changed
 at random, and checksums are made right again, so that the damage gets past them. Each is decoded in a child process
-under the server's limits. What must not happen: an error that is no ImageError, a warning, an array of another kind, more
-than 2 seconds of processor time, more than 1 GB of memory, or the end of the process. Such files are kept. The exit
-status is 1 if there are any.
+under the default limits. What must not happen: an error that is no ImageError, a warning, an array of another kind,
+more than 2 seconds of processor time, more than 1 GB of memory, or the end of the process. Such files are kept. The
+exit status is 1 if there are any.
 """
 
 import argparse
@@ -79,6 +81,7 @@ def fault_of(data: bytes) -> tuple[str, str]:
 def work(connection: multiprocessing.connection.Connection, seed: int) -> None:
     """Decode damaged files; before each, tell the parent which one it is, for the case that this process dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what libtiff says about each file
     files, rng = fuzz_seeds(), np.random.default_rng(seed)
     for data in files:  # the libraries are loaded before their memory is limited
         fault_of(data)

@@ -61,7 +61,7 @@ whether a network works, not how good it is. All sizes are sides in pixels.
 - **map**: the positions of the class-activation map. It is exact: its mean plus the bias is the logit. Where the
   image is changed, the map changes most, unless the network mixes places: then do not rely on where it points.
 - **export**: the largest difference of a probability between torch and the exported graph in OpenVINO, both in float32;
-  at most {agreement:.0e}.
+  at most {agreement:.0e}. It depends on the weights, so that a network near that limit may be refused or not.
 - **bfloat16**: the largest difference of a probability between bfloat16 and float32, after a step of training in it.
 
 | network | million parameters | own size | size | trains | map | export | bfloat16 |
@@ -99,16 +99,16 @@ def measure(name: str, size: int) -> Row:
     try:
         network.check(size)
     except ConfigError as error:
-        return Row(name, millions, size, "–", f"refused: {error.message.partition('.')[0]}", "–", "–")
+        reason = "a single position" if "single position" in error.message else error.message.partition(".")[0]
+        return Row(name, millions, size, "–", f"refused: {reason}", "–", "–")
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (IMAGES, size, size, 3), np.uint8)
     trains = "yes" if losses_fall(network, images) else "no"
     spread_logits(network, images)
     positions = exact_map(network, images)
     exported = export_difference(network, images)
-    return Row(
-        name, millions, size, trains, positions, f"{exported:.0e}", f"{bfloat16_difference(network, images):.0e}"
-    )
+    export = f"{exported:.0e}" if exported <= AGREEMENT else f"refused: {exported:.1e}"
+    return Row(name, millions, size, trains, positions, export, f"{bfloat16_difference(network, images):.0e}")
 
 
 def train_step(network: Network, images: np.ndarray, optimizer: torch.optim.Optimizer, bfloat16: bool = False) -> float:
@@ -168,10 +168,7 @@ def export_difference(network: Network, images: np.ndarray) -> float:
         answers = OpenVINOEngine(path, precision="f32")(images).logits
     with torch.inference_mode():
         expected = network(torch.from_numpy(images)).logits.numpy()
-    difference = float(np.abs(softmax(answers, 1.0) - softmax(expected, 1.0)).max())
-    if not difference <= AGREEMENT:
-        raise SystemExit(f"The exported graph differs by {difference:.1e}: this network cannot be served.")
-    return difference
+    return float(np.abs(softmax(answers, 1.0) - softmax(expected, 1.0)).max())
 
 
 def bfloat16_difference(network: Network, images: np.ndarray) -> float:

@@ -17,7 +17,19 @@ from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page, expect
 
 from lesion.phantom.folder import generate
-from scripts.dev.browsing import PATIENCE_MS, browser, browser_context, choose, drop, go, press, save, screenshot, settle, window
+from scripts.dev.browsing import (
+    PATIENCE_MS,
+    browser,
+    browser_context,
+    choose,
+    drop,
+    go,
+    press,
+    save,
+    screenshot,
+    settle,
+    window,
+)
 
 WIDTH, HEIGHT, SHRINK = 1280, 800, 0.6
 BAR = 34  # pixels for the caption below each picture

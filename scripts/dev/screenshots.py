@@ -11,7 +11,19 @@ from pathlib import Path
 from PIL import Image
 from playwright.sync_api import Page
 
-from scripts.dev.browsing import HEIGHT, PAGES, WIDTHS, browser, browser_context, drop, go, save, screenshot, settle, window
+from scripts.dev.browsing import (
+    HEIGHT,
+    PAGES,
+    WIDTHS,
+    browser,
+    browser_context,
+    drop,
+    go,
+    save,
+    screenshot,
+    settle,
+    window,
+)
 
 MAX_HEIGHT = {"desktop": 4500, "phone": 9000}
 

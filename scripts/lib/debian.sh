@@ -1,8 +1,11 @@
 # Sourced by test.sh: installs the programs that the tests need and that are not Python packages, if it can (root, apt-get).
-# Chromium for the page (Playwright's own is not available everywhere, and a test never downloads one), nginx, Prometheus.
+# Chromium for the page (Playwright's own is not available everywhere, and a test never downloads one), nginx, Prometheus,
+# DCMTK and ImageMagick, whose decoders the tests compare with.
 lacking() {
     { [ -n "${LESION_CHROMIUM:-}" ] || command -v chromium chromium-browser google-chrome >/dev/null; } || echo chromium
     command -v nginx >/dev/null || echo nginx
+    command -v dcmj2pnm >/dev/null || echo dcmtk
+    { convert -version || magick -version; } 2>/dev/null | grep -q '^Version: ImageMagick' || echo imagemagick
     { command -v prometheus && command -v promtool; } >/dev/null || echo prometheus
 }
 

@@ -26,6 +26,7 @@ install() {
     export VIRTUAL_ENV=$PWD/.venv
     # Compile the modules once: otherwise every process that may not write would compile torch's 5,000 modules again.
     env -u PYTHONDONTWRITEBYTECODE .venv/bin/uv pip install --quiet --compile-bytecode --require-hashes -r requirements.lock
+    .venv/bin/uv pip uninstall --quiet openvino-telemetry # left from an earlier lock: see pyproject.toml
     .venv/bin/uv pip install --quiet --no-deps --no-build-isolation --editable .
     echo "$wanted" >$stamp
 }

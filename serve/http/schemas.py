@@ -172,6 +172,24 @@ class UploadAnswer(BaseModel):
     rejected: list[RejectedFile]
 
 
+class ClassPreview(BaseModel):
+    """How many files of an upload would be kept under one label."""
+
+    accepted: int = 0
+    quarantined: int = 0
+    rejected: int = 0
+
+
+class UploadPreview(UploadAnswer):
+    """What would become of each file of an upload; nothing was stored."""
+
+    dry_run: Literal[True] = True
+    classes: dict[str, ClassPreview] = Field(
+        description="The labels that were found, by the folders of an archive or the field `label`, whether or not "
+        "they are classes; files without a label are listed in `rejected` alone."
+    )
+
+
 class ProblemDetails(BaseModel):
     """An error, RFC 9457."""
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from lesion.imaging.decode import FORMATS
+from lesion.imaging.file_types import readable_types
 from serve.http.dependencies import AppState, CurrentBundle, PrincipalDep, StateDep, require
 from serve.http.openapi import REFUSALS
 from serve.http.schemas import Health, Info, Me, ServerLimits, Workers
@@ -75,7 +75,7 @@ async def info(state: StateDep) -> Info:
         metrics=facts.get("metrics", {}),
         engine=engine.get("engine"),
         precision=engine.get("precision"),
-        formats=list(FORMATS),
+        formats=readable_types(),
         limits=ServerLimits.of(state.settings),
         workers=_workers(state),
     )

@@ -1,17 +1,18 @@
 """``POST /upload_training_data`` and ``POST /feedback``: labeled images for the next retraining."""
 
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.datastructures import FormData, UploadFile
 
 from lesion.core.errors import InvalidValueError, LesionError, UnsupportedTypeError
+from lesion.intake.archive_layout import is_archive
 from lesion.intake.uploads import match_class
-from lesion.intake.zip_reader import LabeledFile, ZipLimits, is_archive, read_zip
+from lesion.intake.zip_reader import LabeledFile, ZipLimits, read_zip
 from serve.http.dependencies import PrincipalDep, StateDep, StorageServicesDep, require
 from serve.http.openapi import refusals
-from serve.http.schemas import UploadAnswer
+from serve.http.schemas import UploadAnswer, UploadPreview
 from serve.ingest import Origin, clean, judge_files
 from serve.request_errors import missing_file
 
@@ -47,7 +48,8 @@ def _form_body(properties: dict[str, Any], required: list[str]) -> dict[str, Any
                 "type": "array",
                 "items": _FILE,
                 "maxItems": MAX_FILES,
-                "description": "Images of one class; or one ZIP archive with a folder for each class.",
+                "description": "Images of one class; or one ZIP archive with a folder for each class. GET /info has "
+                "the limits.",
             },
             "label": _TEXT | {"description": "The class of every file; may be left out for an archive with folders."},
             "group": _TEXT | {"description": "What the files have in common, such as a pseudonym of the patient."},
@@ -56,8 +58,14 @@ def _form_body(properties: dict[str, Any], required: list[str]) -> dict[str, Any
     ),
 )
 async def upload_training_data(
-    request: Request, state: StateDep, services: StorageServicesDep, principal: PrincipalDep
-) -> UploadAnswer:
+    request: Request,
+    state: StateDep,
+    services: StorageServicesDep,
+    principal: PrincipalDep,
+    dry_run: Annotated[
+        bool, Query(description="Store nothing: answer which classes were found and what would become of each file.")
+    ] = False,
+) -> UploadPreview | UploadAnswer:
     """Judge each file separately: kept, put in quarantine, or rejected. The same upload again changes nothing."""
     state.dispatcher.check_room()
     _check_multipart(request)
@@ -70,7 +78,7 @@ async def upload_training_data(
             images: Iterable[LabeledFile] = read_zip(files[0].file, limits, label or None, state.bundle.classes)
         else:
             images = _read(files, _required(label))
-        return await judge_files(state, services.intake, images, origin, files[0].filename or "")
+        return await judge_files(state, services.intake, images, origin, files[0].filename or "", dry_run=dry_run)
 
 
 @router.post(

@@ -188,15 +188,22 @@ class Client:
         return self._object("POST", "/predict", params=params, content=image, headers=headers)
 
     def upload(
-        self, files: Sequence[tuple[str, bytes]], label: str | None = None, group: str | None = None
+        self,
+        files: Sequence[tuple[str, bytes]],
+        label: str | None = None,
+        group: str | None = None,
+        *,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         """Upload training images, pairs of name and content, of one class and perhaps of one patient (``group``).
 
-        A single ZIP archive needs no label: its folders are the classes.
+        A single ZIP archive needs no label: its folders are the classes. In a ``dry_run`` nothing is stored; the answer
+        tells which classes were found and what would become of each file.
         """
         form = {name: value for name, value in (("label", label), ("group", group)) if value}
         parts = [("files", file) for file in files]
-        return self._object("POST", "/upload_training_data", files=parts, data=form, timeout=self._upload_timeout)
+        path = "/upload_training_data" + ("?dry_run=true" if dry_run else "")
+        return self._object("POST", path, files=parts, data=form, timeout=self._upload_timeout)
 
     def feedback(self, file: tuple[str, bytes], label: str) -> dict[str, Any]:
         """Send the right class of one image, a pair of name and content."""

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 
 from lesion.core.errors import ConfigError, DataError
 from lesion.data import datamodule as module
-from lesion.data.datamodule import DataModule, EpochSampler
+from lesion.data.datamodule import DataModule
+from lesion.data.samplers import EpochSampler
 from lesion.data.transforms import augmentation
 from tests.support.images.pictures import write_classes
 

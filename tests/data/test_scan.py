@@ -83,7 +83,8 @@ def test_a_folder_without_images_beside_the_splits_is_ignored(tmp_path):
     ("name", "split"),
     [("train_set", "train"), ("training_set", "train"), ("Train ", "train"), ("Test set", "test"),
      ("testing_set", "test"), ("validation_set", "val"), ("val-set", "val"), ("devset", "val"), ("seg_train", "train"),
-     ("train_images", "train"), ("Test data", "test"), ("test-imgs", "test"), ("split_val", "val")],
+     ("train_images", "train"), ("trn", "train"),
+     ("TST set", "test"), ("Test data", "test"), ("test-imgs", "test"), ("split_val", "val")],
 )  # fmt: skip
 def test_split_folders_go_by_many_names(tmp_path, name, split):
     touch(tmp_path, f"{name}/a/1.jpg", f"{name}/b/2.jpg")
@@ -187,7 +188,11 @@ def test_classes_may_have_the_same_folders(tmp_path, caplog):
         (("train_images/1.jpg", "test_images/2.jpg", "train.csv"), "named like splits, not like classes"),
         (("train/1.jpg", "test/2.jpg", "labels.csv"), "(there is labels.csv)"),
         (("fold_1/1.jpg", "fold_2/2.jpg", "fold_10/3.jpg"), "(fold_1, fold_2, fold_10) are named like splits"),
-        (("fold_1/a/1.jpg", "fold_1/b/2.jpg", "fold_2/a/3.jpg", "fold_2/b/4.jpg"), "the outer ones seem to be splits"),
+        (
+            ("fold_1/train/1.jpg", "fold_1/test/2.jpg", "fold_2/train/3.jpg", "fold_2/test/4.jpg"),
+            "outer ones seem to be",
+        ),
+        (("part_split/a/1.jpg", "part_split/b/2.jpg", "x/a/3.jpg", "x/b/4.jpg"), "the outer ones seem to be splits"),
         (("devel/a/1.jpg", "devel/b/2.jpg", "x/a/3.jpg", "x/b/4.jpg"), "(devel, x) has the same folders (a, b)"),
         (("train/Glioma/1.jpg", "test/glioma/2.jpg"), "the labels 'Glioma' and 'glioma', which differ only in case"),
         (("a/1.jpg", "a /2.jpg"), "the labels 'a' and 'a '"),
@@ -298,18 +303,26 @@ def test_csv_with_a_group_pattern(leaves):
         ("", "cannot be read"),
         ("image_id,label\n", "0 classes"),
         ("image_id,label\n1.jpg,0\n2.jpg,0\n", "1 classes"),
-        ("name,label\n1.jpg,0\n", "has no columns 'image_id'"),
-        ("image_id;label\n1.jpg;0\n", "has no columns 'image_id'"),
+        ("number,label\n17,0\n", "no column whose cells are files"),
         ("image_id,label,label\n1.jpg,0,4\n", "has 2 columns 'label'"),
         ("image_id,label\n1.jpg,0,\n", "cannot be read"),  # pandas alone would shift the columns
         ("image_id,label\n1.jpg,0\n2.jpg\n", "row without 'label': 2.jpg"),
         ("image_id,label\n,0\n2.jpg,4\n", "row without 'image_id'"),
-        ("image_id,label\n1.jpg,0\n9.jpg,4\n8.jpg,4\n", "2 files that are not there, the first: img/9.jpg"),
-        ("image_id,label\n1.jpg,0\n/etc/passwd,4\n", "outside its folder: /etc/passwd"),
-        ("image_id,label\n1.jpg,0\n../names.json,4\n", "outside its folder: img/../names.json"),
-        ("image_id,label\n1.jpg,0\n1.jpg,4\n1.jpg,4\n", "one image two labels or groups: img/1.jpg."),
+        (
+            "image_id,label\n1.jpg,0\n9.jpg,4\n8.jpg,4\n",
+            "names 2 of 3 files that are not in 'img': 9.jpg (row 3), 8.jpg (row 4)",
+        ),
+        (
+            "image_id,label\n1.jpg,0\n/etc/passwd,4\n",
+            "/etc/passwd (row 3). Files outside of this folder are never taken",
+        ),
+        ("image_id,label\n1.jpg,0\n../names.json,4\n", "../names.json (row 3). Files outside"),
+        (
+            "image_id,label\n1.jpg,0\n1.jpg,4\n1.jpg,4\n",
+            "gives 1 image several labels, the first: 1.jpg: blight (row 2), healthy (row 3)",
+        ),
         ("image_id,label\n1.jpg,0\n2.jpg,  \n", "row without 'label': 2.jpg"),
-        (f"image_id,label\n1.jpg,0\n{'x' * 5000}.jpg,4\n", "1 files that are not there, the first: img/xxx"),
+        (f"image_id,label\n1.jpg,0\n{'x' * 5000}.jpg,4\n", "names 1 of 2 files that are not in 'img': xxx"),
         ("image_id,label\n1.jpg,0\n2.jpg,3\n", "labels without a name in 'names.json': 3"),
     ],
 )
@@ -324,7 +337,9 @@ def test_cells_of_a_table_are_stripped(leaves):
     assert scan_csv(leaves, csv, images="img")["label"].tolist() == ["a", "a", "b"]
 
 
-@pytest.mark.parametrize("columns", [{"group_column": "label"}, {"label_column": "image_id"}])
+@pytest.mark.parametrize(
+    "columns", [{"group_column": "label"}, {"label_column": "image_id", "path_column": "image_id"}]
+)
 def test_a_column_that_shall_be_two_things_is_refused(leaves, columns):
     csv = write_csv(leaves, "image_id,label\n1.jpg,0\n2.jpg,4\n")
     with pytest.raises(DataError, match="cannot have two meanings"):

@@ -110,20 +110,23 @@ class Page(HTMLParser):
         self.text += data
 
 
-@pytest.fixture
-def history(tmp_path):
-    path = tmp_path / "metrics.csv"
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
+    path = tmp_path_factory.mktemp("history") / "metrics.csv"
     path.write_text(
         "epoch,step,train/loss,val/loss,val/acc\n0,4,1.0,,\n0,5,,0.9,0.5\n1,9,0.6,,\n1,10,,0.7,0.75\n1,10,,,\n"
     )
     return path
 
 
-@pytest.fixture
-def page(tmp_path, history):
+@pytest.fixture(scope="module")
+def page(tmp_path_factory, history):
     evaluation = made()
     path = write_report(
-        tmp_path / "new" / "report.html", evaluation, title="A <i>title</i>", **full(evaluation, history)
+        tmp_path_factory.mktemp("page") / "new" / "report.html",
+        evaluation,
+        title="A <i>title</i>",
+        **full(evaluation, history),
     )
     return path.read_text("utf-8")
 

@@ -140,15 +140,18 @@ def test_read_respects_limits():
 
 def test_dictionary_round_trip():
     preprocessing = Preprocessing(160, "crop", "bilinear")
-    assert preprocessing.to_dict() == {"size": 160, "fit": "crop", "interpolation": "bilinear", "trim": False}
+    settings = {"size": 160, "fit": "crop", "interpolation": "bilinear", "trim": False}
+    assert preprocessing.to_dict() == {**settings, "decoder": 2}
     assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
     assert Preprocessing.from_dict({}) == Preprocessing(224, "pad", "bicubic")
+    assert Preprocessing.from_dict(preprocessing.to_dict()).decoder == 2
+    assert Preprocessing.from_dict(settings).decoder == 1, "stored before the decoder had versions"
 
 
 @pytest.mark.parametrize(
     "values",
     [{"size": 0}, {"size": 8192}, {"size": "224"}, {"size": True}, {"size": 224.0}, {"fit": "squash"}, {"fit": None},
-     {"interpolation": "nearest"}, {"trim": "yes"}, {"mean": [0.5]}],
+     {"interpolation": "nearest"}, {"trim": "yes"}, {"decoder": 0}, {"mean": [0.5]}],
 )  # fmt: skip
 def test_bad_settings_are_refused(values: dict[str, Any]):
     with pytest.raises(ConfigError) as refusal:

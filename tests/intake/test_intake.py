@@ -83,7 +83,6 @@ def test_an_unknown_label_is_rejected_and_the_classes_are_named(label: str) -> N
 
 
 REJECTIONS = [
-    ("too_small", "a", [], {"width": 31}),
     ("duplicate", "a", [known(pixel_sha256="same")], {"pixel_sha256": "same"}),
     ("duplicate", "a", [known(sha256="same", uploader="bob")], {"sha256": "same"}),
     ("label_conflict", "a", [known(sha256="same", label="b")], {"sha256": "same"}),

@@ -3,14 +3,17 @@
 import io
 import stat
 import struct
+import tarfile
 import zipfile
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from lesion.core.errors import LesionError
 from lesion.download.archives import ArchiveRefusedError
-from lesion.intake.zip_reader import LabeledFile, ZipLimits, is_archive, read_zip
+from lesion.intake.archive_layout import is_archive
+from lesion.intake.zip_reader import LabeledFile, ZipLimits, read_zip
 
 LIMITS = ZipLimits(max_entries=20, max_bytes=8 * 2**20, max_file_bytes=4 * 2**20, max_ratio=100)
 
@@ -197,3 +200,95 @@ def test_a_damaged_member_is_refused_alone() -> None:
     data[data.index(b"1" * 100) + 50] ^= 1
     first, second = read_zip(io.BytesIO(data), LIMITS)
     assert (code(first), second.content) == ("archive_entry_refused", b"2")
+
+
+def packed_tar(mode: Literal["w", "w:gz", "w:bz2", "w:xz"]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as target:
+        info = tarfile.TarInfo("a/1.png")
+        info.size = 1
+        target.addfile(info, io.BytesIO(b"1"))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (packed_tar("w:gz"), "gzip file (.tar.gz perhaps)"),
+        (packed_tar("w:bz2"), "bzip2 file (.tar.bz2 perhaps)"),
+        (packed_tar("w:xz"), "xz file (.tar.xz perhaps)"),
+        (packed_tar("w"), "tar archive"),
+        (b"7z\xbc\xaf\x27\x1c\x00\x04" + bytes(100), "7z archive"),
+        (b"Rar!\x1a\x07\x01\x00" + bytes(100), "RAR archive"),
+        (b"\x28\xb5\x2f\xfd" + bytes(100), "Zstandard file"),
+    ],
+)
+def test_other_archives_are_named_as_what_they_are(data: bytes, kind: str) -> None:
+    assert f"it is a {kind}" in refused(io.BytesIO(data))
+    inside = archive(("a/1.png", data), ("b/2.png", b"2"))
+    assert code(next(iter(read_zip(inside, LIMITS)))) == "archive_nested"
+
+
+def test_a_refusal_draws_the_layout_and_names_what_was_found() -> None:
+    with pytest.raises(ArchiveRefusedError) as caught:
+        list(
+            read_zip(archive(("x/y/1.png", b"1"), ("x/y/2.png", b"2"), ("3.png", b"3")), LIMITS, None, ["a", "b", "c"])
+        )
+    sentence, _, tree = caught.value.message.partition("\n")
+    assert "its files are in 'x/y' (2 files), no folder (1 file). The classes are a, b, c." in sentence
+    assert tree.splitlines() == [
+        "archive.zip", "├── a", "│   ├── 1.png", "│   └── 2.png", "└── b", "    ├── 1.png", "    └── 2.png",
+    ]  # fmt: skip
+    assert "└── OTHER_CLASS" in refused(io.BytesIO(b"text"))
+
+
+def test_one_file_under_two_classes_is_refused_under_both() -> None:
+    made = archive(("a/1.png", b"same"), ("a/2.png", b"other"), ("set/b/3.png", b"same"), ("x/4.png", b"same"))
+    found = {member.name: member for member in read_zip(made, LIMITS, classes=["a", "b"])}
+    assert code(found["a/1.png"]) == code(found["set/b/3.png"]) == "label_ambiguous"
+    assert "'set/b/3.png', under another class" in str(found["a/1.png"].content)
+    assert "'a/1.png', under another class" in str(found["set/b/3.png"].content)
+    assert (found["a/2.png"].content, found["x/4.png"].label, found["x/4.png"].content) == (b"other", "x", b"same")
+
+
+def test_copies_under_one_class_and_empty_files_do_not_contradict() -> None:
+    made = archive(("a/1.png", b"same"), ("a/2.png", b"same"), ("a/e.png", b""), ("b/e.png", b""))
+    assert [member.content for member in read_zip(made, LIMITS)] == [b"same", b"same", b"", b""]
+
+
+def test_a_label_that_contradicts_the_folder_is_refused() -> None:
+    made = archive(("a/1.png", b"1"), ("b/2.png", b"2"), ("p7/3.png", b"3"), ("4.png", b"4"))
+    first, second, third, fourth = read_zip(made, LIMITS, "a", ["a", "b"])
+    assert [first.content, third.content, fourth.content] == [b"1", b"3", b"4"]
+    assert code(second) == "label_ambiguous"
+    assert "(b and a)" in str(second.content)
+
+
+def test_an_archive_that_is_encrypted_whole_is_refused_whole() -> None:
+    data = bytearray(archive(("a/1.png", b"1"), ("b/2.png", b"2")).getvalue())
+    place = -1
+    for _ in range(2):
+        place = data.index(b"PK\x01\x02", place + 1)
+        data[place + 8] |= 1
+    assert "encrypted; send it without a password" in refused(io.BytesIO(data))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp437", "cp850", "cp1252"])
+@pytest.mark.parametrize("name", ["l\u00e4sion", "l\u00e9sion", "\u00fcbrig"])
+def test_names_without_an_encoding_are_those_of_a_class(name: str, encoding: str) -> None:
+    data = archive((f"{'x' * len(name.encode(encoding))}/1.png", b"1"), ("b/2.png", b"2")).getvalue()
+    data = data.replace(b"x" * len(name.encode(encoding)), name.encode(encoding))
+    first, second = read_zip(io.BytesIO(data), LIMITS, classes=[name, "b"])
+    assert (first.label, first.content, second.label) == (name, b"1", "b")
+
+
+def test_a_name_of_macos_is_the_class_however_it_is_encoded() -> None:
+    raw = "la\u0308sion".encode()
+    data = archive((f"{'x' * len(raw)}/1.png", b"1")).getvalue().replace(b"x" * len(raw), raw)
+    [member] = read_zip(io.BytesIO(data), LIMITS, classes=["l\u00e4sion", "b"])
+    assert (member.label, member.content) == ("l\u00e4sion", b"1")
+
+
+def test_an_archive_with_a_program_before_it_is_read() -> None:
+    data = archive(("a/1.png", b"1")).getvalue()
+    assert [member.content for member in read_zip(io.BytesIO(b"MZ" + bytes(500) + data), LIMITS)] == [b"1"]

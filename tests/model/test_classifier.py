@@ -114,6 +114,26 @@ def test_same_seed_gives_the_same_metrics(tiny_config: Callable[..., DictConfig]
     assert "val/f1_macro" in results[0]
 
 
+def test_what_only_fills_up_a_batch_is_not_measured() -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), np.uint8))
+    labels = torch.tensor([0, 1, 0, 1, 1, 0, 0])
+    filled = (
+        torch.cat([images, torch.zeros(2, 3, 32, 32, dtype=torch.uint8)]),
+        torch.cat([labels, torch.full((2,), -100)]),
+    )
+    model = make_model()
+    results = [
+        Trainer(**QUIET).validate(model, DataLoader(TensorDataset(*data), batch_size=4), verbose=False)[0]
+        for data in ((images, labels), filled)
+    ]
+    assert results[1] == pytest.approx(results[0], rel=1e-5)
+    model.eval()
+    with torch.no_grad():
+        logits = torch.cat([model(images[:4]), model(images[4:])])
+    assert results[0]["val/loss"] == pytest.approx(float(torch.nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert results[0]["val/acc"] == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+
+
 def test_balanced_weights_by_hand() -> None:
     assert balanced_weights([6, 3, 1]) == pytest.approx([10 / 18, 10 / 9, 10 / 3])
     assert balanced_weights([4, 0]) == [0.5, 0.0]

@@ -15,9 +15,10 @@ import psutil
 import pytest
 from sqlalchemy import make_url, select
 
-from lesion.catalogue.images import delete_image
+from lesion.catalogue.images import add_image, delete_image
 from lesion.catalogue.import_run import import_manifest
 from lesion.core.errors import LesionError
+from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import GateLook, Job, Worker
 from lesion.promotion.alpha_spending import AlphaSpending
@@ -30,7 +31,8 @@ from lesion.retraining.stages import RetrainSettings, Stages
 from lesion.retraining.stored_reports import load_report
 from lesion.retraining.workflow import system_database
 from tests.support.bundles.lamp_bundles import CLASSES, lamp, lamp_pictures
-from tests.support.images.loop_images import new_storage, put_picture
+from tests.support.images.loop_images import new_storage, put_picture, row_of
+from tests.support.images.pictures import write
 from tests.support.servers.serving import eventually
 from tests.support.servers.worker_runs import REQUEST, WorkerRun, actions
 from tests.support.training_subprocess import CONFIG, STAND_IN
@@ -128,6 +130,22 @@ def test_a_report_shows_pictures_as_long_as_they_are_there(storage: Storage, sta
     assert (whole, page.count(blank)) == (len(verdict["comparisons"][0]["changed"]), 0)
     delete_image(storage, verdict["comparisons"][0]["changed"][0]["sha256"], "ann", "asked for it")
     assert load_report(storage, job_id).count(blank) == 1
+
+
+def test_images_that_a_server_took_under_wider_limits_are_compared(
+    storage: Storage, stages: Stages, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "tiny.png", 5, side=12)  # smaller than a server takes unless it is told to
+    row = row_of(file, CLASSES[0], split="gate", generation=1)
+    storage.store.put(image_key(row.sha256), file.read_bytes())
+    with storage.session() as session:
+        assert add_image(session, row)
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    assert stages.compare(job_id, begun["parent"], version)["promoted"]
+    assert load_report(storage, job_id)
 
 
 def test_a_champion_that_changed_meanwhile_is_not_replaced(storage: Storage, stages: Stages, tmp_path: Path) -> None:

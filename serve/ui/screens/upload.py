@@ -14,8 +14,9 @@ from lesion.core.text import format_count
 from serve.ui.charts import data_charts
 from serve.ui.components import offer_csv
 from serve.ui.error_messages import is_file_error, report_failure
+from serve.ui.screens import upload_preview
 from serve.ui.session import clear_cache, read
-from serve.ui.text.sentences import escape_markdown, upload_outcome, upload_unfinished
+from serve.ui.text.sentences import accepted_images, escape_markdown, upload_outcome, upload_unfinished
 
 BY_FOLDER = "By the folders of the ZIP"
 _MIB = 2**20
@@ -73,6 +74,9 @@ def show(client: Client) -> None:
     progress: UploadProgress = st.session_state.setdefault("upload", UploadProgress())
     batch, valid = _choose_files(info, max_bytes, progress)
     button = f"Upload {format_count(len(batch.files), 'file')}"
+    if batch.files:
+        keys = tuple(batch.key(file) for file in batch.files)
+        upload_preview.show(client, keys, list(chunks(batch.files, max_bytes)), batch.label, batch.group, valid=valid)
     if batch.files and st.button(button, key="send", type="primary", disabled=not valid):
         with report_failure(""):  # how far the upload came is shown below, now and later
             _send(client, progress, batch, max_bytes)
@@ -97,13 +101,13 @@ def _choose_files(info: dict[str, Any], max_bytes: int, progress: UploadProgress
         help="What these images have in common, such as one patient under a pseudonym. They then stay together: either "
         "all of them are learned from, or all are used to compare models.",
     )
-    entries, image_mib = info["limits"]["max_archive_entries"], info["limits"]["max_image_bytes"] // _MIB
+    entries, zip_mib = info["limits"]["max_archive_entries"], max(1, max_bytes // _MIB)
     files = st.file_uploader(
-        f"Drop images of up to {image_mib} MiB each, or a ZIP with one folder for each class ({entries:,} files and "
-        "folders at most)",
+        f"Drop images, or a ZIP of up to {zip_mib} MiB with one folder for each class ({entries:,} files and folders "
+        f"at most). Images: {accepted_images(info)}.",
         accept_multiple_files=True,
         key=f"upload-files-{number}",
-        max_upload_size=max(1, max_bytes // _MIB),
+        max_upload_size=zip_mib,
     )
     without_folders = label == BY_FOLDER and any(not is_zip(file) for file in files)
     if without_folders:

@@ -42,6 +42,23 @@ def escape_markdown(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", text)
 
 
+def accepted_images(info: Mapping[str, Any]) -> str:
+    """Write which images a server takes, for predictions and uploads alike; ``info`` is the answer of ``/info``.
+
+    >>> accepted_images({"formats": ["JPEG", "PNG"], "limits": {"max_image_bytes": 2**20, "max_pixels": 50_000_000,
+    ...     "min_side": 16}})
+    'JPEG or PNG, up to 1 MiB and 50 million pixels each, at least 16 pixels on each side'
+    """
+    *formats, last = info["formats"]
+    limits = info["limits"]
+    pixels = limits["max_pixels"]
+    size = f"{pixels / 1e6:g} million" if pixels >= 1e6 else f"{pixels:,}"
+    return (
+        f"{', '.join(formats)} or {last}, up to {limits['max_image_bytes'] / 2**20:.4g} MiB and {size} pixels each, at "
+        f"least {limits['min_side']} pixels on each side"
+    )
+
+
 def format_duration(seconds: float) -> str:
     """Write about how long something takes."""
     if seconds < 10:
@@ -133,6 +150,20 @@ def upload_outcome(accepted: int, quarantined: int, rejected: int) -> str:
     if rejected:
         parts.append(f"{rejected:,} refused")
     return ", ".join(parts) + "."
+
+
+def preview_outcome(accepted: int, quarantined: int, refused: int, archives: int) -> str:
+    """Write what would become of an upload that was only checked; ``archives`` would be refused as a whole.
+
+    >>> preview_outcome(3, 0, 1, 0)
+    'Nothing was stored yet. Of 4 files, 3 would be accepted and 1 refused.'
+    """
+    total = accepted + quarantined + refused
+    parts = [f"{number:,} {what}" for number, what in ((quarantined, "quarantined"), (refused, "refused")) if number]
+    found = " and ".join([", ".join([f"{accepted:,} would be accepted", *parts[:-1]]), *parts[-1:]])
+    sentence = f" Of {format_count(total, 'file')}, {found}." if total else ""
+    whole = f" {format_count(archives, 'archive')} would be refused as a whole." if archives else ""
+    return f"Nothing was stored yet.{sentence}{whole}"
 
 
 def upload_unfinished(sent: int, total: int, *, dropped: bool) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, create_engine, make_url, select
+from sqlalchemy import URL, Connection, create_engine, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -31,12 +31,12 @@ Dump = tuple[dict[str, Path], Connection]  # the copy's files by part, and a con
 
 def database_kind(storage: Storage) -> Literal["sqlite", "postgresql"]:
     """Return the kind of a storage's database."""
-    return POSTGRESQL if make_url(storage.database).get_backend_name() == POSTGRESQL else SQLITE
+    return POSTGRESQL if storage.url.get_backend_name() == POSTGRESQL else SQLITE
 
 
 def sqlite_files(storage: Storage) -> dict[str, Path]:
     """Return the files of an SQLite database: the catalogue and DBOS's tables."""
-    catalogue = Path(str(make_url(storage.database).database))
+    catalogue = Path(str(storage.url.database))
     return {CATALOGUE: catalogue, WORKFLOWS: catalogue.with_name("workflows.db")}
 
 
@@ -110,7 +110,7 @@ def _dump_sqlite(storage: Storage, folder: Path, stem: str) -> Iterator[Dump]:
             copy_sqlite(source, files[part])
     if CATALOGUE not in files:
         raise ConfigError(f"There is no database '{sqlite_files(storage)[CATALOGUE]}'.", code="database_unreachable")
-    engine = create_engine(f"sqlite:///{files[CATALOGUE]}", poolclass=NullPool)
+    engine = create_engine(URL.create("sqlite", database=str(files[CATALOGUE])), poolclass=NullPool)
     with engine.connect() as connection:
         yield files, connection
 

@@ -4,7 +4,7 @@ Functions that take a session join the caller's transaction; those that take a s
 recorded in the audit log of the same transaction.
 """
 
-from sqlalchemy import select
+from sqlalchemy import BigInteger, case, cast, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -14,6 +14,7 @@ from lesion.database.audit import record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import ACCEPTED, DELETED, GATE, QUARANTINED, Generation, Image, now
+from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
 PIXEL_FOLDER = "pixels"  # below Storage.cache: decoded images of a retraining (its data.cache_dir)
 
@@ -49,6 +50,16 @@ def list_images(
     if label is not None:
         statement = statement.where(Image.label == label)
     return list(session.scalars(statement))
+
+
+def limits_of_accepted(session: Session) -> Limits:
+    """Return limits within which every accepted image is: servers checked them by their own, perhaps wider, limits."""
+    side = case((Image.width < Image.height, Image.width), else_=Image.height)
+    facts = func.max(Image.bytes), func.max(cast(Image.width, BigInteger) * Image.height), func.min(side)
+    largest, pixels, smallest = session.execute(select(*facts).where(Image.status == ACCEPTED)).one()
+    if largest is None:
+        return DEFAULT_LIMITS
+    return DEFAULT_LIMITS.covering(largest, pixels, smallest)
 
 
 def open_generation(session: Session) -> Generation:

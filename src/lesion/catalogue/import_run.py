@@ -78,16 +78,16 @@ def _is_imported(session: Session, snapshot_id: str) -> bool:
 
 def _store_images(storage: Storage, manifest: Manifest, progress: bool) -> dict[str, bytes]:
     """Copy the images to the store and return their thumbnails by hash."""
-    files = manifest.table.drop_duplicates("sha256")
+    files, limits = manifest.table.drop_duplicates("sha256"), manifest.limits
 
     def copy(path: str, sha256: str) -> tuple[str, bytes]:
-        data = read(manifest.root / path)
+        data = read(manifest.root / path, limits)
         if bytes_sha256(data) != sha256:
             raise DataError(
                 f"'{path}' was changed after the manifest was made. Restore the file, or train and import again."
             )
         storage.store.put(image_key(sha256), data)
-        return sha256, make_thumbnail(decode(data)).tobytes()
+        return sha256, make_thumbnail(decode(data, limits)).tobytes()
 
     with ThreadPoolExecutor(THREADS) as pool:
         copies = pool.map(copy, files["path"], files["sha256"])

@@ -61,12 +61,16 @@ def run_with_hydra(
         sys.argv = command_line
 
 
-def quote_hydra_value(value: str) -> str:
+def quote_hydra_value(value: str, *, references: bool = False) -> str:
     r"""Quote the value of a setting, such as a path, for Hydra's command line, whatever characters it contains.
+
+    With ``references``, ``${name}`` stands for the value of another setting; otherwise it is text.
 
     >>> print("paths.data=" + quote_hydra_value("/data/it's here"))
     paths.data='/data/it\'s here'
     """
+    if not references:
+        value = re.sub(r"(\\*)\$\{", lambda match: 2 * match[1] + "\\${", value)
     # A backslash is itself, but before a quote: there it must be doubled, also before the one that ends the value.
     escaped = re.sub(r"(\\*)('|\Z)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), value)
     return f"'{escaped}'"
@@ -99,4 +103,4 @@ def _quote_text(argument: str, multirun: bool) -> str:
     except HydraException:
         is_text = False
     value = os.path.expanduser(value)  # noqa: PTH111 - Path would change s3://
-    return argument if is_text else f"{setting}={quote_hydra_value(value)}"
+    return argument if is_text else f"{setting}={quote_hydra_value(value, references=True)}"

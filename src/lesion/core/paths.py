@@ -9,14 +9,16 @@ _ADDED_FOLDERS = frozenset({
     "__MACOSX", "@eaDir", "#recycle", "@Recycle", "@Recently-Snapshot", "$RECYCLE.BIN", "System Volume Information",
     "lost+found",
 })  # fmt: skip
+_ADDED_FILES = frozenset({"thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r"})  # lower case
 
 
 def is_hidden(path: PurePath) -> bool:
-    """Return whether any part of a path begins with a dot or is a folder that archivers and file servers add.
+    """Return whether any part of a path begins with a dot or is a folder or file that other programs add.
 
     Give the path relative to the folder that the user named: folders above it do not count.
     """
-    return any(part.startswith(".") or part in _ADDED_FOLDERS for part in path.parts)
+    hidden = any(part.startswith(".") or part in _ADDED_FOLDERS for part in path.parts)
+    return hidden or path.name.lower() in _ADDED_FILES
 
 
 def latest_bundle(outputs: Path = Path("outputs")) -> Path:

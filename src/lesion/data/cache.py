@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from lesion.core.errors import DataError
 from lesion.core.files import bytes_sha256, write_atomically
 from lesion.imaging.decode import read
+from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 from lesion.imaging.preprocessing import Preprocessing
 
 logger = logging.getLogger(__name__)
@@ -21,11 +22,12 @@ class PixelCache:
 
     Several processes may share the folder: files are written under another name and renamed, so that a killed process
     leaves no incomplete entry. When the disk is full, each process logs that once and writes no more. Each setting of
-    ``preprocessing`` has its own subfolder; without a ``folder`` the cache is off.
+    ``preprocessing`` has its own subfolder; without a ``folder`` the cache is off. ``limits`` bound what is decoded.
     """
 
-    def __init__(self, folder: Path | None, preprocessing: Preprocessing) -> None:
+    def __init__(self, folder: Path | None, preprocessing: Preprocessing, limits: Limits = DEFAULT_LIMITS) -> None:
         self.preprocessing = preprocessing
+        self._limits = limits
         self._shape = (preprocessing.size, preprocessing.size, 3)
         key = hashlib.sha256(json.dumps(preprocessing.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
         self._folder = folder / key if folder is not None else None
@@ -40,13 +42,13 @@ class PixelCache:
         cached = self._load(entry) if entry else None
         if cached is not None:
             return cached
-        data = read(path)
+        data = read(path, self._limits)
         if bytes_sha256(data) != sha256:
             raise DataError(
                 f"'{path}' is not the file that the manifest describes: it has changed since, or data.root is another "
                 "folder. Put the file back, or make a new manifest."
             )
-        pixels = self.preprocessing.read(data)
+        pixels = self.preprocessing.read(data, self._limits)
         if entry and self._writable:
             self._store(entry, pixels)
         return pixels

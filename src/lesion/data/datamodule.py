@@ -11,17 +11,20 @@ import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from lesion.core.cpu import available_cores
 from lesion.core.errors import ConfigError
 from lesion.core.validation import check_seed
 from lesion.data.cache import PixelCache
 from lesion.data.manifest import Manifest, Policy, build_manifest
+from lesion.data.samplers import EpochSampler, ShareSampler
 from lesion.data.scan import scan_csv, scan_folders
 from lesion.data.splits import SPLITS
+from lesion.imaging.limits import Limits
 from lesion.imaging.preprocessing import Fit, Interpolation, Preprocessing
 
+UNLABELED = -100  # the label of what only fills up a batch; torch's losses leave it out
 FRACTIONS = {"train": 0.70, "val": 0.075, "calibration": 0.075, "test": 0.15}
 Augmentation = Callable[[Tensor], Tensor]
 
@@ -29,7 +32,8 @@ Augmentation = Callable[[Tensor], Tensor]
 class ManifestDataset(Dataset[tuple[Tensor, int]]):
     """Rows of a manifest as (3, S, S) uint8 tensors with class indices.
 
-    An index is a row, or a pair of epoch and row. The augmentation of an image depends only on the seed, the epoch and
+    An index is a row, a pair of epoch and row, or None for a black image without a label, which fills up the last batch
+    of one of several processes. The augmentation of an image depends only on the seed, the epoch and
     the row, not on loader processes or earlier images, so that a resumed run repeats it. The augmentation must draw
     from torch's random numbers, as torchvision's transforms do.
     """
@@ -62,7 +66,10 @@ class ManifestDataset(Dataset[tuple[Tensor, int]]):
         for start in range(0, len(rows), size):
             yield np.stack([self.pixels(row) for row in rows[start : start + size]])
 
-    def __getitem__(self, index: int | tuple[int, int]) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int | tuple[int, int] | None) -> tuple[Tensor, int]:
+        if index is None:
+            side = self._cache.preprocessing.size
+            return torch.zeros(3, side, side, dtype=torch.uint8), UNLABELED
         epoch, row = index if isinstance(index, tuple) else (0, index)
         image = torch.from_numpy(self.pixels(row)).permute(2, 0, 1)
         if self._augmentation is not None:
@@ -72,34 +79,6 @@ class ManifestDataset(Dataset[tuple[Tensor, int]]):
                 torch.default_generator.manual_seed(int(seed))
                 image = self._augmentation(image)
         return image, int(self.labels[row])
-
-
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Pairs of epoch and row, the rows in an order that depends only on the seed and the epoch.
-
-    ``epoch`` returns the current epoch and is called when an epoch begins. With ``weights``, (size,), rows are drawn
-    with replacement instead of permuted.
-    """
-
-    def __init__(
-        self, size: int, seed: int, epoch: Callable[[], int], weights: NDArray[np.float64] | None = None
-    ) -> None:
-        self._size = size
-        self._seed = seed
-        self._epoch = epoch
-        self._shares = None if weights is None else weights / weights.sum()
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        epoch = self._epoch()
-        rng = np.random.default_rng([self._seed, epoch])
-        if self._shares is None:
-            rows = rng.permutation(self._size)
-        else:
-            rows = rng.choice(self._size, self._size, replace=True, p=self._shares)
-        return ((epoch, row) for row in rows.tolist())
 
 
 class DataModule(LightningDataModule):
@@ -119,11 +98,14 @@ class DataModule(LightningDataModule):
         interpolation: How it is resized.
         trim: Whether to cut off dark margins first.
         augmentation: Changes a training image, (3, S, S) uint8.
-        batch_size: Images per batch.
+        batch_size: Images per batch, of each process if several train together.
         balanced: Draw training images so that all classes are equally frequent.
-        num_workers: Loader processes; None for one per core, at most 8, and 0 on two cores or fewer.
+        num_workers: Loader processes; None for one per core, at most 8, and 0 on two cores or
+            fewer; per process.
         cache_dir: The folder for decoded images; None decodes them every epoch.
         seed: Seed of the order and of the augmentation.
+        limits: ``max_image_bytes``, ``max_pixels`` and ``min_side`` of images, as for a server; what is left out has
+            the usual value. Images of a ``manifest`` were checked when it was made, and are all taken.
 
     Raises:
         ConfigError: A setting makes no sense, or leaves a split without images.
@@ -151,10 +133,14 @@ class DataModule(LightningDataModule):
         num_workers: int | None = None,
         cache_dir: Path | str | None = None,
         seed: int = 0,
+        limits: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 2:
-            raise ConfigError(f"data.batch_size={batch_size}: batch normalization needs at least 2 images per batch.")
+        if type(batch_size) is not int or batch_size < 2:
+            raise ConfigError(
+                f"data.batch_size={batch_size} must be a whole number of images, at least 2: batch normalization needs "
+                "them."
+            )
         check_seed("data.seed", seed)
         check_seed("data.split_seed", split_seed)
         self.preprocessing = Preprocessing(size, fit, interpolation, trim)
@@ -163,14 +149,17 @@ class DataModule(LightningDataModule):
         else:
             root = Path(root)
             rows = scan_csv(root, **csv, group_pattern=group_pattern) if csv else scan_folders(root, group_pattern)
-            self.manifest = build_manifest(name, root, rows, policy=split, fractions=fractions, seed=split_seed)
+            self.manifest = build_manifest(
+                name, root, rows, policy=split, fractions=fractions, seed=split_seed,
+                limits=Limits.from_settings(limits),
+            )  # fmt: skip
         _check_splits(self.manifest)
         self._fractions = dict(fractions)
-        self._cache = PixelCache(Path(cache_dir) if cache_dir else None, self.preprocessing)
+        self._cache = PixelCache(Path(cache_dir) if cache_dir else None, self.preprocessing, self.manifest.limits)
         self._augmentation = augmentation
         self._batch_size = batch_size
         self._balanced = balanced
-        self._num_workers = _default_workers() if num_workers is None else num_workers
+        self._num_workers = num_workers
         self._seed = seed
 
     @property
@@ -198,32 +187,55 @@ class DataModule(LightningDataModule):
         """Return shuffled, augmented training batches, without an incomplete last one."""
         dataset = self.dataset("train", augmented=True)
         weights = 1.0 / self.class_counts()[dataset.labels] if self._balanced else None
-        sampler = EpochSampler(len(dataset), self._seed, self._epoch, weights)
-        return self._loader(dataset, sampler=sampler, drop_last=len(dataset) >= self._batch_size)
+        sampler = EpochSampler(len(dataset), self._seed, self._epoch, weights, *self._processes())
+        return self._loader(dataset, sampler=sampler, drop_last=len(sampler) >= self._batch_size)
+
+    def train_batches(self, processes: int = 1) -> int:
+        """Return the number of training batches per epoch and process."""
+        rows = len(self.manifest.split("train")) // processes
+        return max(rows // self._batch_size, min(rows, 1))
+
+    def train_batch_paths(self, number: int) -> list[str]:
+        """Return the paths, relative to the manifest's root, of this process's training batch of the current epoch."""
+        sampler = self.train_dataloader().sampler
+        start = number * self._batch_size
+        rows = [row for _, row in list(sampler)[start : start + self._batch_size]]
+        return [str(path) for path in self.manifest.split("train")["path"].iloc[rows]]
 
     def val_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         """Return the validation batches."""
-        return self.evaluation_dataloader("val")
+        return self._shared_loader("val")
 
     def test_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
-        """Return the test batches, for ``Trainer.test`` and ``Trainer.predict``."""
-        return self.evaluation_dataloader("test")
+        """Return the test batches."""
+        return self._shared_loader("test")
 
-    predict_dataloader = test_dataloader
+    def predict_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
+        """Return the test batches, for ``Trainer.predict``."""
+        return self.evaluation_dataloader("test")
 
     def evaluation_dataloader(self, split: str) -> DataLoader[tuple[Tensor, int]]:
         """Return the batches of any split, in the manifest's order and without augmentation."""
         return self._loader(self.dataset(split))
 
+    def _shared_loader(self, split: str) -> DataLoader[tuple[Tensor, int]]:
+        dataset = self.dataset(split)
+        return self._loader(dataset, sampler=ShareSampler(len(dataset), *self._processes()))
+
     def _epoch(self) -> int:
         return int(self.trainer.current_epoch) if self.trainer else 0
 
+    def _processes(self) -> tuple[int, int]:
+        """Return how many processes train together, and the number of this one."""
+        return (int(self.trainer.world_size), int(self.trainer.global_rank)) if self.trainer else (1, 0)
+
     def _loader(self, dataset: ManifestDataset, **options: Any) -> DataLoader[tuple[Tensor, int]]:  # noqa: ANN401
+        workers = _default_workers(self._processes()[0]) if self._num_workers is None else self._num_workers
         return DataLoader(
             dataset,
             batch_size=self._batch_size,
-            num_workers=self._num_workers,
-            persistent_workers=self._num_workers > 0,
+            num_workers=workers,
+            persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             # The loader draws a seed for its processes, but not from the random numbers of dropout and mixup.
             generator=torch.Generator().manual_seed(self._seed),
@@ -241,6 +253,6 @@ def _check_splits(manifest: Manifest) -> None:
         )
 
 
-def _default_workers() -> int:
-    cores = available_cores()
+def _default_workers(processes: int = 1) -> int:
+    cores = available_cores() // processes
     return 0 if cores <= 2 else min(cores, 8)

@@ -5,48 +5,90 @@ in the dataset's folder                  is read as
 ======================================== ======================================================================
 ``class/*``                              classes
 ``split/class/*``                        classes in splits, see ``SPLIT_NAMES``: ``Test set`` and ``seg_train`` too
+``fold_1/class/*``, ``fold_2/class/*``   classes; the folds are read as one dataset, which is split again
 one folder, which has splits             that folder
+``images`` beside ``masks``              the folder ``images``; the same within a split
+a folder of masks beside splits          masks, see :mod:`lesion.data.masks`
 a folder beside splits that has splits   a copy of the dataset: left out, with a warning
 a folder named like a split, with        a class, if no other folder is a split
 images in it and no folders
 only folders named like splits, with     refused: the labels must be elsewhere, such as in a table
 images in them and no folders
+a link to a folder                       that folder; but within a class a link to a folder of the dataset is left
+                                         out, since that folder is read where it is
 ======================================== ======================================================================
 """
 
 import logging
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from lesion.core.errors import DataError
 from lesion.core.paths import is_hidden
 from lesion.core.text import join_names, natural_order
+from lesion.data.masks import is_mask_folder
 from lesion.imaging.file_types import is_image
 
 logger = logging.getLogger(__name__)
 
 SPLIT_NAMES = {
-    "train": "train", "training": "train",
+    "train": "train", "training": "train", "trn": "train",
     "val": "val", "valid": "val", "validation": "val", "dev": "val",
-    "test": "test", "testing": "test",
+    "test": "test", "testing": "test", "tst": "test",
 }  # fmt: skip
 # Words that people add to the name of a split: Test set, train_images, seg_train.
 _ADDED_WORDS = frozenset({"set", "data", "dataset", "image", "images", "img", "imgs", "seg", "split", "folder"})
-_MASK_FOLDERS = frozenset({"mask", "masks", "segmentation", "segmentations"})
-_MASK_NAME = re.compile(r"(.+?)[\s_-]+(?:mask|seg|segmentation)(?:[\s_-]?\d+)?")
+_IMAGE_FOLDERS = frozenset({"image", "images", "img", "imgs"})
+_FOLD = re.compile(r"(?:cv|k)?[\W_]*fold[\W_]*\d+", re.IGNORECASE)
 _SPLIT_WORDS = frozenset({*SPLIT_NAMES, "eval", "evaluation", "holdout", "fold", "split"})
 _SPLIT_LIKE = re.compile(r"train|test|val|eval|dev|hold|fold|split", re.IGNORECASE)
 
 
+class Layout(NamedTuple):
+    """The folders of a dataset."""
+
+    classes: list[tuple[Path, str]]  # each with the split that it is in, or ""; a class may be in every split
+    masks: list[Path]  # folders that hold nothing but masks
+
+
 def folders_of(parent: Path) -> list[Path]:
-    """Return the folders in a folder that are not hidden, in natural order."""
+    """Return the folders in a folder that are not hidden and do not lead back to it, in natural order."""
     found = (entry for entry in parent.iterdir() if entry.is_dir() and not is_hidden(Path(entry.name)))
-    return sorted(found, key=lambda folder: natural_order(folder.name))
+    onward = (entry for entry in found if not (entry.is_symlink() and _is_inside(parent, entry)))
+    return sorted(onward, key=lambda folder: natural_order(folder.name))
 
 
-def files_of(folder: Path, pattern: str = "**/*") -> list[Path]:
-    """Return the files below a folder that are neither hidden nor in hidden folders."""
-    return [file for file in folder.glob(pattern) if not is_hidden(file.relative_to(folder)) and not file.is_dir()]
+def files_of(folder: Path, root: Path | None = None, *, deep: bool = True) -> list[Path]:
+    """Return the files in a folder, and with ``deep`` those below it, that are neither hidden nor in hidden folders.
+
+    Links to folders are followed, unless they lead to a folder of the dataset ``root`` that is not hidden: that one is
+    read where it is, and the link may lead back.
+    """
+    return list(_walk(folder, Path(os.path.realpath(root or folder)), deep, set()))
+
+
+def _walk(folder: Path, root: Path, deep: bool, followed: set[Path]) -> Iterator[Path]:
+    for entry in sorted(folder.iterdir()):
+        if is_hidden(Path(entry.name)):
+            continue
+        if not entry.is_dir():
+            yield entry
+        elif deep:
+            if entry.is_symlink():
+                target = Path(os.path.realpath(entry))
+                inside = target.is_relative_to(root) and not is_hidden(target.relative_to(root))
+                if inside or root.is_relative_to(target) or target in followed:
+                    continue
+                followed.add(target)
+            yield from _walk(entry, root, deep, followed)
+
+
+def _is_inside(folder: Path, other: Path) -> bool:
+    """Return whether a folder is another one or in it, whatever links lead to them."""
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(other))
 
 
 def split_of(folder: Path) -> str:
@@ -56,37 +98,22 @@ def split_of(folder: Path) -> str:
     return SPLIT_NAMES.get(word, "") or SPLIT_NAMES.get(word.removesuffix("set"), "")
 
 
-def without_masks(images: list[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the images of a class, and the masks among them: pictures of where something is in another image.
-
-    A mask is named like an image in its folder with ``_mask``, ``_seg`` or ``_segmentation`` (and a number) added, or
-    is in a folder named ``mask``, ``masks``, ``segmentation`` or ``segmentations`` next to images.
-    """
-    names = {(image.parent, image.stem.lower()) for image in images}
-    folders = {image.parent for image in images}
-
-    def is_mask(image: Path) -> bool:
-        named = _MASK_NAME.fullmatch(image.stem.lower())
-        beside = image.parent.name.lower() in _MASK_FOLDERS and len(folders) > 1
-        return beside or (named is not None and (image.parent, named[1]) in names)
-
-    masks = [image for image in images if is_mask(image)]
-    return [image for image in images if image not in set(masks)], masks
-
-
-def class_folders(root: Path) -> list[tuple[Path, str]]:
-    """Return each class folder with the split that it is in, or ""; a class may have a folder in every split.
+def find_layout(root: Path) -> Layout:
+    """Return the class folders of a dataset and its folders of masks.
 
     Raises:
         DataError: The layout is mixed, or is not that of classes.
     """
-    root = _dataset_folder(root)
+    root, masks = _dataset_folder(root)
     splits = {folder: split_of(folder) for folder in folders_of(root)}
     if not any(split and folders_of(folder) for folder, split in splits.items()):
+        if folds := _fold_classes(list(splits)):
+            return Layout([(folder, "") for folder in folds], masks)
         _check_classes(root, list(splits))
-        return [(folder, "") for folder in splits]
-    others = [folder for folder, split in splits.items() if not split and _has_images(folder)]
-    copies = [folder for folder in others if any(map(split_of, folders_of(_dataset_folder(folder))))]
+        return Layout([(folder, "") for folder in splits], masks)
+    masks += [folder for folder, split in splits.items() if not split and is_mask_folder(folder.name, _SPLIT_WORDS)]
+    others = [folder for folder, split in splits.items() if not split and folder not in masks and _has_images(folder)]
+    copies = [folder for folder in others if any(map(split_of, folders_of(_dataset_folder(folder)[0])))]
     if copies:
         names = join_names(folder.name for folder in copies)
         logger.warning("left out: %s, which has split folders itself and seems to be a copy of the dataset", names)
@@ -95,22 +122,53 @@ def class_folders(root: Path) -> list[tuple[Path, str]]:
             f"'{root}' mixes split folders with others ({join_names(mixed)}). Lay it out as class/* or split/class/*, "
             f"where split is one of {', '.join(sorted(SPLIT_NAMES))}."
         )
-    return [(folder, split) for parent, split in splits.items() if split for folder in folders_of(parent)]
+    classes = list[tuple[Path, str]]()
+    for folder, split in splits.items():
+        if split:
+            parent, masks_here = _without_masks(folder)
+            masks += masks_here
+            classes += [(inner, split) for inner in folders_of(parent)]
+    return Layout(classes, masks)
 
 
 def folders_above_classes(root: Path) -> list[Path]:
     """Return the folders in which no image is expected: the dataset's folder and its splits."""
-    root = _dataset_folder(root)
+    root, _ = _dataset_folder(root)
     splits = [folder for folder in folders_of(root) if split_of(folder)]
     return [root, *(splits if any(map(folders_of, splits)) else [])]
 
 
-def _dataset_folder(root: Path) -> Path:
-    """Return the folder that has the classes or splits: of a folder whose only folder has splits, that one."""
+def _dataset_folder(root: Path) -> tuple[Path, list[Path]]:
+    """Return the folder that has the classes or splits, and the folders of masks beside it.
+
+    Of a folder whose only folder has splits it is that one, and of ``images`` beside ``masks`` the first.
+    """
     folders = folders_of(root)
     if len(folders) == 1 and any(split_of(inner) and folders_of(inner) for inner in folders_of(folders[0])):
-        return folders[0]
-    return root
+        return folders[0], []
+    return _without_masks(root)
+
+
+def _without_masks(parent: Path) -> tuple[Path, list[Path]]:
+    """Return the folder ``images`` if a folder has nothing else but folders of masks, and these; else the folder."""
+    folders = folders_of(parent)
+    masks = [folder for folder in folders if is_mask_folder(folder.name)]
+    images = [folder for folder in folders if folder.name.lower() in _IMAGE_FOLDERS]
+    if masks and len(images) == 1 and len(masks) + 1 == len(folders) and folders_of(images[0]):
+        return images[0], masks
+    return parent, []
+
+
+def _fold_classes(folders: list[Path]) -> list[Path]:
+    """Return the class folders of all folds, if a dataset's folders are folds; else nothing."""
+    if len(folders) < 2 or not all(_FOLD.fullmatch(folder.name) for folder in folders):
+        return []
+    inner = [inner for folder in folders for inner in folders_of(folder)]
+    if not inner or any(map(split_of, inner)):
+        return []
+    names = join_names(folder.name for folder in folders)
+    logger.warning("read as one dataset, which is split again: the folds %s", names)
+    return inner
 
 
 def _is_named_like_split(folder: Path) -> bool:
@@ -129,7 +187,9 @@ def _check_classes(root: Path, folders: list[Path]) -> None:
     subfolders = {folder: {inner.name for inner in folders_of(folder)} for folder in folders}
     flat_splits = not any(subfolders.values()) and all(map(_is_named_like_split, folders))
     if len(folders) > 1 and flat_splits and _has_images(root):
-        tables = sorted(file.name for file in files_of(root, "*") if file.suffix.lower() in (".csv", ".tsv", ".xlsx"))
+        tables = sorted(
+            file.name for file in files_of(root, deep=False) if file.suffix.lower() in (".csv", ".tsv", ".xlsx")
+        )
         beside = f" (there is {join_names(tables)})" if tables else ""
         raise DataError(
             f"The folders of '{root}' ({names}) are named like splits, not like classes. If a table has the labels"
@@ -137,7 +197,7 @@ def _check_classes(root: Path, folders: list[Path]) -> None:
         )
     if len(set(map(frozenset, subfolders.values()))) != 1 or len(subfolders[folders[0]]) < 2:
         return
-    if any(is_image(file) for folder in folders for file in files_of(folder, "*")):
+    if any(is_image(file) for folder in folders for file in files_of(folder, deep=False)):
         return
     inner_names = sorted(subfolders[folders[0]], key=natural_order)
     inner = join_names(inner_names)

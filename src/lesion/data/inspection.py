@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,17 +51,19 @@ def examine(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageRecord:
     )
 
 
-def inspect(path: Path) -> ImageRecord | ImageError:
+def inspect(path: Path, limits: Limits = DEFAULT_LIMITS) -> ImageRecord | ImageError:
     """Return the facts of one image file, or the error with which the decoder refuses it."""
     try:
-        return examine(read(path))
+        return examine(read(path, limits), limits)
     except ImageError as error:
         return error
 
 
-def inspect_all(paths: Sequence[Path], progress: bool = True) -> list[ImageRecord | ImageError]:
+def inspect_all(
+    paths: Sequence[Path], progress: bool = True, limits: Limits = DEFAULT_LIMITS
+) -> list[ImageRecord | ImageError]:
     """Inspect images on every core, in their order, with a progress bar on a terminal."""
     # Threads, not processes: they start at once, and decoding and hashing release the interpreter's lock.
     with ThreadPoolExecutor() as pool:
-        results = pool.map(inspect, paths)
+        results = pool.map(partial(inspect, limits=limits), paths)
         return list(track(results, f"Reading {len(paths):,} images", len(paths), disable=not progress))

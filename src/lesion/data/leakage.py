@@ -92,7 +92,7 @@ def contact_sheet(manifest: Manifest, leakage: Leakage, pairs: int = 12, seed: i
     sample = leakage.pairs.sample(min(pairs, leakage.leaked), random_state=seed).sort_values(["label", "path"])
     paths = [*sample["path"], *sample["train_path"]]
     captions = [f"test: {name}" for name in sample["label"]] + [f"train: {name}" for name in sample["train_label"]]
-    images = [decode(read(manifest.root / path)) for path in paths]
+    images = [decode(read(manifest.root / path, manifest.limits), manifest.limits) for path in paths]
     buffer = io.BytesIO()
     montage(images, captions, columns=len(sample)).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,10 @@ from lesion.core.errors import DataError
 from lesion.core.files import atomic_path
 from lesion.core.text import join_names, natural_order
 from lesion.data.inspection import ImageRecord, inspect_all
+from lesion.data.scan import MASKS
 from lesion.data.splits import SPLITS, split_by_folder, split_groups
 from lesion.deduplication.duplicates import groups, merge_groups, near_duplicate_pairs
+from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
 EXCLUDED = "excluded"
 Policy = Literal["grouped", "folder"]
@@ -43,6 +45,7 @@ class Manifest:
         policy: ``grouped`` (a new split by group) or ``folder`` (keep the test split that came with the data).
         seed: The seed of the split.
         refused: The images that the decoder refused: path, code, reason.
+        masks: The paths of masks, relative to ``root``, by the path of the image that they belong to.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Manifest:
     policy: Policy
     seed: int
     refused: tuple[dict[str, str], ...] = ()
+    masks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def split(self, name: str) -> pd.DataFrame:
         """Return the rows of one split, in the table's order."""
@@ -60,6 +64,16 @@ class Manifest:
     def labels(self, rows: pd.DataFrame) -> NDArray[np.int64]:
         """Return the class indices of rows, (N,)."""
         return pd.Categorical(rows["label"], categories=list(self.classes)).codes.astype(np.int64)
+
+    @property
+    def limits(self) -> Limits:
+        """The limits within which each image is, as far as they differ from the usual ones."""
+        if self.table.empty:
+            return DEFAULT_LIMITS
+        width, height = self.table["width"].astype("int64"), self.table["height"].astype("int64")
+        return DEFAULT_LIMITS.covering(
+            int(self.table["bytes"].max()), int((width * height).max()), int(min(width.min(), height.min()))
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -132,7 +146,7 @@ class Manifest:
 
     def save(self, path: Path) -> Path:
         """Write the manifest as Parquet; the facts that are not rows go into the file's metadata."""
-        meta = {name: getattr(self, name) for name in ("name", "classes", "policy", "seed", "refused")}
+        meta = {name: getattr(self, name) for name in ("name", "classes", "policy", "seed", "refused", "masks")}
         meta["root"] = str(self.root.resolve())
         table = pa.Table.from_pandas(self.table, preserve_index=False)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), METADATA: json.dumps(meta)})
@@ -176,16 +190,18 @@ def build_manifest(
     fractions: Mapping[str, float],
     seed: int = 0,
     progress: bool = True,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Manifest:
     """Decode, group and split the images of a scan.
 
     Images whose pixels also belong to an image of another class are excluded from every split. So are copies, depending
     on the policy: see ``Manifest.resplit``, which also explains the arguments of the split.
 
-    ``rows`` are the table that ``scan_folders`` or ``scan_csv`` returned, with paths relative to ``root``. If no image
-    of some class can be used, or the split is impossible, raise a DataError.
+    ``rows`` are the table that ``scan_folders`` or ``scan_csv`` returned, with paths relative to ``root``. Images
+    beyond the ``limits`` are refused. If no image of some class can be used, or the split is impossible, raise a
+    DataError.
     """
-    table, refused = _readable(root, rows, progress)
+    table, refused = _readable(root, rows, progress, limits)
     classes = tuple(sorted(rows["label"].unique(), key=natural_order))
     conflicting = _conflicting(table)
     unusable = sorted(set(classes) - set(table.loc[~conflicting, "label"]))
@@ -196,12 +212,16 @@ def build_manifest(
             "remove these classes."
         )
     table["split"] = np.where(conflicting, EXCLUDED, "")
-    return Manifest(name, root, table[list(COLUMNS)], classes, policy, seed, refused).resplit(policy, fractions, seed)
+    masks = rows.attrs.get(MASKS, {})
+    manifest = Manifest(name, root, table[list(COLUMNS)], classes, policy, seed, refused, masks)
+    return manifest.resplit(policy, fractions, seed)
 
 
-def _readable(root: Path, rows: pd.DataFrame, progress: bool) -> tuple[pd.DataFrame, tuple[dict[str, str], ...]]:
+def _readable(
+    root: Path, rows: pd.DataFrame, progress: bool, limits: Limits
+) -> tuple[pd.DataFrame, tuple[dict[str, str], ...]]:
     """Return the rows whose images can be decoded, with their facts and groups, and why the others are refused."""
-    results = inspect_all([root / path for path in rows["path"]], progress)
+    results = inspect_all([root / path for path in rows["path"]], progress, limits)
     refused = tuple(
         {"path": path, "code": result.code, "reason": result.message}
         for path, result in zip(rows["path"], results, strict=True)

@@ -47,7 +47,11 @@ class ObjectStore:
     def __init__(self, address: str, options: Mapping[str, Any]) -> None:
         settings = {"use_listings_cache": False, **options}  # other machines change the content
         try:
-            self._files, root = fsspec.core.url_to_fs(str(address), **settings)
+            if "://" in address and not address.startswith("/"):
+                self._files, root = fsspec.core.url_to_fs(address, **settings)
+            else:  # fsspec would read :: in a path as two addresses
+                self._files = LocalFileSystem(**settings)
+                root = str(Path(address).expanduser().absolute())
         except (ImportError, ValueError) as error:
             raise ConfigError(
                 f"storage.files cannot be used: {error}. S3 needs pip install 'lesion[cluster]'.", code="store_unusable"

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,7 @@ from lesion.core.errors import ConfigError
 from lesion.database.migrations.runner import upgrade
 from lesion.database.object_store import ObjectStore
 
+_SQLITE = "sqlite:///"
 _BUSY_S = 30  # how long a writer waits for the transaction of another writer, with SQLite
 _POOL = 5  # PostgreSQL connections per process
 # libpq settings, unless the address sets others: a host that vanished is noticed in seconds instead of 15 minutes.
@@ -37,7 +38,7 @@ class Storage:
     and use it after.
     """
 
-    # An SQLAlchemy address: ``sqlite:///…`` or ``postgresql+psycopg://…``.
+    # ``sqlite:///PATH``, with the path as it stands, or SQLAlchemy's address of ``postgresql+psycopg://…``.
     database: str = field(repr=False)  # it may hold a password
     files: str  # a folder, or an fsspec address such as ``s3://bucket/prefix``
     cache: Path  # this machine's folder for files fetched from the store: bundles and images
@@ -50,17 +51,23 @@ class Storage:
     def __getstate__(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("database", "files", "cache", "options")}
 
+    @property
+    def url(self) -> URL:
+        """The database's address; a question mark or percent sign in the path of an SQLite file is a part of it."""
+        if self.database.startswith(_SQLITE):
+            return URL.create("sqlite", database=self.database.removeprefix(_SQLITE))
+        return make_url(self.database)
+
     @cached_property
     def engine(self) -> Engine:
         """The database's engine in this process."""
-        sqlite = self.database.startswith("sqlite")
-        if sqlite:
-            Path(self.database.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-            engine = create_engine(self.database, connect_args={"timeout": _BUSY_S})
+        url = self.url
+        if self.database.startswith(_SQLITE):
+            Path(str(url.database)).parent.mkdir(parents=True, exist_ok=True)
+            engine = create_engine(url, connect_args={"timeout": _BUSY_S})
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
         else:
-            url = make_url(self.database)
             settings = {name: value for name, value in _CONNECTION_SETTINGS.items() if name not in url.query}
             engine = create_engine(url, pool_pre_ping=True, pool_size=_POOL, connect_args=settings)
         os.register_at_fork(after_in_child=lambda: engine.dispose(close=False))

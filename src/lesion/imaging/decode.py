@@ -9,7 +9,7 @@ import hashlib
 import io
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import imagehash
@@ -19,13 +19,26 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 
 from lesion.core.errors import ImageError
 from lesion.imaging import refusals
-from lesion.imaging.headers import Header, read_header
-from lesion.imaging.limits import DEFAULT_LIMITS, Limits, check_bytes, check_size, too_many_bytes
-from lesion.imaging.pixels import MODES, orient, to_rgb
+from lesion.imaging.dicom.recognition import is_dicom
+from lesion.imaging.exact_samples import samples_to_rgb
+from lesion.imaging.formats.header import Header
+from lesion.imaging.formats.jpeg_ending import with_endings
+from lesion.imaging.formats.png_rows import check_rows
+from lesion.imaging.headers import read_header
+from lesion.imaging.limits import DEFAULT_LIMITS, Limits, check_bytes, check_samples, check_size, too_many_bytes
+from lesion.imaging.orientation import orient
+from lesion.imaging.pixels import MODES, same_pixels, to_rgb
 from lesion.imaging.refusals import UnreadableFileError
 from lesion.imaging.signatures import other_image_type
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # and DICOM, where pydicom is installed
+# The rules by which pixels come about; a bundle records the version that it was trained with. Version 1 scaled gray of
+# 16 bits by its brightest pixel, cut color to its upper 8 bits, showed what is transparent everywhere as black,
+# left color profiles and orientations outside of EXIF aside, and let padding and hot pixels of DICOM decide its range.
+VERSION = 2
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # and DICOM, with the extra lesion[dicom]
+
+_LARGE_PIXELS = 16_000_000  # of a JPEG: to decode it several times takes more than a second
 
 # The classes themselves, not Image.open: no other parser can run, and Pillow's own warning about many pixels is not
 # triggered.
@@ -52,9 +65,10 @@ class ImageFacts:
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, target_side: int | None = None) -> NDArray[np.uint8]:
     """Decode an image file to RGB.
 
-    EXIF orientation is applied; color profiles are not. Transparent pixels are blended with black: that is the
-    background of a scan, and the stored color of a fully transparent pixel is arbitrary. Grayscale of more than 8 bits
-    is scaled from the smallest of 8, 10, 12, 14 and 16 bits that holds its maximum; color of 16 bits keeps the upper 8.
+    The orientation (EXIF, otherwise XMP) is applied, and a color profile becomes sRGB. Transparent pixels are blended
+    with black: that is the background of a scan, and the stored color of a fully transparent pixel is arbitrary; a
+    picture that is transparent everywhere is shown without transparency. Grayscale and color of more than 8 bits are
+    scaled from the smallest of 8, 10, 12, 14 and 16 bits that holds all pixels but one in a thousand.
 
     Args:
         data: The whole file.
@@ -72,17 +86,27 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, target_side: int | N
             image_mode_not_supported. Nothing else is raised, whatever the bytes.
     """
     check_bytes(data, limits)
-    if _is_dicom(data):
-        from lesion.imaging.dicom import decode as decode_dicom  # an optional extra
+    if is_dicom(data):
+        from lesion.imaging.dicom.picture import decode as decode_dicom  # an optional extra
 
         return decode_dicom(data, limits)
     header = _checked_header(data, limits)
+    if not header.whole:
+        raise refusals.truncated(header.format, data)
     try:
-        with _open(header) as picture:
-            if target_side is not None and header.format == "JPEG":
-                _draft(picture, target_side)
-            picture.load()
-            return orient(to_rgb(picture, header.format), header.orientation)
+        if header.layout:
+            image = samples_to_rgb(header, header.layout)
+        elif not header.ended:
+            image = to_rgb(_load_without_end(header, data), header.format, header.profile)
+        else:
+            with _open(header) as picture:
+                if target_side is not None and header.format == "JPEG":
+                    _draft(picture, target_side)
+                picture.load()
+                if header.format == "PNG":
+                    check_rows(header.picture, picture)
+                image = to_rgb(picture, header.format, header.profile)
+        return orient(image, header.orientation)
     except Exception as error:  # a third-party parser given hostile bytes can raise anything
         raise _refusal(error, header, data) from error
 
@@ -90,15 +114,14 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, target_side: int | N
 def probe(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
     """Check and describe an image file by its header alone; raise every refusal of `decode` that needs no decoding."""
     check_bytes(data, limits)
-    if _is_dicom(data):
-        from lesion.imaging.dicom import probe as probe_dicom
+    if is_dicom(data):
+        from lesion.imaging.dicom.picture import probe as probe_dicom
 
         mode, width, height = probe_dicom(data, limits)
         return ImageFacts("DICOM", mode, width, height, len(data))
     header = _checked_header(data, limits)
     try:
-        with _open(header) as picture:
-            mode = picture.mode
+        mode = _mode(header)
     except Exception as error:
         raise _refusal(error, header, data) from error
     width, height = header.width, header.height
@@ -148,10 +171,6 @@ def perceptual_hash(image: NDArray[np.uint8]) -> int:
     return int(str(imagehash.phash(Image.fromarray(image))), 16)
 
 
-def _is_dicom(data: bytes) -> bool:
-    return data[128:132] == b"DICM"
-
-
 def _checked_header(data: bytes, limits: Limits) -> Header:
     header, supported = read_header(data), ", ".join(FORMATS)
     if header is None:
@@ -165,7 +184,31 @@ def _checked_header(data: bytes, limits: Limits) -> Header:
     check_size(header.format, header.width, header.height, limits)
     if header.animated:
         raise refusals.several_pictures(header.format)
+    if header.layout:
+        check_samples(header.format, header.width * header.height * header.layout.bytes)
     return header
+
+
+def _mode(header: Header) -> str:
+    if header.layout:
+        return "I;16" if header.layout.mode == "L" else header.layout.mode
+    with _open(header) as picture:
+        return picture.mode
+
+
+def _load_without_end(header: Header, data: bytes) -> Image.Image:
+    """Decode a JPEG without an end marker; refuse it if pixels are missing."""
+    first: Image.Image | None = None
+    large = header.width * header.height > _LARGE_PIXELS
+    for file in with_endings(header.picture, large=large):
+        with _open(replace(header, picture=file)) as picture:
+            picture.load()
+            if first is not None and not same_pixels(first, picture):
+                raise refusals.truncated(header.format, data)
+            first = picture.copy() if first is None else first
+    if first is None:
+        raise refusals.truncated(header.format, data)
+    return first
 
 
 def _open(header: Header) -> ImageFile.ImageFile:

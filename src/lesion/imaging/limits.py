@@ -1,19 +1,53 @@
 """Limits on the images that are decoded, and the checks that need no decoding."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
-from lesion.core.errors import ImageError
+from lesion.core.errors import ConfigError, ImageError
 from lesion.imaging.refusals import EmptyImageError, ImageTooLargeError, corrupt
+
+# Of a picture whose samples are read one by one (see SampleLayout): as many as the largest of 8 bits has by default.
+# No setting: what one door takes, every other one takes too.
+MAX_SAMPLE_BYTES = 150_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How large an image may be, and how small."""
+    """How large an image may be, and how small.
+
+    They are the settings ``max_image_bytes``, ``max_pixels`` and ``min_side`` of a server (``server``) and of a
+    training (``data.limits``). ``lesion predict`` uses those that its model was trained with. A retraining takes every
+    image that a server has accepted, whatever that server's limits were: see ``covering``.
+    """
 
     max_bytes: int = 20 * 2**20  # of the file
     max_pixels: int = 50_000_000  # width × height
     min_side: int = 16  # the shorter side in pixels
 
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any] | None) -> Self:
+        """Return the limits of a section ``data.limits``; settings that are left out have their defaults.
+
+        Raises:
+            ConfigError: A setting is unknown, or not a whole number above 0.
+        """
+        values = dict(settings or {})
+        if unknown := sorted(set(values) - set(_SETTINGS)):
+            raise ConfigError(f"data.limits has no setting {', '.join(unknown)}; it has {', '.join(_SETTINGS)}.")
+        for name, value in values.items():
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"data.limits.{name}={value} must be a whole number, more than 0.")
+        return cls(**{_SETTINGS[name]: value for name, value in values.items()})
+
+    def covering(self, max_bytes: int, max_pixels: int, min_side: int) -> "Limits":
+        """Return these limits, wide enough for images that were accepted before: by their facts, under other limits."""
+        return Limits(
+            max(self.max_bytes, max_bytes), max(self.max_pixels, max_pixels), max(1, min(self.min_side, min_side))
+        )
+
+
+_SETTINGS = {"max_image_bytes": "max_bytes", "max_pixels": "max_pixels", "min_side": "min_side"}
 
 DEFAULT_LIMITS = Limits()
 
@@ -41,6 +75,16 @@ def check_size(kind: str, width: int, height: int, limits: Limits) -> None:
             f"The {kind} image of {width:,} × {height:,} pixels is too small to judge; send one with at least "
             f"{limits.min_side} pixels on each side.",
             code="image_too_small",
+        )
+
+
+def check_samples(kind: str, size: int) -> None:
+    """Refuse a picture, of 16 bits for example, whose samples take more than ``MAX_SAMPLE_BYTES``."""
+    if size > MAX_SAMPLE_BYTES:
+        raise ImageTooLargeError(
+            f"The {kind} image takes {size:,} bytes once it is decoded, more than the {MAX_SAMPLE_BYTES:,} allowed; "
+            "make it smaller, or save it with 8 bits.",
+            code="image_too_many_pixels",
         )
 
 

@@ -1,6 +1,6 @@
 """Fits an image of any size into the square that the network sees, in training, commands and server alike."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lesion.core.errors import ConfigError
-from lesion.imaging.decode import decode
+from lesion.imaging.decode import VERSION, decode
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
 Fit = Literal["pad", "crop", "stretch"]
@@ -33,6 +33,8 @@ class Preprocessing:
             square and loses the ends of the longer side; ``stretch`` ignores the proportions.
         interpolation: The resizing filter.
         trim: First cut off the dark margins, whose width differs between scanners: see `content_box`.
+        decoder: The version of the decoder's rules that a model was trained with; see `lesion.imaging.decode.VERSION`.
+            It changes nothing: an older model gets what today's decoder reads.
 
     Raises:
         ConfigError: A value is invalid.
@@ -42,6 +44,7 @@ class Preprocessing:
     fit: Fit = "pad"
     interpolation: Interpolation = "bicubic"
     trim: bool = False
+    decoder: int = field(default=VERSION, compare=False)
 
     def __post_init__(self) -> None:
         if type(self.size) is not int or self.size not in _SIZES:
@@ -57,6 +60,8 @@ class Preprocessing:
                 )
         if type(self.trim) is not bool:
             raise ConfigError(f"preprocessing.trim is {self.trim!r}; it is true or false.")
+        if type(self.decoder) is not int or self.decoder < 1:
+            raise ConfigError(f"preprocessing.decoder is {self.decoder!r}; it is a whole number from 1 on.")
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Fit one image, uint8 (H, W, 3), and return it as uint8 (size, size, 3), writable."""
@@ -97,11 +102,14 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Build it from what `to_dict` returned; missing settings get defaults, unknown ones are a ConfigError."""
+        """Build it from what `to_dict` returned; missing settings get defaults, unknown ones are a ConfigError.
+
+        What was stored before the decoder had versions has version 1.
+        """
         names = [field.name for field in fields(cls)]
         if unknown := sorted(set(values) - set(names)):
             raise ConfigError(f"preprocessing has no setting {', '.join(unknown)}; it has {', '.join(names)}.")
-        return cls(**values)
+        return cls(**{"decoder": 1, **values})
 
 
 def content_box(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:

@@ -26,7 +26,14 @@ _SIGNATURES: tuple[tuple[int, bytes | tuple[bytes, ...], str], ...] = (  # posit
     (0, b"\xd7\xcd\xc6\x9a", "WMF"),
     (0, b"/* XPM */", "XPM"),
 )
-_BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
+# The brands of ISO media files that are pictures, the most exact first: a file names its main one and compatible ones.
+_BRANDS = (
+    ((b"avif", b"avis"), "AVIF"),
+    ((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "HEIC"),
+    ((b"crx ",), "a camera's raw data (CR3)"),
+    ((b"mif1", b"msf1", b"miaf"), "HEIF"),
+)
+_MAX_BRANDS = 64  # bytes
 
 
 def other_image_type(data: bytes) -> str | None:
@@ -35,9 +42,16 @@ def other_image_type(data: bytes) -> str | None:
         if data.startswith(signature, offset):
             return name
     if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12], "MP4 or another video")
+        return _brand(data)
     if data[:1] == b"P" and data[1:2] in b"1234567Ff" and data[2:3].isspace():
         return "PNM"
     if b"<svg" in data[:1024].lower():
         return "SVG"
     return None
+
+
+def _brand(data: bytes) -> str:
+    """Return the type of an ISO media file, by its brands (ISO 14496-12, 4.3)."""
+    end = min(int.from_bytes(data[:4], "big"), _MAX_BRANDS)
+    brands = {data[8:12], *(data[place : place + 4] for place in range(16, end, 4))}
+    return next((name for known, name in _BRANDS if brands.intersection(known)), "MP4 or another video")

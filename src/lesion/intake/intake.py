@@ -68,6 +68,13 @@ class Intake:
             "Another server is storing the same image at this moment. Send it again.", code="image_contested"
         )
 
+    def judge(self, upload: Upload) -> Decision:
+        """Judge an upload as ``process`` would, and store nothing."""
+        if not self._last_id:
+            self.refresh()
+        with self._storage.session() as session:
+            return decide(Case(upload, self._related(session, upload), self._settings, self._classes))
+
     def note_rejected(self, codes: Mapping[str, int], *, source: str, uploader: str) -> None:
         """Record the number of rejected files of one request by code; nothing else is stored about them."""
         with self._storage.session() as session:

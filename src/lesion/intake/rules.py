@@ -6,7 +6,6 @@ The rules are tried in this order, and the first one that applies decides:
 rule                       applies if                                           decision    code
 ========================== ==================================================== =========== ============================
 ``unknown_label``          the label is not one of the classes                  rejected    label_unknown
-``too_small``              the shorter side is less than ``min_side``           rejected    too_small
 ``deleted_before``         the same file or pixels were deleted by an admin     rejected    deleted_before
 ``relabeled``              the same file or pixels have another label           rejected    label_conflict
 ``own_file_again``         the uploader sent the same file before               as before   already_known
@@ -21,8 +20,8 @@ rule                       applies if                                           
 ========================== ==================================================== =========== ============================
 
 Relatives are near-duplicates and images of the same patient. An image that is stored joins the split and the group of
-its relatives; without relatives, the hash of its file chooses the split. Files that cannot be read never come here:
-``serve/ingest.py`` rejects them before.
+its relatives; without relatives, the hash of its file chooses the split. Files that cannot be read, and images beyond
+the server's limits, never come here: ``serve/ingest.py`` rejects them before.
 """
 
 import hashlib
@@ -39,7 +38,6 @@ from lesion.intake.uploads import Decision, RelatedImage, Upload
 class IntakeSettings:
     """How uploads are judged."""
 
-    min_side: int = 32  # the minimum length of the shorter side in pixels
     # The champion disputes a label if its probability of another class is at least this …
     dispute_confidence: float = 0.6
     dispute_probability: float = 0.1  # … and its probability of the label is at most this
@@ -84,15 +82,6 @@ class Case:
 def _unknown_label(case: Case) -> str | None:
     known = case.label in case.classes
     return None if known else f"There is no class {case.label[:80]!r}. The classes are {', '.join(case.classes)}."
-
-
-def _too_small(case: Case) -> str | None:
-    width, height, least = case.image.width, case.image.height, case.settings.min_side
-    if min(width, height) >= least:
-        return None
-    return (
-        f"The image of {width} × {height} pixels is too small to learn from: at least {least} on each side are needed."
-    )
 
 
 def _deleted_before(case: Case) -> str | None:
@@ -173,7 +162,6 @@ class Rule(NamedTuple):
 
 RULES = (
     Rule(_unknown_label, REJECTED, "label_unknown"),
-    Rule(_too_small, REJECTED, "too_small"),
     Rule(_deleted_before, REJECTED, "deleted_before"),
     Rule(_relabeled, REJECTED, "label_conflict"),
     Rule(_own_file_again, None, "already_known"),

@@ -3,25 +3,34 @@
 import os
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import IO, NamedTuple
 
 from lesion.core.errors import DataError, LesionError
 from lesion.core.paths import is_hidden
+from lesion.core.text import join_names
 from lesion.download.archives import ArchiveRefusedError, entry_fault
-from lesion.intake.uploads import match_class
+from lesion.intake.archive_layout import (
+    begins_as_archive,
+    classes_of,
+    entry_name,
+    expected_layout,
+    found_folders,
+    has_archive_name,
+    other_archive,
+)
 
 _BLOCK = 2**18
+_START = 512  # bytes that tell what kind of archive a file is
 _END, _END_BYTES, _END64_LOCATOR, _LOCATOR_BYTES = b"PK\x05\x06", 22, b"PK\x06\x07", 20
 _END64, _END64_BYTES = b"PK\x06\x06", 56
 _MAX_COMMENT = 2**16
 _DIRECTORY_BYTES_PER_ENTRY = 1024
 _HARMLESS_BYTES = 2**20  # a file up to this size may have any ratio
-_GZIP = b"\x1f\x8b"
-_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06", _GZIP, b"7z\xbc\xaf\x27\x1c", b"Rar!", b"BZh", b"\xfd7zXZ\x00")
-_ARCHIVE_SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"})
+_ENCRYPTED = 0x1
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may need gigabytes to unpack a few bytes
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 
@@ -34,17 +43,6 @@ class ZipLimits:
     max_bytes: int = 512 * 2**20  # unpacked bytes of all files together
     max_file_bytes: int = 20 * 2**20
     max_ratio: int = 200  # unpacked size of a file of more than 1 MiB, divided by its packed size
-
-
-def is_archive(start: bytes, name: str) -> bool:
-    """Return whether a file is an archive, of whatever kind, by its first 512 bytes or its name.
-
-    NIfTI volumes, which are compressed in the same way, are images of a kind that the decoder names.
-    """
-    if (start.startswith(_ARCHIVES) and not start.startswith(_GZIP)) or start[257:262] == b"ustar":
-        return True
-    lower = name.lower()
-    return PurePosixPath(lower).suffix in _ARCHIVE_SUFFIXES and not lower.endswith(".nii.gz")
 
 
 class LabeledFile(NamedTuple):
@@ -61,42 +59,83 @@ def read_zip(
     """Read the files of a ZIP archive: ``class/*`` between any other folders, or any files with one ``label`` for all.
 
     The folder that is named after one of the ``classes`` is a file's label; without such a folder, the folder that the
-    file is in. Nothing is written to the disk, and one file is in memory at a time. The bytes are counted while they
-    are unpacked, because an entry may lie about its size. Folders, hidden files and system files are skipped.
+    file is in. A file whose folders, whose copy in the archive or whose ``label`` say another class is refused
+    (``label_ambiguous``). Nothing is written to the disk, and one file is in memory at a time. The bytes are counted
+    while they are unpacked, because an entry may lie about its size. Folders, hidden and system files are skipped.
 
-    A file that is not a ZIP archive, exceeds the limits or contains no file to read is an ArchiveRefusedError.
+    A file that is not a ZIP archive, exceeds the limits, contains no file to read or, without a ``label``, no folder of
+    a class is an ArchiveRefusedError.
     """
     with _open(file, limits) as archive:
+        entries = _files(archive, label, classes)
+        faults = _contradictions(entries, classes)
         seen, bytes_left = set[str](), limits.max_bytes
-        for entry in archive.infolist():
-            entry.filename = entry.filename.replace("\\", "/")  # as some programs for Windows separate folders
-            path = PurePosixPath(entry.filename)
-            ignored = is_hidden(path) or path.name in ("Thumbs.db", "desktop.ini")
-            if entry.is_dir() or (ignored and not entry_fault(entry)):
-                continue
-            labels = [label] if label is not None else _labels_of(path, classes)
+        for entry, labels in entries:
             content = _read(archive, entry, limits, bytes_left, repeated=entry.filename in seen)
             seen.add(entry.filename)
             if isinstance(content, bytes):
                 bytes_left -= len(content)
                 if not labels:
                     content = _file_error(entry, "it is not in a folder that names its class", "label_missing")
-                elif len(labels) > 1:
-                    both = " and ".join(labels)
-                    content = _file_error(entry, f"it is in folders of several classes ({both})", "label_ambiguous")
+                elif fault := faults.get(entry.filename):
+                    content = _file_error(entry, fault, "label_ambiguous")
             yield LabeledFile(entry.filename, labels[-1] if labels else "", content)
-        if not seen:
-            raise _archive_error("it contains no file except hidden ones")
 
 
-def _labels_of(path: PurePosixPath, classes: Collection[str]) -> list[str]:
-    """Return the classes that folders of a path are named after; otherwise the folder that holds the file, if any."""
-    folders = [match_class(folder, classes) for folder in path.parts[:-1]]
-    return list(dict.fromkeys(folder for folder in folders if folder in classes)) or folders[-1:]
+Entry = tuple[zipfile.ZipInfo, list[str]]  # a file of an archive, and the classes that it is said to have
+
+
+def _files(archive: zipfile.ZipFile, label: str | None, classes: Collection[str]) -> list[Entry]:
+    """Return the files to read, and refuse an archive in which nothing can be used."""
+    files = list[Entry]()
+    for entry in archive.infolist():
+        entry.filename = entry_name(entry, classes)
+        path = PurePosixPath(entry.filename)
+        if entry.is_dir() or (is_hidden(path) and not entry_fault(entry)):
+            continue
+        found = classes_of(entry.filename, classes)
+        if label is None:
+            files.append((entry, found or list(path.parts[:-1][-1:])))
+        else:
+            files.append((entry, list(dict.fromkeys([*found, label]))))
+    if not files:
+        raise _archive_error("it contains no file except hidden ones", classes)
+    if all(entry.flag_bits & _ENCRYPTED for entry, _ in files):
+        raise _archive_error("all of its files are encrypted; send it without a password", classes)
+    if label is None and classes and not any(set(labels) & set(classes) for _, labels in files):
+        folders = found_folders([entry.filename for entry, _ in files])
+        raise _archive_error(
+            f"none of its folders is called like a class: its files are in {folders}. The classes are "
+            f"{join_names(classes, 20)}",
+            classes,
+        )
+    return files
+
+
+def _contradictions(entries: Sequence[Entry], classes: Collection[str]) -> dict[str, str]:
+    """Return why files are refused that have several classes: by their folders, or since a copy has another one."""
+    faults = {
+        entry.filename: f"several classes are given for it ({' and '.join(labels)})"
+        for entry, labels in entries
+        if len(labels) > 1
+    }
+    copies = defaultdict[tuple[int, int], list[Entry]](list)
+    for entry, labels in entries:
+        if entry.file_size and len(labels) == 1 and (not classes or labels[0] in classes):
+            copies[entry.CRC, entry.file_size].append((entry, labels))  # zipfile checks the CRC of what it reads
+    for same in copies.values():
+        if len({labels[0] for _, labels in same}) > 1:
+            for entry, labels in same:
+                other = next(other for other, others in same if others != labels)
+                faults[entry.filename] = f"the same file is in it as {other.filename[-100:]!r}, under another class"
+    return faults
 
 
 def _open(file: IO[bytes], limits: ZipLimits) -> zipfile.ZipFile:
     """Open an archive after checking the size of its table of contents and the sizes that it declares."""
+    file.seek(0)
+    if kind := other_archive(file.read(_START)):
+        raise _archive_error(f"it is a {kind}, not a ZIP archive, whatever its name is")
     _check_directory(file, limits)
     try:
         archive = zipfile.ZipFile(file)
@@ -140,13 +179,13 @@ def _read(
     if entry.compress_type not in _METHODS:
         return _file_error(entry, "its compression method is not supported; use deflate", "archive_entry_refused")
     nested = _file_error(entry, "it is an archive itself; send its images", "archive_nested")
-    if PurePosixPath(entry.filename).suffix.lower() in _ARCHIVE_SUFFIXES:
+    if has_archive_name(entry.filename):
         return nested
     try:
         data = _unpack(archive, entry, limits, bytes_left)
     except _DAMAGED as error:
         return _file_error(entry, f"it is damaged ({error})", "archive_entry_refused")
-    return nested if isinstance(data, bytes) and data.startswith(_ARCHIVES) else data
+    return nested if isinstance(data, bytes) and begins_as_archive(data) else data
 
 
 def _unpack(
@@ -172,7 +211,9 @@ def _file_error(entry: zipfile.ZipInfo, reason: str, code: str) -> LesionError:
     return DataError(f"The file {entry.filename[-100:]!r} of the archive is refused because {reason}.", code=code)
 
 
-def _archive_error(reason: str) -> ArchiveRefusedError:
+def _archive_error(reason: str, classes: Collection[str] = ()) -> ArchiveRefusedError:
+    """Return the refusal of an archive, with the layout that is expected as a small tree in further lines."""
     return ArchiveRefusedError(
-        f"The archive is refused because {reason}. Send a plain ZIP file with one folder for each class."
+        f"The archive is refused because {reason}. Send a plain ZIP file with one folder for each class:\n"
+        f"{expected_layout(classes)}"
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lesion.core.errors import BundleError
 from lesion.core.files import file_facts, sync, write_atomically
 from lesion.evaluation.calibration import softmax
+from lesion.imaging.limits import Limits
 from lesion.imaging.preprocessing import Preprocessing
 from lesion.model.bundle_facts import FACTS_FILE, FORMAT, BundleFacts, check_facts, read_facts, version_of
 from lesion.model.bundle_files import check_file, check_names, list_files, read_golden
@@ -89,6 +90,13 @@ class Bundle:
     def preprocessing(self) -> Preprocessing:
         """How images are fitted to the network's input."""
         return Preprocessing.from_dict(self.facts["preprocessing"])
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the images that it was trained on; the usual ones if it does not say."""
+        config = self.facts.get("config")
+        data = config.get("data") if isinstance(config, dict) else None
+        return Limits.from_settings(data.get("limits") if isinstance(data, dict) else None)
 
     @property
     def temperature(self) -> float:

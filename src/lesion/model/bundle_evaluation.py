@@ -50,14 +50,16 @@ def evaluate(
         manifest, split = data, "test"
     else:
         rows = scan_folders(Path(data), group_pattern)
-        manifest = build_manifest("evaluation", Path(data), rows, fractions={"train": 1.0}, progress=False)
+        manifest = build_manifest(
+            "evaluation", Path(data), rows, fractions={"train": 1.0}, progress=False, limits=bundle.limits
+        )
         split = "train"
     table, classes = manifest.split(split), bundle.bundle.classes
     if unknown := sorted(set(table["label"]) - set(classes)):
         raise DataError(
             f"The images have the classes {join_names(unknown)}, which the bundle lacks: it has {join_names(classes)}."
         )
-    dataset = ManifestDataset(manifest, table, PixelCache(None, bundle.bundle.preprocessing))
+    dataset = ManifestDataset(manifest, table, PixelCache(None, bundle.bundle.preprocessing, manifest.limits))
     return evaluate_logits(
         np.concatenate([bundle.engine(batch).logits for batch in dataset.batches()]),
         np.array([classes.index(label) for label in table["label"]]),

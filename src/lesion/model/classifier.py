@@ -1,6 +1,6 @@
 """The Lightning module that fine-tunes a network."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -13,16 +13,36 @@ from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
 from torch import Tensor, nn
 from torch.nn import functional
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 
 from lesion.core.errors import ConfigError
 from lesion.core.validation import check_seed
+from lesion.data.datamodule import UNLABELED
+from lesion.model.backbones import check_backbone
 from lesion.model.bundle_facts import ModelFacts
+from lesion.model.network import check_normalization
 from lesion.model.weights import create_network
 
 Stage = Literal["val", "test"]
 Batch = tuple[Tensor, Tensor]
+METRICS = {  # what a training measures in each epoch, and which of its values is the best one
+    "train/loss": "min",
+    "val/loss": "min",
+    "val/acc": "max",
+    "val/f1_macro": "max",
+}
+_NORMALIZATION: tuple[Literal["mean", "std"], ...] = ("mean", "std")
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    "lr": (lambda value: value > 0, "above 0, such as 1e-3"),
+    "backbone_lr_factor": (lambda value: value >= 0, "of 0 or more"),
+    "weight_decay": (lambda value: value >= 0, "of 0 or more"),
+    "scheduler_warmup": (lambda value: 0 <= value < 1, "from 0 to below 1: a share of all steps"),
+    "label_smoothing": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+    "drop_rate": (lambda value: 0 <= value < 1, "from 0 to below 1"),
+    "mixup": (lambda value: value >= 0, "of 0 or more"),
+    "cutmix": (lambda value: value >= 0, "of 0 or more"),
+}
 
 
 class ImageClassifier(LightningModule):
@@ -48,6 +68,9 @@ class ImageClassifier(LightningModule):
         mixup: Strength (alpha) of mixup (Zhang et al. 2018); 0 for none.
         cutmix: Strength (alpha) of CutMix (Yun et al. 2019); 0 for none.
         seed: Seed of an epoch's random numbers in the main process: dropout and mixup.
+        size: Side in pixels of the images, for backbones that are built for one size; None for the backbone's own.
+        mean: The mean of each channel of pixels in [0, 1], by which they are normalized; None for the backbone's own.
+        std: Their deviation; None for the backbone's own.
 
     Raises:
         ConfigError: A setting is out of its range, or the weights cannot be loaded.
@@ -74,23 +97,31 @@ class ImageClassifier(LightningModule):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         seed: int = 0,
+        size: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
         count = len(classes)
-        _check_settings(count, lr, backbone_lr_factor, label_smoothing, drop_rate)
-        check_seed("model.seed", seed)
-        _check_schedule(optimizer, scheduler)
+        if count < 2:
+            raise ConfigError(f"A classifier needs at least 2 classes, not {count}.")
+        check_settings(self.hparams)
         self.network, self.weights, self.backbone_kwargs = create_network(
-            backbone, count, str(weights), drop_rate=drop_rate, pad_type=pad_type
+            backbone, count, str(weights), drop_rate=drop_rate, pad_type=pad_type, size=size, mean=mean, std=std
         )
         self.network.to(memory_format=torch.channels_last)
         initial_weights = torch.tensor(_initial_class_weights(class_weights, count), dtype=torch.float32)
         self.register_buffer("class_weights", initial_weights, persistent=False)
         self.mixing = _mixing(mixup, cutmix, count)
         metrics = MetricCollection(
-            {"acc": MulticlassAccuracy(count, average="micro"), "f1_macro": MulticlassF1Score(count, average="macro")}
+            {
+                "acc": MulticlassAccuracy(count, average="micro", ignore_index=UNLABELED),
+                "f1_macro": MulticlassF1Score(count, average="macro", ignore_index=UNLABELED),
+            }
         )
+        # Lightning's own mean over several processes rounds their numbers of images.
+        self.losses = nn.ModuleDict({f"{stage}_loss": MeanMetric(nan_strategy="disable") for stage in ("val", "test")})
         self.metrics = nn.ModuleDict({f"{stage}_metrics": metrics.clone(f"{stage}/") for stage in ("val", "test")})
 
     def facts(self) -> ModelFacts:
@@ -116,7 +147,8 @@ class ImageClassifier(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         """Seed the epoch, so that a run resumed here draws the same random numbers as an uninterrupted one."""
-        state = np.random.SeedSequence([self.hparams["seed"], self.current_epoch]).generate_state(2)
+        entropy = [self.hparams["seed"], self.current_epoch, self.global_rank]  # each process drops out other values
+        state = np.random.SeedSequence(entropy).generate_state(2)
         torch.manual_seed(int(state[0]))
         np.random.seed(int(state[1]))
 
@@ -132,7 +164,9 @@ class ImageClassifier(LightningModule):
             weight=self.class_weights,
             label_smoothing=self.hparams["label_smoothing"],
         )
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images))
+        self.log(
+            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images), sync_dist=True
+        )
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -182,8 +216,11 @@ class ImageClassifier(LightningModule):
         collection = self.metrics[f"{stage}_metrics"]
         assert isinstance(collection, MetricCollection)
         collection.update(logits, labels)
-        loss = functional.cross_entropy(logits, labels)
-        self.log(f"{stage}/loss", loss, on_epoch=True, prog_bar=True, batch_size=len(images))
+        labeled = labels != UNLABELED
+        mean_loss = self.losses[f"{stage}_loss"]
+        assert isinstance(mean_loss, MeanMetric)
+        mean_loss.update(functional.cross_entropy(logits[labeled], labels[labeled], reduction="none"))
+        self.log(f"{stage}/loss", mean_loss, on_epoch=True, prog_bar=True, batch_size=len(images))
         self.log_dict(collection, on_epoch=True, prog_bar=True, batch_size=len(images))
 
 
@@ -193,14 +230,22 @@ def balanced_weights(counts: Sequence[int]) -> list[float]:
     return [total / (classes * count) if count else 0.0 for count in counts]
 
 
-def _check_settings(classes: int, lr: float, backbone_lr_factor: float, smoothing: float, drop_rate: float) -> None:
-    if classes < 2:
-        raise ConfigError(f"A classifier needs at least 2 classes, not {classes}.")
-    if lr <= 0 or backbone_lr_factor < 0 or not 0 <= smoothing < 1 or not 0 <= drop_rate < 1:
-        raise ConfigError(
-            f"model.lr={lr} must be above 0, backbone_lr_factor={backbone_lr_factor} 0 or more, "
-            f"label_smoothing={smoothing} and drop_rate={drop_rate} from 0 to below 1."
-        )
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse arguments of :class:`ImageClassifier` that no data are needed to judge; those left out are its defaults.
+
+    A number that is out of its range, and a name that timm does not know, is a ConfigError.
+    """
+    for name, (fits, words) in _RANGES.items():
+        value = settings.get(name)
+        number = value if isinstance(value, int | float) and not isinstance(value, bool) else np.nan
+        if name in settings and not (abs(number) < np.inf and fits(number)):
+            raise ConfigError(f"model.{name}={value} must be a number {words}.")
+    check_seed("model.seed", settings.get("seed", 0))
+    check_backbone(settings.get("backbone", "mobilenetv2_100"))
+    for name in _NORMALIZATION:
+        if settings.get(name) is not None:
+            check_normalization(name, settings[name])
+    _check_schedule(settings.get("optimizer", "adamw"), settings.get("scheduler", "cosine"))
 
 
 def _initial_class_weights(weights: object, count: int) -> list[float]:
@@ -242,8 +287,6 @@ def _pixels(images: Tensor) -> Tensor:
 
 
 def _mixing(mixup: float, cutmix: float, classes: int) -> Mixup | None:
-    if mixup < 0 or cutmix < 0:
-        raise ConfigError(f"model.mixup={mixup} and model.cutmix={cutmix} must be 0 or more.")
     if not mixup and not cutmix:
         return None
     return Mixup(mixup_alpha=mixup, cutmix_alpha=cutmix, label_smoothing=0.0, num_classes=classes)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import sys
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
@@ -38,6 +39,8 @@ def _core() -> Any:  # noqa: ANN401 (openvino is imported only when needed)
     deletion. If two cores are deleted in the order of their creation, the second one restores a stack that is freed
     already, and the next signal with a handler ends the process with a segmentation fault.
     """
+    # With this package, which pip installs, openvino tells Google Analytics of each import; without it, it is silent.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
     return openvino.Core()

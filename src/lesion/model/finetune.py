@@ -32,6 +32,11 @@ class FineTuning(Callback):
         self.unfreeze_last = unfreeze_last
         self.freeze_batch_norm = freeze_batch_norm
 
+    @property
+    def trains_all(self) -> bool:
+        """Whether all layers are trained from the first epoch on."""
+        return self.warmup_epochs == 0 and self.unfreeze_last == -1
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Set which layers are trained in this epoch."""
         network = pl_module.network

@@ -1,13 +1,17 @@
 """The network as it is trained, exported and served: from pixels to logits, features and class-activation maps."""
 
+import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from lesion.core.errors import ConfigError
+from lesion.model.backbones import check_patches, gives_larger_map, size_advice
+
+logger = logging.getLogger(__name__)
 
 
 class NetworkOutputs(NamedTuple):
@@ -39,6 +43,8 @@ class Network(nn.Module):
         self, backbone: nn.Module, num_classes: int, mean: Sequence[float], std: Sequence[float], drop_rate: float = 0.0
     ) -> None:
         super().__init__()
+        check_normalization("mean", mean)
+        check_normalization("std", std)
         self.backbone = backbone
         self.drop_rate = drop_rate
         self.last_activation = nn.Identity()  # a layer for hooks, the same for every backbone
@@ -57,7 +63,9 @@ class Network(nn.Module):
             tokens = activation[:, int(getattr(self.backbone, "num_prefix_tokens", 0)) :]
             side = int(tokens.shape[1] ** 0.5)
             activation = tokens.transpose(1, 2).reshape(-1, channels, side, side)
-        elif activation.shape[1] != channels:  # (B, h, w, D), such as Swin's
+        elif (
+            getattr(self.backbone, "output_fmt", "NCHW") == "NHWC" or activation.shape[1] != channels
+        ):  # such as Swin's
             activation = activation.permute(0, 3, 1, 2)
         activation = self.last_activation(activation)
         return activation
@@ -75,23 +83,60 @@ class Network(nn.Module):
         cams = torch.einsum("bdhw,cd->bchw", activation, self.classifier.weight)
         return NetworkOutputs(self.classifier(features).float(), features.float(), cams.float())
 
+    def uses_all_parameters(self, size: int) -> bool:
+        """Return whether the logits of ``size`` × ``size`` pixels depend on every parameter.
+
+        Some backbones keep layers for their own classifier, such as MobileNetV3's last convolution.
+        """
+        was_training = self.training
+        self.eval()  # nothing is dropped out, and no statistics change
+        with torch.enable_grad():
+            loss = self.logits(torch.zeros(1, 3, size, size, device=self.mean.device)).sum()
+            found = torch.autograd.grad(loss, list(self.parameters()), allow_unused=True)
+        self.train(was_training)
+        return all(gradient is not None for gradient in found)
+
     def check(self, size: int) -> None:
         """Run one blank image of ``size`` × ``size`` pixels through the network.
 
-        A backbone that does not accept it, or gives no feature map, is a ConfigError.
+        A backbone that does not accept it, gives no feature map, or gives one of a single position for images of any
+        size, is a ConfigError. If only these images are too small for more, a warning is logged.
         """
+        check_patches(self.backbone, size)
         was_training = self.training
         self.eval()
         try:
             with torch.no_grad():
-                self(torch.zeros(1, size, size, 3, dtype=torch.uint8, device=self.mean.device))
-        except (RuntimeError, AttributeError, TypeError, AssertionError, IndexError) as error:
+                cams = self(torch.zeros(1, size, size, 3, dtype=torch.uint8, device=self.mean.device)).cams
+        except (RuntimeError, AttributeError, TypeError, AssertionError, IndexError, ValueError) as error:
             raise ConfigError(
-                f"This backbone gives no feature map for images of {size} pixels: {error}. "
-                "Choose another data.size or another model.backbone."
+                f"This backbone gives no feature map for images of {size} pixels: {error}. {size_advice(self.backbone)}"
             ) from error
         finally:
             self.train(was_training)
+        if cams.shape[2] * cams.shape[3] > 1:
+            return
+        if not gives_larger_map(self.backbone, size):
+            raise ConfigError(
+                f"This backbone gives a heat map of a single position for images of {size} pixels, which does not show "
+                "where the evidence is. Choose another model.backbone, such as a mobilenet, resnet, convnext or vit."
+            )
+        logger.warning(
+            "The heat maps of this model have a single position, so that they do not show where the evidence is: "
+            "images of %d pixels are too small for this network. Set data.size=%d or more.", size, 2 * size
+        )  # fmt: skip
+
+
+def check_normalization(name: Literal["mean", "std"], values: Sequence[float]) -> None:
+    """Refuse a mean or deviation that is not one of pixels in [0, 1], such as one of pixels up to 255."""
+    low = -1.0 if name == "mean" else 1e-3
+    three = len(values) == 3 and all(isinstance(value, int | float) for value in values)
+    if not three or not all(low <= value <= 1 for value in values):
+        of_bytes = three and all(0 <= value <= 255 for value in values) and max(values) > 1
+        advice = "Divide them by 255." if of_bytes else "Leave it out for the backbone's own."
+        raise ConfigError(
+            f"model.{name}={list(values)} must be three numbers, one for each channel of pixels from 0 to 1. {advice}"
+        )
 
 
 class PixelClassifier(nn.Module):

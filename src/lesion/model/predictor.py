@@ -96,7 +96,7 @@ class Predictor:
     def __init__(self, bundle: Bundle, engine: Engine, limits: Limits | None = None, decoders: int = 1) -> None:
         self.bundle = bundle
         self.engine = engine
-        self.limits = Limits() if limits is None else limits
+        self.limits = bundle.limits if limits is None else limits
         self._pool = ThreadPoolExecutor(decoders, "decode") if decoders > 1 else None
         self._classes = bundle.classes
         self._preprocessing = bundle.preprocessing

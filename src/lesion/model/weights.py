@@ -1,17 +1,18 @@
 """Initial weights: from timm's hub, from a safetensors file, or random; and a record of their origin."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lesion.core.errors import ConfigError
 from lesion.core.files import file_sha256
+from lesion.model.backbones import check_backbone, resized_state, size_arguments
 from lesion.model.network import Network
 
 HEAD = ("classifier.weight", "classifier.bias")
@@ -36,7 +37,15 @@ class WeightsRecord:
 
 
 def create_network(
-    backbone: str, num_classes: int, weights: str = "none", *, drop_rate: float = 0.0, pad_type: str | None = None
+    backbone: str,
+    num_classes: int,
+    weights: str = "none",
+    *,
+    drop_rate: float = 0.0,
+    pad_type: str | None = None,
+    size: int | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> tuple[Network, WeightsRecord, dict[str, Any]]:
     """Build a network for ``num_classes`` classes on a timm backbone and fill it with ``weights``.
 
@@ -48,6 +57,9 @@ def create_network(
         drop_rate: Dropout before the classifier.
         pad_type: ``same`` for TensorFlow's padding, ``""`` for timm's own. By default it follows timm's rule for names:
             weights whose tag begins with ``tf`` were trained with ``same``.
+        size: Side in pixels of the images, for backbones that are built for one size; None for the backbone's own.
+        mean: The mean of each channel of pixels in [0, 1]; None for the backbone's own.
+        std: Their deviation; None for the backbone's own.
 
     Returns:
         The network, the record of its weights, and the keyword arguments that rebuild the backbone with
@@ -56,13 +68,15 @@ def create_network(
     Raises:
         ConfigError: The backbone is unknown, the hub cannot be reached, or the file does not fit the network.
     """
-    if not timm.is_model(backbone.split(".")[0]):
-        close = get_close_matches(backbone, timm.list_models(), n=5)
-        raise ConfigError(f"timm has no model '{backbone}'. Similar names: {', '.join(close) or 'none'}.")
+    check_backbone(backbone)
     path = None if weights in ("hub", "none") else Path(weights)
     same = pad_type == "same" or (pad_type is None and path is not None and _tag(path).startswith("tf"))
-    arguments: dict[str, Any] = {"pad_type": "same"} if same else {}
-    network = _build(backbone, num_classes, weights == "hub", drop_rate, arguments)
+    arguments: dict[str, Any] = ({"pad_type": "same"} if same else {}) | size_arguments(backbone, size)
+    body = _build(backbone, weights == "hub", arguments)
+    own: dict[str, Any] = body.pretrained_cfg  # type: ignore[assignment]
+    network = Network(
+        body, num_classes, own["mean"] if mean is None else mean, own["std"] if std is None else std, drop_rate
+    )
     if path is not None:
         return network, load_weights(network, path), arguments
     if weights == "hub":
@@ -82,7 +96,8 @@ def load_weights(network: Network, path: Path) -> WeightsRecord:
 
     A missing or other file, and one that was made for another network, is a ConfigError.
     """
-    state, target = _read_state(path), timm_state(network)
+    target = timm_state(network)
+    state = resized_state(network.backbone, _read_state(path))
     fits = {name for name in target if name in state and state[name].shape == target[name].shape}
     head = fits.issuperset(HEAD)
     needed = [name for name in target if head or name not in HEAD]
@@ -111,11 +126,15 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise ConfigError(f"model.weights='{path}' cannot be read as safetensors: {error}.") from error
 
 
-def _build(backbone: str, num_classes: int, pretrained: bool, drop_rate: float, arguments: dict[str, Any]) -> Network:
+def _build(backbone: str, pretrained: bool, arguments: dict[str, Any]) -> nn.Module:
     try:
-        body = timm.create_model(backbone, pretrained=pretrained, num_classes=0, **arguments)
-    except TypeError as error:
-        raise ConfigError(f"timm's '{backbone}' does not take {arguments}: {error}. Set model.pad_type=''.") from error
+        body: nn.Module = timm.create_model(backbone, pretrained=pretrained, num_classes=0, **arguments)
+    except (TypeError, ValueError, AssertionError) as error:
+        advice = "set model.pad_type='' or leave out" if "pad_type" in arguments else "leave out"
+        raise ConfigError(
+            f"timm's '{backbone}' does not take {arguments}: {error}. Choose another model.backbone, "
+            f"{advice} data.size."
+        ) from error
     except (OSError, RuntimeError) as error:
         if not pretrained:
             raise
@@ -123,7 +142,7 @@ def _build(backbone: str, num_classes: int, pretrained: bool, drop_rate: float, 
             f"model.weights=hub could not fetch the weights of '{backbone}': {error}. Without a network, give "
             "model.weights=<path of a .safetensors file>, or model.weights=none to start from random numbers."
         ) from error
-    return Network(body, num_classes, body.pretrained_cfg["mean"], body.pretrained_cfg["std"], drop_rate)
+    return body
 
 
 def _tag(path: Path) -> str:

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from lesion.catalogue.images import limits_of_accepted
 from lesion.catalogue.snapshots import frozen_generations, gate_images
 from lesion.core.errors import ImageError
 from lesion.database.object_store import ObjectNotFoundError, image_key
@@ -44,6 +45,7 @@ def compare(
     with storage.session() as session:
         generations = {number: gate_images(session, number) for number in frozen_generations(session)}
         gathered, quarantined = _count_gathered(session), _count_quarantined(session)
+        limits = limits_of_accepted(session)
     generations = {number: images for number, images in generations.items() if images}
     if not generations:
         raise JobError("The gate set has no images, so that nothing can be proved.", code="gate_empty")
@@ -55,7 +57,7 @@ def compare(
     if look is None:
         verdict = reject_exhausted(newest, settings, gathered)
     else:
-        predictors = [Predictor.load(folder, device="cpu") for folder in folders]
+        predictors = [Predictor.load(folder, device="cpu", limits=limits) for folder in folders]
         sets = [
             _gate_set(storage, number, images, predictors, report_progress)
             for number, images in sorted(generations.items())

@@ -4,11 +4,13 @@ import base64
 import re
 from collections.abc import Iterable
 
+from lesion.catalogue.images import limits_of_accepted
 from lesion.catalogue.thumbnails import thumbnail
 from lesion.core.errors import ImageError
 from lesion.database.object_store import ObjectNotFoundError, StoreError
 from lesion.database.storage import Storage
 from lesion.imaging.heatmap import encode_png
+from lesion.imaging.limits import Limits
 from lesion.retraining.jobs import JobNotFoundError, job
 
 _SIDE = 128
@@ -40,14 +42,16 @@ def load_report(storage: Storage, job_id: str) -> str:
             f"The retraining {job_id} has no report: it is {state}, and only the gate's decision makes one.",
             code="report_missing",
         ) from error
+    with storage.session() as session:
+        limits = limits_of_accepted(session)
     return _PLACEHOLDER.sub(
-        lambda match: _picture(storage, base64.b64decode(match[1]).decode("ascii", "replace")), page
+        lambda match: _picture(storage, base64.b64decode(match[1]).decode("ascii", "replace"), limits), page
     )
 
 
-def _picture(storage: Storage, sha256: str) -> str:
+def _picture(storage: Storage, sha256: str, limits: Limits) -> str:
     try:
-        picture = encode_png(thumbnail(storage.store, sha256, _SIDE))
+        picture = encode_png(thumbnail(storage.store, sha256, _SIDE, limits))
     except (StoreError, ImageError):  # it was deleted
         return _BLANK
     return _PNG + base64.b64encode(picture).decode("ascii")

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from dbos import DBOS, DBOSPortableJSONSerializer, SetWorkflowID, StepOptions, WorkflowStatus
-from sqlalchemy import make_url
 from sqlalchemy.exc import DBAPIError
 
 from lesion.core.errors import LesionError
@@ -102,7 +101,7 @@ class Workflows:
 
 def system_database(storage: Storage) -> str:
     """Return where DBOS has its tables: in a schema of a PostgreSQL database, or in a file next to an SQLite one."""
-    url = make_url(storage.database)
+    url = storage.url
     if url.get_backend_name() == "sqlite":
         url = url.set(database=str(Path(str(url.database)).with_name("workflows.db")))
     return url.render_as_string(hide_password=False)

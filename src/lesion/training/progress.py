@@ -60,8 +60,8 @@ class Throughput(Callback):
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epoch's pace next to its metrics."""
         if not trainer.sanity_checking:
-            pl_module.log("train/images_per_second", self.images_per_second)
-            pl_module.log("train/seconds_left", self.seconds_left)
+            pl_module.log("train/images_per_second", self.images_per_second, sync_dist=True)
+            pl_module.log("train/seconds_left", self.seconds_left, sync_dist=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log one line with the epoch's metrics."""

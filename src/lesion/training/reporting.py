@@ -128,4 +128,4 @@ def print_summary(
     for note in (weights.sentence(), *evaluation.notes):
         console.print(note)
     for name in ("report.html", "metrics.json", "bundle"):
-        console.print(f"{name:12} {output / name}", soft_wrap=True)
+        console.print(f"{name:12} {output / name}", soft_wrap=True, markup=False)

@@ -1,7 +1,6 @@
 """One training run from end to end: data, fine-tuning, evaluation, explanation, report, bundle."""
 
 import logging
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Trainer, seed_everything
-from omegaconf import DictConfig, OmegaConf
+from lightning.pytorch.callbacks import LearningRateMonitor
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lesion.core.errors import ConfigError
-from lesion.core.validation import check_seed
 from lesion.data.datamodule import DataModule
 from lesion.data.leakage import Leakage, find_leakage
 from lesion.data.manifest import Manifest
@@ -20,16 +19,27 @@ from lesion.evaluation.calibration import softmax
 from lesion.evaluation.evaluation import Calibration, Evaluation, evaluate_logits, write_metrics
 from lesion.evaluation.metrics import compute_metrics
 from lesion.evaluation.report import write_report
-from lesion.explanation.methods import check_method
+from lesion.model.backbones import default_size
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
+from lesion.model.finetune import FineTuning
 from lesion.model.inference import dataset_logits
 from lesion.training import tracking
+from lesion.training.finite_loss import FiniteLoss
 from lesion.training.hardware import bound_threads, tune_allocator
+from lesion.training.other_packages import quiet_other_packages
 from lesion.training.packaging import write_bundle
+from lesion.training.process_group import (
+    follow_first_process,
+    is_first_process,
+    is_started_by_first_process,
+    process_count,
+    strategy,
+)
 from lesion.training.provenance import lineage
 from lesion.training.reporting import explain_run, leakage_section, print_summary
 from lesion.training.resuming import MovedRun, check_checkpoint
+from lesion.training.setup_checks import check_batches, check_config, create_loggers, trainer_settings
 
 logger = logging.getLogger(__name__)
 
@@ -59,48 +69,46 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         >>> metrics["test/f1_macro"], objects["bundle"].version  # doctest: +SKIP
     """
     output = Path(cfg.paths.output)
-    # Lightning uses a deprecated function of torch, once per worker.
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
+    quiet_other_packages()
+    follow_first_process()
     tune_allocator()
     bound_threads()
-    check_settings(cfg)
-    datamodule: DataModule = instantiate(cfg.data, _convert_="all")
+    check_config(cfg)
+    datamodule = read_data(cfg, output)
     leakage = record_data(datamodule.manifest, output)
     if cfg.evaluation.folder_split and leakage is None:
         raise ConfigError("evaluation.folder_split=true needs data with folders of train and test images.")
     other = datamodule.resplit("folder") if cfg.evaluation.folder_split else None
     model, trainer = fit(cfg, datamodule)
+    folder_model = fit_folder_split(cfg, other, output)[0] if other else None
     objects: dict[str, Any] = {"datamodule": datamodule, "model": model, "trainer": trainer, "output": output}
     if not trainer.is_global_zero:  # only one of several processes evaluates and writes
         return {}, objects
     evaluation = evaluate_model(model, datamodule, replicates=cfg.evaluation.replicates, seed=cfg.seed)
     metrics = evaluation.all_metrics() | validation_metrics(model, datamodule, evaluation.temperature)
-    folder = folder_split_evaluation(cfg, other, output) if other else None
+    folder = None
+    if other and folder_model:
+        folder = evaluate_model(folder_model, other, replicates=cfg.evaluation.replicates, seed=cfg.seed)
     section = leakage_section(datamodule.manifest, leakage, folder, cfg.evaluation.folder_split_epochs)
     bundle = write_results(cfg, datamodule, model, trainer, evaluation, metrics, section)
     print_summary(evaluation, model.weights, section, output)
     return metrics, objects | {"evaluation": evaluation, "bundle": bundle}
 
 
-def check_settings(cfg: DictConfig) -> None:
-    """Refuse settings of the seed, the evaluation or the explanations that would fail only after the training."""
-    check_seed("seed", cfg.seed)
-    if not isinstance(cfg.name, str) or not cfg.name:
-        raise ConfigError(f"name={cfg.name!r} is not a text: put it in quotes in the config, such as name: '2024_01'.")
-    least = {"evaluation.replicates": 1, "explain.road_images": 0, "explain.errors": 0, "explain.examples": 0}
-    for setting, minimum in least.items():
-        value = OmegaConf.select(cfg, setting)
-        if not isinstance(value, int) or value < minimum:
-            raise ConfigError(f"{setting}={value} must be a whole number, {minimum} or more.")
-    if not OmegaConf.is_list(cfg.explain.methods) or not len(cfg.explain.methods):
-        raise ConfigError(f"explain.methods={cfg.explain.methods} must be a list of at least one: [gradcam].")
-    for method in cfg.explain.methods:
-        check_method(str(method))
+def read_data(cfg: DictConfig, output: Path) -> DataModule:
+    """Make the data module; ``data.size`` becomes the size that the network was made for, unless it is set."""
+    if "size" in cfg.data and cfg.data.size is None:  # kept in the recipe: a retraining uses the same size
+        cfg.data.size = default_size(cfg.model.backbone)
+    if is_started_by_first_process():  # the same images in the same splits, and no second look at them
+        cfg.data.manifest = str(output / "manifest.parquet")
+    datamodule: DataModule = instantiate(cfg.data, _convert_="all")
+    return datamodule
 
 
 def record_data(manifest: Manifest, output: Path) -> Leakage | None:
     """Save the manifest, log the refused images, and find how far the split that came with the data leaks."""
-    manifest.save(output / "manifest.parquet")
+    if is_first_process():
+        manifest.save(output / "manifest.parquet")
     for refused in manifest.refused:
         logger.warning("left out: %s: %s", refused["path"], refused["reason"])
     leakage = find_leakage(manifest)
@@ -156,18 +164,14 @@ def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Train
     A setting, or a checkpoint to resume from, that cannot be used is a ConfigError.
     """
     seed_everything(cfg.seed, workers=True, verbose=False)
-    model: ImageClassifier = instantiate(cfg.model, classes=list(datamodule.classes), _convert_="all")
-    model.network.check(datamodule.preprocessing.size)
+    size = datamodule.preprocessing.size
+    check_batches(datamodule, process_count(trainer_settings(cfg)))
+    model: ImageClassifier = instantiate(cfg.model, classes=list(datamodule.classes), size=size, _convert_="all")
+    model.network.check(size)
     if cfg.resume is not None:
         check_checkpoint(Path(cfg.resume), model, cfg.trainer.max_epochs)
     logger.info(model.weights.sentence())
-    callbacks = [instantiate(section) for section in cfg.callbacks.values() if section]
-    trainer: Trainer = instantiate(
-        cfg.trainer,
-        callbacks=[*callbacks, instantiate(cfg.finetune), MovedRun()],
-        logger=[instantiate(section) for section in cfg.logger.values() if section],
-        _convert_="all",
-    )
+    trainer = create_trainer(cfg, model, datamodule)
     tracking.log_config(trainer.loggers, cfg)
     try:
         trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
@@ -179,6 +183,28 @@ def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Train
     if best:
         model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
     return model.eval(), trainer
+
+
+def create_trainer(cfg: DictConfig, model: ImageClassifier, datamodule: DataModule) -> Trainer:
+    """Make Lightning's trainer for a model and its data from the ``trainer``, ``callbacks`` and ``logger`` sections."""
+    settings, loggers = trainer_settings(cfg), create_loggers(cfg)
+    processes = process_count(settings)
+    callbacks = [instantiate(section) for section in (cfg.get("callbacks") or {}).values() if section]
+    if not loggers:  # it refuses to run without one
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
+    finetuning: FineTuning = instantiate(cfg.finetune)
+    alone = processes == 1 and settings.get("strategy", "auto") == "auto"
+    all_trained = alone or (finetuning.trains_all and model.network.uses_all_parameters(datamodule.preprocessing.size))
+    trainer: Trainer = instantiate(
+        cfg.trainer,
+        callbacks=[*callbacks, finetuning, MovedRun(), FiniteLoss()],
+        logger=loggers,
+        strategy=strategy(settings, all_trained),
+        use_distributed_sampler=False,  # the data module shares out the images itself
+        log_every_n_steps=min(cfg.trainer.get("log_every_n_steps") or 50, datamodule.train_batches(processes)),
+        _convert_="all",
+    )
+    return trainer
 
 
 def evaluate_model(
@@ -207,17 +233,18 @@ def validation_metrics(model: ImageClassifier, datamodule: DataModule, temperatu
     return compute_metrics(probabilities, dataset.labels, datamodule.classes, "val")
 
 
-def folder_split_evaluation(cfg: DictConfig, other: DataModule, output: Path) -> Evaluation:
+def fit_folder_split(cfg: DictConfig, other: DataModule, output: Path) -> tuple[ImageClassifier, Trainer]:
     """Train again with the same settings on the split that came with the data, to show how inflated its score is.
 
     ``evaluation.folder_split_epochs`` may set fewer epochs. ``other`` has the run's images under that split; ``output``
-    is the run's folder, and that of this training is inside it. Return the evaluation on that split's test images.
+    is the run's folder, and that of this training is inside it. Return the model and the trainer, as :func:`fit` does.
     """
     logger.info("Training again on the split that came with the data, for comparison.")
     nested = cfg.copy()
     nested.paths.output = str(output / "folder_split")
-    nested.logger = {"csv": cfg.logger.csv}
+    csv = (cfg.get("logger") or {}).get("csv")
+    with open_dict(nested):
+        nested.logger = {"csv": csv} if csv else {}
     nested.resume = None
     nested.trainer.max_epochs = cfg.evaluation.folder_split_epochs or cfg.trainer.max_epochs
-    model, _ = fit(nested, other)
-    return evaluate_model(model, other, replicates=cfg.evaluation.replicates, seed=cfg.seed)
+    return fit(nested, other)

@@ -49,6 +49,8 @@ from tests.support.manifests import (
 )
 from tests.support.paths import REPOSITORY
 
+pytestmark = pytest.mark.slow  # rendering and validating manifests takes seconds
+
 BASE = sorted((KUBERNETES / "base").glob("*.yaml"))
 SETTINGS = OmegaConf.load(REPOSITORY / "configs" / "serve.yaml").server
 PAGE = (REPOSITORY / "docs" / "kubernetes.md").read_text("utf-8")
@@ -345,7 +347,6 @@ def test_the_environment_is_complete(manifests: list[Manifest]) -> None:
         assert environment(container, manifests) == wanted[container["name"]], container["name"]
 
 
-@pytest.mark.slow
 def test_a_server_waits_for_the_first_model_and_key(manifests: list[Manifest], tmp_path: Path) -> None:
     scripts = {
         one["args"][2]

@@ -167,7 +167,7 @@ def test_every_file_is_judged_by_itself(server, fresh):
     response = upload(
         server,
         [("good.png", data), ("empty", b""), ("text.txt", b"not a picture"), ("cut.png", data[: len(data) // 2]),
-         ("small.png", png(20)), ("an archive among others.zip", archive({"a.png": data}))],
+         ("small.png", png(15)), ("an archive among others.zip", archive({"a.png": data}))],
         label=label,
     )  # fmt: skip
     found = codes(response)
@@ -176,7 +176,7 @@ def test_every_file_is_judged_by_itself(server, fresh):
         "empty": ("rejected", "image_empty"),
         "text.txt": ("rejected", "image_not_recognised"),
         "cut.png": ("rejected", "image_truncated"),
-        "small.png": ("rejected", "too_small"),
+        "small.png": ("rejected", "image_too_small"),
         "an archive among others.zip": ("rejected", "archive_not_alone"),
     }
     assert all(len(each["reason"]) > 20 for each in response.json()["rejected"])
@@ -254,6 +254,63 @@ def test_archives_that_are_refused_as_a_whole(server):
 def test_a_bomb_is_refused(server):
     found = codes(upload(server, [("b.zip", archive({"glioma/bomb.png": bytes(19 * 2**20)}))]))
     assert found == {"glioma/bomb.png": ("rejected", "archive_bomb")}
+
+
+def test_an_archive_without_a_class_is_refused_with_the_layout(server):
+    response = upload(server, [("x.zip", archive({"scans/1.png": png(40), "2.png": png(50)}))])
+    refusal(response, 422, "archive_refused")
+    assert "'scans' (1 file), no folder (1 file)" in response.json()["detail"]
+    assert "├── " in response.json()["detail"]
+    refusal(upload(server, [("x.zip", b"Rar!\x1a\x07\x01\x00")]), 422, "archive_refused")
+
+
+def test_a_dry_run_tells_the_classes_and_stores_nothing(server, storage, root, fresh):
+    data, label = fresh.one()
+    other = other_class(server, label)
+    content = archive({
+        f"{label}/1.png": data, f"{label}/copy.png": data, f"{label}/text.png": b"no image", "unknown/3.png": png(40),
+        f"{other}/4.png": png(60), f"{label}/5.png": png(60), "top.png": png(70),
+    })  # fmt: skip
+    before = everything_below(root / "files")
+    status = server.client.get("/training_data").json()["status"]
+    answer = server.client.post("/upload_training_data?dry_run=true", files={"files": ("x.zip", content)}).json()
+    assert answer["dry_run"] is True
+    assert set(answer) == {*KINDS, "dry_run", "classes"}
+    assert [each["name"] for each in answer["accepted"]] == [f"{label}/1.png", f"{label}/copy.png"]
+    assert answer["classes"][label] == {"accepted": 2, "quarantined": 0, "rejected": 2}
+    assert answer["classes"]["unknown"] == {"accepted": 0, "quarantined": 0, "rejected": 1}
+    found = {each["name"]: each["code"] for each in answer["rejected"]}
+    assert found == {
+        f"{label}/text.png": "image_not_recognised", "unknown/3.png": "label_unknown", "top.png": "label_missing",
+        f"{label}/5.png": "label_ambiguous", f"{other}/4.png": "label_ambiguous",
+    }  # fmt: skip
+    assert everything_below(root / "files") == before
+    assert server.client.get("/training_data").json()["status"] == status
+    assert codes(upload(server, [("x.png", data)], label=label)) == {"x.png": ("accepted", "")}  # as if never seen
+    parts = {"files": ("x.png", data)}
+    again = server.client.post("/upload_training_data?dry_run=true", files=parts, data={"label": label}).json()
+    assert [each["code"] for each in again["accepted"]] == ["already_known"]
+
+
+def test_a_dry_run_finds_one_picture_under_two_classes(server, fresh):
+    data, label = fresh.one()
+    with Image.open(io.BytesIO(data)) as picture:
+        saved_again = encode(picture.copy(), "BMP")
+    content = archive({f"{label}/1.png": data, f"{other_class(server, label)}/2.bmp": saved_again})
+    answer = server.client.post("/upload_training_data?dry_run=1", files={"files": ("x.zip", content)}).json()
+    assert [(each["name"], each["code"]) for each in answer["accepted"]] == [(f"{label}/1.png", "")]
+    (second,) = answer["rejected"]
+    assert second["code"] == "label_conflict"
+    assert f"{label}/1.png" in second["reason"]
+
+
+def test_the_field_label_must_not_contradict_the_folders(server, fresh):
+    data, label = fresh.one()
+    other = other_class(server, label)
+    content = archive({f"{other}/1.png": data, "2.png": png(33)})
+    found = codes(upload(server, [("x.zip", content)], label=label))
+    assert found[f"{other}/1.png"] == ("rejected", "label_ambiguous")
+    assert found["2.png"][0] != "rejected"
 
 
 # Feedback

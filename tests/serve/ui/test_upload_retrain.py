@@ -13,6 +13,7 @@ from lesion.database.storage import Storage
 from lesion.retraining.jobs import JobError, JobState, cancel, jobs
 from lesion.retraining.leases import claim, finish, record_progress
 from serve.ui.screens.upload import BY_FOLDER, Batch, UploadProgress, chunks, send
+from serve.ui.text.sentences import accepted_images
 from tests.support.servers.page import OpenScreen, buttons, drop_files, page_text, photo, press, select
 from tests.support.servers.serving import ServerProcess
 
@@ -47,7 +48,10 @@ class Taking(Client):
         super().__init__("http://127.0.0.1:1")
         self.names: list[str] = []
 
-    def upload(self, files: Any, label: str | None = None, group: str | None = None) -> dict[str, Any]:
+    def upload(
+        self, files: Any, label: str | None = None, group: str | None = None, *, dry_run: bool = False
+    ) -> dict[str, Any]:
+        assert not dry_run
         self.names += [name for name, _ in files]
         return {"accepted": [{"name": name, "reason": ""} for name, _ in files], "quarantined": [], "rejected": []}
 
@@ -111,6 +115,44 @@ def test_an_archive_tells_the_classes_by_its_folders(page: OpenScreen) -> None:
     opened = select(drop_files(page("retrain"), ("1.png", photo(203))), "Class of these images", BY_FOLDER)
     assert "Only a ZIP has folders" in page_text(opened)
     assert not buttons(opened)["Upload 1 file"]
+
+
+def test_an_upload_is_checked_before_anything_is_stored(page: OpenScreen, lamp_server: ServerProcess) -> None:
+    before = lamp_server.client.get("/training_data").json()["status"]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("bright/1.png", photo(210))
+        archive.writestr("dark/2.png", photo(211, 0))
+        archive.writestr("unknown/3.png", photo(212))
+    opened = select(drop_files(page("retrain"), ("both.zip", buffer.getvalue())), "Class of these images", BY_FOLDER)
+    press(opened, "Check without storing")
+    assert "Nothing was stored yet. Of 3 files, 2 would be accepted and 1 refused." in page_text(opened)
+    classes, refused = (table.value for table in opened.dataframe[:2])
+    assert [list(row) for _, row in classes.iterrows()] == [
+        ["bright", 1, 0, 0], ["dark", 1, 0, 0], ["unknown", 0, 0, 1],
+    ]  # fmt: skip
+    assert list(refused["File"]) == ["unknown/3.png"]
+    assert lamp_server.client.get("/training_data").json()["status"] == before
+    select(opened, "Class of these images", "bright")  # other files, in a way: what was found no longer holds
+    assert "Nothing was stored yet" not in page_text(opened)
+
+
+def test_an_archive_that_would_be_refused_shows_the_layout(page: OpenScreen) -> None:
+    dropped = ("x.zip", b"7z\xbc\xaf\x27\x1c" + bytes(99))
+    opened = select(drop_files(page("retrain"), dropped), "Class of these images", "bright")
+    press(opened, "Check without storing")
+    assert "1 archive would be refused as a whole." in page_text(opened)
+    assert "it is a 7z archive" in opened.warning[0].value
+    assert "└── " in opened.code[0].value
+
+
+def test_the_form_shows_the_limits_of_the_server(page: OpenScreen, lamp_server: ServerProcess) -> None:
+    info = lamp_server.client.get("/info").json()
+    sentence = accepted_images(info)
+    assert page("retrain").file_uploader[0].label.endswith(f"Images: {sentence}.")
+    assert f"{info['limits']['max_image_bytes'] // 2**20} MiB" in sentence
+    assert f"at least {info['limits']['min_side']} pixels" in sentence
+    assert "JPEG, PNG, WEBP" in sentence
 
 
 # Retrain

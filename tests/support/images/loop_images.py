@@ -9,6 +9,7 @@ from lesion.data.scan import scan_folders
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import Image
+from lesion.imaging.limits import Limits
 from tests.support.images.pictures import write, write_classes
 
 FRACTIONS = {"train": 0.4, "val": 0.2, "calibration": 0.2, "test": 0.2}
@@ -34,7 +35,7 @@ def manifest_of(root: Path, group_pattern: str | None = None) -> Manifest:
 
 def row_of(file: Path, label: str = "a", **fields: Any) -> Image:
     """The row of a picture file: accepted, for training, in a group of its own, unless the fields say other."""
-    facts = inspect(file)
+    facts = inspect(file, Limits(min_side=1))
     assert isinstance(facts, ImageRecord)
     values = {name: getattr(facts, name) for name in ImageRecord.__slots__ if name != "thumbnail"}
     values |= {"status": "accepted", "split": "train", "group_key": facts.sha256, "source": "upload", "uploader": "ann"}

@@ -15,7 +15,7 @@ from serve.ui.error_messages import is_file_error, show_error
 from serve.ui.screens.predict import answers
 from serve.ui.screens.predict.answers import ChosenImage
 from serve.ui.session import health, read
-from serve.ui.text.sentences import UNSURE, escape_markdown, state_of, summarize_predictions
+from serve.ui.text.sentences import UNSURE, accepted_images, escape_markdown, state_of, summarize_predictions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 _PARALLEL_REQUESTS = 4
@@ -38,11 +38,7 @@ def show(client: Client) -> None:
     images = sources[source]()
     # Read only now: if the server cannot be reached, what was dropped above stays there until it is back.
     info = read(client, "/info")
-    max_mib = info["limits"]["max_image_bytes"] // 2**20
-    st.caption(
-        f"{', '.join(info['formats'])}, and DICOM if the server supports it, up to {max_mib} MiB each. Images are not "
-        "stored unless you send feedback."
-    )
+    st.caption(escape_markdown(f"{accepted_images(info)}. Images are not stored unless you send feedback."))
     if not images:
         _show_last_table()
         return

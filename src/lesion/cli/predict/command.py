@@ -22,7 +22,6 @@ from lesion.core.cpu import available_cores
 from lesion.core.errors import ConfigError, DataError, ImageError
 from lesion.core.files import bytes_sha256, write_atomically
 from lesion.core.paths import latest_bundle
-from lesion.imaging.limits import Limits
 from lesion.model.predictor import Prediction, Predictor
 
 _BATCH = 16
@@ -53,9 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def predict(options: argparse.Namespace, stdin: BinaryIO, out: IO[str]) -> int:
     """Predict the images of the options and write the predictions to ``out``; see :func:`main`."""
-    limits = Limits()
     predictor = Predictor.load(
-        options.bundle or latest_bundle(), options.device, options.threads, options.precision, limits, options.threads
+        options.bundle or latest_bundle(), options.device, options.threads, options.precision, decoders=options.threads
     )
     classes = predictor.bundle.classes
     if options.overlay_class is not None and options.overlay_class not in classes:
@@ -63,7 +61,7 @@ def predict(options: argparse.Namespace, stdin: BinaryIO, out: IO[str]) -> int:
     if options.overlay is not None:
         _create_folder(options.overlay)
     names = read_names(stdin) if options.stdin_list else iter(options.images)
-    items = read_all(expand_folders(names), limits, stdin)
+    items = read_all(expand_folders(names), predictor.limits, stdin)
     counts = Counter[str]()
     rows = _rows(predictor, items, options.overlay, options.overlay_class, counts)
     try:

@@ -1,0 +1,1 @@
+"""The tables that list the images of a dataset."""

@@ -1,0 +1,97 @@
+"""The header of JPEG files."""
+
+import struct
+from collections.abc import Iterator
+
+from lesion.imaging.formats.header import MAX_PARTS, Header
+from lesion.imaging.orientation import first_orientation
+from lesion.imaging.refusals import corrupt, truncated, unsupported
+
+SIGNATURE = rb"\xff\xd8\xff"
+MAX_SCANS = 100  # each scan of a progressive JPEG passes over the whole picture; real files have about 10
+MAX_SCANNED_PIXELS = 1_000_000_000  # pixels × scans: a picture of 50 million pixels may have 20 scans
+
+_EXIF, _ICC, _SCAN, _END = 0xE1, 0xE2, 0xDA, 0xD9
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # they contain the size
+_WITHOUT_LENGTH = frozenset(range(0xD0, 0xD9)) | {0x00, 0x01}
+_METADATA = (frozenset(range(0xE0, 0xF0)) - {0xE0, 0xEE}) | {0xFE}  # JFIF and Adobe stay: they name the colors
+_EXIF_NAME, _XMP_NAME, _ICC_NAME = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
+
+
+def parse_jpeg(data: bytes) -> Header:
+    """Parse the header of a JPEG file and take its metadata off; a second picture or a film may follow the first."""
+    size, parts, scan_start = None, [data[:2]], 0
+    exif, xmp, profile = b"", b"", dict[int, bytes]()
+    for marker, start, content in jpeg_segments(data):
+        body = content[4:]
+        if marker in _FRAMES:
+            if size is not None:  # Pillow would use the first and libjpeg the second
+                raise corrupt("JPEG", "it gives its size twice")
+            size = _frame_size(content)
+        elif marker == _EXIF and body.startswith(_EXIF_NAME):
+            exif = exif or body
+        elif marker == _EXIF and body.startswith(_XMP_NAME):
+            xmp = xmp or body
+        elif marker == _ICC and body.startswith(_ICC_NAME):
+            profile.setdefault(body[12], body[14:])
+        elif marker == _SCAN:
+            scan_start = start
+        if marker not in _METADATA:
+            parts.append(content)
+    if size is None:
+        raise corrupt("JPEG", "its pixels come before its size")
+    end = data.find(b"\xff\xd9", scan_start)
+    check_scans(data.count(b"\xff\xda", scan_start, end if end >= 0 else len(data)), *size)
+    picture = b"".join([*parts, data[scan_start:]])
+    icc = b"".join(profile[number] for number in sorted(profile))
+    return Header("JPEG", *size, picture, first_orientation(exif, xmp=xmp), profile=icc, ended=end >= 0)
+
+
+def _frame_size(content: bytes) -> tuple[int, int]:
+    depth, height, width = struct.unpack_from(">BHH", content, 4)
+    if depth != 8:
+        raise unsupported("JPEG", f"{depth} bits per sample")
+    return width, height
+
+
+def check_scans(scans: int, width: int, height: int) -> None:
+    """Refuse (image_corrupt) a picture whose many scans would take the decoder very long."""
+    most = min(MAX_SCANS, max(1, MAX_SCANNED_PIXELS // max(1, width * height)))
+    if scans > most:
+        raise corrupt("JPEG", f"it is spread over more than {most} scans")
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Yield marker, start and content of the segments of a JPEG file up to its first scan, which is the last one.
+
+    The content includes the marker and the length, and is empty for the scan.
+    """
+    position = 2
+    for _ in range(MAX_PARTS):
+        position = _next_marker(data, position)
+        marker = data[position + 1]
+        if marker == _SCAN:
+            yield marker, position, b""
+            return
+        if marker in _WITHOUT_LENGTH:
+            position += 2
+            continue
+        (length,) = struct.unpack_from(">H", data, position + 2)
+        content = data[position : position + 2 + length]
+        if marker == _END or len(content) < length + 2:
+            raise truncated("JPEG", data)
+        if length < 2:
+            raise corrupt("JPEG", "a segment is shorter than its own length field")
+        yield marker, position, content
+        position += 2 + length
+    raise corrupt("JPEG", f"it has more than {MAX_PARTS:,} segments")
+
+
+def _next_marker(data: bytes, position: int) -> int:
+    """Return the position of the next marker; like libjpeg, skip junk and padding between segments."""
+    position = data.find(b"\xff", position)
+    while position >= 0 and data[position + 1] == 0xFF:
+        position += 1
+    if position < 0:
+        raise truncated("JPEG", data)
+    return position

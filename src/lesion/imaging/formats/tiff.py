@@ -1,0 +1,102 @@
+"""TIFF files: the page that is the picture, checked, and rewritten with only the tags that describe pixels."""
+
+from lesion.imaging.formats.header import Header
+from lesion.imaging.formats.tiff_directory import (
+    BITS,
+    COMPRESSION,
+    HEIGHT,
+    PHOTOMETRIC,
+    SAMPLE_FORMAT,
+    SAMPLES,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+    WIDTH,
+    Directory,
+    entries,
+    first_place,
+    read_directory,
+    write_file,
+)
+from lesion.imaging.formats.tiff_places import check_places
+from lesion.imaging.formats.tiff_samples import sample_layout
+from lesion.imaging.orientation import first_orientation
+from lesion.imaging.refusals import corrupt, unsupported
+
+SIGNATURE = rb"II\*\0|MM\0\*"
+
+# No compression, CCITT, LZW, JPEG, Deflate, PackBits.
+_CODECS = frozenset({1, 2, 3, 4, 5, 7, 8, 32773, 32946})
+_CODEC_NAMES = {
+    6: "old-style JPEG",
+    34712: "JPEG 2000",
+    34925: "LZMA",
+    50000: "Zstandard",
+    50001: "WebP",
+    50002: "JPEG XL",
+}
+_RAW_PHOTO = 32803  # the sensor's own pattern of colors
+_FLOAT = 3
+_MAX_TILE = 2**28  # bytes
+_MAX_SAMPLES = 6
+_MAX_PAGES = 1024
+_MAX_ENTRIES = 200_000  # of all pages together
+
+
+def parse_tiff(data: bytes) -> Header:
+    """Read and rewrite the full-size page of a classic (not Big) TIFF.
+
+    Pages that call themselves reduced copies or masks are left out. Where the first page is a reduced copy and the only
+    one, as in the files of cameras, the pages that belong to it are looked at.
+    """
+    order, place = first_place(data)
+    pages = _pages(data, order, place)
+    full = [page for page in pages if not page.reduced]
+    if not full:
+        below = [page for place in pages[0].below for page in _pages(data, order, place)]
+        full = [page for page in below if not page.reduced]
+    page = (full or pages)[0]
+    _check(page)
+    whole = check_places(data, page)
+    values, layout = sample_layout(data, page)
+    return Header(
+        "TIFF",
+        page.number(WIDTH, 0),
+        page.number(HEIGHT, 0),
+        write_file(data, order, values),
+        page.orientation or first_orientation(xmp=page.xmp),
+        animated=len(full or pages) > 1,
+        profile=page.profile,
+        whole=whole,
+        layout=layout,
+    )
+
+
+def _pages(data: bytes, order: str, place: int) -> list[Directory]:
+    """Return the pages in their order; a page that was there before ends it."""
+    pages, places, tags = list[Directory](), set[int](), 0
+    while place and place not in places and len(places) < _MAX_PAGES:
+        places.add(place)
+        tags += len(entries(data, order, place))
+        if tags > _MAX_ENTRIES:  # reading them would take many seconds
+            raise corrupt("TIFF", f"its pages have more than {_MAX_ENTRIES:,} tags")
+        pages.append(read_directory(data, order, place))
+        place = pages[-1].following
+    if not pages:
+        raise corrupt("TIFF", "it has no page")
+    return pages
+
+
+def _check(page: Directory) -> None:
+    compression = page.number(COMPRESSION, 1)
+    if page.number(PHOTOMETRIC, 0) == _RAW_PHOTO:
+        raise unsupported("TIFF", "the raw data of a camera")
+    if compression not in _CODECS:
+        name = _CODEC_NAMES.get(compression)
+        raise unsupported("TIFF", f"{name} compression" if name else f"compression method {compression}")
+    if page.number(SAMPLES, 1) > _MAX_SAMPLES:
+        raise unsupported("TIFF", f"{page.number(SAMPLES, 1)} channels")
+    if _FLOAT in page.values.get(SAMPLE_FORMAT, ()):
+        raise unsupported("TIFF", "floating-point pixels, whose range is not known")
+    depth = 2 if page.number(BITS, 1) > 8 else 1
+    if page.number(TILE_WIDTH, 1) * page.number(TILE_HEIGHT, 1) * page.number(SAMPLES, 1) * depth > _MAX_TILE:
+        raise corrupt("TIFF", "its tiles are absurdly large")
