@@ -21,6 +21,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 SLOW_FIXTURES = {"run", "run_folder", "bundle_path", "server", "lamp_server"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what cannot run here, mark slow tests, and choose the order of the files and the process of each.
 

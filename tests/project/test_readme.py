@@ -121,11 +121,25 @@ def settings() -> list[str]:
     return sorted(set(re.findall(r"`(data\.[\w.]+='[^`]*')`", README.read_text("utf-8"))))
 
 
+@pytest.fixture
+def images_with_a_table(workspace: Path) -> Path:
+    """A folder of class folders, and beside it the same images in one folder with a table."""
+    (workspace / "mine").symlink_to(workspace / "data" / "phantom_mri")
+    rows = ["file,label"]
+    (workspace / "listed" / "images").mkdir(parents=True)
+    for image in sorted((workspace / "mine").glob("*/*.png")):
+        shutil.copy(image, workspace / "listed" / "images" / f"{image.parent.name}_{image.name}")
+        rows.append(f"{image.parent.name}_{image.name},{image.parent.name}")
+    (workspace / "listed" / "train.csv").write_text("\n".join(rows))
+    return workspace
+
+
 @pytest.mark.parametrize("setting", settings())
-def test_a_setting_within_a_sentence_is_taken_as_it_stands(setting: str, workspace: Path) -> None:
+def test_a_setting_within_a_sentence_is_taken_as_it_stands(setting: str, images_with_a_table: Path) -> None:
     """Reading the data is enough: the checkpoint that the training would continue from is not there."""
-    command = f"lesion train data=image_folder data.root=data/phantom_mri model.weights=none {setting}"
-    result = run_in_shell(command, workspace, "resume=nowhere.ckpt")
+    root = "listed" if "csv" in setting else "mine"
+    command = f"lesion train data=image_folder data.root={root} model.weights=none {setting}"
+    result = run_in_shell(command, images_with_a_table, "resume=nowhere.ckpt")
     assert "nowhere.ckpt" in result.stderr
     assert "Traceback" not in result.stderr
 

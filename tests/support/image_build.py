@@ -93,7 +93,7 @@ def packages(name: str) -> str:
 def requirements(name: str) -> Path:
     """The list that an image installs."""
     installs = [text for instruction, text in stages()[packages(name)].lines if instruction == "RUN"]
-    [listed] = re.findall(r"uv pip install --require-hashes .*-r /requirements/(\S+)", " ".join(installs))
+    [listed] = re.findall(r"uv pip install .*--require-hashes .*-r /requirements/(\S+)", " ".join(installs))
     return DOCKERFILE.parent / "requirements" / str(listed)
 
 
