@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
 # Threads that spin while they wait take the cores from the processes next to them.
 export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
 unset PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, which need not compile the same modules
-by_file=(--dist loadgroup --no-loadscope-reorder)
+by_file=(--dist loadfile --no-loadscope-reorder)
 case "${1:-}" in
 --fast) exec python -m pytest -n "$(nproc)" "${by_file[@]}" -m "not slow and not real and not browser and not long" "${@:2}" ;;
 --long) kind="(long or not long)" arguments=("${@:2}") ;;

@@ -2,14 +2,19 @@
 
 import gc
 import os
+import re
 from collections import Counter
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 from omegaconf import DictConfig
+from xdist.scheduler import LoadFileScheduling
 
+from tests.support.paths import REPOSITORY
 from tests.support.training_runs import PHANTOMS, SHARED, TINY, Run, RunFolder, compose_config
 
 os.environ["WANDB_MODE"] = "offline"
@@ -21,18 +26,33 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 SLOW_FIXTURES = {"run", "run_folder", "bundle_path", "server", "lamp_server"}
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist, which reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what cannot run here, mark slow tests, and choose the order of the files and the process of each.
+@cache
+def needs_run(file: str) -> bool:
+    """Return whether a file, relative to the repository, has tests that use the fixture ``run``."""
+    return bool(re.search(r"\brun: Run\b", (REPOSITORY / file).read_text("utf-8")))
 
-    The files with the most slow tests come first, so that no process is left alone with a long one. All files that need
-    the objects of a training run go to one process, so that only one trains for them.
+
+class FileGroups(LoadFileScheduling):  # type: ignore[misc]
+    """Each file runs in one process, and all files that need the objects of a training run in the same one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "run" if needs_run(file) else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileGroups | None:
+    """Choose the process of each test when tests run in several processes."""
+    return FileGroups(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what cannot run here, mark slow tests, and choose the order of the files.
+
+    The files with the most slow tests come first, so that no process is left alone with a long one.
     """
     reason = "needs the real data and weights: set LESION_SHARED to the folder that has data/ and weights/"
     slow_tests = Counter[Path]()
-    using_run = {item.path for item in items if "run" in getattr(item, "fixturenames", ())}
     for item in items:
-        item.add_marker(pytest.mark.xdist_group("run" if item.path in using_run else item.path.stem))
         if item.get_closest_marker("real") and not SHARED:
             item.add_marker(pytest.mark.skip(reason=reason))
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):

@@ -42,7 +42,7 @@ def test_no_machine_path_and_no_notebook_output_is_committed() -> None:
 @pytest.mark.slow
 def test_the_tests_of_a_file_run_in_one_process() -> None:
     """Otherwise each process would make what the tests of a module share."""
-    command = [sys.executable, "-m", "pytest", "-v", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder"]
+    command = [sys.executable, "-m", "pytest", "-v", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     files = ("tests/core/test_text.py", "tests/core/test_files.py", "tests/data/test_splits.py")
     done = subprocess.run([*command, *files], cwd=REPOSITORY, capture_output=True, text=True, timeout=200, check=True)
     ran = set(re.findall(r"^\[(gw\d)\] \[ *\d+%\] PASSED ([\w/.]+)::", done.stdout, re.MULTILINE))
