@@ -189,6 +189,7 @@ def test_branches_are_fused_in_the_exported_graph(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_table_of_networks_is_made_by_its_script(tmp_path: Path) -> None:
     names = ["resnet10t", "vit_tiny_patch16_224", "pit_ti_224"]
     command = [sys.executable, "scripts/dev/list_networks.py", *names, "--output", str(tmp_path / "networks.md")]

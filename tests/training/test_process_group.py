@@ -27,14 +27,15 @@ from tests.support.paths import REPOSITORY
 from tests.support.training_runs import TINY, RunFolder
 
 NEEDS_TWO_CORES = pytest.mark.skipif(available_cores() < 2, reason="needs two processor cores")
-# Without batch statistics, dropout and augmentation, a batch of 8 is two batches of 4.
+# Without batch statistics, dropout and augmentation, a batch of 8 is two batches of 4. A network of few layers
+# amplifies differences less.
 COMPARABLE = (
     "data=image_folder", "data.fractions={train: 0.6, val: 0.14, calibration: 0.1, test: 0.16}",
     "augmentation@data.augmentation=none", "finetune=scratch", "finetune.freeze_batch_norm=true",
-    "model.weights=none", "model.optimizer=sgd", "model.drop_rate=0", "model.backbone_lr_factor=1", "model.lr=2e-4",
+    "model.backbone=test_efficientnet", "model.weights=none", "model.optimizer=sgd", "model.drop_rate=0",
+    "model.backbone_lr_factor=1", "model.lr=2e-2",
 )  # fmt: skip
-# Relative and absolute, for float32 sums in another order. A small rate, since a network without batch statistics and
-# with random weights is so sensitive that a change of 1e-6 grows a thousandfold in a few larger steps.
+# Relative and absolute, for float32 sums in another order.
 LOSS_TOLERANCE, WEIGHT_TOLERANCE = 1e-4, 2e-6
 
 
@@ -103,6 +104,7 @@ class TestTwoProcesses:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @NEEDS_TWO_CORES
 def test_a_retraining_runs_in_two_processes(run_folder: RunFolder, tmp_path: Path) -> None:
     """With frozen layers at first: the recipe of the champion, with the settings of this machine."""
@@ -123,6 +125,7 @@ def test_a_retraining_runs_in_two_processes(run_folder: RunFolder, tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @NEEDS_TWO_CORES
 def test_a_loss_that_is_not_finite_ends_both_processes(tmp_path: Path) -> None:
     write_classes(tmp_path / "data", {"a": 23, "b": 21, "c": 22})
