@@ -44,6 +44,7 @@ def test_help_of_a_command_names_it(name: str, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out.startswith(f"usage: lesion {name} ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train", "serve", "worker", "prepare"])
 def test_help_of_hydra_s_commands_is_hydra_s(name: str, tmp_path: Path) -> None:
     done = subprocess.run(

@@ -48,6 +48,7 @@ def folder_with(root: Path, width: int, height: int) -> Path:
 SIZES = {"many bytes": (2800, 2600), "many pixels": (64, 64), "small": (8, 40)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", SIZES)
 def test_a_manifest_of_accepted_images_can_be_trained_on(kind: str, tmp_path: Path) -> None:
     root, limits = folder_with(tmp_path / "data", *SIZES[kind]), WIDE
@@ -119,6 +120,7 @@ def test_the_catalogue_knows_what_was_accepted(tmp_path: Path) -> None:
         assert limits_of_accepted(session) == Limits(30 * 2**20, 3_500_000_000, 9)
 
 
+@pytest.mark.slow
 def test_a_run_with_large_images_is_imported(tmp_path: Path) -> None:
     root = folder_with(tmp_path / "data", *SIZES["many bytes"])
     rows = scan_folders(root)

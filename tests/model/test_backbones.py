@@ -121,6 +121,7 @@ def test_images_that_are_too_small_for_a_map_are_told(caplog: pytest.LogCaptureF
     assert not caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
 def test_weights_of_another_size_are_resampled(tmp_path: Path, name: str) -> None:
     first, _, _ = create_network(name, 2)

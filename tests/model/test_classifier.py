@@ -114,6 +114,7 @@ def test_same_seed_gives_the_same_metrics(tiny_config: Callable[..., DictConfig]
     assert "val/f1_macro" in results[0]
 
 
+@pytest.mark.slow
 def test_what_only_fills_up_a_batch_is_not_measured() -> None:
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), np.uint8))
     labels = torch.tensor([0, 1, 0, 1, 1, 0, 0])

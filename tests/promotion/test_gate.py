@@ -400,6 +400,7 @@ def test_refuses_settings_that_make_no_sense(values) -> None:
         GateSettings(**values)
 
 
+@pytest.mark.slow
 def test_the_gate_needs_no_torch() -> None:
     """The worker process decides; torch belongs to the training subprocess alone."""
     code = "import lesion.promotion.gate_report, sys; sys.exit('torch' in sys.modules)"

@@ -399,6 +399,7 @@ def test_a_run_without_its_manifest_is_not_imported(storage: Storage, tmp_path: 
     assert refusal(lambda: import_run(storage, tmp_path, "test", "first")) == "bundle_missing"
 
 
+@pytest.mark.slow
 def test_what_serves_imports_no_heavy_library() -> None:
     heavy = ("torch", "pandas", "pyarrow", "statsmodels", "dbos", "hydra")
     code = f"import sys, serve.launch, serve.server; print([name for name in {heavy} if name in sys.modules])"

@@ -157,6 +157,7 @@ class TestKeysOverHttp:
             refusal(client.post("/keys", headers=boss, json=body), 422, "parameter_invalid")
         refusal(client.post("/keys", headers=boss, json={"name": "a\nb", "role": "viewer"}), 422, "key_invalid")
 
+    @pytest.mark.slow
     def test_a_key_revoked_elsewhere_is_refused_within_seconds(self, client, texts, storage):
         key = bearer(texts["viewer"])
         assert client.get("/info", headers=key).status_code == 200
@@ -250,6 +251,7 @@ class TestLimits:
         assert 1 <= int(answers[-1].headers["retry-after"]) <= 86_400
         assert saved(storage) == {texts["viewer"].split("_")[1]: 3}
 
+    @pytest.mark.slow
     def test_servers_that_run_at_once_see_each_others_requests(self, bundle, storage, texts):
         key = bearer(texts["viewer"])
         apps = [make_app(bundle, storage, per_day=10) for _ in range(2)]
@@ -269,6 +271,7 @@ class TestLimits:
 
 
 class TestTrouble:
+    @pytest.mark.slow
     def test_the_last_known_keys_are_good_while_the_database_is_away(self, bundle, storage, texts):
         key = bearer(texts["viewer"])
         with client_of(make_app(bundle, storage)) as client:
