@@ -136,8 +136,7 @@ def test_load_is_made(command: str, workspace: Path) -> None:
 @pytest.mark.skipif(chromium() is None, reason=f"needs a browser: {MISSING}")
 def test_pictures_of_the_page_are_taken(workspace: Path) -> None:
     port, page_port = free_ports(2)
-    storage = 'storage=local worker_settings=["retrain.threads=1"]'
-    serve = ["bash", "-c", f"exec lesion serve {storage} port={port}"]
+    serve = ["lesion", "serve", "storage=local", f"port={port}", "server.workers=1"]
     page = ["lesion", "ui", "--api", f"http://127.0.0.1:{port}", "--port", str(page_port)]
     address = f"http://127.0.0.1:{page_port}"
     with (
@@ -145,7 +144,7 @@ def test_pictures_of_the_page_are_taken(workspace: Path) -> None:
         running("ui", page, workspace / "ui.log", lambda: page_answers(address), folder=workspace),
     ):
         for command in documented("python scripts/dev/"):
-            more = "--epochs 1" if "walkthrough" in command else ""
+            more = "--epochs 2" if "walkthrough" in command else ""
             done = run_in_shell(command.replace("http://127.0.0.1:8501", address), workspace, more)
             assert done.returncode == 0, done.stderr
     assert len(list((workspace / "docs" / "ui").glob("*.png"))) == 16
