@@ -28,23 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 from lesion.core.errors import ImageError
 from lesion.imaging.decode import decode, probe
 from tests.support.images.fuzz_seeds import fuzz_seeds
-from tests.support.images.hostile import chunk, mutated
+from tests.support.images.hostile import mutated, with_checksums
 
 MAX_SECONDS = 2.0
 MAX_BYTES = 2**30
 SILENT_SECONDS = 30  # of a child: it hangs without using the processor
-
-
-def with_checksums(data: bytes) -> bytes:
-    """Make the checksums of a changed PNG right again."""
-    position, parts = 8, [data[:8]]
-    while position + 12 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        if position + 12 + length > len(data):
-            break
-        parts.append(chunk(data[position + 4 : position + 8], data[position + 8 : position + 8 + length]))
-        position += 12 + length
-    return b"".join([*parts, data[position:]])
 
 
 def changed(files: list[bytes], rng: np.random.Generator) -> bytes:

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.datastructures import FormData, UploadFile
 
 from lesion.core.errors import InvalidValueError, LesionError, UnsupportedTypeError
-from lesion.intake.archive_layout import is_archive
+from lesion.intake.archive_layout import START_BYTES, is_archive
 from lesion.intake.uploads import match_class
 from lesion.intake.zip_reader import LabeledFile, ZipLimits, read_zip
 from serve.http.dependencies import PrincipalDep, StateDep, StorageServicesDep, require
@@ -150,7 +150,7 @@ def _required(label: str) -> str:
 
 
 def _is_archive(file: UploadFile) -> bool:
-    start = file.file.read(512)
+    start = file.file.read(START_BYTES)
     file.file.seek(0)
     return is_archive(start, file.filename or "")
 

@@ -25,6 +25,7 @@ from lesion.download.archives import ArchiveRefusedError, unpack
 from lesion.download.layout import place
 from lesion.download.reference_datasets import download, verify
 from lesion.download.transfer import fetch
+from tests.support.archives import zipped
 from tests.support.images.hostile import encode, gradient
 from tests.support.paths import REPOSITORY
 
@@ -114,14 +115,6 @@ def no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / "no-kaggle"))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # the servers here are on this machine
-
-
-def archive_of(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as target:
-        for name, data in files.items():
-            target.writestr(name, data)
-    return buffer.getvalue()
 
 
 def tumour_files() -> dict[str, bytes]:
@@ -245,9 +238,9 @@ def test_unpack(tmp_path: Path):
         "a/two.JPG": JPEG,
         "train.csv": b"x",
         "run.exe": b"x",
-        "inner.zip": archive_of({"b.jpg": JPEG}),
+        "inner.zip": zipped({"b.jpg": JPEG}),
     }
-    assert unpack(saved(tmp_path, archive_of(files)), tmp_path / "to") == 3
+    assert unpack(saved(tmp_path, zipped(files)), tmp_path / "to") == 3
     assert sorted(p.relative_to(tmp_path / "to").as_posix() for p in (tmp_path / "to").rglob("*") if p.is_file()) == [
         "a/one.jpg",
         "a/two.JPG",
@@ -296,14 +289,14 @@ def test_unpack_refuses_bombs(tmp_path: Path):
     assert code_of(refusal) == "archive_refused"
     assert sum(file.stat().st_size for file in (tmp_path / "to").rglob("*")) <= 2**20
     with pytest.raises(DataError, match="3 entries"):
-        unpack(saved(tmp_path, archive_of({f"{n}.jpg": b"" for n in range(3)})), tmp_path / "to", max_entries=2)
+        unpack(saved(tmp_path, zipped({f"{n}.jpg": b"" for n in range(3)})), tmp_path / "to", max_entries=2)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_unpack_refuses_doubles_encryption_and_damage(tmp_path: Path):
     with pytest.raises(DataError, match="twice"):
-        unpack(saved(tmp_path, archive_of({"a.jpg": b"1", "A.JPG": b"2"})), tmp_path / "to")
-    plain = archive_of({"a.jpg": JPEG})
+        unpack(saved(tmp_path, zipped({"a.jpg": b"1", "A.JPG": b"2"})), tmp_path / "to")
+    plain = zipped({"a.jpg": JPEG}, zipfile.ZIP_STORED)
     position = plain.index(b"PK\1\2") + 8
     with pytest.raises(DataError, match="encrypted"):
         unpack(saved(tmp_path, plain[:position] + b"\1" + plain[position + 1 :]), tmp_path / "to")
@@ -321,7 +314,7 @@ def tree(folder: Path) -> list[str]:
 
 
 def test_brain_tumor_mri_from_an_archive(server: Server, tmp_path: Path):
-    data = archive_of(tumour_files())
+    data = zipped(tumour_files())
     server.files["/mri.zip"], to = data, tmp_path / "mri"
     counts = download(
         "brain_tumor_mri", to, url=server.url + "/mri.zip", sha256=hashlib.sha256(data).hexdigest().upper()
@@ -339,7 +332,7 @@ def test_brain_tumor_mri_from_an_archive(server: Server, tmp_path: Path):
 
 
 def test_a_second_run_finds_altered_and_missing_files(server: Server, tmp_path: Path):
-    server.files["/mri.zip"], to = archive_of(tumour_files()), tmp_path / "mri"
+    server.files["/mri.zip"], to = zipped(tumour_files()), tmp_path / "mri"
     download("brain_tumor_mri", to, url=server.url + "/mri.zip")
     altered = to / "Training/glioma/1.jpg"
     altered.unlink()
@@ -351,7 +344,7 @@ def test_a_second_run_finds_altered_and_missing_files(server: Server, tmp_path: 
 
 
 def test_a_killed_download_goes_on_and_never_leaves_half_a_folder(server: Server, tmp_path: Path):
-    data = archive_of(tumour_files())
+    data = zipped(tumour_files())
     server.files["/mri.zip"], server.cut_after, to = data, [5000, 0, 0, 0, 0, 0], tmp_path / "mri"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("lesion.download.transfer.time.sleep", lambda _: None)
@@ -368,7 +361,7 @@ def test_a_killed_download_goes_on_and_never_leaves_half_a_folder(server: Server
 
 def test_an_incomplete_data_set_is_refused(server: Server, tmp_path: Path):
     files = {name: data for name, data in tumour_files().items() if "Testing/1-notumor" not in name}
-    server.files["/mri.zip"] = archive_of(files)
+    server.files["/mri.zip"] = zipped(files)
     with pytest.raises(DataError, match="Testing/notumor") as refusal:
         download("brain_tumor_mri", tmp_path / "mri", url=server.url + "/mri.zip")
     assert code_of(refusal) == "download_layout"
@@ -383,7 +376,7 @@ def labels(folder: Path) -> dict[str, str]:
 def test_cassava_as_kaggle_has_it(server: Server, tmp_path: Path):
     files = {f"c/train_images/{n}.jpg": JPEG for n in range(5)} | {"c/test_images/9.jpg": JPEG}
     files["c/train.csv"] = b"image_id,label\n" + b"".join(b"%d.jpg,%d\n" % (n, n) for n in range(5))
-    server.files["/c.zip"], to = archive_of(files), tmp_path / "cassava"
+    server.files["/c.zip"], to = zipped(files), tmp_path / "cassava"
     assert download("cassava", to, url=server.url + "/c.zip") == {str(n): 1 for n in range(5)}
     assert labels(to) == {f"{n}.jpg": str(n) for n in range(5)}
     assert json.loads((to / "label_num_to_disease_map.json").read_text())["3"] == "Cassava Mosaic Disease (CMD)"
@@ -393,14 +386,14 @@ def test_cassava_as_kaggle_has_it(server: Server, tmp_path: Path):
 def test_cassava_of_class_folders(server: Server, tmp_path: Path):
     names = ("cbb", "cbsd", "cgm", "cmd", "healthy")
     files = {f"leafdata/{split}/{name}/1.jpg": JPEG for split in ("train", "test") for name in names}
-    server.files["/c.zip"], to = archive_of(files), tmp_path / "cassava"
+    server.files["/c.zip"], to = zipped(files), tmp_path / "cassava"
     assert download("cassava", to, url=server.url + "/c.zip") == {str(n): 2 for n in range(5)}
     assert len(labels(to)) == 10, "equal names are kept apart"
 
 
 def test_cassava_with_a_table_that_leads_out(server: Server, tmp_path: Path):
     files = {"train_images/0.jpg": JPEG, "secret.jpg": JPEG, "train.csv": b"image_id,label\n../secret.jpg,0\n"}
-    server.files["/c.zip"] = archive_of(files)
+    server.files["/c.zip"] = zipped(files)
     with pytest.raises(DataError, match="secret"):
         download("cassava", tmp_path / "cassava", url=server.url + "/c.zip")
 
@@ -410,7 +403,7 @@ def test_a_refused_archive_is_fetched_again(server: Server, tmp_path: Path):
     with pytest.raises(DataError, match="not a ZIP archive") as refusal:
         download("brain_tumor_mri", tmp_path / "mri", url=server.url + "/mri.zip")
     assert code_of(refusal) == "archive_refused"
-    server.files["/mri.zip"] = archive_of(tumour_files())
+    server.files["/mri.zip"] = zipped(tumour_files())
     assert sum(download("brain_tumor_mri", tmp_path / "mri", url=server.url + "/mri.zip").values()) == 16
 
 
@@ -615,7 +608,7 @@ def test_kaggle_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_kaggle_with_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     kagglehub = pytest.importorskip("kagglehub")
     cache = tmp_path / "cache/versions/1"
-    unpack(saved(tmp_path, archive_of(tumour_files())), cache)
+    unpack(saved(tmp_path, zipped(tumour_files())), cache)
     monkeypatch.setattr(kagglehub, "dataset_download", lambda handle: str(cache) if "masoud" in handle else "")
     monkeypatch.setenv("KAGGLE_USERNAME", "jane")
     monkeypatch.setenv("KAGGLE_KEY", "key")
@@ -632,7 +625,7 @@ def test_a_damaged_kaggle_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_the_command(server: Server, tmp_path: Path):
-    server.files["/mri.zip"] = archive_of(tumour_files())
+    server.files["/mri.zip"] = zipped(tumour_files())
     command = [sys.executable, "scripts/download.py", "brain_tumor_mri", "--to", str(tmp_path / "mri")]
     command += ["--url", server.url + "/mri.zip"]
     for words in ("16 images", "complete and unaltered"):

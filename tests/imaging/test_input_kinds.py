@@ -43,7 +43,7 @@ def samples() -> dict[str, bytes]:
         "BMP: 1": encode(COLOR, "BMP"),
         "BMP with": HOSTILE["run_lengths.bmp"],
         "TIFF: gray": tiff_file(Page(COLOR, 2, planar=True)),
-        "TIFF with thumbnails": tiff_file(reduced, Page(COLOR, 2)),
+        "TIFF with a thumbnail": tiff_file(reduced, Page(COLOR, 2)),
         "TIFF with several": tiff_file(Page(COLOR, 2), Page(COLOR, 2)),
         "TIFF with fractions": HOSTILE["float.tif"],
         "TIFF with values": HOSTILE["negative.tif"],

@@ -12,7 +12,7 @@ from scripts.dev.browsing import MISSING, chromium
 from serve.deploy.ports import free_port, free_ports, page_answers, served_version
 from serve.deploy.processes import running
 from tests.support.backups import tools_of
-from tests.support.documentation import PAGES, commands, make_workspace, parse, run_in_shell, shell_text
+from tests.support.documentation import PAGES, commands, make_workspace, parse, run_in_shell, shell_process
 from tests.support.paths import REPOSITORY
 from tests.support.servers.postgresql import postgresql
 from tests.support.training_runs import RunFolder
@@ -30,6 +30,13 @@ ELSEWHERE = {
 }
 # Steps around commands that are not here: they make secrets and change folders.
 STEPS = ("umask", "mkdir", "cd", "cat", "printf", "rm", "install -d", "sed", "source", "pre-commit", "export", "pip")
+# What the tests below execute besides.
+HERE = (
+    "locust", "LESION_LOAD_IMAGES", "curl", "python scripts/models.py import", "python scripts/keys.py create",
+    "python scripts/dev/screenshots.py",
+)  # fmt: skip
+# It waits for an estimate of the training's length, which a server without an earlier training does not give.
+NOT_YET = ("python scripts/dev/record_walkthrough.py",)
 ON_THE_CLUSTER = ("lesion models import", "lesion keys", "lesion serve", "lesion worker", "lesion backup")
 DOCUMENTATION = [page for page in PAGES if page.name != "README.md"]
 
@@ -45,7 +52,7 @@ def test_every_command_is_executed_or_needs_what_is_not_here(page: Path) -> None
     for command in commands(page):
         assert parse(command) == ""
         needs_others = any(re.search(rf"(^|\| |  )({name}) ", command, re.MULTILINE) for name in NOT_HERE)
-        executed = (*ELSEWHERE, *ON_THE_CLUSTER, *STEPS, "locust", "LESION_LOAD_IMAGES", "curl", "python scripts/")
+        executed = (*ELSEWHERE, *ON_THE_CLUSTER, *STEPS, *HERE, *NOT_YET)
         assert needs_others or command.startswith(executed), command
 
 
@@ -72,14 +79,14 @@ def cluster(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def test_a_server_and_a_worker_start_on_the_cluster(cluster: dict[str, str], workspace: Path) -> None:
     [serve], [worker] = (documented(f"lesion {name} storage=cluster") for name in ("serve", "worker"))
     port, log = free_port(), workspace / "serve.log"
-    arguments = ["bash", "-c", f"exec {shell_text(serve, f'port={port}')}"]
+    arguments = shell_process(serve, f"port={port}")
     with running("serve", arguments, log, lambda: served_version(port) is not None, folder=workspace):
         [ask] = documented("curl -H")
         answer = run_in_shell(ask.replace(":8000", f":{port}"), workspace, "--silent", **cluster)
         assert "lesion_queue_depth" in answer.stdout
         assert httpx.get(f"http://127.0.0.1:{port}/info").status_code == 401
     log = workspace / "worker.log"
-    arguments = ["bash", "-c", f"exec {shell_text(worker)}"]
+    arguments = shell_process(worker)
     with running("worker", arguments, log, lambda: log.is_file() and "is ready" in log.read_text(), folder=workspace):
         pass
 

@@ -15,7 +15,7 @@ import pytest
 from lesion.model.bundle import Bundle
 from serve.deploy.ports import free_port, page_answers, served_version
 from serve.deploy.processes import running
-from tests.support.documentation import commands, make_workspace, parse, run_in_shell, shell_environment, shell_text
+from tests.support.documentation import commands, make_workspace, parse, run_in_shell, shell_environment, shell_process
 from tests.support.paths import REPOSITORY
 from tests.support.training_runs import PHANTOMS, SHARED, TINY, RunFolder
 
@@ -174,7 +174,7 @@ def test_predicting(command: str, workspace: Path) -> None:
 def server(request: pytest.FixtureRequest, workspace: Path) -> Iterator[str]:
     port = free_port()
     more = f"port={port}" + (" worker=false" if "storage" in request.param else "")
-    arguments = ["bash", "-c", f"exec {shell_text(request.param, more)}"]
+    arguments = shell_process(request.param, more)
     with running("serve", arguments, workspace / "log", lambda: served_version(port) is not None, folder=workspace):
         yield f"http://127.0.0.1:{port}"
 
@@ -192,7 +192,7 @@ def test_the_loop_on_the_command_line(command: str, workspace: Path) -> None:
 @pytest.mark.parametrize("command", of("lesion ui"))
 def test_the_page_is_served(command: str, workspace: Path) -> None:
     port = free_port()
-    arguments = ["bash", "-c", f"exec {shell_text(command, f'--port {port}')}"]
+    arguments = shell_process(command, f"--port {port}")
     with running(
         "ui", arguments, workspace / "log", lambda: page_answers(f"http://127.0.0.1:{port}"), folder=workspace
     ):

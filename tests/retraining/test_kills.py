@@ -33,6 +33,7 @@ from lesion.database.tables import GateLook, Image
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import job, submit
 from lesion.retraining.workflow import system_database
+from tests.support.archives import zipped
 from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
 from tests.support.images.loop_images import new_storage
 from tests.support.images.pictures import picture
@@ -261,14 +262,6 @@ def photo(seed: int) -> bytes:
     return buffer.getvalue()
 
 
-def archive(photos: Sequence[bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        for number, data in enumerate(photos):
-            file.writestr(f"dark/{number:03}.png", data)
-    return buffer.getvalue()
-
-
 def champion_of(storage: Storage) -> str:
     row = Registry(storage).champion()
     assert row is not None
@@ -354,11 +347,12 @@ def test_an_upload_that_the_server_was_killed_in_can_be_sent_again(
 ) -> None:
     """A retraining that was asked for in the moment before is not lost either."""
     photos = [photo(5000 + number) for number in range(60)]
+    archive = zipped({f"dark/{number:03}.png": data for number, data in enumerate(photos)}, zipfile.ZIP_STORED)
     names = {bytes_sha256(data) for data in photos}
     server = starter.start()
 
     def send() -> httpx.Response:
-        return httpx.post(f"{server.url}/upload_training_data", files={"files": archive(photos)}, timeout=PATIENCE_S)
+        return httpx.post(f"{server.url}/upload_training_data", files={"files": archive}, timeout=PATIENCE_S)
 
     def recorded() -> int:
         return int(query(storage.database, "SELECT count(*) FROM images WHERE source = 'upload'")[0][0])

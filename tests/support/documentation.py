@@ -40,7 +40,7 @@ def commands(page: Path) -> list[str]:
 def run_in_shell(command: str, folder: Path, more: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command as it stands, with ``more`` behind its arguments, in bash, with the programs of this Python."""
     return subprocess.run(
-        ["bash", "-c", shell_text(command, more)],
+        ["bash", "-c", _with_arguments(command, more)],
         cwd=folder,
         env=shell_environment() | environment,
         capture_output=True,
@@ -50,7 +50,12 @@ def run_in_shell(command: str, folder: Path, more: str = "", **environment: str)
     )
 
 
-def shell_text(command: str, more: str = "") -> str:
+def shell_process(command: str, more: str = "") -> list[str]:
+    """Return the arguments that start a server as its command stands; no shell is left between it and its parent."""
+    return ["bash", "-c", f"exec {_with_arguments(command, more)}"]
+
+
+def _with_arguments(command: str, more: str) -> str:
     """Put more arguments before a command's comment."""
     return f"{re.sub(r' +# .*', '', command)} {more}"
 

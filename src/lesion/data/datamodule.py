@@ -33,9 +33,9 @@ class ManifestDataset(Dataset[tuple[Tensor, int]]):
     """Rows of a manifest as (3, S, S) uint8 tensors with class indices.
 
     An index is a row, a pair of epoch and row, or None for a black image without a label, which fills up the last batch
-    of one of several processes. The augmentation of an image depends only on the seed, the epoch and
-    the row, not on loader processes or earlier images, so that a resumed run repeats it. The augmentation must draw
-    from torch's random numbers, as torchvision's transforms do.
+    of one of several processes. The augmentation of an image depends only on the seed, the epoch and the row, not on
+    loader processes or earlier images, so that a resumed run repeats it. The augmentation must draw from torch's random
+    numbers, as torchvision's transforms do.
     """
 
     def __init__(
@@ -100,8 +100,7 @@ class DataModule(LightningDataModule):
         augmentation: Changes a training image, (3, S, S) uint8.
         batch_size: Images per batch, of each process if several train together.
         balanced: Draw training images so that all classes are equally frequent.
-        num_workers: Loader processes; None for one per core, at most 8, and 0 on two cores or
-            fewer; per process.
+        num_workers: Loader processes of each process; None for one per core, at most 8, and 0 on two cores or fewer.
         cache_dir: The folder for decoded images; None decodes them every epoch.
         seed: Seed of the order and of the augmentation.
         limits: ``max_image_bytes``, ``max_pixels`` and ``min_side`` of images, as for a server; what is left out has

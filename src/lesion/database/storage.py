@@ -38,7 +38,7 @@ class Storage:
     and use it after.
     """
 
-    # ``sqlite:///PATH``, with the path as it stands, or SQLAlchemy's address of ``postgresql+psycopg://…``.
+    # ``sqlite:///PATH``, whose path is taken literally, or an SQLAlchemy address: ``postgresql+psycopg://…``.
     database: str = field(repr=False)  # it may hold a password
     files: str  # a folder, or an fsspec address such as ``s3://bucket/prefix``
     cache: Path  # this machine's folder for files fetched from the store: bundles and images

@@ -33,7 +33,7 @@ INPUT_KINDS = (
     InputKind("BMP with run-length compression", "image_mode_not_supported", _AS_PNG),
     InputKind("TIFF: gray (black or white is 0), color, palette, CMYK; 1 to 16 bits; strips, tiles, planes", None,
               "no compression, CCITT, LZW, Deflate, PackBits, JPEG"),
-    InputKind("TIFF with thumbnails or masks beside the picture", None, "the page that is not reduced"),
+    InputKind("TIFF with a thumbnail or a mask as a further page", None, "the page of full size"),
     InputKind("TIFF with several full pages", "image_animated", "save the page that is meant"),
     InputKind("TIFF with fractions (floating point)", "image_mode_not_supported", _8_BITS),
     InputKind("TIFF with values outside 0 to 65,535", "image_mode_not_supported", _8_BITS),

@@ -27,11 +27,12 @@ _SUFFIXES = frozenset({".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".
 # Encodings of names in archives that do not tell theirs, the most probable first.
 _ENCODINGS = ("utf-8", "cp437", "cp850", "cp1252", "cp932", "gb18030")
 _UTF8_FLAG = 0x800
+START_BYTES = 512  # of a file: they tell what kind of archive it is
 _SHOWN = 5
 
 
 def is_archive(start: bytes, name: str) -> bool:
-    """Return whether a file is an archive, of whatever kind, by its first 512 bytes or its name.
+    """Return whether a file is an archive, of whatever kind, by its first ``START_BYTES`` bytes or its name.
 
     NIfTI volumes, which are compressed in the same way, are images of a kind that the decoder names.
     """
@@ -45,14 +46,17 @@ def has_archive_name(name: str) -> bool:
 
 
 def other_archive(start: bytes) -> str | None:
-    """Return what a file is by its first 512 bytes, such as a 7z archive; None for a ZIP archive and unknown files."""
+    """Return what a file is by its first ``START_BYTES`` bytes, such as a 7z archive.
+
+    It is None for a ZIP archive and for unknown files.
+    """
     kind = _GZIP_FILE if start.startswith(_GZIP) else _kind_by_content(start)
     return None if kind == _ZIP else kind
 
 
 def begins_as_archive(data: bytes) -> bool:
     """Return whether a file's content is an archive or compressed, whatever its name is."""
-    return data.startswith(_GZIP) or _kind_by_content(data[:512]) is not None
+    return data.startswith(_GZIP) or _kind_by_content(data[:START_BYTES]) is not None
 
 
 def entry_name(entry: zipfile.ZipInfo, classes: Collection[str]) -> str:

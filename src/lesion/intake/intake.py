@@ -56,8 +56,7 @@ class Intake:
             self.refresh()
         for _ in range(_ATTEMPTS):
             with self._storage.session() as session:
-                related = self._related(session, upload)
-                decision = decide(Case(upload, related, self._settings, self._classes))
+                decision = self._decide(session, upload)
                 if not decision.split:
                     return decision
                 open_generation(session)  # refuses uploads before the first model's data is imported
@@ -73,7 +72,7 @@ class Intake:
         if not self._last_id:
             self.refresh()
         with self._storage.session() as session:
-            return decide(Case(upload, self._related(session, upload), self._settings, self._classes))
+            return self._decide(session, upload)
 
     def note_rejected(self, codes: Mapping[str, int], *, source: str, uploader: str) -> None:
         """Record the number of rejected files of one request by code; nothing else is stored about them."""
@@ -88,6 +87,9 @@ class Intake:
             if not rows:
                 return
             self._add_to_index(rows)  # slow the first time: outside of the transaction
+
+    def _decide(self, session: Session, upload: Upload) -> Decision:
+        return decide(Case(upload, self._related(session, upload), self._settings, self._classes))
 
     def _related(self, session: Session, upload: Upload) -> list[RelatedImage]:
         """Return the catalogue's images with the same file, pixels, picture or patient as an upload."""

@@ -14,6 +14,7 @@ from lesion.core.paths import is_hidden
 from lesion.core.text import join_names
 from lesion.download.archives import ArchiveRefusedError, entry_fault
 from lesion.intake.archive_layout import (
+    START_BYTES,
     begins_as_archive,
     classes_of,
     entry_name,
@@ -24,7 +25,6 @@ from lesion.intake.archive_layout import (
 )
 
 _BLOCK = 2**18
-_START = 512  # bytes that tell what kind of archive a file is
 _END, _END_BYTES, _END64_LOCATOR, _LOCATOR_BYTES = b"PK\x05\x06", 22, b"PK\x06\x07", 20
 _END64, _END64_BYTES = b"PK\x06\x06", 56
 _MAX_COMMENT = 2**16
@@ -134,7 +134,7 @@ def _contradictions(entries: Sequence[Entry], classes: Collection[str]) -> dict[
 def _open(file: IO[bytes], limits: ZipLimits) -> zipfile.ZipFile:
     """Open an archive after checking the size of its table of contents and the sizes that it declares."""
     file.seek(0)
-    if kind := other_archive(file.read(_START)):
+    if kind := other_archive(file.read(START_BYTES)):
         raise _archive_error(f"it is a {kind}, not a ZIP archive, whatever its name is")
     _check_directory(file, limits)
     try:

@@ -82,9 +82,8 @@ def export_onnx(network: Network, path: Path, size: int) -> None:
     """Write the network as one ONNX file for (B, size, size, 3) uint8 images with a dynamic batch."""
     example = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     network = deepcopy(network)
-    network.backbone = reparameterize_model(
-        network.backbone, inplace=True
-    )  # parallel branches of RepViT, RepVGG … become one
+    # The parallel branches of RepViT, RepVGG and the like become one.
+    network.backbone = reparameterize_model(network.backbone, inplace=True)
     for module in network.modules():
         if "inplace" in vars(module):
             vars(module)["inplace"] = False  # the same values, but traced in two thirds of the time

@@ -63,9 +63,8 @@ class Network(nn.Module):
             tokens = activation[:, int(getattr(self.backbone, "num_prefix_tokens", 0)) :]
             side = int(tokens.shape[1] ** 0.5)
             activation = tokens.transpose(1, 2).reshape(-1, channels, side, side)
-        elif (
-            getattr(self.backbone, "output_fmt", "NCHW") == "NHWC" or activation.shape[1] != channels
-        ):  # such as Swin's
+        elif getattr(self.backbone, "output_fmt", "NCHW") == "NHWC" or activation.shape[1] != channels:
+            # (B, h, w, D), such as Swin's
             activation = activation.permute(0, 3, 1, 2)
         activation = self.last_activation(activation)
         return activation

@@ -9,8 +9,9 @@ from PIL import Image
 
 from lesion.core.errors import ImageError
 from lesion.imaging.decode import decode
-from scripts.dev.fuzz_decoder import changed, fault_of, with_checksums
+from scripts.dev.fuzz_decoder import changed, fault_of
 from tests.support.images.fuzz_seeds import fuzz_seeds
+from tests.support.images.hostile import with_checksums
 
 
 def test_seeds_are_of_every_format_and_most_are_sound():

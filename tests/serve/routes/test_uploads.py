@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +21,7 @@ from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.imaging.decode import decode
 from lesion.phantom.folder import generate
+from tests.support.archives import zipped
 from tests.support.images.hostile import encode
 from tests.support.servers.app import refusal
 from tests.support.servers.serving import SCRIPT, ServerProcess, eventually
@@ -110,14 +110,6 @@ def codes(response: httpx.Response) -> dict[str, tuple[str, str]]:
     return {each["name"]: (kind, each["code"]) for kind in KINDS for each in answer[kind]}
 
 
-def archive(members: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, data in members.items():
-            file.writestr(name, data)
-    return buffer.getvalue()
-
-
 def other_class(server: ServerProcess, label: str) -> str:
     classes: list[str] = server.client.get("/info").json()["classes"]
     return next(name for name in classes if name != label)
@@ -167,7 +159,7 @@ def test_every_file_is_judged_by_itself(server, fresh):
     response = upload(
         server,
         [("good.png", data), ("empty", b""), ("text.txt", b"not a picture"), ("cut.png", data[: len(data) // 2]),
-         ("small.png", png(15)), ("an archive among others.zip", archive({"a.png": data}))],
+         ("small.png", png(15)), ("an archive among others.zip", zipped({"a.png": data}))],
         label=label,
     )  # fmt: skip
     found = codes(response)
@@ -226,10 +218,10 @@ def test_an_archive_in_folders_of_classes(server, fresh):
         data, label = fresh.one()
         members[f"set/{label}/{number}.png"] = data
     hostile = {
-        f"../{label}/slip.png": data, f"/{label}/absolute.png": data, f"{label}/inner.zip": archive({"a": b"b"}),
+        f"../{label}/slip.png": data, f"/{label}/absolute.png": data, f"{label}/inner.zip": zipped({"a": b"b"}),
         "no-such-class/1.png": data, "top.png": data,
     }  # fmt: skip
-    found = codes(upload(server, [("all.zip", archive(members | hostile))]))
+    found = codes(upload(server, [("all.zip", zipped(members | hostile))]))
     assert {name: found.pop(name) for name in members} == dict.fromkeys(members, ("accepted", ""))
     assert {kind for kind, _ in found.values()} == {"rejected"}
     assert found[f"{label}/inner.zip"] == ("rejected", "archive_nested")
@@ -240,24 +232,24 @@ def test_an_archive_in_folders_of_classes(server, fresh):
 
 def test_an_archive_with_one_label_for_all(server, fresh):
     images, label = fresh.take(2)
-    content = archive({"a.png": images[0], "deep/er/b.png": images[1]})
+    content = zipped({"a.png": images[0], "deep/er/b.png": images[1]})
     assert set(codes(upload(server, [("x", content)], label=label)).values()) == {("accepted", "")}
 
 
 def test_archives_that_are_refused_as_a_whole(server):
-    whole = archive({"glioma/1.png": b"x" * 1000})
+    whole = zipped({"glioma/1.png": b"x" * 1000})
     refusal(upload(server, [("cut.zip", whole[:-30])]), 422, "archive_refused")
-    refusal(upload(server, [("many.zip", archive({f"a/{n}.png": b"" for n in range(1001)}))]), 422, "archive_refused")
-    refusal(upload(server, [("none.zip", archive({}))]), 422, "archive_refused")
+    refusal(upload(server, [("many.zip", zipped({f"a/{n}.png": b"" for n in range(1001)}))]), 422, "archive_refused")
+    refusal(upload(server, [("none.zip", zipped({}))]), 422, "archive_refused")
 
 
 def test_a_bomb_is_refused(server):
-    found = codes(upload(server, [("b.zip", archive({"glioma/bomb.png": bytes(19 * 2**20)}))]))
+    found = codes(upload(server, [("b.zip", zipped({"glioma/bomb.png": bytes(19 * 2**20)}))]))
     assert found == {"glioma/bomb.png": ("rejected", "archive_bomb")}
 
 
 def test_an_archive_without_a_class_is_refused_with_the_layout(server):
-    response = upload(server, [("x.zip", archive({"scans/1.png": png(40), "2.png": png(50)}))])
+    response = upload(server, [("x.zip", zipped({"scans/1.png": png(40), "2.png": png(50)}))])
     refusal(response, 422, "archive_refused")
     assert "'scans' (1 file), no folder (1 file)" in response.json()["detail"]
     assert "├── " in response.json()["detail"]
@@ -267,7 +259,7 @@ def test_an_archive_without_a_class_is_refused_with_the_layout(server):
 def test_a_dry_run_tells_the_classes_and_stores_nothing(server, storage, root, fresh):
     data, label = fresh.one()
     other = other_class(server, label)
-    content = archive({
+    content = zipped({
         f"{label}/1.png": data, f"{label}/copy.png": data, f"{label}/text.png": b"no image", "unknown/3.png": png(40),
         f"{other}/4.png": png(60), f"{label}/5.png": png(60), "top.png": png(70),
     })  # fmt: skip
@@ -296,7 +288,7 @@ def test_a_dry_run_finds_one_picture_under_two_classes(server, fresh):
     data, label = fresh.one()
     with Image.open(io.BytesIO(data)) as picture:
         saved_again = encode(picture.copy(), "BMP")
-    content = archive({f"{label}/1.png": data, f"{other_class(server, label)}/2.bmp": saved_again})
+    content = zipped({f"{label}/1.png": data, f"{other_class(server, label)}/2.bmp": saved_again})
     answer = server.client.post("/upload_training_data?dry_run=1", files={"files": ("x.zip", content)}).json()
     assert [(each["name"], each["code"]) for each in answer["accepted"]] == [(f"{label}/1.png", "")]
     (second,) = answer["rejected"]
@@ -307,7 +299,7 @@ def test_a_dry_run_finds_one_picture_under_two_classes(server, fresh):
 def test_the_field_label_must_not_contradict_the_folders(server, fresh):
     data, label = fresh.one()
     other = other_class(server, label)
-    content = archive({f"{other}/1.png": data, "2.png": png(33)})
+    content = zipped({f"{other}/1.png": data, "2.png": png(33)})
     found = codes(upload(server, [("x.zip", content)], label=label))
     assert found[f"{other}/1.png"] == ("rejected", "label_ambiguous")
     assert found["2.png"][0] != "rejected"

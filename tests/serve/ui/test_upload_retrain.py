@@ -1,7 +1,5 @@
 """The Upload & Retrain screen without a browser, against a real server."""
 
-import io
-import zipfile
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from lesion.retraining.jobs import JobError, JobState, cancel, jobs
 from lesion.retraining.leases import claim, finish, record_progress
 from serve.ui.screens.upload import BY_FOLDER, Batch, UploadProgress, chunks, send
 from serve.ui.text.sentences import accepted_images
+from tests.support.archives import zipped
 from tests.support.servers.page import OpenScreen, buttons, drop_files, page_text, photo, press, select
 from tests.support.servers.serving import ServerProcess
 
@@ -104,12 +103,8 @@ def test_files_are_uploaded_with_a_line_for_each(page: OpenScreen, lamp_server: 
 
 
 def test_an_archive_tells_the_classes_by_its_folders(page: OpenScreen) -> None:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("bright/1.png", photo(200))
-        archive.writestr("dark/2.png", photo(201, 0))
-        archive.writestr("unknown/3.png", photo(202))
-    opened = select(drop_files(page("retrain"), ("both.zip", buffer.getvalue())), "Class of these images", BY_FOLDER)
+    files = {"bright/1.png": photo(200), "dark/2.png": photo(201, 0), "unknown/3.png": photo(202)}
+    opened = select(drop_files(page("retrain"), ("both.zip", zipped(files))), "Class of these images", BY_FOLDER)
     press(opened, "Upload 1 file")
     assert list(opened.dataframe[0].value["Outcome"]) == ["Refused", "Accepted", "Accepted"]
     opened = select(drop_files(page("retrain"), ("1.png", photo(203))), "Class of these images", BY_FOLDER)
@@ -119,12 +114,8 @@ def test_an_archive_tells_the_classes_by_its_folders(page: OpenScreen) -> None:
 
 def test_an_upload_is_checked_before_anything_is_stored(page: OpenScreen, lamp_server: ServerProcess) -> None:
     before = lamp_server.client.get("/training_data").json()["status"]
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("bright/1.png", photo(210))
-        archive.writestr("dark/2.png", photo(211, 0))
-        archive.writestr("unknown/3.png", photo(212))
-    opened = select(drop_files(page("retrain"), ("both.zip", buffer.getvalue())), "Class of these images", BY_FOLDER)
+    files = {"bright/1.png": photo(210), "dark/2.png": photo(211, 0), "unknown/3.png": photo(212)}
+    opened = select(drop_files(page("retrain"), ("both.zip", zipped(files))), "Class of these images", BY_FOLDER)
     press(opened, "Check without storing")
     assert "Nothing was stored yet. Of 3 files, 2 would be accepted and 1 refused." in page_text(opened)
     classes, refused = (table.value for table in opened.dataframe[:2])

@@ -234,6 +234,18 @@ def hostile_images() -> dict[str, HostileImage]:
     return _refused() | _decoded()
 
 
+def with_checksums(data: bytes) -> bytes:
+    """Make the checksums of a changed PNG right again."""
+    position, parts = 8, [data[:8]]
+    while position + 12 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        if position + 12 + length > len(data):
+            break
+        parts.append(chunk(data[position + 4 : position + 8], data[position + 8 : position + 8 + length]))
+        position += 12 + length
+    return b"".join([*parts, data[position:]])
+
+
 def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     """Flip, cut, double, drop or overwrite some bytes."""
     changed = bytearray(data)
