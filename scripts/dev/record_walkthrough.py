@@ -5,10 +5,11 @@ python scripts/dev/record_walkthrough.py http://127.0.0.1:8501 FOLDER
 
 FOLDER has class folders of images; 60 of its first class are uploaded, so they should be new to the server. If it is
 missing, phantoms that the demo does not have are generated there. The recording shows a real browser and a real
-retraining, whatever its verdict.
+retraining, whatever its verdict, and a roll-back if there is an earlier model.
 """
 
 import argparse
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,7 +126,8 @@ def retrain(page: Page, film: Film, epochs: int) -> None:
     number = page.get_by_role("spinbutton", name="Epochs")
     number.fill(str(epochs))
     number.press("Enter")
-    page.get_by_text(f"{epochs} epochs over").wait_for()  # the estimate is for the chosen number
+    # The estimate is for the chosen number; before the first retraining ended there is none.
+    page.get_by_text(re.compile(rf"{epochs} epochs? over|it takes is not known yet")).first.wait_for()
     settle(page)
     button = page.get_by_role("button", name="Start retraining")
     button.scroll_into_view_if_needed()
@@ -145,6 +147,8 @@ def retrain(page: Page, film: Film, epochs: int) -> None:
 def roll_back(page: Page, film: Film) -> None:
     go(page, "Admin")
     film.take("Admin: jobs, models and keys", 2500)
+    if page.get_by_role("button", name="Roll back", exact=True).is_disabled():
+        return  # only one model has ever been in use
     press(page, "Roll back")
     page.get_by_label("Reason", exact=True).fill("the recording ends with the model that it began with")
     film.take("Roll back: with a reason", still="6_roll_back")

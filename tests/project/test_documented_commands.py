@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from PIL import Image
 
 from scripts.dev.browsing import MISSING, chromium
 from serve.deploy.ports import free_port, free_ports, page_answers, served_version
@@ -33,10 +34,8 @@ STEPS = ("umask", "mkdir", "cd", "cat", "printf", "rm", "install -d", "sed", "so
 # What the tests below execute besides.
 HERE = (
     "locust", "LESION_LOAD_IMAGES", "curl", "python scripts/models.py import", "python scripts/keys.py create",
-    "python scripts/dev/screenshots.py",
+    "python scripts/dev/screenshots.py", "python scripts/dev/record_walkthrough.py",
 )  # fmt: skip
-# It waits for an estimate of the training's length, which a server without an earlier training does not give.
-NOT_YET = ("python scripts/dev/record_walkthrough.py",)
 ON_THE_CLUSTER = ("lesion models import", "lesion keys", "lesion serve", "lesion worker", "lesion backup")
 DOCUMENTATION = [page for page in PAGES if page.name != "README.md"]
 
@@ -52,7 +51,7 @@ def test_every_command_is_executed_or_needs_what_is_not_here(page: Path) -> None
     for command in commands(page):
         assert parse(command) == ""
         needs_others = any(re.search(rf"(^|\| |  )({name}) ", command, re.MULTILINE) for name in NOT_HERE)
-        executed = (*ELSEWHERE, *ON_THE_CLUSTER, *STEPS, *HERE, *NOT_YET)
+        executed = (*ELSEWHERE, *ON_THE_CLUSTER, *STEPS, *HERE)
         assert needs_others or command.startswith(executed), command
 
 
@@ -141,7 +140,7 @@ def test_load_is_made(command: str, workspace: Path) -> None:
 @pytest.mark.long
 @pytest.mark.browser
 @pytest.mark.skipif(chromium() is None, reason=f"needs a browser: {MISSING}")
-def test_pictures_of_the_page_are_taken(workspace: Path) -> None:
+def test_pictures_and_a_recording_of_the_page_are_taken(workspace: Path) -> None:
     port, page_port = free_ports(2)
     serve = ["lesion", "serve", "storage=local", f"port={port}", "server.workers=1"]
     page = ["lesion", "ui", "--api", f"http://127.0.0.1:{port}", "--port", str(page_port)]
@@ -153,7 +152,15 @@ def test_pictures_of_the_page_are_taken(workspace: Path) -> None:
         [command] = documented("python scripts/dev/screenshots.py")
         done = run_in_shell(command.replace("http://127.0.0.1:8501", address), workspace)
         assert done.returncode == 0, done.stderr
-    assert len(list((workspace / "docs" / "ui").glob("*.png"))) == 10
+        [command] = documented("python scripts/dev/record_walkthrough.py")
+        command = command.replace("http://127.0.0.1:8501", address).replace("data/phantom_walk", "phantoms")
+        done = run_in_shell(command, workspace, "--images 12 --epochs 1")
+        assert done.returncode == 0, done.stderr
+    names = [path.name for path in (workspace / "docs" / "ui").glob("*.png")]
+    assert sum("_desktop" in name or "_phone" in name for name in names) == 10
+    assert sum("walkthrough_" in name for name in names) >= 5
+    with Image.open(workspace / "outputs" / "walkthrough.gif") as film:
+        assert film.n_frames > 10
 
 
 def test_the_tests_that_execute_the_others_are_there() -> None:
