@@ -72,7 +72,13 @@ def test_scripts_are_there(command: str) -> None:
     assert parse((REPOSITORY / shlex.split(command)[1]).read_text()) == ""
 
 
-@pytest.mark.parametrize("command", of("lesion train"))
+def trainings() -> list[object]:
+    """Every command that trains; those that vary the demo's training are long tests."""
+    found = of("lesion train")
+    return [pytest.param(each, marks=[pytest.mark.long] if "=phantom_mri " in f"{each} " else []) for each in found]
+
+
+@pytest.mark.parametrize("command", trainings())
 def test_training(command: str, workspace: Path, tmp_path: Path) -> None:
     more: list[str] = []
     real = re.search(r"experiment=(brain_tumor_mri|cassava)", command)

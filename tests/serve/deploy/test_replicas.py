@@ -238,6 +238,7 @@ def test_secrets_are_made_once_for_this_machine_alone(tmp_path: Path) -> None:
     assert all(len(value) >= 48 for value in secrets.values())
 
 
+@pytest.mark.long
 @pytest.mark.alone
 def test_the_bench_measures_what_it_says(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "bench" / "replicas.py"), "--replicas", "1", "--users", "10"]
