@@ -15,7 +15,7 @@ import torch
 from torch.nn import functional
 
 from lesion.core.errors import ConfigError
-from lesion.evaluation.calibration import softmax
+from lesion.evaluation.probabilities import softmax
 from lesion.model.backbones import default_size
 from lesion.model.engines import OpenVINOEngine
 from lesion.model.export import AGREEMENT, export_onnx

@@ -126,7 +126,7 @@ def retrain(page: Page, film: Film, epochs: int) -> None:
     number = page.get_by_role("spinbutton", name="Epochs")
     number.fill(str(epochs))
     number.press("Enter")
-    # The estimate is for the chosen number; before the first retraining ended there is none.
+    # The estimate is for the chosen number; before the first retraining ended, it is unknown.
     page.get_by_text(re.compile(rf"{epochs} epochs? over|it takes is not known yet")).first.wait_for()
     settle(page)
     button = page.get_by_role("button", name="Start retraining")

@@ -23,8 +23,8 @@ _METRICS, _REPORT, _CARD = "report/metrics.json", "report/report.html", "MODEL_C
 # What every viewer may see of an evaluation. Of files that were refused or that contradict each other only the number,
 # since their names may identify patients.
 _EVALUATION = (
-    "split", "classes", "images", "groups", "temperature", "calibration_images", "metrics", "confusion_matrix",
-    "curves", "definitions", "notes", "leakage",
+    "split", "classes", "images", "groups", "temperature", "bias", "prevalence", "calibration_images",
+    "metrics", "confusion_matrix", "curves", "definitions", "notes", "leakage",
 )  # fmt: skip
 _DATA = (
     "name", "fingerprint", "policy", "images", "groups", "duplicate_groups", "duplicate_images", "patients",

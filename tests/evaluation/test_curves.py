@@ -5,8 +5,10 @@ import pytest
 from sklearn.metrics import auc
 
 from lesion.evaluation import plots
+from lesion.evaluation.calibration import fit_calibration
 from lesion.evaluation.curves import POINTS, curves_json, precision_recall, roc
-from lesion.evaluation.evaluation import Calibration, Evaluation, evaluate_logits
+from lesion.evaluation.evaluation import Evaluation, evaluate_logits
+from lesion.evaluation.reliability import reliability
 
 CLASSES = ("x", "y", "z")
 
@@ -21,8 +23,7 @@ def scored(count: int, classes: int = 3, seed: int = 0) -> Evaluation:
         labels,
         np.arange(count),
         CLASSES[:classes],
-        Calibration.fit(logits, labels, CLASSES[:classes]),
-        replicates=10,
+        fit_calibration(logits, labels, CLASSES[:classes]),
     )
 
 
@@ -82,17 +83,22 @@ def test_many_points_are_thinned_along_the_curve() -> None:
 def test_reliability_is_what_the_calibration_error_is_made_of() -> None:
     evaluation = scored(300)
     found = evaluation.to_json()["curves"]["reliability"]
-    for stage, key in (("before", "test/ece_uncalibrated"), ("after", "test/ece")):
+    before = reliability(evaluation.uncalibrated_probabilities, evaluation.labels).ece
+    for stage, plain in (("before", before), ("after", evaluation.metrics["test/ece_per_image"])):
         rows = found[stage]
         assert sum(row["images"] for row in rows) == 300
         assert all(row["images"] > 0 for row in rows)
         assert [row["confidence"] for row in rows] == sorted(row["confidence"] for row in rows)
         error = sum(row["images"] * abs(row["accuracy"] - row["confidence"]) for row in rows) / 300
-        assert error == pytest.approx(evaluation.metrics[key])
+        assert error == pytest.approx(plain)
 
 
 def test_two_images_are_enough() -> None:
     probabilities, labels = np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 1])
-    found = curves_json(("x", "y"), labels, probabilities, probabilities)
+    found = curves_json(("x", "y"), labels, np.arange(2), probabilities, probabilities)
     assert found["roc"]["x"] == {"x": [0, 0, 1], "y": [0, 1, 1]}
-    assert found["reliability"]["after"] == [{"confidence": 1.0, "accuracy": 1.0, "images": 2}]
+    [row] = found["reliability"]["after"]
+    assert (row["confidence"], row["accuracy"], row["images"]) == (1, 1, 2)
+    # A calibrated model that is certain: half an image of three is imagined to be wrong, 5/6 · 1/6 / 2 is the variance.
+    assert row["low"] == pytest.approx(1 - 1.96 * np.sqrt(5 / 72), abs=1e-3)
+    assert row["high"] == 1

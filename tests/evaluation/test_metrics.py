@@ -5,12 +5,11 @@ import numpy as np
 import pytest
 import torch
 from sklearn import metrics as sk
-from torchmetrics.functional.classification import multiclass_calibration_error
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from lesion.core.errors import DataError
-from lesion.evaluation.calibration import softmax
+from lesion.evaluation.calibration import fit_calibration
 from lesion.evaluation.evaluation import (
-    Calibration,
     correct_examples,
     evaluate_logits,
     finite,
@@ -19,6 +18,7 @@ from lesion.evaluation.evaluation import (
 )
 from lesion.evaluation.findings import TITLES
 from lesion.evaluation.metrics import DEFINITIONS, compute_metrics, confusion_matrix
+from lesion.evaluation.probabilities import Calibration, softmax
 
 CLASSES = ("a", "b", "c")
 
@@ -64,6 +64,12 @@ def test_agrees_with_scikit_learn():
         "nll": sk.log_loss(labels, probabilities.astype(np.float64)),
         "brier": np.square(probabilities - onehot).sum(axis=1).mean(),
         "ece": float(multiclass_calibration_error(torch.tensor(probabilities), torch.tensor(labels), 4, n_bins=15)),
+        "ece_classwise": np.mean(
+            [
+                float(binary_calibration_error(torch.tensor(probabilities[:, c]), torch.tensor(labels == c), n_bins=15))
+                for c in range(4)
+            ]
+        ),
     }
     assert set(expected) == set(TITLES) == set(DEFINITIONS)
     for key, value in expected.items():
@@ -130,11 +136,11 @@ def test_confusion_matrix_has_labels_in_rows():
 def test_evaluate_calibrates_on_the_calibration_split_alone():
     logits, labels = simulated(2000)
     other, other_labels = simulated(2000, seed=1)
-    calibration = Calibration.fit(other * 5, other_labels, "abcd")
-    first = evaluate_logits(logits * 5, labels, np.arange(2000), "abcd", calibration, replicates=20)
-    second = evaluate_logits(logits[:10], labels[:10], np.arange(10), "abcd", calibration, replicates=20)
-    assert first.temperature == second.temperature
-    assert first.metrics["test/ece"] < 0.03 < 0.1 < first.metrics["test/ece_uncalibrated"]
+    calibration = fit_calibration(other * 5, other_labels, "abcd")
+    first = evaluate_logits(logits * 5, labels, np.arange(2000), "abcd", calibration)
+    second = evaluate_logits(logits[:10], labels[:10], np.arange(10), "abcd", calibration)
+    assert first.calibration == second.calibration
+    assert first.metrics["test/ece"] < 0.03 < 0.09 < first.metrics["test/ece_uncalibrated"]
     assert first.metrics["test/nll"] < first.metrics["test/nll_uncalibrated"]
     flat = first.all_metrics()
     for key in TITLES:
@@ -143,18 +149,16 @@ def test_evaluate_calibrates_on_the_calibration_split_alone():
 
 def test_evaluate_without_calibration_images_says_so():
     logits, labels = simulated(50)
-    result = evaluate_logits(
-        logits, labels, np.arange(50), "abcd", Calibration.fit(logits[:0], labels[:0], "abcd"), replicates=10
-    )
-    assert result.temperature == 1
+    result = evaluate_logits(logits, labels, np.arange(50), "abcd", fit_calibration(logits[:0], labels[:0], "abcd"))
+    assert result.calibration.temperature == 1
     assert any("not calibrated" in note for note in result.notes)
 
 
 def test_notes_name_what_the_numbers_hide():
     logits = 5 * np.eye(3, dtype=np.float32)[[0, 1, 0]]
     labels = np.array([0, 1, 0])
-    calibration = Calibration.fit(logits, labels, CLASSES)
-    result = evaluate_logits(logits, labels, np.arange(3), CLASSES, calibration, replicates=10)
+    calibration = fit_calibration(logits, labels, CLASSES)
+    result = evaluate_logits(logits, labels, np.arange(3), CLASSES, calibration)
     assert any(note.endswith("test images: c.") for note in result.notes)
     # 1 − 0.05^(1/3): an error rate at which three right answers of three still come up one time in twenty.
     assert any("63.2 %" in note for note in result.notes)
@@ -163,8 +167,8 @@ def test_notes_name_what_the_numbers_hide():
 
 def test_metrics_file_is_strict_sorted_and_stable(tmp_path):
     logits, labels = np.array([[2.0, 0.0, 1.0]]), np.array([0])
-    calibration = Calibration.fit(logits, labels, CLASSES)
-    result = evaluate_logits(logits, labels, np.array([7]), ("é", "b/c", "<c>"), calibration, replicates=10)
+    calibration = fit_calibration(logits, labels, CLASSES)
+    result = evaluate_logits(logits, labels, np.array([7]), ("é", "b/c", "<c>"), calibration)
     write_metrics(tmp_path / "one" / "metrics.json", result, run=np.int64(3))
     write_metrics(tmp_path / "two.json", result, run=3)
     text = (tmp_path / "two.json").read_text("utf-8")
@@ -193,7 +197,7 @@ def test_worst_errors_and_correct_examples():
     # Predictions: 0 right, 1 wrong mildly, 2 wrong strongly, 3 right.
     logits = np.array([[3, 0], [1, 0], [4, 0], [0, 2]], np.float32)
     labels = np.array([0, 1, 1, 1])
-    result = evaluate_logits(logits, labels, np.arange(4), ("x", "y"), Calibration(), replicates=10)
+    result = evaluate_logits(logits, labels, np.arange(4), ("x", "y"), Calibration())
     np.testing.assert_array_equal(worst_errors(result), [2, 1])
     np.testing.assert_array_equal(worst_errors(result, limit=1), [2])
     np.testing.assert_array_equal(correct_examples(result), [0, 3])

@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from lesion.evaluation import plots, views
-from lesion.evaluation.calibration import reliability, softmax
-from lesion.evaluation.evaluation import Calibration, correct_examples, evaluate_logits, worst_errors
+from lesion.evaluation.calibration import fit_calibration
+from lesion.evaluation.evaluation import correct_examples, evaluate_logits, worst_errors
 from lesion.evaluation.findings import (
     calibration_finding,
     faithfulness_finding,
@@ -20,6 +20,8 @@ from lesion.evaluation.findings import (
     leakage_finding,
     weakest_finding,
 )
+from lesion.evaluation.probabilities import softmax
+from lesion.evaluation.reliability import reliability
 from lesion.evaluation.report import DISCLAIMER, RANDOM_WEIGHTS, write_report
 from lesion.evaluation.views import Example
 from lesion.explanation.faithfulness import RANDOM, Faithfulness
@@ -35,7 +37,7 @@ def made(classes=NASTY, n=60, seed=0, strength=1.5, present=None):
     logits[np.arange(n), labels] += strength
     names = [f"folder/<img src=x>{i}.png" for i in range(n)]
     return evaluate_logits(
-        logits, labels, np.arange(n) // 2, classes, Calibration.fit(logits, labels, classes), paths=names, replicates=30
+        logits, labels, np.arange(n) // 2, classes, fit_calibration(logits, labels, classes), paths=names
     )
 
 
@@ -251,16 +253,14 @@ def test_findings_say_the_numbers():
     labels = np.array([0] * 6 + [1] * 4)
     logits = 3 * np.eye(2)[labels]
     logits[9] = [2, 0]
-    evaluation = evaluate_logits(
-        logits, labels, np.arange(10), ("x", "y"), Calibration.fit(logits, labels, "xy"), replicates=50
-    )
+    evaluation = evaluate_logits(logits, labels, np.arange(10), ("x", "y"), fit_calibration(logits, labels, "xy"))
     record = evaluation.to_json()
     assert headline_finding(record).startswith("The model classifies 9 of 10 test images correctly, 90.0 %")
     assert headline_finding(record).endswith("most frequent class would be correct for 60.0 %.")
     assert "“y” (F1 0.857)" in weakest_finding(record)
     assert "to predict “x” for “y”: 1 of 4 images." in weakest_finding(record)
-    calibration = f"calibration on 10 other images (temperature {evaluation.temperature:.2f}); the answers remain"
-    assert calibration in calibration_finding(record)
+    temperature = f"(temperature {evaluation.calibration.temperature:.2f})"
+    assert f"calibration on 10 other images {temperature}; the answers remain" in calibration_finding(record)
     confidence = evaluation.probabilities.max(axis=1).mean()
     assert calibration_finding(record).endswith(f"{'over' if confidence > 0.9 else 'under'}-confident.")
     assert leakage_finding({"test_images": 200, "leaked": 50}).startswith("50 of the 200 images (25.0 %)")
@@ -300,7 +300,11 @@ def test_plots_leave_no_global_state_and_can_be_rendered():
         plots.confusion_matrix(evaluation.confusion, NASTY),
         plots.roc_curves(evaluation.probabilities, evaluation.labels, NASTY),
         plots.pr_curves(evaluation.probabilities, evaluation.labels, NASTY),
-        plots.reliability_diagram(*[reliability(softmax(evaluation.logits, t), evaluation.labels) for t in (1, 2)]),
+        plots.reliability_diagram(
+            reliability(softmax(evaluation.logits), evaluation.labels),
+            reliability(softmax(evaluation.logits, 2), evaluation.labels),
+            [(np.zeros(15), np.ones(15))] * 2,
+        ),
         plots.class_distribution({"train": {"a": 3, "b": 1}, "test": {"b": 2}}),
     ]
     for figure in figures:

@@ -47,7 +47,7 @@ def test_what_is_sealed_is_read_back(bundle: Path) -> None:
     assert opened.classes == ("glioma", "notumor", "Läsion")
     assert opened.preprocessing.size == SIZE
     assert opened.preprocessing.interpolation == "bilinear"
-    assert opened.temperature == 2.0
+    assert opened.calibration.temperature == 2.0
     assert opened.name == "made"
     assert set(opened.facts["files"]) == {
         "model.onnx", "model.safetensors", "golden.npz", "domain.npz", "MODEL_CARD.md", "report/report.html",

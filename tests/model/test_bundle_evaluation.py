@@ -22,9 +22,9 @@ def manifest(run: Run) -> Manifest:
 
 def test_the_test_split_gives_the_metrics_of_the_training_run(run: Run, manifest: Manifest) -> None:
     measured = run.objects["evaluation"]
-    again = evaluate(Predictor.load(run.bundle_path, precision="f32"), manifest, replicates=50)
+    again = evaluate(Predictor.load(run.bundle_path, precision="f32"), manifest)
     assert again.paths == measured.paths
-    assert again.temperature == measured.temperature
+    assert again.calibration.temperature == measured.calibration.temperature
     assert again.metrics["test/acc"] == measured.metrics["test/acc"]
     assert again.metrics["test/nll"] == pytest.approx(measured.metrics["test/nll"], rel=1e-3)
     np.testing.assert_array_equal(again.confusion, measured.confusion)
@@ -35,7 +35,7 @@ def test_a_folder_of_classes_is_measured_whole(run: Run, manifest: Manifest, tmp
     for path, label in zip(table["path"], table["label"], strict=True):
         (tmp_path / label).mkdir(exist_ok=True)
         shutil.copy(manifest.root / path, tmp_path / label / Path(path).name)
-    evaluation = evaluate(Bundle.open(run.bundle_path), tmp_path, group_pattern=r"(patient\d+)", replicates=50)
+    evaluation = evaluate(Bundle.open(run.bundle_path), tmp_path, group_pattern=r"(patient\d+)")
     assert isinstance(evaluation, Evaluation)
     assert len(evaluation.labels) == len(table)
     assert evaluation.classes == manifest.classes

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from lesion.core.errors import BundleError, LesionError
+from lesion.evaluation.probabilities import Calibration
 from lesion.model import export
 from lesion.model.bundle import Bundle
 from lesion.model.domain import Domain
@@ -61,7 +62,7 @@ def card(folder: Path) -> None:
 
 
 def test_bundle_round_trip(network: Network, images: NDArray[np.uint8], tmp_path: Path) -> None:
-    bundle = export_bundle(tmp_path / "bundle", network, images, 2.0, facts(), card)
+    bundle = export_bundle(tmp_path / "bundle", network, images, Calibration(2.0), facts(), card)
     opened = Bundle.open(tmp_path / "bundle")
     assert opened.version == bundle.version
     golden_images, golden = opened.golden()
@@ -88,16 +89,16 @@ def test_a_graph_that_disagrees_is_not_written(
 
     monkeypatch.setattr(export, "export_onnx", altered)
     with pytest.raises(LesionError, match="differs from torch"):
-        export_bundle(tmp_path / "bundle", network, images, 2.0, facts(), card)
+        export_bundle(tmp_path / "bundle", network, images, Calibration(2.0), facts(), card)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_bundle_is_never_overwritten(network: Network, images: NDArray[np.uint8], tmp_path: Path) -> None:
     (tmp_path / "bundle").mkdir()
     with pytest.raises(BundleError, match="exists already"):
-        export_bundle(tmp_path / "bundle", network, images, 2.0, facts(), card)
+        export_bundle(tmp_path / "bundle", network, images, Calibration(2.0), facts(), card)
 
 
 def test_without_images_nothing_can_be_proved(network: Network, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="at least one real image"):
-        export_bundle(tmp_path / "bundle", network, np.empty((0, 64, 64, 3), np.uint8), 2.0, facts(), card)
+        export_bundle(tmp_path / "bundle", network, np.empty((0, 64, 64, 3), np.uint8), Calibration(2.0), facts(), card)

@@ -90,7 +90,7 @@ def test_the_temperature_is_applied(bundle_path: Path) -> None:
     red[..., 0] = 64  # a logit of 2 for the first class, 0 for the others
     answer = Predictor(bundle, FakeEngine(bundle)).predict([encode(red)])[0]
     assert isinstance(answer, Prediction)
-    weight = np.exp(2.0 / bundle.temperature)
+    weight = np.exp(2.0 / bundle.calibration.temperature)
     assert answer.confidence == pytest.approx(weight / (weight + len(bundle.classes) - 1), abs=1e-6)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.stats import binom
 
 from lesion.core.errors import ConfigError, DataError
-from lesion.evaluation.calibration import reliability
+from lesion.evaluation.reliability import reliability
 from lesion.promotion import paired_tests
 from lesion.promotion.comparison import MAX_CHANGED, GateSet
 from lesion.promotion.gate import decide, reject_exhausted

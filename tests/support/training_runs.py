@@ -29,7 +29,6 @@ TINY = (
     "trainer.max_epochs=2",
     "trainer.precision=32-true",
     "trainer.accelerator=cpu",
-    "evaluation.replicates=50",
     "explain.road_images=2",
     "explain.methods=[gradcam,eigencam]",
     "logger=csv",

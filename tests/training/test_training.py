@@ -68,7 +68,7 @@ def test_bundle_says_what_it_is(run: Run) -> None:
     assert bundle.facts["data"]["fingerprint"] == manifest.fingerprint
     assert bundle.facts["model"]["weights"]["source"] == "none"
     assert bundle.facts["calibration"]["images"] == len(manifest.split("calibration"))
-    assert bundle.temperature == run.objects["evaluation"].temperature
+    assert bundle.calibration.temperature == run.objects["evaluation"].calibration.temperature
     card = (run.bundle_path / "MODEL_CARD.md").read_text()
     assert "RANDOM INITIAL WEIGHTS" in card
     assert manifest.fingerprint[:12] in card
@@ -164,7 +164,7 @@ def test_a_checkpoint_of_other_classes_is_refused(run: Run) -> None:
         ("explain.methods=[foo]", "no explanation method 'foo'"),
         ("explain.methods=[]", "explain.methods=[] must be a list of at least one"),
         ("explain.road_images=-1", "explain.road_images=-1 must be a whole number, 0 or more"),
-        ("evaluation.replicates=0", "evaluation.replicates=0 must be a whole number, 1 or more"),
+        ("evaluation.prevalence=natural", "evaluation.prevalence=natural must be null, equal, or a positive share"),
         ("seed=-1", "seed=-1 must be a whole number from 0"),
     ],
 )

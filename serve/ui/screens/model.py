@@ -92,7 +92,8 @@ def _show_identity(facts: dict[str, Any], created: str | None, *, in_use: bool) 
     creation = f"Created on {format_time(created)}. " if created else ""
     fit = "Not calibrated."  # such a model has a temperature too, of 1
     if images := calibration.get("images"):
-        fit = f"Calibrated with temperature {calibration['temperature']:.2f}, fitted on {images:,} images."
+        bias = " and a bias of each class" if calibration.get("bias") else ""
+        fit = f"Calibrated with temperature {calibration['temperature']:.2f}{bias}, fitted on {images:,} images."
     st.caption(escape_markdown(f"{use}{creation}{fit}"))
 
 

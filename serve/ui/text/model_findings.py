@@ -32,9 +32,9 @@ def comparison(comparison: Mapping[str, Any]) -> str:
 
 
 def format_interval(evaluation: Mapping[str, Any], name: str) -> str:
-    """Write a metric's 95 % interval; return an empty text where it is undefined."""
+    """Write a metric's 95 % interval, or that the images are too few for one."""
     low, high = metric(evaluation, f"{name}_low"), metric(evaluation, f"{name}_high")
-    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return "too few to say" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
 def confusions(evaluation: Mapping[str, Any]) -> tuple[list[str], list[str], list[list[int]], str]:

@@ -157,7 +157,7 @@ class DataModule(LightningDataModule):
         self._cache = PixelCache(Path(cache_dir) if cache_dir else None, self.preprocessing, self.manifest.limits)
         self._augmentation = augmentation
         self._batch_size = batch_size
-        self._balanced = balanced
+        self.balanced = balanced
         self._num_workers = num_workers
         self._seed = seed
 
@@ -185,7 +185,7 @@ class DataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[tuple[Tensor, int]]:
         """Return shuffled, augmented training batches, without an incomplete last one."""
         dataset = self.dataset("train", augmented=True)
-        weights = 1.0 / self.class_counts()[dataset.labels] if self._balanced else None
+        weights = 1.0 / self.class_counts()[dataset.labels] if self.balanced else None
         sampler = EpochSampler(len(dataset), self._seed, self._epoch, weights, *self._processes())
         return self._loader(dataset, sampler=sampler, drop_last=len(sampler) >= self._batch_size)
 

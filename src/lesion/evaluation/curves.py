@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from lesion.evaluation.calibration import Floats, Ints, Reliability, reliability
+from lesion.evaluation.intervals.confidence import consistency_bars
+from lesion.evaluation.probabilities import Floats, Ints
+from lesion.evaluation.reliability import reliability
 
 POINTS = 200  # stored per curve; a screen shows no more
 _DECIMALS = 5
@@ -59,25 +61,30 @@ def precision_recall(probabilities: Floats, labels: Ints) -> dict[int, Curve]:
     return curves
 
 
-def curves_json(classes: Sequence[str], labels: Ints, before: Floats, after: Floats) -> dict[str, Any]:
+def curves_json(classes: Sequence[str], labels: Ints, groups: Ints, before: Floats, after: Floats) -> dict[str, Any]:
     """Return all curves, JSON-ready: ``roc`` and ``pr`` by class, and ``reliability`` by stage of calibration.
 
-    ``before`` and ``after`` are the probabilities before and after it, ``(N, C)``.
+    ``before`` and ``after`` are the probabilities before and after it, ``(N, C)``. The bins of ``reliability`` have the
+    limits, ``low`` and ``high``, within which a calibrated model's accuracy lies in 95 % of samples.
     """
     return {
         "roc": {classes[c]: curve.to_json() for c, curve in roc(after, labels).items()},
         "pr": {classes[c]: curve.to_json() for c, curve in precision_recall(after, labels).items()},
-        "reliability": {"before": _bins(reliability(before, labels)), "after": _bins(reliability(after, labels))},
+        "reliability": {name: _bins(each, labels, groups) for name, each in (("before", before), ("after", after))},
     }
 
 
-def _bins(diagram: Reliability) -> list[dict[str, float]]:
+def _bins(probabilities: Floats, labels: Ints, groups: Ints) -> list[dict[str, float]]:
     """Return the bins that hold images, from the lowest to the highest confidence."""
+    diagram = reliability(probabilities, labels)
+    low, high = consistency_bars(probabilities, labels, groups)
     return [
         {
             "confidence": float(diagram.confidence[b]),
             "accuracy": float(diagram.accuracy[b]),
             "images": int(diagram.count[b]),
+            "low": float(low[b]),
+            "high": float(high[b]),
         }
         for b in np.flatnonzero(diagram.count)
     ]

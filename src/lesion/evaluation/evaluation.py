@@ -1,4 +1,4 @@
-"""One evaluation of a classifier on one split: its calibration, its measurements, and how they are stored."""
+"""One evaluation of a classifier on one split: its measurements, and how they are stored."""
 
 import json
 import math
@@ -14,42 +14,12 @@ from numpy.typing import NDArray
 from lesion.core.errors import DataError
 from lesion.core.files import write_atomically
 from lesion.core.text import format_percent, join_names
-from lesion.evaluation.bootstrap import bootstrap_intervals
-from lesion.evaluation.calibration import TEMPERATURE_RANGE, Floats, Ints, fit_temperature, is_separated, softmax
 from lesion.evaluation.curves import curves_json
-from lesion.evaluation.findings import EvaluationRecord
+from lesion.evaluation.findings import TITLES, EvaluationRecord
+from lesion.evaluation.intervals.confidence import estimate_metrics
+from lesion.evaluation.intervals.estimates import Estimate
 from lesion.evaluation.metrics import DEFINITIONS, check_inputs, compute_metrics, confusion_matrix
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """The temperature of a model's probabilities."""
-
-    temperature: float = 1.0  # divides the logits
-    images: int = 0
-    notes: tuple[str, ...] = ()
-
-    @classmethod
-    def fit(cls, logits: Floats, labels: Ints, classes: Sequence[str]) -> "Calibration":
-        """Fit the temperature on ``(M, C)`` logits and ``(M,)`` labels of the calibration split.
-
-        Without images the temperature stays 1, and a note says so.
-        """
-        if not len(labels):
-            return cls(notes=("There were no calibration images: the probabilities are not calibrated.",))
-        check_inputs(logits, labels, classes)
-        temperature, notes = fit_temperature(logits, labels), []
-        if is_separated(logits, labels):
-            notes.append(
-                f"All {len(labels)} calibration images were classified correctly, so they tell little about the "
-                "confidence of wrong answers: the temperature rests on Laplace's rule of succession."
-            )
-        low, high = TEMPERATURE_RANGE
-        if temperature < low * 1.01 or temperature > high / 1.01:
-            notes.append(
-                f"The temperature stopped at the end of its range ({low}–{high}): do not trust the probabilities."
-            )
-        return cls(temperature, len(labels), tuple(notes))
+from lesion.evaluation.probabilities import Calibration, Floats, Ints, softmax
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,17 +31,18 @@ class Evaluation:
     logits: NDArray[np.float32]  # ``(N, C)`` float32, not calibrated
     groups: NDArray[np.int64]  # ``(N,)`` int64; images that belong together share one
     paths: tuple[str, ...]  # N image names for users; empty if unknown
-    temperature: float  # divides the logits; fitted on the calibration split
-    calibration_images: int  # how many images the temperature was fitted on
-    metrics: dict[str, float]  # calibrated numbers, and ``<split>/{nll,brier,ece}_uncalibrated``; NaN where undefined
-    intervals: dict[str, tuple[float, float]]  # 95 % bootstrap interval of each headline metric, by key of ``metrics``
+    calibration: Calibration  # fitted on the calibration split
+    # Numbers with one vote a group, after calibration; ``<key>_per_image`` with one vote an image, and
+    # ``{nll,brier,ece,ece_classwise}_uncalibrated`` before calibration. NaN where undefined.
+    metrics: dict[str, float]
+    intervals: dict[str, tuple[float, float]]  # 95 % intervals by key of ``metrics``; NaN where images are too few
     notes: tuple[str, ...] = ()
     prefix: str = "test"  # the split's name in the keys
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
         """Calibrated probabilities, ``(N, C)``."""
-        return softmax(self.logits, self.temperature)
+        return self.calibration.probabilities(self.logits)
 
     @cached_property
     def uncalibrated_probabilities(self) -> NDArray[np.float32]:
@@ -89,7 +60,7 @@ class Evaluation:
         return confusion_matrix(self.predictions, self.labels, len(self.classes))
 
     def interval(self, key: str) -> tuple[float, float]:
-        """Return the 95 % interval of a metric of this split, such as ``acc``; (NaN, NaN) if it has none."""
+        """Return the 95 % interval of a metric of this split, such as ``acc``; (NaN, NaN) if images are too few."""
         return self.intervals.get(f"{self.prefix}/{key}", (float("nan"), float("nan")))
 
     def all_metrics(self) -> dict[str, float]:
@@ -106,11 +77,15 @@ class Evaluation:
             "classes": list(self.classes),
             "images": len(self.labels),
             "groups": len(np.unique(self.groups)),
-            "temperature": self.temperature,
-            "calibration_images": self.calibration_images,
+            "temperature": self.calibration.temperature,
+            "bias": self.calibration.bias,
+            "prevalence": self.calibration.prevalence,
+            "calibration_images": self.calibration.images,
             "metrics": finite(self.all_metrics()),
             "confusion_matrix": self.confusion.tolist(),
-            "curves": curves_json(self.classes, self.labels, self.uncalibrated_probabilities, self.probabilities),
+            "curves": curves_json(
+                self.classes, self.labels, self.groups, self.uncalibrated_probabilities, self.probabilities
+            ),
             "definitions": dict(DEFINITIONS),
             "notes": list(self.notes),
         }
@@ -125,21 +100,17 @@ def evaluate_logits(
     *,
     paths: Sequence[str] = (),
     prefix: str = "test",
-    replicates: int = 1000,
-    seed: int = 0,
 ) -> Evaluation:
     """Measure a model's outputs on one split: every metric, its interval, and warnings about them.
 
     Args:
         logits: ``(N, C)``.
         labels: ``(N,)`` indices below C.
-        groups: ``(N,)`` integers; images of one patient or duplicate group share one.
+        groups: ``(N,)`` integers; images of one patient or duplicate group share one, and one vote.
         classes: C names.
-        calibration: The temperature, fitted on other images.
+        calibration: Fitted on other images. If it is for a prevalence, so are all numbers but those per image.
         paths: N image names, or none.
         prefix: The split's name in the metrics' keys.
-        replicates: Number of bootstrap replicates.
-        seed: Seed of the bootstrap.
 
     Raises:
         DataError: Arrays that do not fit together, an empty split, or outputs that are not finite.
@@ -148,21 +119,27 @@ def evaluate_logits(
     check_inputs(logits, targets, classes)
     if paths and len(paths) != len(targets):
         raise DataError(f"{len(paths)} image names came with {len(targets)} images; give one per image, or none.")
-    probabilities, uncalibrated = softmax(logits, calibration.temperature), softmax(logits)
-    metrics = compute_metrics(probabilities, targets, classes, prefix)
-    before = compute_metrics(uncalibrated, targets, classes, prefix)
-    metrics |= {f"{prefix}/{key}_uncalibrated": before[f"{prefix}/{key}"] for key in ("nll", "brier", "ece")}
+    probabilities = calibration.probabilities(logits)
+    estimates = estimate_metrics(probabilities, targets, groups, classes, calibration.prevalence)
+    metrics = {f"{prefix}/{key}": estimate.value for key, estimate in estimates.items()}
+    before = estimate_metrics(softmax(logits), targets, groups, classes, calibration.prevalence)
+    metrics |= {f"{prefix}/{key}_uncalibrated": before[key].value for key in ("nll", "brier", "ece", "ece_classwise")}
+    per_image = compute_metrics(probabilities, targets, classes, prefix)
+    metrics |= {f"{prefix}/{key}_per_image": per_image[f"{prefix}/{key}"] for key in TITLES}
     return Evaluation(
         classes=tuple(classes),
         labels=targets,
         logits=logits,
         groups=np.asarray(groups, dtype=np.int64),
         paths=tuple(paths),
-        temperature=calibration.temperature,
-        calibration_images=calibration.images,
+        calibration=calibration,
         metrics=metrics,
-        intervals=bootstrap_intervals(probabilities, targets, groups, replicates=replicates, seed=seed, prefix=prefix),
-        notes=(*_notes(probabilities.argmax(axis=1), targets, groups, classes), *calibration.notes),
+        intervals={f"{prefix}/{key}": (each.low, each.high) for key, each in estimates.items()},
+        notes=(
+            *_prevalence_note(calibration, classes),
+            *_notes(estimates, probabilities.argmax(axis=1), targets, groups, classes),
+            *calibration.notes,
+        ),
         prefix=prefix,
     )
 
@@ -204,19 +181,38 @@ def correct_examples(evaluation: Evaluation, per_class: int = 2, seed: int = 0) 
     return np.concatenate(rows).astype(np.int64)
 
 
-def _notes(predictions: Ints, labels: NDArray[np.int64], groups: Ints, classes: Sequence[str]) -> list[str]:
+def _prevalence_note(calibration: Calibration, classes: Sequence[str]) -> list[str]:
+    if calibration.prevalence is None:
+        return []
+    shares = [f"{name} {format_percent(share, 1)}" for name, share in zip(classes, calibration.prevalence, strict=True)]
+    return [
+        "Probabilities, and all numbers but those per image, are for images among which the classes have these shares: "
+        f"{join_names(shares, len(shares))}."
+    ]
+
+
+def _notes(
+    estimates: Mapping[str, Estimate],
+    predictions: Ints,
+    labels: NDArray[np.int64],
+    groups: Ints,
+    classes: Sequence[str],
+) -> list[str]:
     notes = []
     support = np.bincount(labels, minlength=len(classes))
     if absent := [name for name, images in zip(classes, support, strict=True) if not images]:
         notes.append(f"Left out of the averages because they have no test images: {join_names(absent, len(absent))}.")
+    few = [name for name in classes if name not in absent and not estimates[f"recall/{name}"].has_interval]
+    if few:
+        notes.append(
+            f"Too few groups of test images for an interval of these classes: {join_names(few, len(few))}. Averages "
+            "over the classes have no interval either."
+        )
     independent = len(np.unique(groups))
-    if independent < 2:
-        notes.append("All test images belong to one group, so there are no intervals.")
-    elif (predictions == labels).all():
+    if (predictions == labels).all():
         # With no error in n independent groups, an error rate above this would show one with 95 % probability.
         notes.append(
-            f"No error was seen in {independent} independent groups, so the bootstrap shows no variation; an error "
-            f"rate of up to {format_percent(1 - 0.05 ** (1 / independent), 1)} would still be compatible with that "
-            "(95 %)."
+            f"No error was seen in {independent} independent groups; an error rate of up to "
+            f"{format_percent(1 - 0.05 ** (1 / independent), 1)} would still be compatible with that (95 %)."
         )
     return notes

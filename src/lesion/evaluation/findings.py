@@ -22,8 +22,16 @@ TITLES = {
     "nll": "Log-loss (NLL)",
     "brier": "Brier score",
     "ece": "Calibration error (ECE)",
+    "ece_classwise": "Calibration error, class-wise",
 }
-CLASS_TITLES = {"precision": "Precision", "recall": "Recall", "f1": "F1", "roc_auc": "ROC-AUC", "pr_auc": "PR-AUC"}
+CLASS_TITLES = {
+    "precision": "Precision",
+    "recall": "Recall",
+    "specificity": "Specificity",
+    "f1": "F1",
+    "roc_auc": "ROC-AUC",
+    "pr_auc": "PR-AUC",
+}
 AREAS = {"roc": "roc_auc", "pr": "pr_auc"}  # the metric that is the area under each curve
 
 
@@ -35,6 +43,8 @@ class EvaluationRecord(TypedDict):
     images: int
     groups: int
     temperature: float
+    bias: NotRequired[Sequence[float] | None]  # per class, added to the logits divided by the temperature
+    prevalence: NotRequired[Sequence[float] | None]  # shares of the classes where the probabilities hold
     calibration_images: int
     # Metrics by key, with ``<key>_low`` and ``<key>_high`` for intervals; None where a metric is undefined.
     metrics: dict[str, float | None]
@@ -57,10 +67,11 @@ def headline_finding(record: EvaluationRecord) -> str:
     correct = sum(matrix[c][c] for c in range(len(matrix)))
     text = f"The model classifies {correct:,} of {format_count(images, 'test image')} correctly"
     text += f", {_share(correct / images)}"
-    low, high = metric(record, "acc_low"), metric(record, "acc_high")
-    if low is not None and high is not None:
-        text += f" (95 % interval {_share(low)} to {_share(high)}"
-        text += f", from {format_count(groups, 'group')} of images that belong together)" if groups < images else ")"
+    accuracy, by_vote = metric(record, "acc"), metric(record, "acc_per_image") is not None
+    if groups < images and by_vote and accuracy is not None:
+        text += f". If each of the {groups:,} groups of images that belong together has one vote, {_share(accuracy)}"
+    belonging = f", from {format_count(groups, 'group')} of images that belong together" if groups < images else ""
+    text += _interval(record, "acc", "too few images for an interval", "" if by_vote else belonging)
     chance = max(sum(row) for row in matrix) / images
     return f"{text}. Always guessing the most frequent class would be correct for {_share(chance)}."
 
@@ -92,6 +103,7 @@ def calibration_finding(record: EvaluationRecord) -> str:
     if after is None:
         return "The calibration was not measured."
     text = f"Confidence and accuracy differ by {100 * after:.1f} percentage points on average"
+    text += _interval(record, "ece")
     if not record["calibration_images"] or before is None:
         return f"{text}; nothing was calibrated."
     text += (
@@ -154,6 +166,14 @@ def faithfulness_finding(methods: Sequence["Faithfulness"]) -> str:
         )
     text = f"On {images}, better than a random map: {', '.join(better)}"
     return f"{text}; not clearly better: {', '.join(others)}." if others else f"{text}."
+
+
+def _interval(record: Mapping[str, Any], name: str, otherwise: str = "", more: str = "") -> str:
+    """Return a metric's 95 % interval and ``more`` in brackets; or other words, where it has none."""
+    low, high = metric(record, f"{name}_low"), metric(record, f"{name}_high")
+    if low is None or high is None:
+        return f" ({otherwise})" if otherwise else ""
+    return f" (95 % interval {_share(low)} to {_share(high)}{more})"
 
 
 def _share(share: float) -> str:

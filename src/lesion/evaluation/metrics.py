@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torchmetrics.functional import classification
 
 from lesion.core.errors import DataError
-from lesion.evaluation.calibration import Floats, Ints, reliability
+from lesion.evaluation.probabilities import Floats, Ints
+from lesion.evaluation.reliability import classwise_calibration_error, reliability
 
 DEFINITIONS = {
     "acc": "share of images whose most probable class is the labeled one",
@@ -22,7 +23,8 @@ DEFINITIONS = {
     "pr_auc": "average precision of each class against the rest, averaged over the classes that have test images",
     "nll": "mean negative log-likelihood of the labeled class, natural logarithm",
     "brier": "squared distance of the probabilities to the one-hot label, summed over classes (0 to 2); mean of images",
-    "ece": "expected calibration error of the most probable class: 15 equal-width bins (lower, upper], image-weighted",
+    "ece": "expected calibration error of the most probable class: 15 equal-width bins (lower, upper]",
+    "ece_classwise": "the same for the probability of each class, averaged over the classes",
 }
 
 
@@ -47,7 +49,7 @@ def check_inputs(scores: NDArray[Any], labels: NDArray[Any], classes: Sequence[s
 def compute_metrics(
     probabilities: Floats, labels: Ints, classes: Sequence[str], prefix: str = "test"
 ) -> dict[str, float]:
-    """Compute every metric of ``DEFINITIONS`` and, per class, precision, recall, F1, ROC-AUC and PR-AUC.
+    """Compute every metric of ``DEFINITIONS`` for single images, and each class's precision, recall, F1 and areas.
 
     A class without a labeled image has NaN per-class numbers and is left out of every macro average (TorchMetrics alone
     would count it as 0). Arrays that do not fit together, or are not probabilities, are a DataError.
@@ -79,6 +81,7 @@ def compute_metrics(
         "nll": float(nll_per_image(probabilities, labels).mean()),
         "brier": float(brier_per_image(probabilities, labels).mean()),
         "ece": reliability(probabilities, labels).ece,
+        "ece_classwise": classwise_calibration_error(probabilities, labels),
     }
     metrics = {f"{prefix}/{key}": value for key, value in headline.items()}
     for key, values in per_class.items():

@@ -21,8 +21,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lesion.core.palette import PALETTE
-from lesion.evaluation.calibration import Floats, Ints, Reliability
 from lesion.evaluation.curves import Curve, precision_recall, roc
+from lesion.evaluation.probabilities import Floats, Ints
+from lesion.evaluation.reliability import Reliability
 
 INK = "#1d2530"  # becomes currentColor in SVG
 SHADE = (0.0, 0.447, 0.698)
@@ -117,8 +118,11 @@ def pr_curves(probabilities: Floats, labels: Ints, classes: Sequence[str]) -> Fi
 
 
 @_style()
-def reliability_diagram(before: Reliability, after: Reliability) -> Figure:
-    """Draw accuracy against confidence, and the number of images by confidence, before and after calibration."""
+def reliability_diagram(before: Reliability, after: Reliability, bars: Sequence[tuple[Floats, Floats]]) -> Figure:
+    """Draw accuracy against confidence, and the number of images by confidence, before and after calibration.
+
+    ``bars`` are the limits, two ``(B,)`` for each of the two, within which a calibrated model's bins lie.
+    """
     figure = Figure(figsize=(7.2, 4.4))
     grid = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
     width = 1 / len(before.count)
@@ -130,8 +134,10 @@ def reliability_diagram(before: Reliability, after: Reliability) -> Figure:
         top.plot(
             data.confidence[filled], data.confidence[filled], "D", color=PALETTE[1], markersize=4, label="Confidence"
         )
+        low, high = (limit[filled] for limit in bars[column])
+        top.vlines(middles, low, high, color=INK, linewidth=1.2, label="Chance alone")
         top.plot([0, 1], [0, 1], color=INK, alpha=0.5, linewidth=0.8, linestyle=":")
-        top.set_title(f"{title}: ECE {data.ece:.3f}", loc="left")
+        top.set_title(title, loc="left")
         top.set(xlim=(0, 1), ylim=(0, 1.02))
         bottom.bar(middles, data.count[filled], width * 0.92, color=INK, alpha=0.45)
         bottom.set(xlabel="Confidence of the answer")

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lesion.evaluation import plots
-from lesion.evaluation.calibration import reliability
 from lesion.evaluation.evaluation import Evaluation
 from lesion.evaluation.findings import CLASS_TITLES, TITLES, leakage_finding
+from lesion.evaluation.intervals.confidence import consistency_bars
 from lesion.evaluation.metrics import DEFINITIONS
+from lesion.evaluation.reliability import reliability
 
 TILES = ("acc", "balanced_acc", "f1_macro", "roc_auc", "ece")
+LOWER_IS_BETTER = ("nll", "brier", "ece", "ece_classwise")
 FACTS = {
     "name": "dataset",
     "policy": "split policy",
@@ -71,16 +73,18 @@ def headline_row(evaluation: Evaluation, key: str) -> dict[str, Any]:
         "low": low,
         "high": high,
         "meaning": DEFINITIONS[key],
-        "better": "lower" if key in ("nll", "brier", "ece") else "higher",
+        "better": "lower" if key in LOWER_IS_BETTER else "higher",
+        "per_image": evaluation.metrics[f"{evaluation.prefix}/{key}_per_image"],
     }
 
 
 def per_class(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return each class's number of images and its scores."""
+    """Return each class's number of images, its scores, and under ``intervals`` their low and high limits."""
     support = np.bincount(evaluation.labels, minlength=len(evaluation.classes))
     return [
         {"name": name, "images": int(support[c])}
         | {key: evaluation.metrics[f"{evaluation.prefix}/{key}/{name}"] for key in CLASS_TITLES}
+        | {"intervals": {key: evaluation.interval(f"{key}/{name}") for key in CLASS_TITLES}}
         for c, name in enumerate(evaluation.classes)
     ]
 
@@ -90,6 +94,10 @@ def evaluation_figures(evaluation: Evaluation, weakest: str, calibrated: str) ->
     probabilities, labels, classes = evaluation.probabilities, evaluation.labels, evaluation.classes
     before = reliability(evaluation.uncalibrated_probabilities, labels)
     after = reliability(probabilities, labels)
+    bars = [
+        consistency_bars(each, labels, evaluation.groups)
+        for each in (evaluation.uncalibrated_probabilities, probabilities)
+    ]
     confusion = plots.confusion_matrix(evaluation.confusion, classes)
     roc = plots.roc_curves(probabilities, labels, classes)
     precision_recall = plots.pr_curves(probabilities, labels, classes)
@@ -97,7 +105,7 @@ def evaluation_figures(evaluation: Evaluation, weakest: str, calibrated: str) ->
         "confusion": _svg(confusion, f"Confusion matrix of {len(classes)} classes. {weakest}", "confusion"),
         "roc": _svg(roc, "ROC curve of each class against the rest", "roc"),
         "pr": _svg(precision_recall, "Precision-recall curve of each class against the rest", "pr"),
-        "reliability": _svg(plots.reliability_diagram(before, after), calibrated, "reliability"),
+        "reliability": _svg(plots.reliability_diagram(before, after, bars), calibrated, "reliability"),
     }
 
 
@@ -125,7 +133,7 @@ def calibration(evaluation: Evaluation) -> list[dict[str, Any]]:
             "before": evaluation.metrics[f"{prefix}/{key}_uncalibrated"],
             "after": evaluation.metrics[f"{prefix}/{key}"],
         }
-        for key in ("ece", "nll", "brier")
+        for key in ("ece", "ece_classwise", "nll", "brier")
     ]
 
 

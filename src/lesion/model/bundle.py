@@ -12,10 +12,18 @@ from numpy.typing import NDArray
 
 from lesion.core.errors import BundleError
 from lesion.core.files import file_facts, sync, write_atomically
-from lesion.evaluation.calibration import softmax
+from lesion.evaluation.probabilities import Calibration
 from lesion.imaging.limits import Limits
 from lesion.imaging.preprocessing import Preprocessing
-from lesion.model.bundle_facts import FACTS_FILE, FORMAT, BundleFacts, check_facts, read_facts, version_of
+from lesion.model.bundle_facts import (
+    CLASS_NUMBERS,
+    FACTS_FILE,
+    FORMAT,
+    BundleFacts,
+    check_facts,
+    read_facts,
+    version_of,
+)
 from lesion.model.bundle_files import check_file, check_names, list_files, read_golden
 from lesion.model.domain import Domain
 
@@ -32,7 +40,7 @@ class Bundle:
         >>> bundle = Bundle.open(bundle_path)
         >>> bundle.preprocessing.size == bundle.golden()[0].shape[1]
         True
-        >>> len(bundle.version), bundle.temperature > 0
+        >>> len(bundle.version), bundle.calibration.temperature > 0
         (12, True)
     """
 
@@ -99,9 +107,11 @@ class Bundle:
         return Limits.from_settings(data.get("limits") if isinstance(data, dict) else None)
 
     @property
-    def temperature(self) -> float:
-        """The divisor of the logits before the softmax (temperature scaling, Guo et al. 2017)."""
-        return float(self.facts["calibration"]["temperature"])
+    def calibration(self) -> Calibration:
+        """How its logits become probabilities."""
+        facts = self.facts["calibration"]
+        bias, prevalence = (None if (values := facts.get(name)) is None else tuple(values) for name in CLASS_NUMBERS)
+        return Calibration(float(facts["temperature"]), bias, prevalence, facts.get("images", 0))
 
     @property
     def onnx(self) -> Path:
@@ -123,7 +133,7 @@ class Bundle:
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Return calibrated probabilities, (B, C), of (B, C) logits."""
-        return softmax(logits, self.temperature)
+        return self.calibration.probabilities(logits)
 
 
 def seal(folder: Path, facts: Mapping[str, Any]) -> Bundle:

@@ -10,7 +10,7 @@ from lesion.data.cache import PixelCache
 from lesion.data.datamodule import ManifestDataset
 from lesion.data.manifest import Manifest, build_manifest
 from lesion.data.scan import scan_folders
-from lesion.evaluation.evaluation import Calibration, Evaluation, evaluate_logits
+from lesion.evaluation.evaluation import Evaluation, evaluate_logits
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Predictor
 
@@ -20,8 +20,6 @@ def evaluate(
     data: Manifest | Path | str,
     *,
     group_pattern: str | None = None,
-    replicates: int = 1000,
-    seed: int = 0,
 ) -> Evaluation:
     """Measure a bundle with its own calibration on labeled images, which should not be among its training images.
 
@@ -30,9 +28,7 @@ def evaluate(
         data: A folder with a subfolder of images per class, or a manifest, whose test split is used. Of images with
             equal pixels in a folder, one counts.
         group_pattern: A regular expression whose group is the patient's name in the path of an image of the folder;
-            intervals are computed over groups of images of one patient and of near-duplicates.
-        replicates: Number of bootstrap replicates.
-        seed: Seed of the bootstrap.
+            images of one patient, and near-duplicates, have one vote together.
 
     Raises:
         BundleError: The bundle is not whole.
@@ -65,8 +61,6 @@ def evaluate(
         np.array([classes.index(label) for label in table["label"]]),
         table["group"].to_numpy(),
         classes,
-        Calibration(bundle.bundle.temperature, bundle.bundle.facts["calibration"].get("images", 0)),
+        bundle.bundle.calibration,
         paths=table["path"].tolist(),
-        replicates=replicates,
-        seed=seed,
     )

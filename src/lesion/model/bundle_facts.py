@@ -4,13 +4,15 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from lesion.core.errors import BundleError
 from lesion.core.files import FileFacts, bytes_sha256
 from lesion.imaging.preprocessing import Preprocessing
 
-FORMAT = 2  # 2 added domain.npz
+FORMAT = 3  # 2 added domain.npz, 3 the bias of the calibration
+READABLE = (2, 3)
+CLASS_NUMBERS: tuple[Literal["bias"], Literal["prevalence"]] = ("bias", "prevalence")  # of a calibration
 FACTS_FILE = "bundle.json"
 MAX_FACTS_BYTES = 4 * 2**20
 
@@ -33,9 +35,11 @@ class ModelFacts(TypedDict):
 
 
 class CalibrationFacts(TypedDict):
-    """The temperature, and the number of images that it was fitted on."""
+    """What :class:`lesion.evaluation.probabilities.Calibration` needs."""
 
     temperature: float
+    bias: NotRequired[list[float] | None]  # per class
+    prevalence: NotRequired[list[float] | None]  # per class
     images: NotRequired[int]
 
 
@@ -100,9 +104,10 @@ def read_facts(folder: Path) -> BundleFacts:
 
 def check_facts(facts: Mapping[str, Any]) -> BundleFacts:
     """Return facts that have everything that serving needs, in the right form and format; or raise a BundleError."""
-    if facts.get("format") != FORMAT:
+    if facts.get("format") not in READABLE:
         raise BundleError(
-            f"The bundle has format {facts.get('format')!r}; this version of Lesion reads format {FORMAT}.",
+            f"The bundle has format {facts.get('format')!r}; this version of Lesion reads formats "
+            f"{' and '.join(map(str, READABLE))}.",
             code="bundle_format_unknown",
         )
     for key in ("preprocessing", "model", "calibration", "files"):
@@ -114,6 +119,12 @@ def check_facts(facts: Mapping[str, Any]) -> BundleFacts:
     texts = all(isinstance(name, str) and name for name in names)
     _require(texts and len(set(names)) == len(names) >= 2, "'classes' must be two or more unique names")
     _require(_is_number(temperature) and temperature > 0, "'calibration.temperature' must be a positive number")
+    for key in CLASS_NUMBERS:
+        values = facts["calibration"].get(key)
+        fits = values is None or (
+            isinstance(values, list) and len(values) == len(names) and all(map(_is_number, values))
+        )
+        _require(fits, f"'calibration.{key}' must be null or a number for each class")
     _require(isinstance(model.get("backbone"), str), "'model.backbone' must be a text")
     for key in ("mean", "std"):
         numbers = model.get(key)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from timm.utils.model import reparameterize_model
 
 from lesion.core.errors import BundleError, LesionError
-from lesion.evaluation.calibration import softmax
+from lesion.evaluation.probabilities import Calibration
 from lesion.model.bundle import Bundle, seal
 from lesion.model.engines import OpenVINOEngine
 from lesion.model.inference import run_network
@@ -31,7 +31,7 @@ def export_bundle(
     folder: Path,
     network: Network,
     images: NDArray[np.uint8],
-    temperature: float,
+    calibration: Calibration,
     facts: Mapping[str, Any],
     extras: Callable[[Path], None] | None = None,
 ) -> Bundle:
@@ -45,7 +45,7 @@ def export_bundle(
         network: The trained network.
         images: (N, S, S, 3) uint8 preprocessed real images, N at least 1: the graph is compared with torch on all of
             them, and the first 8 become the golden answers.
-        temperature: The calibration temperature.
+        calibration: How the network's logits become probabilities.
         facts: The sections of ``bundle.json`` that the export does not add itself: name, classes, preprocessing, model,
             calibration, metrics, data, lineage.
         extras: Writes further files (domain, model card, report) into the folder, which holds the graph already,
@@ -66,8 +66,8 @@ def export_bundle(
         unfinished.mkdir()
         export_onnx(network, unfinished / "model.onnx", images.shape[1])
         save_file(timm_state(network), unfinished / "model.safetensors")
-        expected = softmax(run_network(network, [images]).logits.numpy(), temperature)
-        difference = _largest_difference(unfinished / "model.onnx", images, expected, temperature)
+        expected = calibration.probabilities(run_network(network, [images]).logits.numpy())
+        difference = _largest_difference(unfinished / "model.onnx", images, expected, calibration)
         probabilities = expected[:GOLDEN].astype(np.float32)
         np.savez_compressed(unfinished / "golden.npz", images=images[:GOLDEN], probabilities=probabilities)
         if extras is not None:
@@ -106,11 +106,11 @@ def export_onnx(network: Network, path: Path, size: int) -> None:
 
 
 def _largest_difference(
-    onnx: Path, images: NDArray[np.uint8], expected: NDArray[np.floating[Any]], temperature: float
+    onnx: Path, images: NDArray[np.uint8], expected: NDArray[np.floating[Any]], calibration: Calibration
 ) -> float:
     engine = OpenVINOEngine(onnx, precision="f32")
     answers = [engine(images[start : start + GOLDEN]).logits for start in range(0, len(images), GOLDEN)]
-    difference = float(np.abs(softmax(np.concatenate(answers), temperature) - expected).max())
+    difference = float(np.abs(calibration.probabilities(np.concatenate(answers)) - expected).max())
     if not difference <= AGREEMENT:
         raise LesionError(
             f"The exported graph differs from torch by {difference:.2e} in a probability (at most {AGREEMENT:.0e}), "

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.core.errors import DataError
-from lesion.evaluation.calibration import Floats, Ints, reliability
+from lesion.evaluation.probabilities import Floats, Ints
+from lesion.evaluation.reliability import reliability
 from lesion.promotion import paired_tests
 
 MAX_CHANGED = 200  # changed images that are listed one by one; all of them are counted

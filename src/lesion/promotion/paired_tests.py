@@ -1,7 +1,7 @@
 """Statistics of two models' answers to the same images, by groups of images that belong together.
 
 Images of one patient, or near-duplicates of each other, are not independent, so groups are counted and resampled.
-``lesion.evaluation.bootstrap`` computes the intervals of one model and needs torch, which the worker does without.
+``lesion.evaluation.intervals`` has the intervals of one model.
 """
 
 from functools import lru_cache
@@ -13,7 +13,7 @@ from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from lesion.evaluation.calibration import Ints
+from lesion.evaluation.probabilities import Ints
 
 _CELLS = 4_000_000  # of a replicates × kinds matrix held at a time: 32 MB
 _GAMMA = 1e-5  # probability that the discordant share lies outside the range that the exact test searches

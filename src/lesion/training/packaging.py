@@ -16,6 +16,7 @@ from lesion.data.datamodule import DataModule
 from lesion.evaluation import views
 from lesion.evaluation.evaluation import Evaluation, finite
 from lesion.evaluation.findings import TITLES
+from lesion.evaluation.probabilities import Calibration
 from lesion.evaluation.rendering import load_template
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
@@ -50,7 +51,7 @@ def write_bundle(
         "classes": list(datamodule.classes),
         "preprocessing": datamodule.preprocessing.to_dict(),
         "model": model.facts(),
-        "calibration": {"temperature": evaluation.temperature, "images": evaluation.calibration_images},
+        "calibration": calibration_facts(evaluation.calibration),
         "metrics": finite(dict(metrics)),
         "data": {key: data[key] for key in ("name", "fingerprint", "policy", "images", "groups", "patients")},
         "lineage": dict(lineage),
@@ -67,7 +68,14 @@ def write_bundle(
             shutil.copy(output / file, folder / "report" / file)
 
     images = spread_images(datamodule, AGREEMENT_IMAGES)
-    return export_bundle(output / "bundle", model.network, images, evaluation.temperature, facts, extras)
+    return export_bundle(output / "bundle", model.network, images, evaluation.calibration, facts, extras)
+
+
+def calibration_facts(calibration: Calibration) -> dict[str, Any]:
+    """Return a calibration as a bundle's facts hold it."""
+    per_class = {"bias": calibration.bias, "prevalence": calibration.prevalence}
+    lists = {name: None if values is None else list(values) for name, values in per_class.items()}
+    return {"temperature": calibration.temperature, "images": calibration.images} | lists
 
 
 def spread_images(datamodule: DataModule, count: int, split: str = "test") -> NDArray[np.uint8]:

@@ -114,13 +114,14 @@ def print_summary(
     """Print the headline metrics with their intervals, those of the split that came with the data, and the files."""
     console = Console()
     folder, epochs = (leakage or {}).get("folder_score") or {}, (leakage or {}).get("folder_epochs")
-    table = Table("metric", "grouped test split" if leakage else "test split", "95 % interval")
+    table = Table("metric, one vote a group", "grouped test split" if leakage else "test split", "95 % interval")
     if folder:
         table.add_column("folder split (leaks" + (f", {epochs} epochs)" if epochs else ")"))
     for key, title in TITLES.items():
         name = f"{evaluation.prefix}/{key}"
         low, high = evaluation.interval(key)
-        cells = [title, f"{evaluation.metrics[name]:.4f}", f"{low:.4f} – {high:.4f}"]
+        limits = "too few to say" if np.isnan(low) else f"{low:.4f} – {high:.4f}"
+        cells = [title, f"{evaluation.metrics[name]:.4f}", limits]
         table.add_row(*cells, *([f"{folder[name]:.4f}"] if folder else []))
     console.print(table)
     if leakage:

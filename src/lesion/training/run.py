@@ -15,18 +15,17 @@ from lesion.core.errors import ConfigError
 from lesion.data.datamodule import DataModule
 from lesion.data.leakage import Leakage, find_leakage
 from lesion.data.manifest import Manifest
-from lesion.evaluation.calibration import softmax
-from lesion.evaluation.evaluation import Calibration, Evaluation, evaluate_logits, write_metrics
-from lesion.evaluation.metrics import compute_metrics
+from lesion.evaluation.evaluation import Evaluation, write_metrics
+from lesion.evaluation.probabilities import parse_prevalence
 from lesion.evaluation.report import write_report
 from lesion.model.backbones import default_size
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
 from lesion.model.finetune import FineTuning
-from lesion.model.inference import dataset_logits
 from lesion.training import tracking
 from lesion.training.finite_loss import FiniteLoss
 from lesion.training.hardware import bound_threads, tune_allocator
+from lesion.training.measurement import evaluate_model, validation_metrics
 from lesion.training.other_packages import quiet_other_packages
 from lesion.training.packaging import write_bundle
 from lesion.training.process_group import (
@@ -75,6 +74,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     bound_threads()
     check_config(cfg)
     datamodule = read_data(cfg, output)
+    prevalence = parse_prevalence(cfg.evaluation.prevalence, datamodule.classes)
     leakage = record_data(datamodule.manifest, output)
     if cfg.evaluation.folder_split and leakage is None:
         raise ConfigError("evaluation.folder_split=true needs data with folders of train and test images.")
@@ -84,11 +84,9 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     objects: dict[str, Any] = {"datamodule": datamodule, "model": model, "trainer": trainer, "output": output}
     if not trainer.is_global_zero:  # only one of several processes evaluates and writes
         return {}, objects
-    evaluation = evaluate_model(model, datamodule, replicates=cfg.evaluation.replicates, seed=cfg.seed)
-    metrics = evaluation.all_metrics() | validation_metrics(model, datamodule, evaluation.temperature)
-    folder = None
-    if other and folder_model:
-        folder = evaluate_model(folder_model, other, replicates=cfg.evaluation.replicates, seed=cfg.seed)
+    evaluation = evaluate_model(model, datamodule, prevalence)
+    metrics = evaluation.all_metrics() | validation_metrics(model, datamodule, evaluation.calibration)
+    folder = evaluate_model(folder_model, other, prevalence) if other and folder_model else None
     section = leakage_section(datamodule.manifest, leakage, folder, cfg.evaluation.folder_split_epochs)
     bundle = write_results(cfg, datamodule, model, trainer, evaluation, metrics, section)
     print_summary(evaluation, model.weights, section, output)
@@ -205,32 +203,6 @@ def create_trainer(cfg: DictConfig, model: ImageClassifier, datamodule: DataModu
         _convert_="all",
     )
     return trainer
-
-
-def evaluate_model(
-    model: ImageClassifier, datamodule: DataModule, *, replicates: int = 1000, seed: int = 0
-) -> Evaluation:
-    """Calibrate a model on the calibration split and measure it on the test split, in float32."""
-    test, calibration = datamodule.dataset("test"), datamodule.dataset("calibration")
-    rows = datamodule.manifest.split("test")
-    calibration_logits = dataset_logits(model.network, calibration)
-    return evaluate_logits(
-        dataset_logits(model.network, test),
-        test.labels,
-        rows["group"].to_numpy(),
-        datamodule.classes,
-        Calibration.fit(calibration_logits, calibration.labels, datamodule.classes),
-        paths=rows["path"].tolist(),
-        replicates=replicates,
-        seed=seed,
-    )
-
-
-def validation_metrics(model: ImageClassifier, datamodule: DataModule, temperature: float) -> dict[str, float]:
-    """Measure a model on the validation split, which selected the checkpoint: to rank runs, not to report."""
-    dataset = datamodule.dataset("val")
-    probabilities = softmax(dataset_logits(model.network, dataset), temperature)
-    return compute_metrics(probabilities, dataset.labels, datamodule.classes, "val")
 
 
 def fit_folder_split(cfg: DictConfig, other: DataModule, output: Path) -> tuple[ImageClassifier, Trainer]:

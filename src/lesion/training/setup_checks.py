@@ -89,7 +89,6 @@ def _check_numbers(cfg: DictConfig) -> None:
     least = {
         "trainer.max_epochs": 1,
         "trainer.log_every_n_steps": 1,
-        "evaluation.replicates": 1,
         "explain.road_images": 0,
         "explain.errors": 0,
         "explain.examples": 0,

@@ -177,7 +177,13 @@ def test_the_headline_says_how_often_it_is_right_and_what_guessing_gives() -> No
         "The model classifies 33 of 40 test images correctly, 82.5 % (95 % interval 71.0 % to 92.0 %, from 30 groups "
         "of images that belong together). Always guessing the most frequent class would be correct for 50.0 %."
     )
-    assert "82.5 %. Always" in findings.headline_finding(measured(acc=0.825, acc_low=None))
+    few = findings.headline_finding(measured(acc=0.825, acc_low=None))
+    assert "82.5 % (too few images for an interval). Always" in few
+    by_vote = findings.headline_finding(measured(acc=0.8, acc_low=0.71, acc_high=0.92, acc_per_image=0.825))
+    assert by_vote.startswith(
+        "The model classifies 33 of 40 test images correctly, 82.5 %. If each of the 30 groups of images that belong "
+        "together has one vote, 80.0 % (95 % interval 71.0 % to 92.0 %). Always"
+    )
 
 
 def test_the_weakest_class_and_the_most_frequent_mistake_are_named() -> None:

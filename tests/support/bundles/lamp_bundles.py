@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.numpy import save
 
 from lesion.data.manifest import Manifest
-from lesion.evaluation.calibration import softmax
+from lesion.evaluation.probabilities import softmax
 from lesion.model.bundle import seal
 from lesion.model.domain import Domain
 from tests.support.images.loop_images import manifest_of

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lesion.evaluation.calibration import softmax
+from lesion.evaluation.probabilities import softmax
 from lesion.model.bundle import Bundle, seal
 from lesion.model.bundle_facts import FACTS_FILE
 from lesion.model.domain import Domain
@@ -27,8 +27,8 @@ def retempered(bundle: Path, folder: Path, factor: float, *, broken: bool = Fals
     """A copy of a real bundle whose answers are softer; ``broken`` ones are not the golden answers it promises."""
     opened = Bundle.open(bundle)
     images, golden = opened.golden()
-    logits = np.log(np.maximum(golden, 1e-37)) * opened.temperature
-    answers = softmax(logits, opened.temperature * factor).astype(np.float32)
+    logits = np.log(np.maximum(golden, 1e-37)) * opened.calibration.temperature
+    answers = softmax(logits, opened.calibration.temperature * factor).astype(np.float32)
     shutil.copytree(bundle, folder)
     (folder / FACTS_FILE).unlink()
     np.savez(folder / "golden.npz", images=images, probabilities=answers[:, ::-1] if broken else answers)

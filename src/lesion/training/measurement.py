@@ -1,0 +1,57 @@
+"""The measurement of a trained model: its calibration, its test metrics, and those that rank runs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lesion.data.datamodule import DataModule
+from lesion.evaluation.calibration import fit_calibration
+from lesion.evaluation.evaluation import Evaluation, evaluate_logits
+from lesion.evaluation.metrics import compute_metrics
+from lesion.evaluation.probabilities import Calibration
+from lesion.model.classifier import ImageClassifier
+from lesion.model.inference import dataset_logits
+
+
+def evaluate_model(
+    model: ImageClassifier, datamodule: DataModule, prevalence: Sequence[float] | None = None
+) -> Evaluation:
+    """Calibrate a model on the calibration split and measure it on the test split, in float32.
+
+    ``prevalence`` are the shares of the classes where the model is used; None for those of the data.
+    """
+    test, calibration = datamodule.dataset("test"), datamodule.dataset("calibration")
+    rows = datamodule.manifest.split("test")
+    fitted = fit_calibration(
+        dataset_logits(model.network, calibration),
+        calibration.labels,
+        datamodule.classes,
+        training_weights(model, datamodule),
+    )
+    if prevalence is not None:
+        counts = datamodule.class_counts()
+        fitted = fitted.for_prevalence((counts / counts.sum()).tolist(), prevalence)
+    return evaluate_logits(
+        dataset_logits(model.network, test),
+        test.labels,
+        rows["group"].to_numpy(),
+        datamodule.classes,
+        fitted,
+        paths=rows["path"].tolist(),
+    )
+
+
+def training_weights(model: ImageClassifier, datamodule: DataModule) -> list[float] | None:
+    """Return how much more each class counted in training than its share of the images; None if all were equal."""
+    weights = np.array(model.class_weights.tolist())
+    if datamodule.balanced:
+        counts = datamodule.class_counts()
+        weights = weights * counts.sum() / np.maximum(counts, 1)
+    return None if np.ptp(weights) < 1e-6 else [float(weight) for weight in weights]
+
+
+def validation_metrics(model: ImageClassifier, datamodule: DataModule, calibration: Calibration) -> dict[str, float]:
+    """Measure a model on the validation split, which selected the checkpoint: to rank runs, not to report."""
+    dataset = datamodule.dataset("val")
+    probabilities = calibration.probabilities(dataset_logits(model.network, dataset))
+    return compute_metrics(probabilities, dataset.labels, datamodule.classes, "val")
