@@ -121,6 +121,7 @@ class Info(BaseModel):
     preprocessing: dict[str, Any]
     calibration: dict[str, Any]
     metrics: dict[str, Any]
+    notes: list[str] = Field(description="What limits the metrics, such as that patients are unknown.")
     engine: str | None = Field(description="What runs the model, such as openvino:cpu.")
     precision: str | None
     formats: list[str]

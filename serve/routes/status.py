@@ -73,6 +73,7 @@ async def info(state: StateDep) -> Info:
         preprocessing=facts["preprocessing"],
         calibration=dict(facts["calibration"]),
         metrics=facts.get("metrics", {}),
+        notes=bundle.notes(),
         engine=engine.get("engine"),
         precision=engine.get("precision"),
         formats=readable_types(),

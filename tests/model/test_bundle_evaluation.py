@@ -39,6 +39,10 @@ def test_a_folder_of_classes_is_measured_whole(run: Run, manifest: Manifest, tmp
     assert isinstance(evaluation, Evaluation)
     assert len(evaluation.labels) == len(table)
     assert evaluation.classes == manifest.classes
+    assert not any("atients" in note for note in evaluation.notes)
+    unknown = evaluate(Bundle.open(run.bundle_path), tmp_path)
+    assert unknown.notes[0].startswith("Patients unknown: ")
+    assert unknown.notes[0].endswith("the scores are an upper bound.")
     low, high = evaluation.interval("acc")
     assert low <= evaluation.metrics["test/acc"] <= high
 

@@ -52,6 +52,7 @@ def test_the_archive_is_small() -> None:
 def test_a_bundle_gives_the_answers_that_it_gave(files: Path) -> None:
     predictor = Predictor.load(files / "bundle", "cpu", precision="f32")
     assert predictor.bundle.version == CHAMPION
+    assert predictor.bundle.notes() == []  # its patients are known
     expected = json.loads((files / "answers.json").read_text("utf-8"))
     assert len(expected) == 4
     predictions = predictor.predict([(files / "images" / name).read_bytes() for name in expected])

@@ -157,6 +157,7 @@ def test_health_and_info_and_index(server: ServerProcess, predictor: Predictor) 
     assert info["model_version"] == predictor.bundle.version
     assert (info["engine"], info["precision"]) == ("openvino:cpu", "f32")
     assert info["metrics"] == predictor.bundle.facts["metrics"]
+    assert info["notes"] == predictor.bundle.facts["notes"]
     assert info["limits"]["max_body_bytes"] == 21 * 2**20
     assert info["limits"]["max_archive_entries"] == 1000
     assert str(predictor.bundle.path) not in str(info)

@@ -115,6 +115,10 @@ class Manifest:
         """Return which rows have the same pixels as an earlier row of the same class and would count twice."""
         return self.table.duplicated(["pixel_sha256", "label"]) & ~_conflicting(self.table)
 
+    def used(self) -> pd.DataFrame:
+        """Return the rows that are in a split."""
+        return self.table[self.table["split"] != EXCLUDED]
+
     def conflicts(self) -> pd.DataFrame:
         """Return the rows of near-duplicate groups with more than one class: some are probably mislabeled."""
         classes = self.table.groupby("duplicate_group")["label"].transform("nunique")

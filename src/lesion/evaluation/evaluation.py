@@ -100,6 +100,7 @@ def evaluate_logits(
     *,
     paths: Sequence[str] = (),
     prefix: str = "test",
+    notes: Sequence[str] = (),
 ) -> Evaluation:
     """Measure a model's outputs on one split: every metric, its interval, and warnings about them.
 
@@ -111,6 +112,7 @@ def evaluate_logits(
         calibration: Fitted on other images. If it is for a prevalence, so are all numbers but those per image.
         paths: N image names, or none.
         prefix: The split's name in the metrics' keys.
+        notes: Sentences about what limits the numbers; more are added.
 
     Raises:
         DataError: Arrays that do not fit together, an empty split, or outputs that are not finite.
@@ -136,6 +138,7 @@ def evaluate_logits(
         metrics=metrics,
         intervals={f"{prefix}/{key}": (each.low, each.high) for key, each in estimates.items()},
         notes=(
+            *notes,
             *_prevalence_note(calibration, classes),
             *_notes(estimates, probabilities.argmax(axis=1), targets, groups, classes),
             *calibration.notes,

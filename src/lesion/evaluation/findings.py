@@ -55,6 +55,17 @@ class EvaluationRecord(TypedDict):
     notes: NotRequired[list[str]]
 
 
+def patients_notes(images: int, known: int) -> list[str]:
+    """Return, as at most one sentence, what it means for scores that the patients of only some images are known.
+
+    ``images`` counts those of all splits, ``known`` those of them that have a patient.
+    """
+    if known >= images:
+        return []
+    unknown = f"The patients of {images - known:,} of {images:,} images are unknown" if known else "Patients unknown"
+    return [f"{unknown}: images of one patient or plant may be in training and test; the scores are an upper bound."]
+
+
 def metric(record: Mapping[str, Any], name: str) -> float | None:
     """Return a metric of a record's split; None where it is undefined."""
     value: float | None = record["metrics"].get(f"{record.get('split', 'test')}/{name}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lesion.core.errors import BundleError
 from lesion.core.files import file_facts, sync, write_atomically
+from lesion.evaluation.findings import patients_notes
 from lesion.evaluation.probabilities import Calibration
 from lesion.imaging.limits import Limits
 from lesion.imaging.preprocessing import Preprocessing
@@ -112,6 +113,13 @@ class Bundle:
         facts = self.facts["calibration"]
         bias, prevalence = (None if (values := facts.get(name)) is None else tuple(values) for name in CLASS_NUMBERS)
         return Calibration(float(facts["temperature"]), bias, prevalence, facts.get("images", 0))
+
+    def notes(self) -> list[str]:
+        """Return sentences about what limits its metrics."""
+        if "notes" in self.facts:
+            return list(self.facts["notes"])
+        patients = (self.facts.get("data") or {}).get("patients")
+        return patients_notes(1, 0) if patients == 0 else []
 
     @property
     def onnx(self) -> Path:

@@ -11,6 +11,7 @@ from lesion.data.datamodule import ManifestDataset
 from lesion.data.manifest import Manifest, build_manifest
 from lesion.data.scan import scan_folders
 from lesion.evaluation.evaluation import Evaluation, evaluate_logits
+from lesion.evaluation.findings import patients_notes
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Predictor
 
@@ -63,4 +64,5 @@ def evaluate(
         classes,
         bundle.bundle.calibration,
         paths=table["path"].tolist(),
+        notes=patients_notes(len(table), int((table["patient"] != "").sum())),
     )

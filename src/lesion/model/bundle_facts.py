@@ -56,6 +56,7 @@ class BundleFacts(TypedDict):
     calibration: CalibrationFacts
     files: dict[str, FileFacts]  # every other file of the bundle, by relative name
     metrics: NotRequired[dict[str, float | None]]
+    notes: NotRequired[list[str]]  # what limits the metrics, in sentences; bundles of format 2 lack it
     # The dataset: ``name``, ``fingerprint``, ``policy``, ``images``, ``groups`` and ``patients``.
     data: NotRequired[dict[str, Any]]
     lineage: NotRequired[dict[str, Any]]  # see :func:`lesion.training.provenance.lineage`

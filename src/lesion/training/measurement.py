@@ -7,6 +7,7 @@ import numpy as np
 from lesion.data.datamodule import DataModule
 from lesion.evaluation.calibration import fit_calibration
 from lesion.evaluation.evaluation import Evaluation, evaluate_logits
+from lesion.evaluation.findings import patients_notes
 from lesion.evaluation.metrics import compute_metrics
 from lesion.evaluation.probabilities import Calibration
 from lesion.model.classifier import ImageClassifier
@@ -21,7 +22,7 @@ def evaluate_model(
     ``prevalence`` are the shares of the classes where the model is used; None for those of the data.
     """
     test, calibration = datamodule.dataset("test"), datamodule.dataset("calibration")
-    rows = datamodule.manifest.split("test")
+    rows, used = datamodule.manifest.split("test"), datamodule.manifest.used()
     fitted = fit_calibration(
         dataset_logits(model.network, calibration),
         calibration.labels,
@@ -38,6 +39,7 @@ def evaluate_model(
         datamodule.classes,
         fitted,
         paths=rows["path"].tolist(),
+        notes=patients_notes(len(used), int((used["patient"] != "").sum())),
     )
 
 

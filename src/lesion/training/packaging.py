@@ -53,6 +53,7 @@ def write_bundle(
         "model": model.facts(),
         "calibration": calibration_facts(evaluation.calibration),
         "metrics": finite(dict(metrics)),
+        "notes": list(evaluation.notes),
         "data": {key: data[key] for key in ("name", "fingerprint", "policy", "images", "groups", "patients")},
         "lineage": dict(lineage),
         "config": dict(config),
@@ -109,7 +110,6 @@ def model_card(facts: Mapping[str, Any], evaluation: Evaluation, weights: str) -
     return card.render(
         **facts,
         weights=weights,
-        notes=evaluation.notes,
         test_images=len(evaluation.labels),
         test_groups=len(np.unique(evaluation.groups)),
         headline=[views.headline_row(evaluation, key) for key in TITLES],

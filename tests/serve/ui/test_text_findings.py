@@ -186,6 +186,12 @@ def test_the_headline_says_how_often_it_is_right_and_what_guessing_gives() -> No
     )
 
 
+def test_scores_without_patients_are_an_upper_bound() -> None:
+    assert findings.patients_notes(20, 20) == []
+    assert findings.patients_notes(20, 0)[0].startswith("Patients unknown: images of one patient")
+    assert findings.patients_notes(2000, 1500)[0].startswith("The patients of 500 of 2,000 images are unknown: ")
+
+
 def test_the_weakest_class_and_the_most_frequent_mistake_are_named() -> None:
     assert findings.weakest_finding(measured(**{"f1/a": 0.837, "f1/b": 0.811})) == (
         "The weakest class is “b” (F1 0.811). The most frequent mistake is to predict “a” for “b”: 5 of 20 images."
