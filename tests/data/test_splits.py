@@ -9,7 +9,7 @@ import pytest
 
 from lesion.core.errors import DataError
 from lesion.data import splits as module
-from lesion.data.splits import SPLITS, split_by_folder, split_groups
+from lesion.data.splits import SPLITS, assign_folds, default_folds, split_by_folder, split_groups
 
 FRACTIONS = {"train": 0.70, "val": 0.075, "calibration": 0.075, "test": 0.15}
 
@@ -175,3 +175,38 @@ def test_folder_split_needs_its_folders_and_every_class_in_train():
         split_by_folder(np.repeat(["train", "val"], 4), labels, np.arange(8), FRACTIONS, 0)
     with pytest.raises(DataError, match="no image of 1 of 3 classes"):
         split_by_folder(np.repeat(["train", "test"], 4), np.r_[labels[:7], 2], np.arange(8), FRACTIONS, 0)
+
+
+def test_folds_divide_every_class_and_no_group():
+    rng = np.random.default_rng(0)
+    sizes = rng.integers(1, 6, 400)
+    groups = np.repeat(np.arange(400), sizes)
+    labels = np.repeat(rng.choice(3, 400, p=[0.6, 0.3, 0.1]), sizes)
+    folds = assign_folds(labels, groups, 5, seed=0)
+    assert set(folds.tolist()) == set(range(5))
+    for group in range(400):
+        assert len(set(folds[groups == group].tolist())) == 1
+    for label in range(3):
+        counts = np.bincount(folds[labels == label], minlength=5)
+        assert counts.max() - counts.min() <= 2
+    assert (assign_folds(labels, groups, 5, seed=1) != folds).any()
+    np.testing.assert_array_equal(assign_folds(labels, groups, 5, seed=0), folds)
+
+
+def test_folds_need_a_group_of_each_class():
+    labels, groups = np.array([0] * 6 + [1] * 6), np.array([0, 1, 2, 3, 4, 5, 6, 6, 7, 7, 8, 8])
+    with pytest.raises(DataError, match=r"evaluation.folds=5 needs 5 groups .* \(rare: 3\): set evaluation.folds=3"):
+        assign_folds(labels, groups, 5, seed=0, classes=("common", "rare"))
+    assert set(assign_folds(labels, groups, 3, seed=0).tolist()) == {0, 1, 2}
+
+
+def test_small_data_have_folds_by_default(caplog):
+    def default(images, groups):
+        return default_folds(np.arange(images) % 2, np.arange(images) % (2 * groups), ("x", "y"))
+
+    assert default(499, 100) == 5
+    assert default(500, 100) == 0
+    assert default(100, 4) == 4
+    assert not caplog.messages
+    assert default(100, 3) == 0
+    assert "class x has 3 groups" in caplog.text

@@ -19,7 +19,7 @@ from lesion.data.transforms import augmentation
 from lesion.model.classifier import ImageClassifier, balanced_weights
 from lesion.model.finetune import FineTuning
 from lesion.model.inference import dataset_logits
-from lesion.training.run import fit
+from lesion.training.fitting import fit
 from tests.support.training_runs import Run
 
 QUIET: dict[str, Any] = {

@@ -30,6 +30,7 @@ TINY = (
     "trainer.precision=32-true",
     "trainer.accelerator=cpu",
     "explain.road_images=2",
+    "evaluation.folds=0",
     "explain.methods=[gradcam,eigencam]",
     "logger=csv",
     "trainer.log_every_n_steps=1",

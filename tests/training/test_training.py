@@ -21,14 +21,15 @@ from lesion.data.manifest import Manifest
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
 from lesion.model.predictor import Prediction, Predictor
+from lesion.training.fitting import fit
 from lesion.training.packaging import literal_markdown
 from lesion.training.progress import clock
 from lesion.training.provenance import git_commit
 from lesion.training.resuming import check_checkpoint
-from lesion.training.run import fit, train
+from lesion.training.run import train
 from tests.support.paths import REPOSITORY
 from tests.support.servers.serving import eventually
-from tests.support.training_runs import PHANTOMS, TINY, Run
+from tests.support.training_runs import PHANTOMS, TINY, Run, compose_config
 
 
 def test_run_leaves_everything(run: Run) -> None:
@@ -216,3 +217,25 @@ def test_git_commit_outside_a_checkout_is_empty(tmp_path: Path) -> None:
 )
 def test_clock(seconds: float, text: str) -> None:
     assert clock(seconds) == text
+
+
+@pytest.mark.slow
+def test_a_cross_validation_tests_every_image_once(tmp_path: Path, data_dir: Path) -> None:
+    """Two folds: three trainings, of which the first is the bundle; the report and the metrics have all of them."""
+    overrides = [*PHANTOMS, *TINY, f"paths.data={data_dir}", "trainer.max_epochs=1", "explain.road_images=0"]
+    cfg = compose_config(tmp_path, *overrides, "evaluation.folds=2")
+    metrics, objects = train(cfg)
+    kept = json.loads((tmp_path / "metrics.json").read_text())["cross_validation"]
+    folds = objects["datamodule"].folds(2)
+    tested = [path for fold in folds for path in fold.manifest.split("test")["path"]]
+    assert sorted(tested) == sorted(objects["datamodule"].manifest.used()["path"])
+    assert kept["test_images"] == [len(fold.manifest.split("test")) for fold in folds]
+    for fold in folds:
+        groups = [set(fold.manifest.split(name)["group"]) for name in ("train", "val", "calibration", "test")]
+        assert sum(map(len, groups)) == len(set.union(*groups))
+    accuracies = [scores["acc"] for scores in kept["scores"]]
+    assert metrics["folds/acc"] == pytest.approx(sum(accuracies) / 2)
+    assert (tmp_path / "folds" / "2" / "checkpoints" / "best.ckpt").is_file()
+    report = (tmp_path / "report.html").read_text()
+    assert "Trained 2 times, each time without another fold of 2" in report
+    assert f"<td>{accuracies[1]:.3f}</td>" in report

@@ -20,7 +20,7 @@ from lesion.data.cache import PixelCache
 from lesion.data.manifest import Manifest, Policy, build_manifest
 from lesion.data.samplers import EpochSampler, ShareSampler
 from lesion.data.scan import scan_csv, scan_folders
-from lesion.data.splits import SPLITS
+from lesion.data.splits import SPLITS, default_folds
 from lesion.imaging.limits import Limits
 from lesion.imaging.preprocessing import Fit, Interpolation, Preprocessing
 
@@ -177,6 +177,27 @@ class DataModule(LightningDataModule):
         module.manifest = self.manifest.resplit(policy, self._fractions, self.manifest.seed)
         _check_splits(module.manifest)
         return module
+
+    def folds(self, folds: int | None, repeats: int = 1) -> list["DataModule"]:
+        """Return a module for each fold of each repeat, with the same images; its test split is the fold.
+
+        ``folds`` is a number of folds, 0 or 1 for none, or None for 5 if there are fewer than 500 images; of a class
+        with fewer groups, for as many, and for none if it has fewer than 4. Every repeat divides the images
+        differently. A number of folds that the images are too few for is a DataError.
+        """
+        if folds is None:
+            used = self.manifest.used()
+            folds = default_folds(self.manifest.labels(used), used["group"].to_numpy(), self.classes)
+        if folds < 2:
+            return []
+        modules = []
+        for repeat in range(repeats):
+            for manifest in self.manifest.folds(folds, self._fractions, self.manifest.seed + repeat):
+                module = copy.copy(self)
+                module.manifest = manifest
+                _check_splits(manifest)
+                modules.append(module)
+        return modules
 
     def class_counts(self) -> NDArray[np.int64]:
         """Return the number of training images per class, (C,)."""

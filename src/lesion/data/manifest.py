@@ -18,7 +18,7 @@ from lesion.core.files import atomic_path
 from lesion.core.text import join_names, natural_order
 from lesion.data.inspection import ImageRecord, inspect_all
 from lesion.data.scan import MASKS
-from lesion.data.splits import SPLITS, split_by_folder, split_groups
+from lesion.data.splits import SPLITS, assign_folds, split_by_folder, split_groups
 from lesion.deduplication.duplicates import groups, merge_groups, near_duplicate_pairs
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
@@ -110,6 +110,29 @@ class Manifest:
         table["split"] = EXCLUDED
         table.loc[used, "split"] = splits
         return replace(self, table=table, policy=policy, seed=seed)
+
+    def folds(self, folds: int, fractions: Mapping[str, float], seed: int) -> list["Manifest"]:
+        """Return the same images once for each of ``folds`` folds, which is its test split.
+
+        The other images are divided by the ``fractions`` of train, val and calibration. Groups are never divided, and
+        of several images with equal pixels only the first is used. A class with fewer groups than folds is a DataError.
+        """
+        table = self.table.copy()
+        used = ~self.copies() & (table["split"] != EXCLUDED)
+        rows = table[used]
+        labels, group = self.labels(rows), rows["group"].to_numpy()
+        fold = assign_folds(labels, group, folds, seed, self.classes)
+        rest = {name: share for name, share in fractions.items() if name != "test"}
+        shares = {name: share / sum(rest.values()) for name, share in rest.items()}
+        manifests = []
+        for number in range(folds):
+            others = fold != number
+            splits = np.full(len(rows), "test", dtype="<U16")
+            splits[others] = split_groups(labels[others], group[others], shares, seed, self.classes)
+            changed = table.assign(split=EXCLUDED)
+            changed.loc[used, "split"] = splits
+            manifests.append(replace(self, table=changed, policy="grouped", seed=seed))
+        return manifests
 
     def copies(self) -> "pd.Series[bool]":
         """Return which rows have the same pixels as an earlier row of the same class and would count twice."""

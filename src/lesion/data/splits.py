@@ -1,5 +1,6 @@
 """Split a dataset so that no group of related images is divided between splits."""
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -11,7 +12,11 @@ from lesion.core.text import join_names
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
+logger = logging.getLogger(__name__)
+
 SPLITS = ("train", "val", "calibration", "test")
+SMALL_DATA = 500  # images; of fewer, a single test split says too little
+DEFAULT_FOLDS = 5
 
 
 def split_groups(
@@ -57,15 +62,21 @@ def split_groups(
         raise DataError("There is no image to split: all were refused or excluded.")
     present, label = np.unique(labels, return_inverse=True)
     group = np.unique(groups, return_inverse=True)[1]
-    sizes = np.bincount(group)
-    cells, counts = np.unique(group * len(present) + label, return_counts=True)  # a cell: one class in one group
-    cell_group, cell_class = np.divmod(cells, len(present))
+    chosen, reached = _stratify(label, group, shares, seed)
+    _check_coverage(reached, names, [classes[index] if classes else str(index) for index in present])
+    return np.array(names)[chosen]
+
+
+def _stratify(label: Ints, group: Ints, shares: Sequence[float], seed: int) -> tuple[Ints, Floats]:
+    """Divide images with labels and groups from 0 on; return each one's part, (N,), and the images (parts, classes)."""
+    sizes, classes = np.bincount(group), int(label.max()) + 1
+    cells, counts = np.unique(group * classes + label, return_counts=True)  # a cell: one class in one group
+    cell_group, cell_class = np.divmod(cells, classes)
     bounds = np.searchsorted(cell_group, np.arange(1, len(sizes)))
     contents = list(zip(np.split(cell_class, bounds), np.split(counts, bounds), strict=True))
     order = np.lexsort((np.random.default_rng(seed).random(len(sizes)), -sizes))
     chosen, reached = _assign(contents, order.tolist(), np.outer(shares, np.bincount(label)))
-    _check_coverage(reached, names, [classes[index] if classes else str(index) for index in present])
-    return np.array(names)[chosen][group]
+    return chosen[group], reached
 
 
 def _assign(contents: Sequence[tuple[Ints, Ints]], order: Iterable[int], targets: Floats) -> tuple[Ints, Floats]:
@@ -88,6 +99,48 @@ def _assign(contents: Sequence[tuple[Ints, Ints]], order: Iterable[int], targets
         reached[chosen[group], classes] += counts
         groups_left[classes] -= 1
     return chosen, reached
+
+
+def assign_folds(labels: Ints, groups: Ints, folds: int, seed: int, classes: Sequence[str] = ()) -> Ints:
+    """Divide images into folds of about equal size, whole groups at a time, each class evenly.
+
+    The arguments are those of :func:`split_groups`. Return the fold of each image, (N,), from 0 on. A class without a
+    group for each fold is a DataError.
+    """
+    present, label = np.unique(labels, return_inverse=True)
+    group = np.unique(groups, return_inverse=True)[1]
+    counts = _groups_of_each_class(label, group)
+    few = [number for number, count in enumerate(counts) if count < folds]
+    if few:
+        names = [f"{classes[present[number]] if classes else present[number]}: {counts[number]}" for number in few]
+        raise DataError(
+            f"evaluation.folds={folds} needs {folds} groups of images of each class, and some have fewer "
+            f"({join_names(names)}): set evaluation.folds={max(min(counts), 0)} or fewer, or 0 for none."
+        )
+    return _stratify(label, group, [1 / folds] * folds, seed)[0]
+
+
+def default_folds(labels: Ints, groups: Ints, classes: Sequence[str]) -> int:
+    """Return the number of folds for a cross-validation that nobody asked for: 5 for small data, otherwise 0.
+
+    Of a class with fewer than 5 groups it is their number, and 0 if one has fewer than 4, which a warning says.
+    ``labels`` and ``groups`` are (N,), those of ``classes``.
+    """
+    if len(labels) >= SMALL_DATA:
+        return 0
+    present, label = np.unique(labels, return_inverse=True)
+    counts = _groups_of_each_class(label, groups)
+    if min(counts) < len(SPLITS):
+        logger.warning(
+            "No cross-validation, although there are only %d images: class %s has %d groups of them, and needs %d.",
+            len(labels), classes[present[int(np.argmin(counts))]], min(counts), len(SPLITS),
+        )  # fmt: skip
+        return 0
+    return min(DEFAULT_FOLDS, *counts)
+
+
+def _groups_of_each_class(label: Ints, group: Ints) -> list[int]:
+    return [len(np.unique(group[label == number])) for number in range(int(label.max()) + 1)]
 
 
 def split_by_folder(

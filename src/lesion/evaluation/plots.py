@@ -118,10 +118,10 @@ def pr_curves(probabilities: Floats, labels: Ints, classes: Sequence[str]) -> Fi
 
 
 @_style()
-def reliability_diagram(before: Reliability, after: Reliability, bars: Sequence[tuple[Floats, Floats]]) -> Figure:
+def reliability_diagram(before: Reliability, after: Reliability, bars: Sequence[tuple[Floats, Floats]] = ()) -> Figure:
     """Draw accuracy against confidence, and the number of images by confidence, before and after calibration.
 
-    ``bars`` are the limits, two ``(B,)`` for each of the two, within which a calibrated model's bins lie.
+    ``bars`` are the limits, two ``(B,)`` for each of the two, within which a calibrated model's bins lie; or none.
     """
     figure = Figure(figsize=(7.2, 4.4))
     grid = figure.subplots(2, 2, sharex=True, sharey="row", height_ratios=(3, 1))
@@ -134,8 +134,9 @@ def reliability_diagram(before: Reliability, after: Reliability, bars: Sequence[
         top.plot(
             data.confidence[filled], data.confidence[filled], "D", color=PALETTE[1], markersize=4, label="Confidence"
         )
-        low, high = (limit[filled] for limit in bars[column])
-        top.vlines(middles, low, high, color=INK, linewidth=1.2, label="Chance alone")
+        if bars:
+            low, high = (limit[filled] for limit in bars[column])
+            top.vlines(middles, low, high, color=INK, linewidth=1.2, label="Chance alone")
         top.plot([0, 1], [0, 1], color=INK, alpha=0.5, linewidth=0.8, linestyle=":")
         top.set_title(title, loc="left")
         top.set(xlim=(0, 1), ylim=(0, 1.02))

@@ -9,6 +9,7 @@ from typing import Any
 from lesion.core.files import write_atomically
 from lesion.core.text import format_percent
 from lesion.evaluation import findings, views
+from lesion.evaluation.cross_validation import CrossValidation
 from lesion.evaluation.evaluation import Evaluation
 from lesion.evaluation.findings import CLASS_TITLES, TITLES
 from lesion.evaluation.rendering import load_template
@@ -37,6 +38,7 @@ def write_report(
     faithfulness: Sequence[Faithfulness] = (),
     facts: Mapping[str, Any] | None = None,
     leakage: Mapping[str, Any] | None = None,
+    validation: CrossValidation | None = None,
     history: Path | None = None,
     config: str | None = None,
     lineage: Mapping[str, Any] | None = None,
@@ -57,6 +59,7 @@ def write_report(
         facts: ``Manifest.facts()``.
         leakage: ``Leakage.to_dict()``, optionally with ``contact_sheet_png`` (bytes) and ``folder_score`` (the metrics
             on the split that came with the data; after ``folder_epochs``, if those were fewer).
+        validation: The cross-validation, if there was one.
         history: ``metrics.csv`` of Lightning's CSV logger.
         config: The run's configuration as YAML.
         lineage: The origin of the model: versions, commit, parent.
@@ -78,6 +81,8 @@ def write_report(
         fact_rows=views.flat({name: (facts or {}).get(key) for key, name in views.FACTS.items()}),
         conflicts=views.conflicts(facts),
         leakage=views.leakage(leakage, evaluation),
+        validation=validation,
+        validation_rows=[] if validation is None else views.cross_validation(validation),
         model=views.flat(model),
         config=config,
         lineage=views.flat(lineage or {}),

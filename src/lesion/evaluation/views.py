@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lesion.evaluation import plots
+from lesion.evaluation.cross_validation import CrossValidation
 from lesion.evaluation.evaluation import Evaluation
 from lesion.evaluation.findings import CLASS_TITLES, TITLES, leakage_finding
 from lesion.evaluation.intervals.confidence import consistency_bars
@@ -166,6 +167,16 @@ def leakage(leakage: Mapping[str, Any] | None, evaluation: Evaluation) -> dict[s
             if folder.get(key) is not None
         ],
     }
+
+
+def cross_validation(validation: CrossValidation) -> list[dict[str, Any]]:
+    """Return each headline metric's scores of all trainings, their mean and its interval."""
+    rows = []
+    for key, title in TITLES.items():
+        low, high = validation.interval(key)
+        scores = [each[key] for each in validation.scores]
+        rows.append({"title": title, "value": validation.mean(key), "low": low, "high": high, "scores": scores})
+    return rows
 
 
 def conflicts(facts: Mapping[str, Any] | None) -> list[list[Mapping[str, Any]]]:

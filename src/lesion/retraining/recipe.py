@@ -66,7 +66,7 @@ def recipe(
     config["finetune"] |= {"warmup_epochs": 0}  # the head is trained already
     config["trainer"] |= {"max_epochs": request.epochs, "default_root_dir": str(paths.output)} | dict(trainer)
     champion_values = {key: value for key, value in config.get("evaluation", {}).items() if key in evaluation}
-    config["evaluation"] = {**evaluation, **champion_values, "folder_split": False}
+    config["evaluation"] = {**evaluation, **champion_values, "folder_split": False, "folds": 0}
     for name in ("progress", "progress_file"):  # no terminal shows a bar; a retrained champion has our progress file
         config["callbacks"].pop(name, None)
     _check_targets(config)

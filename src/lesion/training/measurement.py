@@ -6,8 +6,9 @@ import numpy as np
 
 from lesion.data.datamodule import DataModule
 from lesion.evaluation.calibration import fit_calibration
+from lesion.evaluation.cross_validation import CrossValidation
 from lesion.evaluation.evaluation import Evaluation, evaluate_logits
-from lesion.evaluation.findings import patients_notes
+from lesion.evaluation.findings import TITLES, patients_notes
 from lesion.evaluation.metrics import compute_metrics
 from lesion.evaluation.probabilities import Calibration
 from lesion.model.classifier import ImageClassifier
@@ -50,6 +51,25 @@ def training_weights(model: ImageClassifier, datamodule: DataModule) -> list[flo
         counts = datamodule.class_counts()
         weights = weights * counts.sum() / np.maximum(counts, 1)
     return None if np.ptp(weights) < 1e-6 else [float(weight) for weight in weights]
+
+
+def cross_validate(
+    models: Sequence[ImageClassifier], folds: Sequence[DataModule], prevalence: Sequence[float] | None
+) -> CrossValidation | None:
+    """Measure each fold's model on its test images; return None without folds."""
+    if not folds:
+        return None
+    scores = [evaluate_model(model, fold, prevalence).metrics for model, fold in zip(models, folds, strict=True)]
+    images = [[len(fold.manifest.split(name)) for name in ("train", "test")] for fold in folds]
+    ratio = float(np.mean([test / train for train, test in images]))
+    repeats = len({fold.manifest.seed for fold in folds})
+    return CrossValidation(
+        folds=len(folds) // repeats,
+        repeats=repeats,
+        scores=tuple({key: each[f"test/{key}"] for key in TITLES} for each in scores),
+        test_images=tuple(test for _, test in images),
+        ratio=ratio,
+    )
 
 
 def validation_metrics(model: ImageClassifier, datamodule: DataModule, calibration: Calibration) -> dict[str, float]:

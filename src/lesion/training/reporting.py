@@ -14,6 +14,7 @@ from rich.table import Table
 from lesion.data.datamodule import DataModule, ManifestDataset
 from lesion.data.leakage import Leakage, contact_sheet
 from lesion.data.manifest import Manifest
+from lesion.evaluation.cross_validation import CrossValidation
 from lesion.evaluation.evaluation import Evaluation, correct_examples, finite, worst_errors
 from lesion.evaluation.findings import TITLES, leakage_finding
 from lesion.evaluation.views import Example
@@ -109,9 +110,13 @@ def leakage_section(
 
 
 def print_summary(
-    evaluation: Evaluation, weights: WeightsRecord, leakage: Mapping[str, Any] | None, output: Path
+    evaluation: Evaluation,
+    weights: WeightsRecord,
+    leakage: Mapping[str, Any] | None,
+    validation: CrossValidation | None,
+    output: Path,
 ) -> None:
-    """Print the headline metrics with their intervals, those of the split that came with the data, and the files."""
+    """Print the headline metrics with their intervals, those of other splits, notes, and the files."""
     console = Console()
     folder, epochs = (leakage or {}).get("folder_score") or {}, (leakage or {}).get("folder_epochs")
     table = Table("metric, one vote a group", "grouped test split" if leakage else "test split", "95 % interval")
@@ -124,6 +129,8 @@ def print_summary(
         cells = [title, f"{evaluation.metrics[name]:.4f}", limits]
         table.add_row(*cells, *([f"{folder[name]:.4f}"] if folder else []))
     console.print(table)
+    if validation:
+        console.print(validation.finding())
     if leakage:
         console.print(leakage_finding(leakage))
     for note in (weights.sentence(), *evaluation.notes):

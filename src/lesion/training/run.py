@@ -5,40 +5,34 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.utils import instantiate
-from lightning.pytorch import Trainer, seed_everything
-from lightning.pytorch.callbacks import LearningRateMonitor
-from omegaconf import DictConfig, OmegaConf, open_dict
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig, OmegaConf
 
 from lesion.core.errors import ConfigError
 from lesion.data.datamodule import DataModule
 from lesion.data.leakage import Leakage, find_leakage
 from lesion.data.manifest import Manifest
+from lesion.evaluation.cross_validation import CrossValidation
 from lesion.evaluation.evaluation import Evaluation, write_metrics
 from lesion.evaluation.probabilities import parse_prevalence
 from lesion.evaluation.report import write_report
 from lesion.model.backbones import default_size
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
-from lesion.model.finetune import FineTuning
 from lesion.training import tracking
-from lesion.training.finite_loss import FiniteLoss
+from lesion.training.fitting import fit, fit_folder_split, fit_folds
 from lesion.training.hardware import bound_threads, tune_allocator
-from lesion.training.measurement import evaluate_model, validation_metrics
-from lesion.training.other_packages import quiet_other_packages
+from lesion.training.measurement import cross_validate, evaluate_model, validation_metrics
 from lesion.training.packaging import write_bundle
 from lesion.training.process_group import (
     follow_first_process,
     is_first_process,
     is_started_by_first_process,
-    process_count,
-    strategy,
 )
 from lesion.training.provenance import lineage
 from lesion.training.reporting import explain_run, leakage_section, print_summary
-from lesion.training.resuming import MovedRun, check_checkpoint
-from lesion.training.setup_checks import check_batches, check_config, create_loggers, trainer_settings
+from lesion.training.setup_checks import check_config
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +44,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     manifest.parquet   every image with its hashes, group and split
     checkpoints/       best.ckpt and last.ckpt
     csv/metrics.csv    the metrics of each epoch
+    folds/             the trainings of a cross-validation
     metrics.json       the test metrics with their intervals
     report.html        the same for users, with the explanations
     bundle/            the deployable model
@@ -68,7 +63,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
         >>> metrics["test/f1_macro"], objects["bundle"].version  # doctest: +SKIP
     """
     output = Path(cfg.paths.output)
-    quiet_other_packages()
+    tracking.quiet_other_packages()
     follow_first_process()
     tune_allocator()
     bound_threads()
@@ -79,8 +74,10 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     if cfg.evaluation.folder_split and leakage is None:
         raise ConfigError("evaluation.folder_split=true needs data with folders of train and test images.")
     other = datamodule.resplit("folder") if cfg.evaluation.folder_split else None
+    folds = datamodule.folds(cfg.evaluation.folds, cfg.evaluation.repeats)
     model, trainer = fit(cfg, datamodule)
-    folder_model = fit_folder_split(cfg, other, output)[0] if other else None
+    folder_model = fit_folder_split(cfg, other, output) if other else None
+    fold_models = fit_folds(cfg, folds, output)
     objects: dict[str, Any] = {"datamodule": datamodule, "model": model, "trainer": trainer, "output": output}
     if not trainer.is_global_zero:  # only one of several processes evaluates and writes
         return {}, objects
@@ -88,8 +85,10 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     metrics = evaluation.all_metrics() | validation_metrics(model, datamodule, evaluation.calibration)
     folder = evaluate_model(folder_model, other, prevalence) if other and folder_model else None
     section = leakage_section(datamodule.manifest, leakage, folder, cfg.evaluation.folder_split_epochs)
-    bundle = write_results(cfg, datamodule, model, trainer, evaluation, metrics, section)
-    print_summary(evaluation, model.weights, section, output)
+    validation = cross_validate(fold_models, folds, prevalence)
+    metrics |= validation.metrics() if validation else {}
+    bundle = write_results(cfg, datamodule, model, trainer, evaluation, metrics, section, validation)
+    print_summary(evaluation, model.weights, section, validation, output)
     return metrics, objects | {"evaluation": evaluation, "bundle": bundle}
 
 
@@ -123,6 +122,7 @@ def write_results(
     evaluation: Evaluation,
     metrics: dict[str, float],
     leakage: dict[str, Any] | None,
+    validation: CrossValidation | None,
 ) -> Bundle:
     """Write a finished run's metrics, report and bundle, and log them."""
     output, facts, provenance = Path(cfg.paths.output), datamodule.manifest.facts(), lineage(cfg.seed, cfg.parent)
@@ -132,6 +132,7 @@ def write_results(
         metrics=metrics,
         data=facts,
         leakage={key: value for key, value in leakage.items() if key != "contact_sheet_png"} if leakage else None,
+        cross_validation=validation.to_json() if validation else None,
         weights=asdict(model.weights),
         lineage=provenance,
     )
@@ -146,6 +147,7 @@ def write_results(
         faithfulness=explanations.faithfulness,
         facts=facts,
         leakage=leakage,
+        validation=validation,
         history=output / "csv" / "metrics.csv",
         config=OmegaConf.to_yaml(cfg, resolve=True),
         lineage=provenance,
@@ -154,69 +156,3 @@ def write_results(
     bundle = write_bundle(output, cfg.name, model, datamodule, evaluation, metrics, facts, provenance, config)
     tracking.log_run(trainer.loggers, metrics, evaluation, explanations, bundle, report)
     return bundle
-
-
-def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Trainer]:
-    """Fine-tune a model and load the best checkpoint's weights; return it in evaluation mode, and the trainer.
-
-    A setting, or a checkpoint to resume from, that cannot be used is a ConfigError.
-    """
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    size = datamodule.preprocessing.size
-    check_batches(datamodule, process_count(trainer_settings(cfg)))
-    model: ImageClassifier = instantiate(cfg.model, classes=list(datamodule.classes), size=size, _convert_="all")
-    model.network.check(size)
-    if cfg.resume is not None:
-        check_checkpoint(Path(cfg.resume), model, cfg.trainer.max_epochs)
-    logger.info(model.weights.sentence())
-    trainer = create_trainer(cfg, model, datamodule)
-    tracking.log_config(trainer.loggers, cfg)
-    try:
-        trainer.fit(model, datamodule=datamodule, ckpt_path=cfg.resume, weights_only=True)
-    except SystemExit as ended:
-        if ended.code == 1 and trainer.interrupted:  # Lightning's reaction to Ctrl-C
-            raise KeyboardInterrupt from None
-        raise
-    best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""  # type: ignore[attr-defined]
-    if best:
-        model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
-    return model.eval(), trainer
-
-
-def create_trainer(cfg: DictConfig, model: ImageClassifier, datamodule: DataModule) -> Trainer:
-    """Make Lightning's trainer for a model and its data from the ``trainer``, ``callbacks`` and ``logger`` sections."""
-    settings, loggers = trainer_settings(cfg), create_loggers(cfg)
-    processes = process_count(settings)
-    callbacks = [instantiate(section) for section in (cfg.get("callbacks") or {}).values() if section]
-    if not loggers:  # it refuses to run without one
-        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
-    finetuning: FineTuning = instantiate(cfg.finetune)
-    alone = processes == 1 and settings.get("strategy", "auto") == "auto"
-    all_trained = alone or (finetuning.trains_all and model.network.uses_all_parameters(datamodule.preprocessing.size))
-    trainer: Trainer = instantiate(
-        cfg.trainer,
-        callbacks=[*callbacks, finetuning, MovedRun(), FiniteLoss()],
-        logger=loggers,
-        strategy=strategy(settings, all_trained),
-        use_distributed_sampler=False,  # the data module shares out the images itself
-        log_every_n_steps=min(cfg.trainer.get("log_every_n_steps") or 50, datamodule.train_batches(processes)),
-        _convert_="all",
-    )
-    return trainer
-
-
-def fit_folder_split(cfg: DictConfig, other: DataModule, output: Path) -> tuple[ImageClassifier, Trainer]:
-    """Train again with the same settings on the split that came with the data, to show how inflated its score is.
-
-    ``evaluation.folder_split_epochs`` may set fewer epochs. ``other`` has the run's images under that split; ``output``
-    is the run's folder, and that of this training is inside it. Return the model and the trainer, as :func:`fit` does.
-    """
-    logger.info("Training again on the split that came with the data, for comparison.")
-    nested = cfg.copy()
-    nested.paths.output = str(output / "folder_split")
-    csv = (cfg.get("logger") or {}).get("csv")
-    with open_dict(nested):
-        nested.logger = {"csv": csv} if csv else {}
-    nested.resume = None
-    nested.trainer.max_epochs = cfg.evaluation.folder_split_epochs or cfg.trainer.max_epochs
-    return fit(nested, other)

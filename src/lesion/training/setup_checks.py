@@ -18,8 +18,8 @@ from lesion.data.datamodule import DataModule
 from lesion.evaluation.metrics import DEFINITIONS
 from lesion.explanation.methods import check_method
 from lesion.model.classifier import METRICS, check_settings
-from lesion.training.other_packages import quiet_wandb
 from lesion.training.process_group import process_count
+from lesion.training.tracking import quiet_wandb
 
 _TRACKED = METRICS | {"train/images_per_second": "max", "train/seconds_left": "min"}
 _EXTRAS = {"wandb": "train"}  # the extra of lesion that installs a logger's package
@@ -92,7 +92,10 @@ def _check_numbers(cfg: DictConfig) -> None:
         "explain.road_images": 0,
         "explain.errors": 0,
         "explain.examples": 0,
+        "evaluation.repeats": 1,
     }
+    if OmegaConf.select(cfg, "evaluation.folds") is not None:
+        least["evaluation.folds"] = 0
     if OmegaConf.select(cfg, "evaluation.folder_split_epochs") is not None:
         least["evaluation.folder_split_epochs"] = 1
     for setting, minimum in least.items():

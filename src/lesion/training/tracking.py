@@ -1,8 +1,14 @@
-"""What a run logs besides its training metrics: config, figures, explained images, the bundle."""
+"""What a run logs besides its training metrics (config, figures, images, the bundle), and what it hides.
+
+Lines of other packages that mean nothing to a user are hidden.
+"""
 
 import io
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +17,14 @@ from PIL import Image
 from lesion.evaluation.evaluation import Evaluation, finite
 from lesion.model.bundle import Bundle
 from lesion.training.reporting import Explanations
+
+# The message's beginning, the category and the module of warnings that have no consequence here.
+_WITHOUT_CONSEQUENCE = (
+    # Lightning uses a deprecated function of torch, once per worker.
+    (r".*isinstance.treespec, LeafSpec.*", Warning, ""),
+)
+# Importing Lightning sets these to INFO, whatever the run's logging config said.
+_LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric", "onnxscript", "onnx_ir", "httpx")
 
 
 def log_config(loggers: Sequence[Logger], cfg: DictConfig) -> None:
@@ -58,3 +72,18 @@ def log_run(
         artifact.add_dir(str(bundle.path))
         run.log_artifact(artifact)
         run.finish()
+
+
+def quiet_other_packages() -> None:
+    """Hide lines of other packages that mean nothing to a user; their other warnings and all errors are shown."""
+    for message, category, module in _WITHOUT_CONSEQUENCE:
+        warnings.filterwarnings("ignore", message, category, module)
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def quiet_wandb(logger: Any) -> None:  # noqa: ANN401 - any logger of Lightning's
+    """Take a setting away that Lightning gives wandb and that wandb, which has it no more, only warns about."""
+    settings = getattr(logger, "_wandb_init", {})
+    if settings.get("anonymous", True) is None:
+        del settings["anonymous"]
