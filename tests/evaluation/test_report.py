@@ -10,7 +10,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
-from lesion.evaluation import plots, views
+from lesion.evaluation import findings, plots, views
 from lesion.evaluation.calibration import fit_calibration
 from lesion.evaluation.evaluation import correct_examples, evaluate_logits, worst_errors
 from lesion.evaluation.findings import (
@@ -323,3 +323,20 @@ def test_confusion_matrix_shows_counts_and_shares():
     figure = plots.confusion_matrix(np.array([[3, 1], [0, 0]]), ("x", "y"))
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert texts == ["3\n75%", "1\n25%", "0", "0"]
+
+
+def test_sources_have_their_scores_and_what_they_tell(tmp_path):
+    rows = [
+        {"source": "PNG, <b>512</b>", "images": 1200, "test_images": 40, "acc": 0.9125, "low": 0.8, "high": 0.97,
+         "most_frequent": "x & y", "most_frequent_share": 0.55},
+        {"source": "JPEG", "images": 9, "test_images": 0, "acc": float("nan"), "low": float("nan"),
+         "high": float("nan"), "most_frequent": "z", "most_frequent_share": 1.0},
+    ]  # fmt: skip
+    sources = {"rows": rows, "class_told": 0.72, "class_guessed": 0.4}
+    html = write_report(tmp_path / "r.html", made(), title="t", model={}, sources=sources).read_text("utf-8")
+    assert "told right for 72.0 % of the images; always guessing the most frequent class is right for 40.0 %" in html
+    assert "can learn sources instead of diseases" in html
+    assert "PNG, &lt;b&gt;512&lt;/b&gt;" in html
+    assert "0.800 to 0.970" in html
+    assert "x &amp; y (55.0 %)" in html
+    assert "Sources say nothing" in findings.sources_finding(0.41, 0.4)

@@ -165,6 +165,20 @@ def leakage_finding(leakage: Mapping[str, Any]) -> str:
     )
 
 
+def sources_finding(told: float, guessed: float) -> str:
+    """Return what it means that the source of an image tells its class in a share of cases, ``told``.
+
+    ``guessed`` is the share for which always guessing the most frequent class is right.
+    """
+    text = (
+        f"Knowing only from which source an image comes, its class is told right for {_share(told)} of the images; "
+        f"always guessing the most frequent class is right for {_share(guessed)}."
+    )
+    if told <= guessed + 0.02:
+        return f"{text} Sources say nothing about the class here."
+    return f"{text} The network can learn sources instead of diseases: scores on images from elsewhere may be lower."
+
+
 def faithfulness_finding(methods: Sequence["Faithfulness"]) -> str:
     """Return which methods, without the random map, point at what the model uses better than a random map does."""
     if not methods:

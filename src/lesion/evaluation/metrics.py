@@ -23,7 +23,8 @@ DEFINITIONS = {
     "pr_auc": "average precision of each class against the rest, averaged over the classes that have test images",
     "nll": "mean negative log-likelihood of the labeled class, natural logarithm",
     "brier": "squared distance of the probabilities to the one-hot label, summed over classes (0 to 2); mean of images",
-    "ece": "expected calibration error of the most probable class: 15 equal-width bins (lower, upper]",
+    "ece": "expected calibration error of the most probable class in 15 equal-width bins (lower, upper], corrected for "
+    "what chance alone would show; not corrected per image",
     "ece_classwise": "the same for the probability of each class, averaged over the classes",
 }
 

@@ -39,6 +39,7 @@ def write_report(
     facts: Mapping[str, Any] | None = None,
     leakage: Mapping[str, Any] | None = None,
     validation: CrossValidation | None = None,
+    sources: Mapping[str, Any] | None = None,
     history: Path | None = None,
     config: str | None = None,
     lineage: Mapping[str, Any] | None = None,
@@ -60,6 +61,7 @@ def write_report(
         leakage: ``Leakage.to_dict()``, optionally with ``contact_sheet_png`` (bytes) and ``folder_score`` (the metrics
             on the split that came with the data; after ``folder_epochs``, if those were fewer).
         validation: The cross-validation, if there was one.
+        sources: The result of ``lesion.training.reporting.source_section``.
         history: ``metrics.csv`` of Lightning's CSV logger.
         config: The run's configuration as YAML.
         lineage: The origin of the model: versions, commit, parent.
@@ -82,6 +84,8 @@ def write_report(
         conflicts=views.conflicts(facts),
         leakage=views.leakage(leakage, evaluation),
         validation=validation,
+        sources=sources,
+        sources_finding=findings.sources_finding(sources["class_told"], sources["class_guessed"]) if sources else "",
         validation_rows=[] if validation is None else views.cross_validation(validation),
         model=views.flat(model),
         config=config,

@@ -12,11 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from lesion.data.datamodule import DataModule, ManifestDataset
+from lesion.data.image_sources import predictability, sources_of
 from lesion.data.leakage import Leakage, contact_sheet
 from lesion.data.manifest import Manifest
 from lesion.evaluation.cross_validation import CrossValidation
 from lesion.evaluation.evaluation import Evaluation, correct_examples, finite, worst_errors
 from lesion.evaluation.findings import TITLES, leakage_finding
+from lesion.evaluation.intervals.estimates import Sample
+from lesion.evaluation.intervals.proportions import share
 from lesion.evaluation.views import Example
 from lesion.explanation.faithfulness import Faithfulness, faithfulness
 from lesion.explanation.methods import class_activation_maps
@@ -107,6 +110,28 @@ def leakage_section(
     section["folder_score"] = folder.all_metrics()
     section["folder_accuracy_leaked"], section["folder_accuracy_others"] = finite(accuracies)
     return section
+
+
+def source_section(manifest: Manifest, evaluation: Evaluation) -> dict[str, Any] | None:
+    """Return the scores of the images of each source, and how well the source tells the class; None with one source."""
+    used = manifest.used()
+    sources = sources_of(used)
+    if sources.nunique() < 2:
+        return None
+    told, guessed = predictability(sources.tolist(), used["label"].tolist(), used["group"].tolist())
+    place = dict(zip(used["path"], sources, strict=True))
+    tested = np.array([place[path] for path in evaluation.paths])
+    sample, correct = Sample.of(evaluation.groups), evaluation.predictions == evaluation.labels
+    rows = []
+    for name, count in sources.value_counts().items():
+        accuracy = share(sample, correct, tested == name)
+        frequent = used.loc[sources == name, "label"].value_counts(normalize=True)
+        rows.append({
+            "source": name, "images": int(count), "test_images": int((tested == name).sum()),
+            "acc": accuracy.value, "low": accuracy.low, "high": accuracy.high,
+            "most_frequent": frequent.index[0], "most_frequent_share": float(frequent.iloc[0]),
+        })  # fmt: skip
+    return {"rows": rows, "class_told": told, "class_guessed": guessed}
 
 
 def print_summary(

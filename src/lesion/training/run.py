@@ -31,7 +31,7 @@ from lesion.training.process_group import (
     is_started_by_first_process,
 )
 from lesion.training.provenance import lineage
-from lesion.training.reporting import explain_run, leakage_section, print_summary
+from lesion.training.reporting import explain_run, leakage_section, print_summary, source_section
 from lesion.training.setup_checks import check_config
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,7 @@ def write_results(
 ) -> Bundle:
     """Write a finished run's metrics, report and bundle, and log them."""
     output, facts, provenance = Path(cfg.paths.output), datamodule.manifest.facts(), lineage(cfg.seed, cfg.parent)
+    sources = source_section(datamodule.manifest, evaluation)
     write_metrics(
         output / "metrics.json",
         evaluation,
@@ -133,6 +134,7 @@ def write_results(
         data=facts,
         leakage={key: value for key, value in leakage.items() if key != "contact_sheet_png"} if leakage else None,
         cross_validation=validation.to_json() if validation else None,
+        sources=sources,
         weights=asdict(model.weights),
         lineage=provenance,
     )
@@ -148,6 +150,7 @@ def write_results(
         facts=facts,
         leakage=leakage,
         validation=validation,
+        sources=sources,
         history=output / "csv" / "metrics.csv",
         config=OmegaConf.to_yaml(cfg, resolve=True),
         lineage=provenance,
