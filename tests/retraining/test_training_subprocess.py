@@ -61,7 +61,7 @@ def test_recipe_is_the_champions_on_other_data_from_its_weights(
     assert made["callbacks"]["progress_file"]["path"] == str(tmp_path / "run" / "progress.json")
     assert "progress" not in made["callbacks"]
     assert list(made["logger"]) == ["csv"]
-    assert made["evaluation"] == {"replicates": 10, "folder_split": False, "new": 2}
+    assert made["evaluation"] == {"replicates": 10, "folder_split": False, "folds": 0, "new": 2}
     assert made["parent"] == Bundle.open(tmp_path / "champion").version
     assert OLD not in json.dumps(made)
 
