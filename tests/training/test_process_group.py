@@ -110,7 +110,7 @@ def test_a_retraining_runs_in_two_processes(run_folder: RunFolder, tmp_path: Pat
     """With frozen layers at first: the recipe of the champion, with the settings of this machine."""
     champion, folder = Bundle.open(run_folder.bundle_path), tmp_path / "job"
     paths = RunPaths(run_folder.output / "manifest.parquet", run_folder.manifest.root, folder / "run", tmp_path / "px")
-    evaluation = {"replicates": 50, "folder_split": False, "folder_split_epochs": None}
+    evaluation = {"folds": None, "repeats": 1, "prevalence": None, "folder_split": False, "folder_split_epochs": None}
     machine = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
     config = recipe(champion, RetrainRequest(epochs=2, batch_size=4), paths, machine, evaluation)
     config["finetune"] |= {"warmup_epochs": 1, "unfreeze_last": 20}
