@@ -26,7 +26,8 @@ def on_logit_scale(value: float, variance: float) -> Limits:
     if not 0 < value < 1:
         return value, value
     middle, reach = np.log(value / (1 - value)), Z * np.sqrt(variance) / (value * (1 - value))
-    return float(1 / (1 + np.exp(reach - middle))), float(1 / (1 + np.exp(-reach - middle)))
+    with np.errstate(over="ignore"):
+        return float(1 / (1 + np.exp(reach - middle))), float(1 / (1 + np.exp(-reach - middle)))
 
 
 def delong(score: Floats, positive: NDArray[np.bool_], groups: Ints) -> Limits:
