@@ -111,7 +111,7 @@ def test_a_weighted_loss_still_gives_probabilities_that_hold(images):
 
 
 def test_temperature_and_bias_are_at_the_optimum():
-    """Against a general minimizer without gradients, on the same objective written out anew."""
+    """Against a general minimizer without gradients, on the same objective, written out here."""
     logits, labels = drawn(300, 4, np.array([0.5, 0.3, 0.2]), weights=np.array([1.0, 2.0, 3.0]), sharpness=1.7)
     expected = expected_bias([1.0, 2.0, 3.0])
 

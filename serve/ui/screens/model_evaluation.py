@@ -7,14 +7,13 @@ import pandas as pd
 import streamlit as st
 
 from lesion.evaluation import findings
-from lesion.evaluation.findings import CLASS_TITLES, TITLES, EvaluationRecord, metric
+from lesion.evaluation.findings import CLASS_TITLES, LOWER_IS_BETTER, TITLES, EvaluationRecord, metric
 from serve.ui.charts import model_charts
 from serve.ui.components import offer_csv, show_figure
 from serve.ui.text import model_findings
 from serve.ui.text.model_findings import LOWEST, format_interval
 from serve.ui.text.sentences import escape_markdown, select_lowest, selection_note
 
-_LOWER_IS_BETTER = ("nll", "brier", "ece", "ece_classwise")
 _WITH_INTERVAL = ("precision", "recall", "specificity")
 _TILES = ("acc", "f1_macro", "roc_auc", "ece")
 _CURVES: dict[Literal["roc", "pr"], str] = {"roc": "ROC curves", "pr": "Precision and recall"}
@@ -45,7 +44,7 @@ def show_headline(evaluation: Mapping[str, Any], sentence: str = "") -> None:
         st.markdown(escape_markdown(sentence))
     with st.container(horizontal=True):
         for name in (name for name in _TILES if name in scores):
-            interval = format_interval(evaluation, name)
+            interval = format_interval(evaluation, name) or None
             st.metric(TITLES[name], f"{scores[name]:.3f}", interval, "off", width=165, border=True, delta_arrow="off")
     rows = [
         {
@@ -53,7 +52,7 @@ def show_headline(evaluation: Mapping[str, Any], sentence: str = "") -> None:
             "Value": f"{score:.3f}",
             "95 % interval": format_interval(evaluation, name),
             "Per image": "" if (single := metric(evaluation, f"{name}_per_image")) is None else f"{single:.3f}",
-            "Better": "lower" if name in _LOWER_IS_BETTER else "higher",
+            "Better": "lower" if name in LOWER_IS_BETTER else "higher",
             "Meaning": escape_markdown(evaluation.get("definitions", {}).get(name, "")),
         }
         for name, score in scores.items()
@@ -68,7 +67,10 @@ def show_classes(evaluation: Mapping[str, Any], images: Mapping[str, int] | None
         {"Class": name}
         | ({} if images is None else {"Test images": images[name]})
         | {title: metric(evaluation, f"{score}/{name}") for score, title in CLASS_TITLES.items()}
-        | {f"{CLASS_TITLES[score]}, 95 %": format_interval(evaluation, f"{score}/{name}") for score in _WITH_INTERVAL}
+        | {
+            f"{CLASS_TITLES[score]}, 95 %": format_interval(evaluation, f"{score}/{name}") or None
+            for score in _WITH_INTERVAL
+        }
         for name in evaluation["classes"]
     ]
     selected, note = select_lowest(rows, lambda row: model_findings.low_first(row["F1"]), LOWEST)

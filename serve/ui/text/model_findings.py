@@ -32,7 +32,10 @@ def comparison(comparison: Mapping[str, Any]) -> str:
 
 
 def format_interval(evaluation: Mapping[str, Any], name: str) -> str:
-    """Write a metric's 95 % interval, or that the images are too few for one."""
+    """Write a metric's 95 % interval, or that images are too few for one; empty where an older version has none."""
+    was_computed = f"{evaluation.get('split', 'test')}/{name}_low" in evaluation["metrics"]
+    if metric(evaluation, name) is None or not was_computed:
+        return ""
     low, high = metric(evaluation, f"{name}_low"), metric(evaluation, f"{name}_high")
     return "too few to say" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 

@@ -37,7 +37,7 @@ def add_snapshot(session: Session, snapshot: Snapshot, manifest: Manifest, *, ac
     """Add a snapshot's row, and one row per image that it uses."""
     session.add(snapshot)
     session.flush()
-    used = manifest.table[manifest.table["split"] != EXCLUDED].drop_duplicates("sha256")
+    used = manifest.used().drop_duplicates("sha256")
     rows = [
         {"snapshot_id": snapshot.id, "sha256": sha256, "split": split}
         for sha256, split in zip(used["sha256"], used["split"], strict=True)

@@ -16,7 +16,7 @@ from lesion.core.files import write_atomically
 from lesion.core.text import format_percent, join_names
 from lesion.evaluation.curves import curves_json
 from lesion.evaluation.findings import TITLES, EvaluationRecord
-from lesion.evaluation.intervals.confidence import estimate_metrics
+from lesion.evaluation.intervals.confidence import estimate_calibration, estimate_metrics
 from lesion.evaluation.intervals.estimates import Estimate
 from lesion.evaluation.metrics import DEFINITIONS, check_inputs, compute_metrics, confusion_matrix
 from lesion.evaluation.probabilities import Calibration, Floats, Ints, softmax
@@ -124,8 +124,8 @@ def evaluate_logits(
     probabilities = calibration.probabilities(logits)
     estimates = estimate_metrics(probabilities, targets, groups, classes, calibration.prevalence)
     metrics = {f"{prefix}/{key}": estimate.value for key, estimate in estimates.items()}
-    before = estimate_metrics(softmax(logits), targets, groups, classes, calibration.prevalence)
-    metrics |= {f"{prefix}/{key}_uncalibrated": before[key].value for key in ("nll", "brier", "ece", "ece_classwise")}
+    before = estimate_calibration(softmax(logits), targets, groups, calibration.prevalence)
+    metrics |= {f"{prefix}/{key}_uncalibrated": estimate.value for key, estimate in before.items()}
     per_image = compute_metrics(probabilities, targets, classes, prefix)
     metrics |= {f"{prefix}/{key}_per_image": per_image[f"{prefix}/{key}"] for key in TITLES}
     return Evaluation(

@@ -24,6 +24,7 @@ TITLES = {
     "ece": "Calibration error (ECE)",
     "ece_classwise": "Calibration error, class-wise",
 }
+LOWER_IS_BETTER = ("nll", "brier", "ece", "ece_classwise")
 UNBOUNDED = ("nll", "brier")  # scores that may be above 1
 CLASS_TITLES = {
     "precision": "Precision",

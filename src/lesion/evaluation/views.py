@@ -16,13 +16,12 @@ from PIL import Image
 from lesion.evaluation import plots
 from lesion.evaluation.cross_validation import CrossValidation
 from lesion.evaluation.evaluation import Evaluation
-from lesion.evaluation.findings import CLASS_TITLES, TITLES, leakage_finding
+from lesion.evaluation.findings import CLASS_TITLES, LOWER_IS_BETTER, TITLES, leakage_finding
 from lesion.evaluation.intervals.confidence import consistency_bars
 from lesion.evaluation.metrics import DEFINITIONS
 from lesion.evaluation.reliability import reliability
 
 TILES = ("acc", "balanced_acc", "f1_macro", "roc_auc", "ece")
-LOWER_IS_BETTER = ("nll", "brier", "ece", "ece_classwise")
 FACTS = {
     "name": "dataset",
     "policy": "split policy",

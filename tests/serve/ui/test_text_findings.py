@@ -186,6 +186,15 @@ def test_the_headline_says_how_often_it_is_right_and_what_guessing_gives() -> No
     )
 
 
+def test_too_few_images_are_told_from_an_interval_that_nobody_looked_for() -> None:
+    metrics = {"test/acc": 0.9, "test/acc_low": 0.8, "test/acc_high": 0.95, "test/recall/a": 0.5}
+    evaluation = {"metrics": metrics | {"test/f1_macro": 0.7, "test/f1_macro_low": None, "test/f1_macro_high": None}}
+    assert model_findings.format_interval(evaluation, "acc") == "0.800 to 0.950"
+    assert model_findings.format_interval(evaluation, "f1_macro") == "too few to say"
+    assert model_findings.format_interval(evaluation, "recall/a") == ""  # a model of an older version
+    assert model_findings.format_interval(evaluation, "recall/b") == ""
+
+
 def test_scores_without_patients_are_an_upper_bound() -> None:
     assert findings.patients_notes(20, 20) == []
     assert findings.patients_notes(20, 0)[0].startswith("Patients unknown: images of one patient")

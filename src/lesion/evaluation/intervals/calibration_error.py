@@ -51,9 +51,9 @@ def calibration_error(gaps: BinnedGaps, groups: int, classes: int = 1) -> Estima
     """Estimate the expected calibration error: Σ |gap| over the bins, divided by the number of classes.
 
     The plain sum is too large, since chance alone makes gaps (Kumar, Liang and Ma, 2019). The value is the error at
-    which the observed sum is the expected one, for true gaps in a pattern between the observed one and an even one, and
-    0 if chance explains the sum. The interval holds the errors at which the observed sum is neither among the 2.5 %
-    smallest nor among the 2.5 % largest.
+    which the observed sum is the expected one, if the true gaps have the observed pattern, and 0 if chance explains the
+    sum. The interval holds the errors at which the observed sum is neither among the 2.5 % smallest nor among the 2.5 %
+    largest, for a pattern concentrated in the larger gaps (lower limit) and a more even one (upper limit).
 
     Args:
         gaps: The bins; those of several classes one after the other.

@@ -19,6 +19,8 @@ from lesion.evaluation.intervals.proportions import f1, share, worth_of
 from lesion.evaluation.intervals.rankings import average_precision, roc_auc
 from lesion.evaluation.probabilities import Floats, Ints
 
+_MACRO = ("precision", "recall", "f1")  # their averages have keys of their own
+
 
 def estimate_metrics(
     probabilities: Floats,
@@ -52,7 +54,7 @@ def estimate_metrics(
             f"{labels.shape} and groups of shape {groups.shape}; they must be (images, classes), (images,), (images,)."
         )
     sample = Sample.of(groups, importance(labels, groups, prevalence))
-    predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
+    predicted = probabilities.argmax(axis=1)
     correct = predicted == labels
     worth = worth_of(sample, correct)
     per_class = [
@@ -63,16 +65,12 @@ def estimate_metrics(
     }
     recall = averages.pop("recall_macro")
     averages.pop("specificity")
-    gaps = binned_gaps(sample, confidence, correct)
     return {
         "acc": share(sample, correct, np.ones_like(correct)),
         "balanced_acc": recall,
         "recall_macro": recall,
         **averages,
-        "nll": mean_loss(sample, log_losses(probabilities, labels), correct, confidence),
-        "brier": mean_loss(sample, brier_losses(probabilities, labels), correct, confidence),
-        "ece": calibration_error(gaps, sample.groups),
-        "ece_classwise": _classwise(sample, probabilities, labels),
+        **_estimate_calibration(sample, probabilities, labels),
         **{f"{key}/{classes[c]}": estimate for c, values in enumerate(per_class) for key, estimate in values.items()},
     }
 
@@ -86,7 +84,25 @@ def consistency_bars(probabilities: Floats, labels: Ints, groups: Ints) -> tuple
     return consistent_accuracies(binned_gaps(Sample.of(groups), probabilities.max(axis=1), correct))
 
 
-_MACRO = ("precision", "recall", "f1")
+def estimate_calibration(
+    probabilities: Floats, labels: Ints, groups: Ints, prevalence: Sequence[float] | None = None
+) -> dict[str, Estimate]:
+    """Estimate the metrics that a calibration changes: log-loss, Brier score and calibration errors.
+
+    The arguments, and the keys of the result, are those of :func:`estimate_metrics`.
+    """
+    return _estimate_calibration(Sample.of(groups, importance(labels, groups, prevalence)), probabilities, labels)
+
+
+def _estimate_calibration(sample: Sample, probabilities: Floats, labels: Ints) -> dict[str, Estimate]:
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    return {
+        "nll": mean_loss(sample, log_losses(probabilities, labels), correct, confidence),
+        "brier": mean_loss(sample, brier_losses(probabilities, labels), correct, confidence),
+        "ece": calibration_error(binned_gaps(sample, confidence, correct), sample.groups),
+        "ece_classwise": _classwise(sample, probabilities, labels),
+    }
 
 
 def importance(labels: Ints, groups: Ints, prevalence: Sequence[float] | None) -> NDArray[np.float64] | None:
