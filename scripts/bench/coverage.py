@@ -111,6 +111,7 @@ def measure(probabilities: Floats, labels: Ints) -> dict[str, float]:
         found[f"recall/{c}"] = hits / of_class.sum()
         found[f"precision/{c}"] = hits / said.sum()
         found[f"specificity/{c}"] = (~of_class & ~said).sum() / (~of_class).sum()
+        found[f"npv/{c}"] = (~of_class & ~said).sum() / (~said).sum()
         found[f"f1/{c}"] = 2 * hits / (of_class.sum() + said.sum())
         found[f"roc_auc/{c}"] = roc_auc_score(of_class, score)
         found[f"pr_auc/{c}"] = average_precision_score(of_class, score)

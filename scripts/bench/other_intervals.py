@@ -65,6 +65,7 @@ def others(
         shares[f"recall/{c}"] = (right, labels == c)
         shares[f"precision/{c}"] = (right, predicted == c)
         shares[f"specificity/{c}"] = (predicted != c, labels != c)
+        shares[f"npv/{c}"] = (labels != c, predicted != c)
     for key, (hit, counted) in shares.items():
         if len(np.unique(groups[counted])) >= 3:
             yield key, "Wilson, groups as images", wilson(float(hit[counted].mean()), len(np.unique(groups[counted])))

@@ -5,7 +5,13 @@ from lesion.data.image_sources import predictability, sources_of
 
 def made(rows: list[tuple[str, str, int, str, str]]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["path", "label", "width", "mode", "format"])
-    return table.assign(height=table["width"], source_split="")
+    return table.assign(height=table["width"], source_split="", device="")
+
+
+def test_devices_tell_sources_apart() -> None:
+    table = made([(f"{c}/{n}.png", c, 64, "L", "PNG") for c in "ab" for n in range(9)])
+    devices = ["SIEMENS Aera", "GE Signa", ""] * 6
+    assert sources_of(table.assign(device=devices)).tolist() == devices
 
 
 def test_sizes_modes_and_formats_tell_sources_apart() -> None:

@@ -33,11 +33,12 @@ def test_one_vote_an_image_gives_the_metrics_of_the_images():
     estimates = estimate_metrics(probabilities, labels, np.arange(200), "abc")
     expected = compute_metrics(probabilities, labels, "abc")
     keys = (set(TITLES) - {"ece", "ece_classwise"}) | {f"{key}/{c}" for key in CLASS_TITLES for c in "abc"}
-    for key in keys - {f"specificity/{c}" for c in "abc"}:
+    for key in keys - {f"{name}/{c}" for c in "abc" for name in ("specificity", "npv")}:
         assert estimates[key].value == pytest.approx(expected[f"test/{key}"], abs=2e-6), key
     assert set(estimates) == set(TITLES) | {f"{key}/{c}" for key in CLASS_TITLES for c in "abc"}
     others = labels != 0
     assert estimates["specificity/a"].value == (probabilities.argmax(axis=1)[others] != 0).mean()
+    assert estimates["npv/a"].value == others[probabilities.argmax(axis=1) != 0].mean()
 
 
 def test_one_vote_a_group_by_hand():

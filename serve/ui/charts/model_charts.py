@@ -70,9 +70,13 @@ def curves(points: Mapping[str, Mapping[str, Sequence[float]]], kind: str, class
 
 
 def reliability(bins: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Draw the share of right answers against the stated confidence, before and after calibration."""
+    """Draw the share of right answers against the stated confidence, before and after calibration.
+
+    A line through each bin shows how far chance alone moves it if the model is calibrated; bundles of older versions do
+    not say that.
+    """
     rows = [
-        {"calibration": words} | {name: row[name] for name in ("confidence", "accuracy", "images")}
+        {"calibration": words} | {name: row.get(name) for name in ("confidence", "accuracy", "images", "low", "high")}
         for stage, words in _CALIBRATION.items()
         for row in bins[stage]
         if row["images"]
@@ -84,7 +88,10 @@ def reliability(bins: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         tooltip=tooltips("calibration", confidence=".1%", accuracy=".1%", images=","),
     )
     size = alt.Size("images:Q", scale=alt.Scale(range=[30, 400]), legend=None)
-    layers = (_diagonal(), base.mark_line(opacity=0.5), base.mark_circle(opacity=0.8).encode(size))
+    chance = base.mark_rule(opacity=0.6).encode(
+        alt.Y("low:Q", title="Share of right answers", scale=style.UNIT, axis=style.TICKS), alt.Y2("high:Q")
+    )
+    layers = (_diagonal(), chance, base.mark_line(opacity=0.5), base.mark_circle(opacity=0.8).encode(size))
     return alt.layer(*layers).properties(height=style.plot_height(_SQUARE, len(_CALIBRATION)))
 
 

@@ -14,6 +14,7 @@ from serve.ui.text import model_findings
 from serve.ui.text.model_findings import LOWEST, format_interval
 from serve.ui.text.sentences import escape_markdown, select_lowest, selection_note
 
+_CHANCE = "The line through each point shows how far chance alone moves it if confidences are right (95 % of samples)."
 _WITH_INTERVAL = ("precision", "recall", "specificity")
 _TILES = ("acc", "f1_macro", "roc_auc", "ece")
 _CURVES: dict[Literal["roc", "pr"], str] = {"roc": "ROC curves", "pr": "Precision and recall"}
@@ -108,5 +109,7 @@ def _show_curves(evaluation: EvaluationRecord) -> None:
             show_figure(
                 model_charts.curves(points, kind, worst), title, findings.ranking_finding(evaluation, kind), note
             )
-    chart = model_charts.reliability(evaluation["curves"]["reliability"])
-    show_figure(chart, "Reliability", findings.calibration_finding(evaluation))
+    bins = evaluation["curves"]["reliability"]
+    has_limits = any(row.get("low") is not None for rows in bins.values() for row in rows)
+    chart = model_charts.reliability(bins)
+    show_figure(chart, "Reliability", findings.calibration_finding(evaluation), _CHANCE if has_limits else "")

@@ -25,8 +25,8 @@ from lesion.imaging.decode import decode, read
 
 IMPORT = "import"  # the uploader of imported images
 _CHUNK = 1000  # rows per INSERT
-_COPIED = ("sha256", "pixel_sha256", "phash", "label", "patient", "width", "height", "mode", "format", "bytes",
-           "brightness")  # fmt: skip
+_COPIED = ("sha256", "pixel_sha256", "phash", "label", "patient", "width", "height", "mode", "format", "device",
+           "bytes", "brightness")  # fmt: skip
 
 
 def import_manifest(storage: Storage, manifest: Manifest, *, progress: bool = True) -> str:

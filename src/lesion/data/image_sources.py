@@ -15,15 +15,16 @@ OTHER = "other"
 def sources_of(table: pd.DataFrame) -> "pd.Series[str]":
     """Name the source of each row of a manifest's table, from what its file tells and others' files tell differently.
 
-    That is the format, the color mode, the size in pixels, the folder above splits and classes, and the pattern of the
-    name; the last two only where they do not depend on the class, since they would tell it. Values that few images
-    have, and kinds with too many values, are left out.
+    That is the device, the format, the color mode, the size in pixels, the folder above splits and classes, and the
+    pattern of the name; the last two only where they do not depend on the class, since they would tell it. Values that
+    few images have, and kinds with too many values, are left out.
 
     Returns:
         Texts such as "JPEG, L, 512 × 512"; all are empty if the files tell nothing apart.
     """
     size = table["width"].astype(str) + " × " + table["height"].astype(str)
     kinds = [
+        _frequent(table["device"].astype(str)),
         _frequent(table["format"].astype(str)),
         _frequent(table["mode"].astype(str)),
         _frequent(size),

@@ -28,6 +28,7 @@ class ImageRecord:
     height: int
     mode: str  # the file's color mode, as Pillow names it
     format: str
+    device: str  # that took the picture, as its metadata name it
     bytes: int
     brightness: float  # mean gray value, 0 to 255
     thumbnail: NDArray[np.uint8]  # the grayscale thumbnail by which near-duplicates are found, (48, 48)
@@ -45,6 +46,7 @@ def examine(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageRecord:
         height=image.shape[0],
         mode=facts.mode,
         format=facts.format,
+        device=facts.device,
         bytes=len(data),
         brightness=float(image.mean(dtype=np.float64)),
         thumbnail=make_thumbnail(image),

@@ -26,7 +26,7 @@ EXCLUDED = "excluded"
 Policy = Literal["grouped", "folder"]
 COLUMNS = (
     "path", "label", "split", "source_split", "patient", "group", "duplicate_group", "sha256", "pixel_sha256", "phash",
-    "width", "height", "mode", "format", "bytes", "brightness",
+    "width", "height", "mode", "format", "device", "bytes", "brightness",
 )  # fmt: skip
 METADATA = b"lesion.manifest"
 
@@ -198,7 +198,7 @@ class Manifest:
             meta = json.loads(table.schema.metadata[METADATA])
             meta |= {"classes": tuple(meta["classes"]), "refused": tuple(meta["refused"])}
             recorded = Path(meta.pop("root"))
-            manifest = cls(root=root or recorded, table=table.to_pandas()[list(COLUMNS)], **meta)
+            manifest = cls(root=root or recorded, table=_with_device(table.to_pandas())[list(COLUMNS)], **meta)
         except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
             raise DataError(f"'{path}' is not a manifest that Lesion wrote: {error}.") from error
         if not manifest.root.is_dir():
@@ -242,6 +242,11 @@ def build_manifest(
     masks = rows.attrs.get(MASKS, {})
     manifest = Manifest(name, root, table[list(COLUMNS)], classes, policy, seed, refused, masks)
     return manifest.resplit(policy, fractions, seed)
+
+
+def _with_device(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the column that manifests of version 0.1.0 lack."""
+    return table if "device" in table else table.assign(device="")
 
 
 def _readable(

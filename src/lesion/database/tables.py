@@ -67,6 +67,7 @@ class Image(Base):
     height: Mapped[int]
     mode: Mapped[str] = mapped_column(String(16))
     format: Mapped[str] = mapped_column(String(16))
+    device: Mapped[str] = mapped_column(String(100), default="")
     bytes: Mapped[int]
     brightness: Mapped[float]
     thumbnail: Mapped[Binary]  # compared in the search for near-duplicates; emptied when the pixels are deleted

@@ -19,6 +19,7 @@ from lesion.evaluation.findings import TITLES, EvaluationRecord
 from lesion.evaluation.intervals.confidence import estimate_calibration, estimate_metrics
 from lesion.evaluation.intervals.estimates import Estimate
 from lesion.evaluation.metrics import DEFINITIONS, check_inputs, compute_metrics, confusion_matrix
+from lesion.evaluation.operating_points import OperatingPoints, estimate_at
 from lesion.evaluation.probabilities import Calibration, Floats, Ints, softmax
 
 
@@ -38,6 +39,7 @@ class Evaluation:
     intervals: dict[str, tuple[float, float]]  # 95 % intervals by key of ``metrics``; NaN where images are too few
     notes: tuple[str, ...] = ()
     prefix: str = "test"  # the split's name in the keys
+    operating_points: OperatingPoints | None = None  # chosen on the calibration split, if a specificity is set
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
@@ -81,6 +83,7 @@ class Evaluation:
             "bias": self.calibration.bias,
             "prevalence": self.calibration.prevalence,
             "calibration_images": self.calibration.images,
+            "operating_points": None if self.operating_points is None else self.operating_points.to_json(),
             "metrics": finite(self.all_metrics()),
             "confusion_matrix": self.confusion.tolist(),
             "curves": curves_json(
@@ -101,6 +104,7 @@ def evaluate_logits(
     paths: Sequence[str] = (),
     prefix: str = "test",
     notes: Sequence[str] = (),
+    operating_points: OperatingPoints | None = None,
 ) -> Evaluation:
     """Measure a model's outputs on one split: every metric, its interval, and warnings about them.
 
@@ -113,6 +117,7 @@ def evaluate_logits(
         paths: N image names, or none.
         prefix: The split's name in the metrics' keys.
         notes: Sentences about what limits the numbers; more are added.
+        operating_points: Thresholds of the classes, chosen on other images; the scores at them are measured too.
 
     Raises:
         DataError: Arrays that do not fit together, an empty split, or outputs that are not finite.
@@ -123,6 +128,8 @@ def evaluate_logits(
         raise DataError(f"{len(paths)} image names came with {len(targets)} images; give one per image, or none.")
     probabilities = calibration.probabilities(logits)
     estimates = estimate_metrics(probabilities, targets, groups, classes, calibration.prevalence)
+    if operating_points is not None:
+        estimates |= estimate_at(operating_points, probabilities, targets, groups, classes, calibration.prevalence)
     metrics = {f"{prefix}/{key}": estimate.value for key, estimate in estimates.items()}
     before = estimate_calibration(softmax(logits), targets, groups, calibration.prevalence)
     metrics |= {f"{prefix}/{key}_uncalibrated": estimate.value for key, estimate in before.items()}
@@ -144,6 +151,7 @@ def evaluate_logits(
             *calibration.notes,
         ),
         prefix=prefix,
+        operating_points=operating_points,
     )
 
 

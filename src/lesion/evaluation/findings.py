@@ -30,6 +30,7 @@ CLASS_TITLES = {
     "precision": "Precision",
     "recall": "Recall",
     "specificity": "Specificity",
+    "npv": "NPV",
     "f1": "F1",
     "roc_auc": "ROC-AUC",
     "pr_auc": "PR-AUC",
@@ -48,6 +49,7 @@ class EvaluationRecord(TypedDict):
     bias: NotRequired[Sequence[float] | None]  # per class, added to the logits divided by the temperature
     prevalence: NotRequired[Sequence[float] | None]  # shares of the classes where the probabilities hold
     calibration_images: int
+    operating_points: NotRequired[dict[str, Any] | None]  # ``specificity`` and the ``thresholds`` of classes
     # Metrics by key, with ``<key>_low`` and ``<key>_high`` for intervals; None where a metric is undefined.
     metrics: dict[str, float | None]
     confusion_matrix: list[list[int]]  # images by labeled (rows) and predicted class (columns)

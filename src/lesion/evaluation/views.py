@@ -19,6 +19,7 @@ from lesion.evaluation.evaluation import Evaluation
 from lesion.evaluation.findings import CLASS_TITLES, LOWER_IS_BETTER, TITLES, leakage_finding
 from lesion.evaluation.intervals.confidence import consistency_bars
 from lesion.evaluation.metrics import DEFINITIONS
+from lesion.evaluation.operating_points import TITLES as OPERATING_TITLES
 from lesion.evaluation.reliability import reliability
 
 TILES = ("acc", "balanced_acc", "f1_macro", "roc_auc", "ece")
@@ -87,6 +88,24 @@ def per_class(evaluation: Evaluation) -> list[dict[str, Any]]:
         | {"intervals": {key: evaluation.interval(f"{key}/{name}") for key in CLASS_TITLES}}
         for c, name in enumerate(evaluation.classes)
     ]
+
+
+def operating_points(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Prepare the table of the classes' scores at their operating points; None without them."""
+    points = evaluation.operating_points
+    if points is None:
+        return None
+    return {
+        "specificity": points.specificity,
+        "titles": OPERATING_TITLES,
+        "missing": [name for name in evaluation.classes if name not in points.thresholds],
+        "rows": [
+            {"name": name, "threshold": threshold}
+            | {key: evaluation.metrics[f"{evaluation.prefix}/operating/{key}/{name}"] for key in OPERATING_TITLES}
+            | {"intervals": {key: evaluation.interval(f"operating/{key}/{name}") for key in OPERATING_TITLES}}
+            for name, threshold in points.thresholds.items()
+        ],
+    }
 
 
 def evaluation_figures(evaluation: Evaluation, weakest: str, calibrated: str) -> dict[str, Markup]:

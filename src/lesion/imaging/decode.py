@@ -60,6 +60,7 @@ class ImageFacts:
     width: int  # of the decoded array, after EXIF orientation
     height: int
     bytes: int  # of the file
+    device: str  # that took the picture, as its metadata name it; empty where they do not
 
 
 def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, target_side: int | None = None) -> NDArray[np.uint8]:
@@ -117,8 +118,8 @@ def probe(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
     if is_dicom(data):
         from lesion.imaging.dicom.picture import probe as probe_dicom
 
-        mode, width, height = probe_dicom(data, limits)
-        return ImageFacts("DICOM", mode, width, height, len(data))
+        mode, width, height, device = probe_dicom(data, limits)
+        return ImageFacts("DICOM", mode, width, height, len(data), device)
     header = _checked_header(data, limits)
     try:
         mode = _mode(header)
@@ -127,7 +128,7 @@ def probe(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
     width, height = header.width, header.height
     if header.orientation >= 5:
         width, height = height, width
-    return ImageFacts(header.format, mode, width, height, len(data))
+    return ImageFacts(header.format, mode, width, height, len(data), header.device)
 
 
 def read(path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:

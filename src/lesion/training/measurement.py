@@ -10,37 +10,44 @@ from lesion.evaluation.cross_validation import CrossValidation
 from lesion.evaluation.evaluation import Evaluation, evaluate_logits
 from lesion.evaluation.findings import TITLES, patients_notes
 from lesion.evaluation.metrics import compute_metrics
+from lesion.evaluation.operating_points import choose_thresholds
 from lesion.evaluation.probabilities import Calibration
 from lesion.model.classifier import ImageClassifier
 from lesion.model.inference import dataset_logits
 
 
 def evaluate_model(
-    model: ImageClassifier, datamodule: DataModule, prevalence: Sequence[float] | None = None
+    model: ImageClassifier,
+    datamodule: DataModule,
+    prevalence: Sequence[float] | None = None,
+    specificity: float | None = None,
 ) -> Evaluation:
     """Calibrate a model on the calibration split and measure it on the test split, in float32.
 
-    ``prevalence`` are the shares of the classes where the model is used; None for those of the data.
+    ``prevalence`` are the shares of the classes where the model is used; None for those of the data. With a
+    ``specificity``, each class also has the threshold at which the calibration images reach it.
     """
     test, calibration = datamodule.dataset("test"), datamodule.dataset("calibration")
-    rows, used = datamodule.manifest.split("test"), datamodule.manifest.used()
-    fitted = fit_calibration(
-        dataset_logits(model.network, calibration),
-        calibration.labels,
-        datamodule.classes,
-        training_weights(model, datamodule),
-    )
+    manifest, classes = datamodule.manifest, datamodule.classes
+    rows, used = manifest.split("test"), manifest.used()
+    logits = dataset_logits(model.network, calibration)
+    fitted = fit_calibration(logits, calibration.labels, classes, training_weights(model, datamodule))
     if prevalence is not None:
         counts = datamodule.class_counts()
         fitted = fitted.for_prevalence((counts / counts.sum()).tolist(), prevalence)
+    points = None
+    if specificity is not None:
+        groups = manifest.split("calibration")["group"].to_numpy()
+        points = choose_thresholds(fitted.probabilities(logits), calibration.labels, groups, classes, specificity)
     return evaluate_logits(
         dataset_logits(model.network, test),
         test.labels,
         rows["group"].to_numpy(),
-        datamodule.classes,
+        classes,
         fitted,
         paths=rows["path"].tolist(),
         notes=patients_notes(len(used), int((used["patient"] != "").sum())),
+        operating_points=points,
     )
 
 

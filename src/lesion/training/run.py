@@ -15,6 +15,7 @@ from lesion.data.leakage import Leakage, find_leakage
 from lesion.data.manifest import Manifest
 from lesion.evaluation.cross_validation import CrossValidation
 from lesion.evaluation.evaluation import Evaluation, write_metrics
+from lesion.evaluation.operating_points import parse_specificity
 from lesion.evaluation.probabilities import parse_prevalence
 from lesion.evaluation.report import write_report
 from lesion.model.backbones import default_size
@@ -68,6 +69,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     tune_allocator()
     bound_threads()
     check_config(cfg)
+    specificity = parse_specificity(cfg.evaluation.specificity)
     datamodule = read_data(cfg, output)
     prevalence = parse_prevalence(cfg.evaluation.prevalence, datamodule.classes)
     leakage = record_data(datamodule.manifest, output)
@@ -81,7 +83,7 @@ def train(cfg: DictConfig) -> tuple[dict[str, float], dict[str, Any]]:
     objects: dict[str, Any] = {"datamodule": datamodule, "model": model, "trainer": trainer, "output": output}
     if not trainer.is_global_zero:  # only one of several processes evaluates and writes
         return {}, objects
-    evaluation = evaluate_model(model, datamodule, prevalence)
+    evaluation = evaluate_model(model, datamodule, prevalence, specificity)
     metrics = evaluation.all_metrics() | validation_metrics(model, datamodule, evaluation.calibration)
     folder = evaluate_model(folder_model, other, prevalence) if other and folder_model else None
     section = leakage_section(datamodule.manifest, leakage, folder, cfg.evaluation.folder_split_epochs)

@@ -113,10 +113,14 @@ def test_curves_are_drawn_of_the_chosen_classes_in_their_points_order() -> None:
 
 
 def test_reliability_is_drawn_before_and_after_without_empty_bins() -> None:
-    before = [{"confidence": 0.9, "accuracy": 0.7, "images": 8}, {"confidence": 0.1, "accuracy": 0.0, "images": 0}]
+    filled = {"confidence": 0.9, "accuracy": 0.7, "images": 8, "low": 0.6, "high": 1.0}
+    before = [filled, {"confidence": 0.1, "accuracy": 0.0, "images": 0}]
     chart = model_charts.reliability({"before": before, "after": before[:1]})
     rows = columns(data(chart, 1), "calibration", "confidence", "accuracy", "images")
     assert rows == [("before calibration", 0.9, 0.7, 8), ("after calibration", 0.9, 0.7, 8)]
+    assert columns(data(chart, 1), "low", "high") == [(0.6, 1.0)] * 2
+    older = [{"confidence": 0.9, "accuracy": 0.7, "images": 8}]
+    assert columns(data(model_charts.reliability({"before": older, "after": []}), 1), "low", "high") == [(None, None)]
 
 
 def test_recalls_of_classes_without_images_are_left_out() -> None:

@@ -64,7 +64,7 @@ def estimate_metrics(
         f"{key}_macro" if key in _MACRO else key: macro([values[key] for values in per_class]) for key in per_class[0]
     }
     recall = averages.pop("recall_macro")
-    averages.pop("specificity")
+    del averages["specificity"], averages["npv"]
     return {
         "acc": share(sample, correct, np.ones_like(correct)),
         "balanced_acc": recall,
@@ -117,16 +117,16 @@ def importance(labels: Ints, groups: Ints, prevalence: Sequence[float] | None) -
 def _of_class(
     sample: Sample, score: Floats, labeled: NDArray[np.bool_], predicted: NDArray[np.bool_], worth: float
 ) -> dict[str, Estimate]:
-    """Estimate the metrics of one class against the rest; without images of it only the specificity is defined."""
-    specificity = share(sample, ~labeled & ~predicted, ~labeled, worth)
+    """Estimate the metrics of one class against the rest; without images of it, only those of the rest are defined."""
+    of_rest = {
+        "specificity": share(sample, ~labeled & ~predicted, ~labeled, worth),
+        "npv": share(sample, ~labeled & ~predicted, ~predicted, worth),
+    }
     if not labeled.any():
-        return dict.fromkeys(("precision", "recall", "f1", "roc_auc", "pr_auc"), Estimate(float("nan"))) | {
-            "specificity": specificity
-        }
-    return {
+        return dict.fromkeys(("precision", "recall", "f1", "roc_auc", "pr_auc"), Estimate(float("nan"))) | of_rest
+    return of_rest | {
         "precision": share(sample, labeled & predicted, predicted, worth) if predicted.any() else Estimate(0.0),
         "recall": share(sample, labeled & predicted, labeled, worth),
-        "specificity": specificity,
         "f1": f1(sample, labeled, predicted, worth),
         "roc_auc": roc_auc(sample, score, labeled),
         "pr_auc": average_precision(sample, score, labeled),

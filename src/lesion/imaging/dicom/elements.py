@@ -29,10 +29,11 @@ _FRAME_PARTS = {  # of these groups, what changes how a frame is shown (PS3.3 C.
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
     "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
 }
+_DEVICE_TAGS = (0x00080070, 0x00081090)  # Manufacturer and ManufacturerModelName
 _TAGS = (
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
-    "PixelData", "FloatPixelData", "DoubleFloatPixelData", "ICCProfile",
+    "Manufacturer", "ManufacturerModelName", "PixelData", "FloatPixelData", "DoubleFloatPixelData", "ICCProfile",
     "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
     "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", *_FRAME_GROUPS,
     *(f"{color}PaletteColorLookupTableDescriptor" for color in _COLORS),
@@ -70,6 +71,16 @@ def read_elements(data: bytes, limits: Limits) -> "Dataset":
     _check_picture(dataset, data, limits)
     _fill_in(dataset)
     return dataset
+
+
+def device_texts(dataset: "Dataset") -> tuple[str, str]:
+    """Return maker and model of the device, empty where they are missing.
+
+    They are decoded here and not by pydicom, so that a damaged text neither refuses the picture nor warns.
+    """
+    values = [getattr(dataset.get_item(tag), "value", None) for tag in _DEVICE_TAGS]
+    maker, model = (value if isinstance(value, bytes) else b"" for value in values)
+    return maker.decode("utf-8", "replace").strip("\0 "), model.decode("utf-8", "replace").strip("\0 ")
 
 
 def first_number(dataset: "Dataset", name: str) -> float | None:
@@ -119,6 +130,8 @@ def _guessed_syntax(implicit: bool | None, little_endian: bool | None) -> "UID":
 
 def _drop_empty(dataset: "Dataset") -> None:
     for tag in list(dataset.keys()):
+        if tag in _DEVICE_TAGS:
+            continue  # these are only read as bytes
         value = dataset[tag].value
         if isinstance(value, str):
             value = value.strip()

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from lesion.core.errors import ImageError
 from lesion.imaging.dicom.color import palette_to_rgb, to_rgb
-from lesion.imaging.dicom.elements import read_elements
+from lesion.imaging.dicom.elements import device_texts, read_elements
 from lesion.imaging.dicom.grayscale import to_gray
 from lesion.imaging.dicom.stored import find_stream, read_pixels
+from lesion.imaging.formats.device import device_name
 from lesion.imaging.limits import Limits
 from lesion.imaging.refusals import corrupt, out_of_memory, truncated
 
@@ -33,8 +34,8 @@ def decode(data: bytes, limits: Limits) -> NDArray[np.uint8]:
         raise _refusal(error, data) from error
 
 
-def probe(data: bytes, limits: Limits) -> tuple[str, int, int]:
-    """Check a whole DICOM file by its header alone; return its mode, its width and its height.
+def probe(data: bytes, limits: Limits) -> tuple[str, int, int, str]:
+    """Check a whole DICOM file by its header alone; return its mode, width, height and the device that made it.
 
     The mode is ``1``, ``L``, ``I;16``, ``P`` or ``RGB``. Every refusal of `decode` that needs no decoding is raised.
     """
@@ -46,7 +47,7 @@ def probe(data: bytes, limits: Limits) -> tuple[str, int, int]:
     mode = "RGB" if dataset.SamplesPerPixel == 3 else _DEEP_MODES[int(dataset.BitsAllocated)]
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         mode = "P"
-    return mode, int(dataset.Columns), int(dataset.Rows)
+    return mode, int(dataset.Columns), int(dataset.Rows), device_name(*device_texts(dataset))
 
 
 def _refusal(error: Exception, data: bytes) -> ImageError:

@@ -4,6 +4,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+from lesion.imaging.formats.device import exif_device
 from lesion.imaging.formats.header import MAX_PARTS, Header
 from lesion.imaging.formats.sample_layout import Mode, SampleLayout
 from lesion.imaging.orientation import first_orientation, raw_profile
@@ -47,7 +48,10 @@ def parse_png(data: bytes) -> Header:
     width, height = struct.unpack_from(">II", found[b"IHDR"])
     frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big")
     picture, orientation = b"".join(parts), _orientation(found)
-    return Header("PNG", width, height, picture, orientation, frames > 1, _profile(found), layout=_layout(found))
+    device = exif_device(found.get(b"eXIf", b""))
+    return Header(
+        "PNG", width, height, picture, orientation, frames > 1, _profile(found), device=device, layout=_layout(found)
+    )
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
