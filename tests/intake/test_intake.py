@@ -122,6 +122,17 @@ def test_relatives_decide_the_side_and_the_group() -> None:
     assert verdict("a", SURE_OF_A, known(label="b", status="deleted", split="gate", frozen=True)) == verdict()
 
 
+def test_a_look_alike_decides_the_side_and_the_group_but_is_no_reason_to_refuse() -> None:
+    def judged(*others: RelatedImage, look_alike: RelatedImage) -> Decision:
+        return decide(Case(Upload(examined(), "a", "ann", SURE_OF_A), others, SETTINGS, CLASSES, [look_alike.row]))
+
+    frozen = known(split="gate", frozen=True, label="b")
+    made = judged(look_alike=frozen)
+    assert (made.status, made.split, made.group_key) == ("accepted", "gate", "g" * 64)
+    made = judged(known(split="val", group_key="v" * 64), look_alike=frozen)
+    assert (made.status, made.split, made.group_key) == ("accepted", "val", "v" * 64)
+
+
 @pytest.mark.parametrize(
     ("label", "probabilities", "in_domain", "code"),
     [

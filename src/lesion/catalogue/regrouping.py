@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from lesion.database.audit import record
 from lesion.database.tables import ACCEPTED, EXCLUDED, GATE, Image, now
-from lesion.deduplication.duplicates import groups, merge_groups, near_duplicate_pairs
-from lesion.deduplication.features import SIDE
+from lesion.deduplication.duplicates import near_duplicate_pairs
+from lesion.deduplication.grouping import groups, merge_groups
+from lesion.deduplication.pictures import SIDE
 
 _REASON = "A related image is on another side of the split; this one came through another server meanwhile."
 
@@ -28,12 +29,13 @@ def regroup(table: pd.DataFrame) -> pd.DataFrame:
     """Add ``group`` and ``duplicate_group``, and correct ``split`` and ``group_key``.
 
     ``old_split`` and ``old_key`` are the stored values. The rows must be in the order of their ids, so that pairs that
-    were found at the upload are found again.
+    were found at the upload are found again. Only copies join stored groups: to exclude an image because another one
+    merely may show the same picture would be too much.
     """
     thumbnails = np.frombuffer(b"".join(table["thumbnail"]), np.uint8).reshape(-1, SIDE, SIDE)
-    pairs = near_duplicate_pairs(thumbnails)
+    copies = near_duplicate_pairs(thumbnails).copies
     table = table.drop(columns="thumbnail")
-    table["duplicate_group"] = merge_groups(table["pixel_sha256"].to_numpy(), groups(len(table), pairs))
+    table["duplicate_group"] = merge_groups(table["pixel_sha256"].to_numpy(), groups(len(table), copies))
     table["group"] = merge_groups(
         table["duplicate_group"].to_numpy(), table["patient"].to_numpy(), table["group_key"].to_numpy()
     )

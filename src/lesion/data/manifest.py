@@ -19,7 +19,8 @@ from lesion.core.text import join_names, natural_order
 from lesion.data.inspection import ImageRecord, inspect_all
 from lesion.data.scan import MASKS
 from lesion.data.splits import SPLITS, assign_folds, split_by_folder, split_groups
-from lesion.deduplication.duplicates import groups, merge_groups, near_duplicate_pairs
+from lesion.deduplication.duplicates import near_duplicate_pairs
+from lesion.deduplication.grouping import groups, merge_groups
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
 EXCLUDED = "excluded"
@@ -39,8 +40,8 @@ class Manifest:
         name: The dataset's name.
         root: The folder that paths are relative to.
         table: One row per image with the columns ``COLUMNS``, sorted by path. ``duplicate_group`` joins images with
-            equal pixels and near-duplicates; ``group`` also joins the images of one patient, and a ``grouped`` split
-            never divides it.
+            equal pixels and copies of one picture; ``group`` also joins images that may show one picture and those of
+            one patient, and a ``grouped`` split never divides it.
         classes: The classes in the order of the network's outputs: 2 before 10 in a manifest that is made now.
         policy: ``grouped`` (a new split by group) or ``folder`` (keep the test split that came with the data).
         seed: The seed of the split.
@@ -266,9 +267,10 @@ def _readable(
     for column in ImageRecord.__slots__:
         if column != "thumbnail":
             table[column] = [getattr(record, column) for record in records]
-    pairs = near_duplicate_pairs(np.stack([record.thumbnail for record in records]))
-    table["duplicate_group"] = merge_groups(table["pixel_sha256"].to_numpy(), groups(len(table), pairs))
-    table["group"] = merge_groups(table["duplicate_group"].to_numpy(), table["patient"].to_numpy())
+    found = near_duplicate_pairs(np.stack([record.thumbnail for record in records]))
+    copies, related = (groups(len(table), pairs) for pairs in (found.copies, found.related))
+    table["duplicate_group"] = merge_groups(table["pixel_sha256"].to_numpy(), copies)
+    table["group"] = merge_groups(table["duplicate_group"].to_numpy(), related, table["patient"].to_numpy())
     return table, refused
 
 

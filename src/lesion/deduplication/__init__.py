@@ -1,1 +1,1 @@
-"""The search for near-duplicate images: registration, pairs and groups."""
+"""The search for near-duplicate images: signatures, placement, registration, pairs and groups."""

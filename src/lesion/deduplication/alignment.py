@@ -3,17 +3,26 @@
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+from lesion.deduplication.pictures import SIDE, Floats, cell_sums, centers, sample
 
 _RIDGE = 1e-3  # of the Hessian's mean diagonal: makes pictures with structure in only one direction solvable
 _GAIN = (0.5, 2.0)
+_OUTLIER = 1.0  # difference, in units of the contrast, from which a point (of burnt-in text) counts less
+_MAX_STEP = 0.1
+_BLOCK = 8  # pixels: the parts of a picture that are compared separately
+_KEPT = 0.8  # share of the blocks that must agree; the others may be covered by text
+# Height and width in pixels of the largest text box: 40 % x 12 % of a bordered picture, and what filters see of it.
+_TEXT = (12, 30)
+_SURE_SHARE, _LEAST_SHARE = 0.8, 0.5  # of all differences in the box: it is text; it is as likely anything else
+_LEAST_DOUBT, _MOST_DOUBT = 0.005, 0.035  # what the correlation without the box loses then
+_GRID = 2  # pixels between the places of a box that are tried
 
 
 def align(template: Floats, moving: Floats, start: Floats, *, iterations: int, step: int) -> Floats:
     """Find the affine maps from template to moving coordinates by inverse-compositional Lucas-Kanade with a free gain.
 
-    The template's gradients and Hessian are computed once; each iteration only samples ``moving`` again
-    (Baker and Matthews, "Lucas-Kanade 20 years on", 2004).
+    The template's gradients are computed once; each iteration only samples ``moving`` again, and gives points that
+    do not fit less weight (Baker and Matthews, "Lucas-Kanade 20 years on", 2004).
 
     Args:
         template: (P, S, S), about zero mean and unit variance.
@@ -23,65 +32,101 @@ def align(template: Floats, moving: Floats, start: Floats, *, iterations: int, s
         step: Distance in pixels between the points at which the error is sampled.
 
     Returns:
-        (P, 2, 3) maps; a map that diverged stays finite and has a large displacement.
+        (P, 2, 3) maps; a map that diverged stays finite, and the pictures do not correlate under it.
     """
     pairs, side, _ = template.shape
     rows = np.arange(step // 2, side, step)
-    x, y = _grid(side, step)
-    target = template[:, rows][:, :, rows].reshape(pairs, len(x))
-    descent = _steepest_descent(template, rows, x, y)
-    hessian = descent.transpose(0, 2, 1) @ descent
-    ridge = _RIDGE / 6 * np.trace(hessian, axis1=1, axis2=2) + np.float32(1e-6)
-    inverse = np.linalg.inv(hessian + ridge[:, None, None] * np.eye(6, dtype=np.float32))
+    points = centers(side, step)
+    target = template[:, rows][:, :, rows].reshape(pairs, -1)
+    descent = _steepest_descent(template, rows, points)
     warp = _square(start)
     for _ in range(iterations):
-        sampled, inside = _sample(moving, warp, x, y, margin=0.0)
-        sampled *= inside
-        gain = (target * sampled).sum(axis=1) / np.maximum((sampled * sampled).sum(axis=1), 1e-6)
-        error = (np.clip(gain, *_GAIN)[:, None] * sampled - target) * inside
-        change = (inverse @ (error[:, None] @ descent).transpose(0, 2, 1))[:, :, 0]
-        update = np.clip(change, -0.1, 0.1).reshape(pairs, 2, 3)
+        sampled, inside = sample(moving, warp[:, :2], points)
+        gain = _ratio((target * sampled * inside).sum(axis=1), (sampled * sampled * inside).sum(axis=1))
+        error = np.clip(gain, *_GAIN)[:, None] * sampled - target
+        weighted = descent * (inside / (1 + (error / np.float32(_OUTLIER)) ** 2))[:, None]
+        hessian = weighted @ descent.transpose(0, 2, 1)
+        ridge = _RIDGE / 6 * np.trace(hessian, axis1=1, axis2=2) + np.float32(1e-4)
+        hessian += ridge[:, None, None] * np.eye(6, dtype=np.float32)
+        change = np.linalg.solve(hessian, weighted @ error[:, :, None])[:, :, 0]
+        update = np.clip(change, -_MAX_STEP, _MAX_STEP).reshape(pairs, 2, 3)
         warp = warp @ np.linalg.inv(_square(update + np.eye(2, 3, dtype=np.float32)))
     return np.ascontiguousarray(warp[:, :2])
 
 
-def correlation(template: Floats, moving: Floats, warp: Floats, *, margin: float, step: int) -> Floats:
-    """Return the Pearson correlation (P,) of each template (S, S) with its warped moving picture.
+def block_correlation(one: Floats, other: Floats, inside: NDArray[np.bool_]) -> Floats:
+    """Return the correlation (P,) of pictures (P, S, S) where they overlap, in the blocks that agree best.
 
     Args:
-        template: (P, S, S).
-        moving: (P, S, S).
-        warp: (P, 2, 3) from :func:`align`.
-        margin: Share of the side that is ignored at each edge of both pictures, where filters saw beyond the edge.
-        step: Distance in pixels between the points at which the pictures are sampled.
+        one: (P, S, S) of about zero mean everywhere.
+        other: The same.
+        inside: (P, S, S), which pixels both pictures have.
     """
-    side = template.shape[1]
-    x, y = _grid(side, step)
-    rows = np.arange(step // 2, side, step)
-    sampled, inside = _sample(moving, warp, x, y, margin=margin)
-    inside &= (np.abs(x) < 1 - 2 * margin) & (np.abs(y) < 1 - 2 * margin)
-    target = template[:, rows][:, :, rows].reshape(len(template), len(x))
-    count = np.maximum(inside.sum(axis=1, keepdims=True), 1)
-    sampled = (sampled - (sampled * inside).sum(axis=1, keepdims=True) / count) * inside
-    target = (target - (target * inside).sum(axis=1, keepdims=True) / count) * inside
-    norms = (sampled * sampled).sum(axis=1) * (target * target).sum(axis=1)
-    result: Floats = (sampled * target).sum(axis=1) / np.sqrt(np.maximum(norms, 1e-12))
+    block = _BLOCK * one.shape[1] // SIDE
+    both, left, right = (
+        cell_sums(product * inside, block).reshape(len(one), -1) for product in (one * other, one * one, other * other)
+    )
+    lost = (left + right) / 2 - both  # half the squared difference: what the block costs
+    order = np.argsort(lost, axis=1)[:, : round(_KEPT * lost.shape[1])]
+    both, left, right = (np.take_along_axis(part, order, axis=1).sum(axis=1) for part in (both, left, right))
+    return np.asarray(both / np.sqrt(np.maximum(left * right, 1e-6)), np.float32)
+
+
+def correlation_with_text(one: Floats, other: Floats, inside: NDArray[np.bool_]) -> Floats:
+    """Return the correlation (P,) of pictures (P, S, S) where they overlap, without a box of text if there seems one.
+
+    The box is the one, lying or standing, in which the pictures differ most. A small finding makes two pictures differ
+    in one place too, so the correlation without the box counts less, the smaller a part of all differences is in it.
+    The arguments are those of :func:`block_correlation`.
+    """
+    sums = [_summed(product * inside) for product in (one * other, one * one, other * other)]
+    whole = [each[:, -1, -1] for each in sums]
+    everywhere = _correlation(*whole)
+    best = everywhere
+    cells = _TEXT[0] // _GRID, _TEXT[1] // _GRID
+    for height, width in (cells, cells[::-1]):
+        boxes = [_box_sums(each, height, width) for each in sums]
+        difference = _difference(*boxes)
+        worst = difference.argmax(axis=1)[:, None]
+        without = [each - np.take_along_axis(box, worst, 1)[:, 0] for each, box in zip(whole, boxes, strict=True)]
+        share = np.take_along_axis(difference, worst, 1)[:, 0] / np.maximum(_difference(*whole), 1e-6)
+        doubt = np.clip((_SURE_SHARE - share) / (_SURE_SHARE - _LEAST_SHARE), 0, 1)
+        best = np.maximum(best, _correlation(*without) - (_LEAST_DOUBT + (_MOST_DOUBT - _LEAST_DOUBT) * doubt))
+    return np.asarray(best, np.float32)
+
+
+def _correlation(both: Floats, left: Floats, right: Floats) -> Floats:
+    return np.asarray(both / np.sqrt(np.maximum(left * right, 1e-6)), np.float32)
+
+
+def _difference(both: Floats, left: Floats, right: Floats) -> Floats:
+    """Return half the sum of the squared differences."""
+    return np.asarray((left + right) / 2 - both, np.float32)
+
+
+def _summed(pictures: Floats) -> Floats:
+    """Return the sum (P, C + 1, C + 1) of all above and left of each corner of a cell of _GRID x _GRID pixels."""
+    cells = cell_sums(pictures, _GRID)
+    return np.asarray(np.pad(cells, ((0, 0), (1, 0), (1, 0))).cumsum(axis=1).cumsum(axis=2), np.float32)
+
+
+def _box_sums(summed: Floats, height: int, width: int) -> Floats:
+    """Return the sum in each box of a size, (P, boxes)."""
+    lower, upper = summed[:, height:], summed[:, :-height]
+    boxes = lower[:, :, width:] - lower[:, :, :-width] - upper[:, :, width:] + upper[:, :, :-width]
+    return boxes.reshape(len(boxes), -1)
+
+
+def is_plausible(warp: Floats, *, zoom: float, shift: float) -> NDArray[np.bool_]:
+    """Return which maps (P, 2, 3) neither stretch by more than ``zoom`` nor shift by more than a share of the side."""
+    stretch = np.linalg.svd(warp[:, :, :2], compute_uv=False)
+    near = np.abs(warp[:, :, 2]).max(axis=1) <= 2 * shift
+    result: NDArray[np.bool_] = near & (stretch[:, 0] <= zoom) & (stretch[:, 1] >= 1 / zoom)
     return result
 
 
-def displacement(warp: Floats) -> Floats:
-    """Return the longest way (P,) that each map moves a corner of the picture, as a share of its side."""
-    corners = np.array([[-1, -1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, 1]], np.float32)
-    moved = corners @ warp.transpose(0, 2, 1)
-    result: Floats = np.abs(moved - corners[:, :2]).max(axis=(1, 2)) / 2
-    return result
-
-
-def _grid(side: int, step: int) -> tuple[Floats, Floats]:
-    """Return the x and y (Q,) of the center of every ``step``-th pixel."""
-    centers = ((np.arange(step // 2, side, step) + 0.5) * 2 / side - 1).astype(np.float32)
-    y, x = np.meshgrid(centers, centers, indexing="ij")
-    return x.ravel(), y.ravel()
+def _ratio(top: Floats, bottom: Floats) -> Floats:
+    return np.asarray(top / np.maximum(bottom, np.float32(1e-6)), np.float32)
 
 
 def _square(warp: Floats) -> Floats:
@@ -90,32 +135,11 @@ def _square(warp: Floats) -> Floats:
     return np.concatenate([warp, last], axis=1)
 
 
-def _steepest_descent(template: Floats, rows: NDArray[np.int64], x: Floats, y: Floats) -> Floats:
-    """Return how the template's values change with each of the six numbers of an affine map, (P, Q, 6)."""
+def _steepest_descent(template: Floats, rows: NDArray[np.int64], points: Floats) -> Floats:
+    """Return how the template's values change with each of the six numbers of an affine map, (P, 6, Q)."""
     pairs, side, _ = template.shape
     after, before = np.minimum(rows + 1, side - 1), np.maximum(rows - 1, 0)
-    per_unit = side / 2 / (after - before).astype(np.float32)
-    along_y = ((template[:, after] - template[:, before]) * per_unit[:, None])[:, :, rows].reshape(pairs, len(x))
-    along_x = ((template[:, :, after] - template[:, :, before]) * per_unit)[:, rows].reshape(pairs, len(x))
-    return np.stack([along_x * x, along_x * y, along_x, along_y * x, along_y * y, along_y], axis=-1)
-
-
-def _sample(moving: Floats, warp: Floats, x: Floats, y: Floats, *, margin: float) -> tuple[Floats, NDArray[np.bool_]]:
-    """Return bilinear samples (P, Q) at the mapped points, and which of them lie inside the margin."""
-    side = moving.shape[1]
-    points = np.stack([x, y, np.ones_like(x)])
-    pixels = (warp[:, :2] @ points + 1) * (side / 2) - 0.5
-    low, high = margin * side, side - 1 - margin * side
-    inside = ((pixels >= low) & (pixels <= high)).all(axis=1)
-    np.clip(pixels, 0, side - 1.001, out=pixels)
-    whole = np.floor(pixels)
-    part = pixels - whole
-    corner = (whole[:, 1] * side + whole[:, 0]).astype(np.int32)
-    corner += (np.arange(len(moving), dtype=np.int32) * (side * side))[:, None]
-    flat = moving.ravel()
-    upper, lower = (
-        left + part[:, 0] * (flat.take(start + 1) - left)
-        for start in (corner, corner + side)
-        for left in [flat.take(start)]
-    )
-    return upper + part[:, 1] * (lower - upper), inside
+    per_unit = np.float32(side / 2) / (after - before).astype(np.float32)
+    along_y = ((template[:, after] - template[:, before]) * per_unit[:, None])[:, :, rows].reshape(pairs, -1)
+    along_x = ((template[:, :, after] - template[:, :, before]) * per_unit)[:, rows].reshape(pairs, -1)
+    return np.concatenate([along_x[:, None] * points, along_y[:, None] * points], axis=1)

@@ -1,24 +1,32 @@
 """A search index for near-duplicates that grows image by image: uploads are compared with it."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lesion.deduplication.duplicates import search
-from lesion.deduplication.features import SIDE, Features, Thumbnails, extract_features
+from lesion.deduplication.features import Features, Thumbnails, empty_features, extract_features
+from lesion.deduplication.verification import COPY
+
+
+class Neighbors(NamedTuple):
+    """The names of images, in the order in which they were added."""
+
+    copies: list[str]  # they show the same picture
+    related: list[str]  # they may show the same picture, but are not among the copies
 
 
 class DuplicateIndex:
     """Named images with which single images are compared; the matches are those of ``near_duplicates_of``.
 
-    The features of an image are computed once, when it is added, and take about 7 KB. Not safe to use from two threads
+    The features of an image are computed once, when it is added, and take about 13 KB. Not safe to use from two threads
     at once.
     """
 
     def __init__(self) -> None:
-        self._features = extract_features(np.empty((0, SIDE, SIDE), np.uint8))  # rows from ``_size`` on are spare
+        self._features = empty_features(0)  # rows from ``_size`` on are spare
         self._size = 0
         self._rows: dict[bytes, int] = {}
         self._names: list[list[str]] = []  # images with equal thumbnails share a row
@@ -38,24 +46,24 @@ class DuplicateIndex:
         if new_thumbnails:
             self._append(extract_features(np.stack(new_thumbnails)))
 
-    def query(self, thumbnail: NDArray[np.uint8]) -> list[str]:
-        """Return the names of the images that show the same picture, in the order in which they were added."""
-        features = extract_features(thumbnail[None])
-        matches = search(features, self._features.rows(slice(self._size)), later_only=False)
-        return [name for row in np.sort(matches[:, 1]) for name in self._names[row]]
+    def query(self, thumbnail: NDArray[np.uint8]) -> Neighbors:
+        """Return the images that show the same picture, and those that may."""
+        found = search(extract_features(thumbnail[None]), self._features.taken(slice(self._size)))
+        is_copy = found.score >= COPY
+        rows = found.related[:, 1]
+        copies, related = (
+            [name for row in rows[chosen] for name in self._names[row]] for chosen in (is_copy, ~is_copy)
+        )
+        return Neighbors(copies, related)
 
     def _append(self, more: Features) -> None:
         """Append rows; the capacity doubles when it is full, so that adding an image costs little."""
-        size = self._size + len(more.plain)
-        if size > len(self._features.plain):
-            capacity = max(size, 2 * len(self._features.plain))
-            self._features = Features(*(_enlarged(array, capacity) for array in self._features))
-        new_rows = self._features.rows(slice(self._size, size))
-        new_rows.plain[:], new_rows.zoomed[:], new_rows.fine[:] = more
+        size = self._size + len(more.keys)
+        if size > len(self._features.keys):
+            larger = empty_features(max(size, 2 * len(self._features.keys)))
+            for array, before in zip(larger.arrays(), self._features.arrays(), strict=True):
+                array[: self._size] = before[: self._size]
+            self._features = larger
+        for array, new in zip(self._features.arrays(), more.arrays(), strict=True):
+            array[self._size : size] = new
         self._size = size
-
-
-def _enlarged(array: NDArray[Any], capacity: int) -> NDArray[Any]:
-    larger = np.empty((capacity, *array.shape[1:]), array.dtype)
-    larger[: len(array)] = array
-    return larger

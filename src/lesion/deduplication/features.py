@@ -1,25 +1,33 @@
 """Thumbnails of images, and the features by which the search for near-duplicates compares them."""
 
-from collections.abc import Iterator
-from functools import cache
-from typing import NamedTuple
+import hashlib
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lesion.deduplication.alignment import Floats
+from lesion.deduplication.batches import chunks, in_threads
+from lesion.deduplication.pictures import (
+    SIDE,
+    Floats,
+    Ints,
+    blur,
+    centers,
+    content_bounds,
+    even_contrast,
+    extend,
+    inner_bounds,
+    trim,
+    within,
+)
+from lesion.deduplication.signatures import FRAMES, SIZE, prepare_signatures, project, raw_signatures
 
 Thumbnails = NDArray[np.uint8]  # (N, SIDE, SIDE) grayscale
 
-SIDE = 48
-ZOOM = 1.05  # between the two coarse pictures of an image
 MIN_DETAIL = 1.0  # gray levels; a blank or black image has only the noise of its compression
 
-_COARSE_SIGMA, _COARSE_STEP = 1.5, 3
-_FINE_SIGMA = 1.0
-_CONTRAST_SIGMA, _CONTRAST_FLOOR = 3.0, 0.25
-_CHUNK = 256
+FINE_SIGMA = 1.2  # of the detail by which pictures are aligned
 
 
 def make_thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -32,74 +40,72 @@ def make_thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 class Features(NamedTuple):
-    """The pictures of N images that the search compares.
+    """What the search compares of N images."""
 
-    The coarse ones have zero mean and unit length, so that the product of two is their correlation; without detail in
-    an image they are zero.
-    """
+    signatures: Floats  # (N, FRAMES, SIZE), of unit length; zero without detail in the image
+    fine: NDArray[np.float16]  # (N, SIDE, SIDE) without uniform borders and with even contrast, for the registration
+    gray: NDArray[np.uint8]  # (N, SIDE, SIDE) without uniform borders, for the last comparison
+    bounds: Floats  # (N, 2, 2) of the content, x and y from and to in [-1, 1]: what is beside it was filled in
+    inner: Floats  # (N, 2, 2) the same without anything of one color at the edges, which may belong to the picture
+    keys: NDArray[np.uint64]  # (N,) of the thumbnail: they decide which image of a pair comes first
 
-    plain: Floats  # (N, 16, 16) coarse picture of the whole image
-    zoomed: Floats  # (N, 16, 16) coarse picture of the middle: the part that a crop of a few percent leaves
-    fine: NDArray[np.float16]  # (N, SIDE, SIDE) for the registration
+    def taken(self, rows: slice | Ints) -> "Features":
+        """Return some of the images; a slice does not copy them."""
+        return Features._make(array[rows] for array in self.arrays())
 
-    def rows(self, rows: slice) -> "Features":
-        """Return some of the images, without copying."""
-        return Features(self.plain[rows], self.zoomed[rows], self.fine[rows])
+    def arrays(self) -> tuple[NDArray[Any], ...]:
+        """Return the arrays, each with one row per image."""
+        return tuple(self)
+
+    @property
+    def has_detail(self) -> NDArray[np.bool_]:
+        """Return which images are not blank, (N,)."""
+        result: NDArray[np.bool_] = np.any(self.signatures[:, 0], axis=1)
+        return result
+
+
+def concatenated(one: Features, other: Features) -> Features:
+    """Return the images of both."""
+    return Features._make(map(np.concatenate, zip(one.arrays(), other.arrays(), strict=True)))
+
+
+def empty_features(count: int) -> Features:
+    """Return features of ``count`` images that are still to be filled in."""
+    return Features(
+        np.empty((count, FRAMES, SIZE), np.float32),
+        np.empty((count, SIDE, SIDE), np.float16),
+        np.empty((count, SIDE, SIDE), np.uint8),
+        np.empty((count, 2, 2), np.float32),
+        np.empty((count, 2, 2), np.float32),
+        np.empty(count, np.uint64),
+    )
 
 
 def extract_features(thumbnails: Thumbnails) -> Features:
     """Compute the features of thumbnails."""
-    coarse_shape = (len(thumbnails), SIDE // _COARSE_STEP, SIDE // _COARSE_STEP)
-    features = Features(
-        np.empty(coarse_shape, np.float32), np.empty(coarse_shape, np.float32), np.empty(thumbnails.shape, np.float16)
-    )
-    for rows in chunks(len(thumbnails)):
-        gray = thumbnails[rows].astype(np.float32)
-        features.plain[rows] = _coarse(gray)
-        features.zoomed[rows] = _coarse(_zoom_in(gray))
-        features.fine[rows], _ = _normalize(gray, _FINE_SIGMA)
+    features = empty_features(len(thumbnails))
+    prepare_signatures()
+    in_threads(lambda rows: _fill(features.taken(rows), thumbnails[rows]), list(chunks(len(thumbnails))))
     return features
 
 
-def chunks(n: int) -> Iterator[slice]:
-    """Divide n rows into slices of at most 256, for which temporary arrays stay small."""
-    return (slice(start, min(start + _CHUNK, n)) for start in range(0, n, _CHUNK))
+def _fill(features: Features, thumbnails: Thumbnails) -> None:
+    gray = trim(thumbnails.astype(np.float32))
+    bounds = content_bounds(gray)
+    gray = extend(gray, bounds)
+    detailed = (_detail(gray) >= MIN_DETAIL)[:, None, None]
+    features.signatures[:] = project(raw_signatures(gray)) * detailed
+    content = within(centers(SIDE)[:2], bounds).reshape(gray.shape)
+    features.fine[:] = even_contrast(gray, FINE_SIGMA) * content
+    features.bounds[:] = bounds
+    inner = inner_bounds(gray)
+    features.inner[:, :, 0] = np.maximum(bounds[:, :, 0], inner[:, :, 0])
+    features.inner[:, :, 1] = np.minimum(bounds[:, :, 1], inner[:, :, 1])
+    features.gray[:] = np.rint(gray)
+    features.keys[:] = [int.from_bytes(hashlib.blake2b(each.tobytes(), digest_size=8).digest()) for each in thumbnails]
 
 
-def _normalize(gray: Floats, sigma: float) -> tuple[Floats, Floats]:
-    """Return band-passed pictures (N, SIDE, SIDE) of even contrast, and the detail (N,) before, in gray levels."""
-    band = _blur(gray, sigma) - _blur(gray, 2.5 * sigma)
-    detail = band.std(axis=(1, 2))
-    band /= np.maximum(detail, 1e-6)[:, None, None]
-    return band / np.sqrt(_blur(band * band, _CONTRAST_SIGMA) + _CONTRAST_FLOOR**2), detail
-
-
-def _blur(gray: Floats, sigma: float) -> Floats:
-    """Blur as two matrix products, several times faster than a filter for pictures this small."""
-    weights = _blur_weights(sigma)
-    return np.asarray(weights @ gray @ weights.T, np.float32)
-
-
-@cache
-def _blur_weights(sigma: float) -> Floats:
-    """Return the (SIDE, SIDE) matrix that blurs columns by a Gaussian."""
-    from scipy.ndimage import gaussian_filter1d  # 0.4 s to import, which a server's start need not wait for
-
-    return np.asarray(gaussian_filter1d(np.eye(SIDE, dtype=np.float32), sigma, axis=0), np.float32)
-
-
-def _coarse(gray: Floats) -> Floats:
-    picture, detail = _normalize(gray, _COARSE_SIGMA)
-    picture = picture[:, _COARSE_STEP // 2 :: _COARSE_STEP, _COARSE_STEP // 2 :: _COARSE_STEP]
-    picture = picture - picture.mean(axis=(1, 2), keepdims=True)
-    length = np.linalg.norm(picture, axis=(1, 2), keepdims=True)
-    return np.where(detail[:, None, None] >= MIN_DETAIL, picture / np.maximum(length, 1e-6), 0)
-
-
-def _zoom_in(gray: Floats) -> Floats:
-    """Enlarge the middle of each picture by ``ZOOM`` with linear interpolation."""
-    middle = (SIDE - 1) / 2
-    position = (np.arange(SIDE) - middle) / ZOOM + middle
-    weights = np.maximum(1 - np.abs(position[:, None] - np.arange(SIDE)), 0).astype(np.float32)
-    enlarged: Floats = weights @ gray @ weights.T
-    return enlarged
+def _detail(gray: Floats) -> Floats:
+    """Return the standard deviation (N,) of what remains without the finest and the coarsest detail, in gray levels."""
+    detail: Floats = (blur(gray, 1.5) - blur(gray, 3.75)).std(axis=(1, 2))
+    return detail

@@ -15,7 +15,7 @@ from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import DELETED, Generation, Image
 from lesion.deduplication.duplicate_index import DuplicateIndex
-from lesion.deduplication.features import SIDE
+from lesion.deduplication.pictures import SIDE
 from lesion.intake.rules import Case, IntakeSettings, decide
 from lesion.intake.uploads import Decision, RelatedImage, Upload
 
@@ -89,23 +89,29 @@ class Intake:
             self._add_to_index(rows)  # slow the first time: outside of the transaction
 
     def _decide(self, session: Session, upload: Upload) -> Decision:
-        return decide(Case(upload, self._related(session, upload), self._settings, self._classes))
+        related, look_alikes = self._related(session, upload)
+        return decide(Case(upload, related, self._settings, self._classes, look_alikes))
 
-    def _related(self, session: Session, upload: Upload) -> list[RelatedImage]:
-        """Return the catalogue's images with the same file, pixels, picture or patient as an upload."""
+    def _related(self, session: Session, upload: Upload) -> tuple[list[RelatedImage], list[Image]]:
+        """Return the images with an upload's file, pixels, picture or patient, and those that only look alike."""
         while rows := self._unindexed(session):
             self._add_to_index(rows)
         image, patient = upload.image, upload.patient
         with self._lock:
             near = self._index.query(image.thumbnail)
-        conditions = [Image.sha256 == image.sha256, Image.pixel_sha256 == image.pixel_sha256, Image.sha256.in_(near)]
+        conditions = [Image.sha256 == image.sha256, Image.pixel_sha256 == image.pixel_sha256]
+        conditions += [Image.sha256.in_(near.copies)]
         conditions += [Image.patient == patient] if patient else []
         statement = select(Image, Generation.status).outerjoin(Generation, Image.generation == Generation.number)
         related = session.execute(statement.where(or_(*conditions)).order_by(Image.id))
-        return [
-            RelatedImage(row, generation == "frozen", row.sha256 in near or row.pixel_sha256 == image.pixel_sha256)
+        found = [
+            RelatedImage(
+                row, generation == "frozen", row.sha256 in near.copies or row.pixel_sha256 == image.pixel_sha256
+            )
             for row, generation in related
         ]
+        alike = select(Image).where(Image.sha256.in_(near.related), Image.status != DELETED).order_by(Image.id)
+        return found, list(session.scalars(alike)) if near.related else []
 
     def _unindexed(self, session: Session) -> list[tuple[int, str, bytes]]:
         """Return id, hash and thumbnail of the next images that are not in the index."""

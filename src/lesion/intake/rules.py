@@ -19,8 +19,9 @@ rule                       applies if                                           
 (no rule applies)                                                               accepted    (empty)
 ========================== ==================================================== =========== ============================
 
-Relatives are near-duplicates and images of the same patient. An image that is stored joins the split and the group of
-its relatives; without relatives, the hash of its file chooses the split. Files that cannot be read, and images beyond
+Relatives are copies of the same picture and images of the same patient. An image that is stored joins the split and the
+group of its relatives; without relatives, those of an image that may show the same picture, which is no reason to
+refuse it; and without any, the hash of its file chooses the split. Files that cannot be read, and images beyond
 the server's limits, never come here: ``serve/ingest.py`` rejects them before.
 """
 
@@ -57,17 +58,23 @@ class IntakeSettings:
 class Case:
     """An upload and all that the rules compare it with.
 
-    ``related`` are images of the catalogue with the same file, pixels, picture or patient, the oldest first;
-    ``classes`` those of the champion.
+    ``related`` are images of the catalogue with the same file, pixels, picture or patient, the oldest first, and
+    ``look_alikes`` other ones that may show the same picture; ``classes`` are those of the champion.
     """
 
     def __init__(
-        self, upload: Upload, related: Sequence[RelatedImage], settings: IntakeSettings, classes: Sequence[str]
+        self,
+        upload: Upload,
+        related: Sequence[RelatedImage],
+        settings: IntakeSettings,
+        classes: Sequence[str],
+        look_alikes: Sequence[Image] = (),
     ) -> None:
         self.image, self.label, self.uploader = upload.image, upload.label, upload.uploader
         self.opinion = upload.opinion
         self.settings, self.classes = settings, classes
         self.relatives = [other for other in related if other.row.status != DELETED]
+        self.look_alikes = look_alikes
         rows = [other.row for other in related]
         self.same_file = [row for row in rows if row.sha256 == self.image.sha256]
         same_pixels = [row for row in rows if row.pixel_sha256 == self.image.pixel_sha256]
@@ -184,7 +191,8 @@ def decide(case: Case) -> Decision:
             break
     if status == REJECTED or code == "already_known":
         return Decision(status, code, reason)
-    split, group_key = _split_and_group(case.image.sha256, [other.row for other in case.relatives], case.settings)
+    relatives = [other.row for other in case.relatives] or case.look_alikes
+    split, group_key = _split_and_group(case.image.sha256, relatives, case.settings)
     return Decision(status, code, reason, split, group_key)
 
 

@@ -7,7 +7,8 @@ from types import ModuleType
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from lesion.deduplication.features import SIDE, Thumbnails, make_thumbnail
+from lesion.deduplication.features import Thumbnails, make_thumbnail
+from lesion.deduplication.pictures import SIDE
 from tests.support.paths import SCRIPTS
 
 SCRIPT = SCRIPTS / "bench" / "duplicates.py"
