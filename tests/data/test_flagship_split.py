@@ -29,7 +29,7 @@ def pictures_of(manifest: Manifest) -> np.ndarray:
     def picture(path: str) -> np.ndarray:
         with Image.open(manifest.root / path) as image:
             gray = np.asarray(image.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
-        return gray - gray.mean()
+        return np.asarray(gray - gray.mean())
 
     pictures = np.stack([picture(path) for path in manifest.table["path"]])
     return np.asarray(pictures / np.linalg.norm(pictures, axis=(1, 2), keepdims=True))

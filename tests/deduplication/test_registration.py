@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lesion.deduplication.alignment import align, block_correlation, correlation_with_text, is_plausible
+from lesion.deduplication.edge_signatures import COMPARED, SIZE, oriented, turning_matrices
 from lesion.deduplication.features import extract_features
 from lesion.deduplication.pictures import (
     ORIENTATIONS,
@@ -21,7 +22,6 @@ from lesion.deduplication.pictures import (
 )
 from lesion.deduplication.placement import place
 from lesion.deduplication.proposal import propose
-from lesion.deduplication.signatures import COMPARED, SIZE, oriented, turning_matrices
 from tests.support.images.duplicates import textured, thumbnails_of
 
 

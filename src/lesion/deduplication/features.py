@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lesion.deduplication.batches import chunks, in_threads
+from lesion.deduplication.edge_signatures import FRAMES, SIZE, prepare_signatures, project, raw_signatures
 from lesion.deduplication.pictures import (
     SIDE,
     Floats,
@@ -21,7 +22,6 @@ from lesion.deduplication.pictures import (
     trim,
     within,
 )
-from lesion.deduplication.signatures import FRAMES, SIZE, prepare_signatures, project, raw_signatures
 
 Thumbnails = NDArray[np.uint8]  # (N, SIDE, SIDE) grayscale
 

@@ -3,9 +3,9 @@
 import numpy as np
 
 from lesion.deduplication.batches import in_threads
+from lesion.deduplication.edge_signatures import COMPARED, FRAMES, oriented
 from lesion.deduplication.features import Features
 from lesion.deduplication.pictures import ORIENTATIONS, Floats, Ints
-from lesion.deduplication.signatures import COMPARED, FRAMES, oriented
 
 _ROWS, _COLUMNS = 16, 1024  # of a block, whose similarities stay in the processor's cache
 _STRIPE = 256
