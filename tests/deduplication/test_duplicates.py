@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lesion.deduplication import batches, duplicates, grouping, verification
+from lesion.deduplication import batches, duplicates, grouping, proposal, verification
 from lesion.deduplication.duplicates import near_duplicate_pairs, near_duplicates_of
-from lesion.deduplication.features import make_thumbnail
+from lesion.deduplication.features import extract_features, make_thumbnail
 from lesion.deduplication.grouping import groups, merge_groups
 from lesion.deduplication.pictures import SIDE
 from lesion.imaging.decode import decode, read
@@ -128,6 +128,23 @@ def test_nearly_equal_images_give_one_group_of_boundedly_many_pairs() -> None:
     pairs = related_pairs(noisy)
     assert 199 <= len(pairs) <= 200 * verification.FITTING_NEAREST
     assert groups(200, pairs).max() == 0
+
+
+def test_two_groups_of_copies_that_keep_to_themselves_are_joined(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The nearest partners of each image are those of its own group, so that the first search pairs no others."""
+    monkeypatch.setattr(duplicates, "NEAREST", 4)
+    monkeypatch.setattr(verification, "ALWAYS", 0)
+    monkeypatch.setattr(proposal, "_ALWAYS", 1)
+    rng = np.random.default_rng(0)
+    base = make_thumbnail(textured(0)).astype(int)
+    copies = np.clip(base + rng.integers(-2, 3, (12, *base.shape)), 0, 255).astype(np.uint8)
+    others = np.rint(255 * (copies / 255) ** 0.5).astype(np.uint8)[:, :, ::-1]
+    thumbnails = np.concatenate([copies, others])
+    first = duplicates.search(extract_features(thumbnails), None)
+    assert groups(24, first.related).tolist() == [0] * 12 + [1] * 12
+    assert groups(24, related_pairs(thumbnails)).max() == 0
 
 
 def test_queries_with_equal_thumbnails_all_get_their_matches() -> None:

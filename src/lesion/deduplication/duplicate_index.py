@@ -21,7 +21,7 @@ class Neighbors(NamedTuple):
 class DuplicateIndex:
     """Named images with which single images are compared; the matches are those of ``near_duplicates_of``.
 
-    The features of an image are computed once, when it is added, and take about 13 KB. Not safe to use from two threads
+    The features of an image are computed once, when it is added, and take about 12 KB. Not safe to use from two threads
     at once.
     """
 

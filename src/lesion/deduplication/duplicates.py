@@ -29,7 +29,6 @@ from lesion.deduplication.verification import COPY, RELATED, verify
 
 SIMILAR = 0.3  # least similarity of signatures
 NEAREST = 120  # proposed partners of each image
-ALWAYS = 2  # partners of each image that are verified in a search among one set, so that equal images stay connected
 
 
 class Matches(NamedTuple):
@@ -90,12 +89,12 @@ def search(query: Features, reference: Features | None) -> Matches:
     """Return the near-duplicates among distinct images: of a query and a reference, or of a query's own rows."""
     pairs = propose(query, reference, least=SIMILAR, nearest=NEAREST)
     if reference is None:
-        score = verify(query, pairs, always=ALWAYS)
+        score = verify(query, pairs)
     else:
         rows, row = np.unique(pairs[:, 0], return_inverse=True)
         columns, column = np.unique(pairs[:, 1], return_inverse=True)
         both = concatenated(query.taken(rows), reference.taken(columns))
-        score = verify(both, np.stack([row, column + len(rows)], axis=1), always=0)
+        score = verify(both, np.stack([row, column + len(rows)], axis=1))
     kept = score >= RELATED
     return Matches(pairs[kept], score[kept])
 

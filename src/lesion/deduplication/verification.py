@@ -25,7 +25,8 @@ COPY = 0.95  # the largest group of copies among 6,299 MRI slices has 75 images
 RELATED = 0.91  # the largest group of related slices has 432; with lower values look-alikes chain into larger ones
 
 FITTING = 0.4  # least correlation of coarse pictures
-FITTING_NEAREST = 32  # partners of each image that are registered
+FITTING_NEAREST = 32  # partners of each image that are registered, if it is among theirs too
+ALWAYS = 4  # and those that need not have it among theirs: equal images stay connected
 ALIKE = 0.7  # least correlation half-way through the registration
 
 _MAX_ZOOM, _MAX_SHIFT = 1.5, 0.25
@@ -35,10 +36,10 @@ _COMPARED_SIGMA = 0.7  # pixels: the finest detail tells look-alikes from copies
 _MARGIN = 0.06  # of the side at each edge, beyond which filters would have seen
 
 
-def verify(features: Features, pairs: Ints, *, always: int) -> Floats:
+def verify(features: Features, pairs: Ints) -> Floats:
     """Return the score (P,) of pairs (P, 2) of images; 0 for most.
 
-    Only the ``FITTING_NEAREST`` partners that fit best of both images are compared, and the ``always`` best of either.
+    Only the ``FITTING_NEAREST`` partners that fit best of both images are compared, and the ``ALWAYS`` best of either.
     """
     score = np.zeros(len(pairs), np.float32)
     if not len(pairs):
@@ -48,7 +49,7 @@ def verify(features: Features, pairs: Ints, *, always: int) -> Floats:
     placements = place(features.fine, pairs)
     fit = np.abs(placements.correlation[:, 0])
     fitting = np.flatnonzero(fit >= FITTING)
-    fitting = fitting[_nearest(pairs[fitting], fit[fitting], features.keys, always)]
+    fitting = fitting[_nearest(pairs[fitting], fit[fitting], features.keys)]
     parts = [fitting[part] for part in chunks(len(fitting))]
     scores = in_threads(lambda rows: _register_and_compare(features, pairs[rows], placements.part(rows)), parts)
     for rows, part in zip(parts, scores, strict=True):
@@ -56,15 +57,15 @@ def verify(features: Features, pairs: Ints, *, always: int) -> Floats:
     return score
 
 
-def _nearest(pairs: Ints, fit: Floats, keys: NDArray[np.uint64], always: int) -> NDArray[np.bool_]:
-    """Return which pairs (P,) are among the best of both of their images, or among the ``always`` best of one."""
+def _nearest(pairs: Ints, fit: Floats, keys: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Return which pairs (P,) are among the best of both of their images, or among the ``ALWAYS`` best of one."""
     image, other = pairs.ravel(), pairs[:, ::-1].ravel()
     order = np.lexsort((keys[other], -np.repeat(fit, 2), image))
     starts = np.searchsorted(image[order], np.arange(image.max(initial=0) + 1))
     rank = np.empty(len(image), np.int64)
     rank[order] = np.arange(len(image)) - starts[image[order]]
     worse, better = rank.reshape(-1, 2).max(axis=1), rank.reshape(-1, 2).min(axis=1)
-    result: NDArray[np.bool_] = (worse < FITTING_NEAREST) | (better < always)
+    result: NDArray[np.bool_] = (worse < FITTING_NEAREST) | (better < ALWAYS)
     return result
 
 
