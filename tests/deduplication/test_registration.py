@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lesion.deduplication.alignment import align, block_correlation, correlation_with_text, is_plausible
+from lesion.deduplication.alignment import align, block_correlation, correlation_with_text, inverse, is_plausible
 from lesion.deduplication.edge_signatures import COMPARED, SIZE, oriented, turning_matrices
 from lesion.deduplication.features import extract_features
 from lesion.deduplication.pictures import (
@@ -22,6 +22,7 @@ from lesion.deduplication.pictures import (
 )
 from lesion.deduplication.placement import place
 from lesion.deduplication.proposal import propose
+from lesion.deduplication.verification import COPY, verify
 from tests.support.images.duplicates import textured, thumbnails_of
 
 
@@ -170,6 +171,22 @@ def test_the_inner_bounds_leave_out_what_has_one_color(thumbnails: np.ndarray) -
 def test_signatures_turn_without_loss() -> None:
     matrices = turning_matrices()
     np.testing.assert_allclose(matrices @ matrices.transpose(0, 2, 1), np.tile(np.eye(SIZE), (8, 1, 1)), atol=1e-5)
+
+
+def test_inverse_maps_lead_back() -> None:
+    maps = np.array([[[1.2, 0.1, 0.3], [-0.2, 0.8, -0.1]], [[1, 0, 0], [0, 1, 0]]], np.float32)
+    points = centers(SIDE, 7)
+    there = np.concatenate([maps @ points, np.ones((2, 1, points.shape[1]), np.float32)], axis=1)
+    np.testing.assert_allclose(inverse(maps) @ there, np.tile(points[:2], (2, 1, 1)), atol=1e-5)
+
+
+@pytest.mark.parametrize("crop_first", [False, True])
+def test_a_crop_is_recognized_whichever_picture_comes_first(crop_first: bool) -> None:
+    """The picture with the coarser detail is the one at whose pixels both are compared."""
+    image = textured(3, 224, 224, smoothness=2.0)
+    features = extract_features(thumbnails_of(image, image[22:202, 22:202]))
+    features.keys[:] = [2, 1] if crop_first else [1, 2]
+    assert verify(features, np.array([[0, 1]]))[0] >= COPY
 
 
 def test_implausible_maps() -> None:

@@ -125,6 +125,11 @@ def is_plausible(warp: Floats, *, zoom: float, shift: float) -> NDArray[np.bool_
     return result
 
 
+def inverse(warp: Floats) -> Floats:
+    """Return the maps (P, 2, 3) back."""
+    return np.ascontiguousarray(np.linalg.inv(_square(warp))[:, :2])
+
+
 def _ratio(top: Floats, bottom: Floats) -> Floats:
     return np.asarray(top / np.maximum(bottom, np.float32(1e-6)), np.float32)
 

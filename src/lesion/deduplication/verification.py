@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.deduplication.alignment import align, block_correlation, correlation_with_text, is_plausible
+from lesion.deduplication.alignment import align, block_correlation, correlation_with_text, inverse, is_plausible
 from lesion.deduplication.batches import chunks, in_threads
 from lesion.deduplication.features import Features
 from lesion.deduplication.pictures import (
@@ -109,14 +109,23 @@ def _comparison(features: Features, pairs: Ints, ways: Placements, warp: Floats)
 
 
 def _correlation_within(features: Features, all_bounds: Floats, pairs: Ints, ways: Placements, warp: Floats) -> Floats:
-    """Return the correlation (P,) of the gray pictures within the bounds of both, with even contrast at one scale."""
+    """Return the correlation (P,) of the gray pictures within the bounds of both, with even contrast at one scale.
+
+    The picture that shows more of the scene has its detail coarser: the other one is sampled at its pixels.
+    """
     first, second = pairs.T
+    enlarged = (np.linalg.det(warp[:, :, :2]) < 1)[:, None, None]
+    one = features.gray[first] * np.sign(ways.correlation)[:, None, None]
+    other = _oriented(features.gray[second].astype(np.float32), ways.orientation)
+    one_bounds, other_bounds = all_bounds[first], oriented_bounds(all_bounds[second], ways.orientation)
+    template, moving = np.where(enlarged, one, other), np.where(enlarged, other, one)
+    template_bounds, moving_bounds = (
+        np.where(enlarged, each, rest) for each, rest in ((one_bounds, other_bounds), (other_bounds, one_bounds))
+    )
+    warp = np.where(enlarged, inverse(warp), warp)
     points, edge = centers(SIDE), np.float32(1 - 2 * _MARGIN)
-    bounds = oriented_bounds(all_bounds[second], ways.orientation)
-    inside = within(points[:2], np.clip(bounds, -edge, edge))
-    inside &= within(np.asarray(warp @ points, np.float32), np.clip(all_bounds[first], -edge, edge))
-    template = _oriented(features.gray[second].astype(np.float32), ways.orientation)
-    moving = features.gray[first] * np.sign(ways.correlation)[:, None, None]
+    inside = within(points[:2], np.clip(template_bounds, -edge, edge))
+    inside &= within(np.asarray(warp @ points, np.float32), np.clip(moving_bounds, -edge, edge))
     sampled = sample(moving, warp, points)[0].reshape(template.shape)
     template, sampled = even_contrast(template, _COMPARED_SIGMA), even_contrast(sampled, _COMPARED_SIGMA)
     result = correlation_with_text(template, sampled, inside.reshape(template.shape))
