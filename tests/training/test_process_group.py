@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from lesion.core.commands import lesion_command
 from lesion.core.cpu import available_cores
@@ -110,7 +111,7 @@ def test_a_retraining_runs_in_two_processes(run_folder: RunFolder, tmp_path: Pat
     """With frozen layers at first: the recipe of the champion, with the settings of this machine."""
     champion, folder = Bundle.open(run_folder.bundle_path), tmp_path / "job"
     paths = RunPaths(run_folder.output / "manifest.parquet", run_folder.manifest.root, folder / "run", tmp_path / "px")
-    evaluation = {"folds": None, "repeats": 1, "prevalence": None, "folder_split": False, "folder_split_epochs": None}
+    evaluation = dict(OmegaConf.load(REPOSITORY / "configs" / "evaluation" / "default.yaml").items())
     machine = {"accelerator": "cpu", "devices": 2, "strategy": "ddp"}
     config = recipe(champion, RetrainRequest(epochs=2, batch_size=4), paths, machine, evaluation)
     config["finetune"] |= {"warmup_epochs": 1, "unfreeze_last": 20}

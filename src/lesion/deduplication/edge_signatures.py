@@ -52,7 +52,7 @@ COMPARED = (
 
 _CELLS, _DIRECTIONS = 8, 8
 _SIGMA, _REACH, _FLOOR = 1.5, 3.0, 0.7
-_TEXTURES = 300  # of each of four kinds
+_TEXTURES = 80  # of each of four kinds
 _RIDGE = 0.02  # of the mean variance between a texture and its copies
 _EVENNESS = 0.7  # 1: all kept numbers count alike; 0: those that tell more count more
 _TEXT = (6, 19)  # height and width in pixels of the written-on part of a copy

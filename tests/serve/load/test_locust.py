@@ -62,7 +62,7 @@ def test_experts_the_operator_and_the_mistaken_meet_no_failure(tmp_path: Path, m
     settings.append(f"worker_settings=[\"retrain.script='{STAND_IN}'\"]")
     with ServerProcess("null", *settings) as server:
         command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--host", server.url]
-        command += ["--users", "7", "--spawn-rate", "10", "--run-time", "14s", "Mistaken", "Expert", "Operator"]
+        command += ["--users", "7", "--spawn-rate", "10", "--run-time", "25s", "Mistaken", "Expert", "Operator"]
         done = subprocess.run(
             [*command, "--csv", str(tmp_path / "load")],
             env=os.environ | {"LESION_LOAD_UPLOADS": "1", "LESION_LOAD_RETRAIN": "1"},
