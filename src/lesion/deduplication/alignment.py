@@ -66,10 +66,9 @@ def block_correlation(one: Floats, other: Floats, inside: NDArray[np.bool_]) -> 
     both, left, right = (
         cell_sums(product * inside, block).reshape(len(one), -1) for product in (one * other, one * one, other * other)
     )
-    lost = (left + right) / 2 - both  # half the squared difference: what the block costs
+    lost = _difference(both, left, right)
     order = np.argsort(lost, axis=1)[:, : round(_KEPT * lost.shape[1])]
-    both, left, right = (np.take_along_axis(part, order, axis=1).sum(axis=1) for part in (both, left, right))
-    return np.asarray(both / np.sqrt(np.maximum(left * right, 1e-6)), np.float32)
+    return _correlation(*(np.take_along_axis(part, order, axis=1).sum(axis=1) for part in (both, left, right)))
 
 
 def correlation_with_text(one: Floats, other: Floats, inside: NDArray[np.bool_]) -> Floats:
@@ -81,8 +80,7 @@ def correlation_with_text(one: Floats, other: Floats, inside: NDArray[np.bool_])
     """
     sums = [_summed(product * inside) for product in (one * other, one * one, other * other)]
     whole = [each[:, -1, -1] for each in sums]
-    everywhere = _correlation(*whole)
-    best = everywhere
+    best = _correlation(*whole)
     cells = _TEXT[0] // _GRID, _TEXT[1] // _GRID
     for height, width in (cells, cells[::-1]):
         boxes = [_box_sums(each, height, width) for each in sums]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.deduplication.pictures import ORIENTATIONS, SIDE, Floats, Ints, blur, orient, resample
+from lesion.deduplication.pictures import ORIENTATIONS, SIDE, Floats, Ints, blur, orient, resample, similarity_maps
 
 SIZE = 112  # of a signature; 113 would be half of two numbers that turn into each other
 
@@ -226,9 +226,7 @@ def _changed(pictures: Floats, random: np.random.Generator) -> Floats:
     count = len(pictures)
     angle, zoom = random.uniform(-_TURN, _TURN, count), np.exp(random.uniform(-0.1, 0.1, count))
     x, y = random.uniform(-_AWAY, _AWAY, (2, count))
-    cosine, sine = zoom * np.cos(angle), zoom * np.sin(angle)
-    maps = np.stack([cosine, -sine, x, sine, cosine, y], axis=1).reshape(count, 2, 3).astype(np.float32)
-    changed = resample(pictures, maps)
+    changed = resample(pictures, similarity_maps(zoom, angle, x, y))
     for picture in changed:
         height, width = random.permutation(_TEXT)
         top, left = random.integers(SIDE - height + 1), random.integers(SIDE - width + 1)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+Numbers = NDArray[np.floating[Any]]
 
 SIDE = 48
 ORIENTATIONS = 8  # bit 2: rows and columns are exchanged, then bit 0: left and right, and bit 1: top and bottom
@@ -96,7 +97,7 @@ def resample(pictures: Floats, warp: Floats) -> Floats:
     return sample(pictures, warp, centers(pictures.shape[1]))[0].reshape(pictures.shape)
 
 
-def shrink(pictures: NDArray[np.floating[Any]], side: int) -> Floats:
+def shrink(pictures: Numbers, side: int) -> Floats:
     """Return pictures (N, SIDE, SIDE) as means of squares, (N, side, side)."""
     cell = SIDE // side
     return cell_sums(np.asarray(pictures, np.float32), cell) / np.float32(cell * cell)
@@ -113,6 +114,12 @@ def _cell_matrix(side: int, cell: int) -> Floats:
     return np.repeat(np.eye(side // cell, dtype=np.float32), cell, axis=1)
 
 
+def similarity_maps(zoom: Numbers, angle: Numbers, x: Numbers, y: Numbers) -> Floats:
+    """Return maps (N, 2, 3) that zoom, turn by an angle in radians, and shift; all (N,)."""
+    cosine, sine = zoom * np.cos(angle), zoom * np.sin(angle)
+    return np.stack([cosine, -sine, x, sine, cosine, y], axis=1).reshape(-1, 2, 3).astype(np.float32)
+
+
 def identity(count: int) -> Floats:
     """Return maps (N, 2, 3) that change nothing."""
     return np.tile(np.eye(2, 3, dtype=np.float32), (count, 1, 1))
@@ -124,8 +131,7 @@ def trim(gray: Floats) -> Floats:
     A border ends in sharp straight edges on at least three sides, the fourth may have text on it; the dark around a
     skull does not count.
     """
-    turned = gray.transpose(0, 2, 1)
-    heights = np.stack([_border(each) for each in (gray, gray[:, ::-1], turned, turned[:, ::-1])])
+    heights = np.stack([_border(each) for each in _from_each_edge(gray)])
     found = (heights > 0).sum(axis=0) >= _BORDER_SIDES
     rows = np.flatnonzero(found)
     if not len(rows):
@@ -140,10 +146,7 @@ def trim(gray: Floats) -> Floats:
 
 def content_bounds(gray: Floats) -> Floats:
     """Return the part of each picture without bands of one color at single edges: x and y from and to, (N, 2, 2)."""
-    turned = gray.transpose(0, 2, 1)
-    left, right, top, bottom = (_border(each) for each in (turned, turned[:, ::-1], gray, gray[:, ::-1]))
-    edges = np.array([[left, SIDE - right], [top, SIDE - bottom]], np.float32).transpose(2, 0, 1)
-    return edges * np.float32(2 / SIDE) - 1
+    return _bounds(*(_border(each) for each in _from_each_edge(gray)))
 
 
 def inner_bounds(gray: Floats) -> Floats:
@@ -151,10 +154,7 @@ def inner_bounds(gray: Floats) -> Floats:
 
     Whether these belong to the picture, as the dark around a head, or are a border of a cut head cannot be told.
     """
-    turned = gray.transpose(0, 2, 1)
-    left, right, top, bottom = (_flat_rows(each) for each in (turned, turned[:, ::-1], gray, gray[:, ::-1]))
-    edges = np.array([[left, SIDE - right], [top, SIDE - bottom]], np.float32).transpose(2, 0, 1)
-    return edges * np.float32(2 / SIDE) - 1
+    return _bounds(*(_flat_rows(each) for each in _from_each_edge(gray)))
 
 
 def extend(gray: Floats, bounds: Floats) -> Floats:
@@ -190,10 +190,27 @@ def _mirrored_y(bounds: Floats) -> Floats:
     return np.stack([bounds[:, 0], -bounds[:, 1, ::-1]], axis=1)
 
 
+def _from_each_edge(gray: Floats) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return pictures (N, S, S) so that their left, right, top and bottom edge is the top."""
+    turned = gray.transpose(0, 2, 1)
+    return turned, turned[:, ::-1], gray, gray[:, ::-1]
+
+
+def _bounds(left: Ints, right: Ints, top: Ints, bottom: Ints) -> Floats:
+    """Return x and y from and to, (N, 2, 2), within margins (N,) in pixels."""
+    edges = np.array([[left, SIDE - right], [top, SIDE - bottom]], np.float32).transpose(2, 0, 1)
+    return edges * np.float32(2 / SIDE) - 1
+
+
+def _differing(gray: Floats) -> Floats:
+    """Return the share of each row near the top, (N, rows), that has not the color of the first row."""
+    color = np.median(gray[:, 0], axis=1)[:, None, None]
+    return np.asarray((np.abs(gray[:, : _MAX_BORDER + 4] - color) > _BORDER_TOLERANCE).mean(axis=2))
+
+
 def _flat_rows(gray: Floats) -> Ints:
     """Return how many rows (N,) of one color each picture has at its top, and one more, which may be half of it."""
-    color = np.median(gray[:, 0], axis=1)[:, None, None]
-    flat = (np.abs(gray[:, : _MAX_BORDER + 4] - color) > _BORDER_TOLERANCE).mean(axis=2) <= _FLAT
+    flat = _differing(gray) <= _FLAT
     flat[:, -1] = False
     height = np.argmin(flat, axis=1)
     return np.where(height > 0, height + 1, 0).astype(np.int64)
@@ -201,8 +218,7 @@ def _flat_rows(gray: Floats) -> Ints:
 
 def _border(gray: Floats) -> Ints:
     """Return the height (N,) in pixels of the border at the top of each picture, 0 without one."""
-    color = np.median(gray[:, 0], axis=1)[:, None, None]
-    other = (np.abs(gray[:, : _MAX_BORDER + 4] - color) > _BORDER_TOLERANCE).mean(axis=2)
+    other = _differing(gray)
     flat = other <= _FLAT
     height = np.argmin(flat, axis=1)
     height[height > _MAX_BORDER] = 0

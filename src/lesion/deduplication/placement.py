@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.deduplication.batches import in_threads
-from lesion.deduplication.pictures import ORIENTATIONS, Floats, Ints, centers, oriented_entries, shrink
+from lesion.deduplication.pictures import ORIENTATIONS, Floats, Ints, centers, oriented_entries, shrink, similarity_maps
 
 COARSE, MIDDLING = 16, 24  # sides of the pictures that are compared, and of those that are sampled for it
 
@@ -77,8 +77,7 @@ def _maps() -> Floats:
     turned = [(1.0, angle, x, y) for angle in (-10.0, 10.0) for x, y in far]
     both = [(zoom, angle, 0.0, 0.0) for zoom in _ZOOMS for angle in _ANGLES]
     zoom, angle, x, y = np.array([*both, *near, *zoomed, *turned]).T
-    cosine, sine = zoom * np.cos(np.deg2rad(angle)), zoom * np.sin(np.deg2rad(angle))
-    return np.stack([cosine, -sine, x, sine, cosine, y], axis=1).reshape(-1, 2, 3).astype(np.float32)
+    return similarity_maps(zoom, np.deg2rad(angle), x, y)
 
 
 @cache

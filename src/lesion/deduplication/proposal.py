@@ -9,6 +9,7 @@ from lesion.deduplication.pictures import ORIENTATIONS, Floats, Ints
 
 _ROWS, _COLUMNS = 16, 1024  # of a block, whose similarities stay in the processor's cache
 _STRIPE = 256
+_PARTNERS = [[one for one, other in COMPARED if other == frame] for frame in range(FRAMES)]  # of each frame
 _ALWAYS = 2  # nearest partners of an image of one set that need not have it among theirs: equal images stay connected
 
 
@@ -69,13 +70,12 @@ def _similarity(query: Floats, reference: Floats) -> Floats:
     """Return the greatest product (Q, R) of the compared signatures (Q, FRAMES, SIZE) and (R, FRAMES, SIZE)."""
     result = np.full((len(query), len(reference)), -1, np.float32)
     turned = np.ascontiguousarray(oriented(query).transpose(2, 1, 0, 3))  # (FRAMES, Q, 8, SIZE)
-    partners = [[one for one, other in COMPARED if other == frame] for frame in range(FRAMES)]
 
     def fill(column: int) -> None:
         part = reference[column : column + _COLUMNS].transpose(1, 2, 0)  # (FRAMES, SIZE, R)
         for row in range(0, len(query), _ROWS):
             best = result[row : row + _ROWS, column : column + _COLUMNS]
-            for other, frames in enumerate(partners):
+            for other, frames in enumerate(_PARTNERS):
                 block = turned[frames, row : row + _ROWS]  # (frames, rows, 8, SIZE)
                 product = block.reshape(-1, block.shape[-1]) @ part[other]
                 highest = product.reshape(len(frames), len(best), ORIENTATIONS, -1).max(axis=(0, 2))

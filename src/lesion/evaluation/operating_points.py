@@ -89,7 +89,8 @@ def estimate_at(
         c = list(classes).index(name)
         labeled, taken = np.asarray(labels) == c, np.asarray(probabilities[:, c] >= threshold)
         counted = {"sensitivity": labeled, "specificity": ~labeled, "ppv": taken, "npv": ~taken}
-        right, worth = labeled == taken, worth_of(sample, labeled == taken)
+        right = labeled == taken
+        worth = worth_of(sample, right)
         for key, images in counted.items():
             result[f"operating/{key}/{name}"] = share(sample, right & images, images, worth)
     return result

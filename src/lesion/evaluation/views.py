@@ -83,11 +83,16 @@ def per_class(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return each class's number of images, its scores, and under ``intervals`` their low and high limits."""
     support = np.bincount(evaluation.labels, minlength=len(evaluation.classes))
     return [
-        {"name": name, "images": int(support[c])}
-        | {key: evaluation.metrics[f"{evaluation.prefix}/{key}/{name}"] for key in CLASS_TITLES}
-        | {"intervals": {key: evaluation.interval(f"{key}/{name}") for key in CLASS_TITLES}}
+        {"name": name, "images": int(support[c])} | _scores(evaluation, {key: f"{key}/{name}" for key in CLASS_TITLES})
         for c, name in enumerate(evaluation.classes)
     ]
+
+
+def _scores(evaluation: Evaluation, metrics: Mapping[str, str]) -> dict[str, Any]:
+    """Return metrics under other keys, and under ``intervals`` their low and high limits."""
+    return {key: evaluation.metrics[f"{evaluation.prefix}/{metric}"] for key, metric in metrics.items()} | {
+        "intervals": {key: evaluation.interval(metric) for key, metric in metrics.items()}
+    }
 
 
 def operating_points(evaluation: Evaluation) -> dict[str, Any] | None:
@@ -101,8 +106,7 @@ def operating_points(evaluation: Evaluation) -> dict[str, Any] | None:
         "missing": [name for name in evaluation.classes if name not in points.thresholds],
         "rows": [
             {"name": name, "threshold": threshold}
-            | {key: evaluation.metrics[f"{evaluation.prefix}/operating/{key}/{name}"] for key in OPERATING_TITLES}
-            | {"intervals": {key: evaluation.interval(f"operating/{key}/{name}") for key in OPERATING_TITLES}}
+            | _scores(evaluation, {key: f"operating/{key}/{name}" for key in OPERATING_TITLES})
             for name, threshold in points.thresholds.items()
         ],
     }

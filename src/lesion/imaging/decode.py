@@ -21,6 +21,7 @@ from lesion.core.errors import ImageError
 from lesion.imaging import refusals
 from lesion.imaging.dicom.recognition import is_dicom
 from lesion.imaging.exact_samples import samples_to_rgb
+from lesion.imaging.formats.device import exif_device
 from lesion.imaging.formats.header import Header
 from lesion.imaging.formats.jpeg_ending import with_endings
 from lesion.imaging.formats.png_rows import check_rows
@@ -128,7 +129,7 @@ def probe(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
     width, height = header.width, header.height
     if header.orientation >= 5:
         width, height = height, width
-    return ImageFacts(header.format, mode, width, height, len(data), header.device)
+    return ImageFacts(header.format, mode, width, height, len(data), exif_device(header.exif))
 
 
 def read(path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:

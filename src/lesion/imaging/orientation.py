@@ -33,18 +33,30 @@ def exif_orientation(exif: bytes) -> int | None:
     It is None where it is missing or damaged: bad metadata must not make the picture unreadable.
     """
     exif = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return None
+    order, positions = first_directory(exif)
     try:
-        (start,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, start)
-        for position in range(start + 2, start + 2 + 12 * min(count, _MAX_ENTRIES), 12):
+        for position in positions:
             if (value := entry_orientation(exif, order, position)) is not None:
                 return value
     except struct.error:
         pass
     return None
+
+
+def first_directory(exif: bytes) -> tuple[str, range]:
+    """Return byte order and positions of the entries of the first directory; none where the block is damaged.
+
+    The positions are not checked, so that reading an entry may raise a struct.error.
+    """
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
+    if order is None:
+        return "", range(0)
+    try:
+        (start,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, start)
+    except struct.error:
+        return order, range(0)
+    return order, range(start + 2, start + 2 + 12 * min(count, _MAX_ENTRIES), 12)
 
 
 def entry_orientation(data: bytes, order: str, position: int) -> int | None:

@@ -2,9 +2,10 @@
 
 import struct
 
+from lesion.imaging.orientation import first_directory
+
 _MAKE, _MODEL = 271, 272
 _TEXT = 2  # the type of a value
-_MAX_ENTRIES = 512
 _MAX_BYTES = 64  # of each text
 _MAX_NAME = 100  # characters
 
@@ -22,14 +23,10 @@ def exif_device(exif: bytes) -> str:
     Damaged metadata must not make a picture unreadable.
     """
     exif = exif.removeprefix(b"Exif\0\0")
-    order = {b"II": "<", b"MM": ">"}.get(exif[:2])
-    if order is None:
-        return ""
+    order, positions = first_directory(exif)
     found: dict[int, str] = {}
     try:
-        (start,) = struct.unpack_from(order + "I", exif, 4)
-        (count,) = struct.unpack_from(order + "H", exif, start)
-        for position in range(start + 2, start + 2 + 12 * min(count, _MAX_ENTRIES), 12):
+        for position in positions:
             tag, kind, number, place = struct.unpack_from(order + "HHII", exif, position)
             if tag in (_MAKE, _MODEL) and kind == _TEXT:
                 place = place if number > 4 else position + 8

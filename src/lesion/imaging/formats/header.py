@@ -20,5 +20,5 @@ class Header:
     profile: bytes = b""  # the ICC color profile, unchecked
     ended: bool = True  # whether a JPEG file has its end marker
     whole: bool = True  # False: a TIFF file is too short for its size
-    device: str = ""  # that took the picture, as its metadata name it
+    exif: bytes = b""  # the block of EXIF data, unchecked; a TIFF file is one itself
     layout: SampleLayout | None = None  # samples that Pillow would cut to 8 bits, and how they are read

@@ -3,7 +3,6 @@
 import struct
 from collections.abc import Iterator
 
-from lesion.imaging.formats.device import exif_device
 from lesion.imaging.formats.header import MAX_PARTS, Header
 from lesion.imaging.orientation import first_orientation
 from lesion.imaging.refusals import corrupt, truncated, unsupported
@@ -45,8 +44,8 @@ def parse_jpeg(data: bytes) -> Header:
     check_scans(data.count(b"\xff\xda", scan_start, end if end >= 0 else len(data)), *size)
     picture = b"".join([*parts, data[scan_start:]])
     icc = b"".join(profile[number] for number in sorted(profile))
-    orientation, device = first_orientation(exif, xmp=xmp), exif_device(exif)
-    return Header("JPEG", *size, picture, orientation, profile=icc, ended=end >= 0, device=device)
+    orientation = first_orientation(exif, xmp=xmp)
+    return Header("JPEG", *size, picture, orientation, profile=icc, ended=end >= 0, exif=exif)
 
 
 def _frame_size(content: bytes) -> tuple[int, int]:

@@ -4,7 +4,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from lesion.imaging.formats.device import exif_device
 from lesion.imaging.formats.header import MAX_PARTS, Header
 from lesion.imaging.formats.sample_layout import Mode, SampleLayout
 from lesion.imaging.orientation import first_orientation, raw_profile
@@ -48,9 +47,9 @@ def parse_png(data: bytes) -> Header:
     width, height = struct.unpack_from(">II", found[b"IHDR"])
     frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big")
     picture, orientation = b"".join(parts), _orientation(found)
-    device = exif_device(found.get(b"eXIf", b""))
+    exif = found.get(b"eXIf", b"")
     return Header(
-        "PNG", width, height, picture, orientation, frames > 1, _profile(found), device=device, layout=_layout(found)
+        "PNG", width, height, picture, orientation, frames > 1, _profile(found), exif=exif, layout=_layout(found)
     )
 
 

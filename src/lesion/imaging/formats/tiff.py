@@ -1,6 +1,5 @@
 """TIFF files: the page that is the picture, checked, and rewritten with only the tags that describe pixels."""
 
-from lesion.imaging.formats.device import exif_device
 from lesion.imaging.formats.header import Header
 from lesion.imaging.formats.tiff_directory import (
     BITS,
@@ -68,7 +67,7 @@ def parse_tiff(data: bytes) -> Header:
         animated=len(full or pages) > 1,
         profile=page.profile,
         whole=whole,
-        device=exif_device(data),
+        exif=data,
         layout=layout,
     )
 

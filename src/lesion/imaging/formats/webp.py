@@ -3,7 +3,6 @@
 import struct
 from collections.abc import Iterator
 
-from lesion.imaging.formats.device import exif_device
 from lesion.imaging.formats.header import MAX_PARTS, Header
 from lesion.imaging.orientation import first_orientation
 from lesion.imaging.refusals import corrupt, truncated
@@ -27,16 +26,16 @@ def parse_webp(data: bytes) -> Header:
     (first, content), pixels = chunks[0], [chunk for chunk in chunks if chunk[0] in _PIXELS]
     found = dict(reversed(chunks))  # the first one of each name
     exif = found.get(b"EXIF", b"")
-    orientation, device = first_orientation(exif=exif, xmp=found.get(b"XMP ", b"")), exif_device(exif)
+    orientation = first_orientation(exif=exif, xmp=found.get(b"XMP ", b""))
     if first != b"VP8X":
         width, height = _still_size(first, content)
-        return Header("WEBP", width, height, _file(chunks[:1]), orientation, device=device)
+        return Header("WEBP", width, height, _file(chunks[:1]), orientation, exif=exif)
     width, height = (int.from_bytes(content[start : start + 3], "little") + 1 for start in (4, 7))
     frames = sum(name == b"ANMF" for name, _ in pixels)
     extended = bytes([content[0] & ~_METADATA_FLAGS]) + content[1:]
     animated = bool(content[0] & _ANIMATION_FLAG) and frames != 1
     picture = _file([(b"VP8X", extended), *pixels])
-    return Header("WEBP", width, height, picture, orientation, animated, found.get(b"ICCP", b""), device=device)
+    return Header("WEBP", width, height, picture, orientation, animated, found.get(b"ICCP", b""), exif=exif)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
