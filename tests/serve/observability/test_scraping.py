@@ -134,7 +134,8 @@ def test_prometheus_and_locust_count_alike(tmp_path: Path) -> None:
         total = sum(row["total_response_time"] for row in predictions)
         spent = 1000 * asked.one('sum(lesion_request_seconds_sum{route="/predict"})')
         assert 0.3 * total < spent < 1.01 * total
-        _queue_agrees(asked)
+        assert 0 < asked.one("max_over_time(lesion_queue_depth[1m])") <= USERS
+        assert asked.one("lesion_queue_depth") == 0
         _quantile_agrees(asked, rows)
 
 
@@ -158,18 +159,14 @@ def test_users_who_wait_are_the_queue_and_wait_as_long_as_it_says(tmp_path: Path
         assert asked.one('sum(lesion_requests_total{route="/predict",status="200"})') == USERS
         theirs = sum(row["total_response_time"] for row in predictions) / 1000
         assert theirs > 4 * USERS
-        assert asked.one('sum(lesion_request_seconds_sum{route="/predict"})') == pytest.approx(theirs, rel=0.01)
+        ours = asked.one('sum(lesion_request_seconds_sum{route="/predict"})')
+        assert theirs - 0.2 * USERS < ours < 1.001 * theirs  # a client needs moments of its own
         assert asked.one("lesion_queue_depth") == 0
 
-
-def _queue_agrees(asked: Prometheus) -> None:
-    """By Little's law the images under way on average are their rate times their time, as far as samples can tell."""
-    assert 0 < asked.one("max_over_time(lesion_queue_depth[1m])") <= USERS
-    assert asked.one("lesion_queue_depth") == 0
-    received = asked.one('sum(lesion_stage_seconds_sum{stage="receive"})')
-    spent = asked.one('sum(lesion_request_seconds_sum{route="/predict"})') - received
-    sampled = asked.one("sum_over_time(lesion_queue_depth[1m])") * SCRAPE_S  # image-seconds
-    assert sampled == pytest.approx(spent, rel=0.5)
+        # Little's law: the queue summed over time is the time of all who waited in it. It stands still but for its two
+        # ends, so that samples tell it; under an ordinary load 20 samples of it are wrong by a third.
+        sampled = asked.one("sum_over_time(lesion_queue_depth[1m])") * SCRAPE_S  # image-seconds
+        assert sampled == pytest.approx(theirs, abs=2 * USERS * SCRAPE_S)
 
 
 def _quantile_agrees(asked: Prometheus, rows: dict[str, dict[str, Any]]) -> None:
