@@ -172,8 +172,11 @@ def storage(tmp_path: Path) -> Iterator[Storage]:
 
 
 def orders_of(folder: Path) -> dict[str, Any]:
-    """For trainings: they wait after an epoch, and before they end, until they may go on."""
-    waits = {"epoch 1": str(folder / "train"), "evaluate": str(folder / "evaluate")}
+    """For trainings: they wait before they do anything, after an epoch, and before they end, until they may go on.
+
+    The first wait is for a worker that was told to end in the snapshot and comes to the training before it does.
+    """
+    waits = {"start": str(folder / "snapshot"), "epoch 1": str(folder / "train"), "evaluate": str(folder / "evaluate")}
     return {"bundle": str(folder / "right"), "record": str(folder / "starts"), "waits": waits}
 
 
@@ -365,7 +368,7 @@ def test_an_upload_that_the_server_was_killed_in_can_be_sent_again(
         assert isinstance(cut.exception(), httpx.TransportError)
     there = names & set(kept(storage))
     assert 5 <= len(there) < len(photos)
-    for place in ("train", "evaluate"):
+    for place in ("snapshot", "train", "evaluate"):
         (tmp_path / place).touch()
     server = starter.start()
     answer = send().json()
@@ -509,6 +512,7 @@ def test_a_worker_and_its_training_killed_at_each_stage_go_on(storage: Storage, 
     record, runs = tmp_path / "starts", list[WorkerRun]()
     held = (("register", IN_REGISTER), ("promote", IN_PROMOTE), ("promote", IN_END))
     hold(storage.database, *(event for _, event in held))
+    (tmp_path / "snapshot").touch()
 
     def work() -> WorkerRun:
         runs.append(WorkerRun(storage, STAND_IN, **orders_of(tmp_path)))

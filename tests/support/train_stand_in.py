@@ -15,6 +15,15 @@ from omegaconf import OmegaConf
 
 cfg = OmegaConf.load(Path(sys.argv[sys.argv.index("--config-path") + 1]) / "train.yaml")
 output, orders = Path(cfg.paths.output), json.loads(os.environ.get("LESION_STAND_IN", "{}"))
+
+
+def wait(place: str) -> None:
+    """Wait for a file that the orders name, if they do."""
+    while place in orders.get("waits", {}) and not Path(orders["waits"][place]).exists():
+        time.sleep(0.05)
+
+
+wait("start")
 checkpoint = output / "checkpoints" / "last.ckpt"
 checkpoint.parent.mkdir(parents=True, exist_ok=True)
 done = int(Path(cfg.resume).read_text()) if cfg.resume else 0
@@ -28,12 +37,6 @@ def say(phase: str, epoch: int) -> None:
     content = {"phase": phase, "epoch": epoch, "share": epoch / cfg.trainer.max_epochs, "seconds_left": 1.5}
     (output / "progress.part").write_text(json.dumps(content | {"metrics": metrics}))
     (output / "progress.part").replace(output / "progress.json")
-
-
-def wait(place: str) -> None:
-    """Wait for a file that the orders name, if they do."""
-    while place in orders.get("waits", {}) and not Path(orders["waits"][place]).exists():
-        time.sleep(0.05)
 
 
 if orders.get("say"):
