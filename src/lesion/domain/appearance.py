@@ -4,6 +4,7 @@ They tell pictures of another kind from the training images where the features o
 trained on a few hundred images, noise, blank pictures and leaves can have the features of a scan.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,4 @@ def _band_energies(lines: NDArray[np.float32]) -> NDArray[np.floating[Any]]:
     energy = np.square(np.abs(np.fft.rfft(lines))).mean(axis=0)[1:] / lines.shape[1]
     edges = np.round(np.geomspace(1, len(energy), _BANDS + 1)).astype(int) - 1
     edges[-1] = len(energy)
-    return np.log(
-        np.array([energy[low:high].mean() for low, high in zip(edges[:-1], edges[1:], strict=True)]) + _SILENCE
-    )
+    return np.log(np.array([energy[low:high].mean() for low, high in pairwise(edges)]) + _SILENCE)
