@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lesion.conformal.answer_rules import AnswerRules
 from lesion.data.datamodule import DataModule
 from lesion.evaluation.calibration import fit_calibration
 from lesion.evaluation.cross_validation import CrossValidation
@@ -36,11 +35,10 @@ def evaluate_model(
     if prevalence is not None:
         counts = datamodule.class_counts()
         fitted = fitted.for_prevalence((counts / counts.sum()).tolist(), prevalence)
-    points, rules = None, None
-    if len(calibration.labels):
-        known = fitted.probabilities(logits), calibration.labels, manifest.split("calibration")["group"].to_numpy()
-        rules = AnswerRules.fit(*known, same_shares=prevalence is None)
-        points = None if specificity is None else choose_thresholds(*known, classes, specificity)
+    points = None
+    if specificity is not None:
+        groups = manifest.split("calibration")["group"].to_numpy()
+        points = choose_thresholds(fitted.probabilities(logits), calibration.labels, groups, classes, specificity)
     return evaluate_logits(
         dataset_logits(model.network, test),
         test.labels,
@@ -50,7 +48,6 @@ def evaluate_model(
         paths=rows["path"].tolist(),
         notes=patients_notes(len(used), int((used["patient"] != "").sum())),
         operating_points=points,
-        answer_rules=rules,
     )
 
 
