@@ -46,6 +46,7 @@ EPOCHS = REQUEST.epochs
 BODY = {"epochs": EPOCHS, "batch_size": 8, "learning_rate": 0.01}
 PATIENCE_S = 120.0  # these tests share their machine with others
 HELD_S = 3.0  # at the speed of a quiet machine: long enough to be seen by a test that gets little of a busy one
+LONG_HELD_S = 60.0  # where all processes are killed: reached while the server still starts, and never waited for
 # Where the catalogue's transactions are held, and the table of DBOS that is written after each step.
 IN_SNAPSHOT, IN_REGISTER = "INSERT ON snapshots", "INSERT ON model_versions"
 IN_GATE, IN_PROMOTE = "INSERT ON gate_looks", "INSERT ON deployments"
@@ -71,8 +72,8 @@ def stage_of(storage: Storage) -> str:
     return str(query(storage.database, "SELECT stage FROM jobs")[0][0])
 
 
-def hold(database: str, *events: str) -> None:
-    """From now on these writes take about ``HELD_S`` seconds, in their transaction."""
+def hold(database: str, *events: str, seconds: float = HELD_S) -> None:
+    """From now on these writes take about so many seconds, in their transaction."""
     with closing(sqlite3.connect(file_of(database), timeout=PATIENCE_S, isolation_level=None)) as connection:
         count = (
             "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {}) SELECT count(*) AS c FROM n"
@@ -82,10 +83,11 @@ def hold(database: str, *events: str) -> None:
             begin = time.monotonic()
             connection.execute(count.format(100_000)).fetchall()
             took.append(time.monotonic() - begin)
-        most = int(100_000 * HELD_S / min(took))
-        connection.execute(f"CREATE VIEW slow AS {count.format(most)}")
+        most = int(100_000 * seconds / min(took))
+        view = f"takes_{seconds:.0f}_s"
+        connection.execute(f"CREATE VIEW {view} AS {count.format(most)}")
         for event in events:
-            connection.execute(f'CREATE TRIGGER "{event}" AFTER {event} BEGIN SELECT c FROM slow; END')
+            connection.execute(f'CREATE TRIGGER "{event}" AFTER {event} BEGIN SELECT c FROM {view}; END')
 
 
 def let_go(database: str, event: str) -> None:
@@ -272,18 +274,22 @@ def champion_of(storage: Storage) -> str:
 
 
 class Uploads:
-    """Somebody who uploads a picture after the other, until the server is gone; and what was kept of them."""
+    """Somebody who uploads a picture after the other, until the server is gone; and what was kept of them.
 
-    def __init__(self, url: str, first: int) -> None:
+    A first one is kept, or waits for a catalogue that is held, before anything else is done.
+    """
+
+    def __init__(self, url: str, first: int, database: str) -> None:
         self.kept: list[str] = []
         self._url = url
+        self._database = database
         self._first = first
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._send)
 
     def __enter__(self) -> Self:
         self._thread.start()
-        eventually(lambda: self.kept, PATIENCE_S)
+        eventually(lambda: self.kept or locked(self._database), PATIENCE_S)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -320,11 +326,12 @@ KILLS = (
 
 def test_a_server_killed_at_each_stage_goes_on_where_it_was(storage: Storage, starter: Starter, tmp_path: Path) -> None:
     first, server, uploaded = champion_of(storage), starter.start(), list[str]()
-    hold(storage.database, *(event for _, event, _ in KILLS if event))
+    hold(storage.database, *(event for _, event, everything in KILLS if event and not everything))
+    hold(storage.database, *(event for _, event, everything in KILLS if event and everything), seconds=LONG_HELD_S)
     job_id = server.client.post("/retrain", json=BODY).json()["job_id"]
     owner = None
     for number, (stage, event, everything) in enumerate(KILLS):
-        with Uploads(server.url, 1000 * (number + 1)) as uploads:
+        with Uploads(server.url, 1000 * (number + 1), storage.database) as uploads:
             owner = until(storage, stage, storage.database if event else "", owner)
             starter.kill(everything)
         if event:
@@ -337,6 +344,7 @@ def test_a_server_killed_at_each_stage_goes_on_where_it_was(storage: Storage, st
         assert set(uploaded) <= set(kept(storage))
         assert server.client.post("/predict", content=photo(1)).json()["model_version"] in (first, champion_of(storage))
     eventually(lambda: job(storage, job_id).active is None, PATIENCE_S)
+    assert uploaded
     assert_promoted_once(storage, job_id)
     assert [done for _, done in starts(tmp_path / "starts")] == [0, 1, EPOCHS]
     eventually(lambda: server.client.get("/health").json()["workers"]["versions"] == [champion_of(storage)], PATIENCE_S)
@@ -476,7 +484,7 @@ def test_inference_workers_killed_at_each_stage_are_replaced(
     workflows = system_database(storage)
     hold(workflows, AFTER_STEP)
     hold(storage.database, IN_PROMOTE)
-    with RequestStats(server.url) as traffic, Uploads(server.url, 9000) as uploads:
+    with RequestStats(server.url) as traffic, Uploads(server.url, 9000, storage.database) as uploads:
         kill_one(server)
         job_id = server.client.post("/retrain", json=BODY).json()["job_id"]
         for stage in ("snapshot", "train", "evaluate", "register", "gate"):

@@ -116,7 +116,9 @@ def training(
 
 
 def starts(training: TrainingProcess) -> list[tuple[int, int]]:
-    lines = (training.output / "starts.txt").read_text().splitlines()
+    """Of each start its process's id, and how many epochs were done; a file that is there may not be written yet."""
+    record = training.output / "starts.txt"
+    lines = record.read_text().splitlines() if record.is_file() else []
     return [(int(pid), int(done)) for pid, done in map(str.split, lines)]
 
 
@@ -156,7 +158,7 @@ def test_what_stops_the_job_ends_the_process(training: Callable[..., TrainingPro
     process = training(epoch_s=60)
 
     def stop(progress: Progress) -> None:
-        if (process.output / "starts.txt").is_file():
+        if starts(process):
             raise LeaseLost
 
     with pytest.raises(LeaseLost):
@@ -171,7 +173,7 @@ def test_a_training_ends_with_its_worker_however_that_went(
     code = "import pickle, sys\ntraining = pickle.load(open(sys.argv[1], 'rb'))\ntraining.run(lambda progress: None)\n"
     (tmp_path / "training.pickle").write_bytes(pickle.dumps(process))
     worker = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "training.pickle")])
-    eventually(lambda: (process.output / "starts.txt").is_file())
+    eventually(lambda: starts(process))
     os.kill(worker.pid, signal.SIGKILL)
     worker.wait()
     pid = starts(process)[0][0]
