@@ -9,9 +9,11 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib/setup.sh"
 # Threads that spin while they wait take the cores from the processes next to them.
 export OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0
 unset PYTHONDONTWRITEBYTECODE # the tests start hundreds of processes, which need not compile the same modules
+# Nor do the threads of one matrix product wait for each other where the cores are shared.
+side_by_side=(env OPENBLAS_NUM_THREADS=1 python -m pytest)
 by_file=(--dist loadfile --no-loadscope-reorder)
 case "${1:-}" in
---fast) exec python -m pytest -n "$(nproc)" "${by_file[@]}" -m "not slow and not real and not browser and not long" "${@:2}" ;;
+--fast) exec "${side_by_side[@]}" -n "$(nproc)" "${by_file[@]}" -m "not slow and not real and not browser and not long" "${@:2}" ;;
 --long) kind="(long or not long)" arguments=("${@:2}") ;;
 *) kind="not long" arguments=("$@") ;;
 esac
@@ -23,7 +25,7 @@ mypy
 if [ ${#arguments[@]} -gt 0 ]; then exec python -m pytest -m "$kind" "${arguments[@]}"; fi
 status=0
 # One process more than cores: these tests often wait for servers and trainings.
-python -m pytest -n "$(($(nproc) + 1))" "${by_file[@]}" -m "$kind and not alone" || status=$?
+"${side_by_side[@]}" -n "$(($(nproc) + 1))" "${by_file[@]}" -m "$kind and not alone" || status=$?
 mapfile -t alone < <(grep -lr 'pytest\.mark\.alone' tests --include='test_*.py')
 python -m pytest -m "$kind and alone" "${alone[@]}" || status=$?
 exit "$status"

@@ -1,6 +1,8 @@
 """Shared fixtures: a small phantom dataset, one real training run on it, and the real data where there is any."""
 
+import atexit
 import gc
+import logging
 import os
 import re
 from collections import Counter
@@ -62,13 +64,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays: Python need not look through it each time that it collects garbage."""
+    """What was imported stays: Python need not look through it each time that it collects garbage.
+
+    pytest adds its handlers to each logger that keeps its records to itself, six times a test. Those of Streamlit and
+    PyTorch hand them on instead, and pytest sees them as before.
+    """
     gc.freeze()
-
-
-def pytest_unconfigure() -> None:
-    """At the end, everything is taken apart again: some modules complain otherwise."""
-    gc.unfreeze()
+    atexit.register(gc.unfreeze)  # at the end everything is taken apart: some modules complain otherwise
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith(("streamlit.", "torch.")) and isinstance(logger, logging.Logger):
+            logger.propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ def store_manifest(storage: Storage, snapshot_id: str, manifest: Manifest) -> Sn
     # The key has the content's hash, so that a file left by an interrupted attempt is not used by mistake.
     key = f"snapshots/{snapshot_id}/{bytes_sha256(data)[:16]}.parquet"
     storage.store.put(key, data)
-    facts = {name: manifest.facts()[name] for name in ("name", "policy", "images", "groups", "excluded")}
+    all_facts = manifest.facts()
+    facts = {name: all_facts[name] for name in ("name", "policy", "images", "groups", "excluded")}
     facts |= {"classes": list(manifest.classes), "seed": manifest.seed}
     return Snapshot(id=snapshot_id, fingerprint=manifest.fingerprint, manifest_key=key, facts=facts)
 

@@ -1,6 +1,8 @@
 """Catalogue rows and small datasets for tests of the loop."""
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lesion.data.inspection import ImageRecord, inspect
@@ -15,10 +17,28 @@ from tests.support.images.pictures import write, write_classes
 FRACTIONS = {"train": 0.4, "val": 0.2, "calibration": 0.2, "test": 0.2}
 
 
+@cache
+def empty_database() -> bytes:
+    """An empty catalogue, whose tables take a while to make."""
+    with TemporaryDirectory() as folder:
+        storage = storage_in(Path(folder))
+        storage.upgrade()
+        storage.engine.dispose()
+        return (Path(folder) / "lesion.db").read_bytes()
+
+
+def storage_in(folder: Path, **options: Any) -> Storage:
+    return Storage(f"sqlite:///{folder}/lesion.db", str(folder / "files"), folder / "cache", **options)
+
+
 def new_storage(folder: Path, **options: Any) -> Storage:
-    """An empty catalogue in a folder: SQLite and files."""
-    storage = Storage(f"sqlite:///{folder}/lesion.db", str(folder / "files"), folder / "cache", **options)
-    storage.upgrade()
+    """An empty catalogue in a folder: SQLite and files; or the one that is there."""
+    storage, file = storage_in(folder, **options), folder / "lesion.db"
+    if file.exists():
+        storage.upgrade()
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(empty_database())
     return storage
 
 
