@@ -25,7 +25,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 
 # Fixtures that train a model or start a server: whatever uses one is slow.
+WHOLLY_SLOW = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
 SLOW_FIXTURES = {"run", "run_folder", "bundle_path", "server", "lamp_server"}
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Do not import files in which every test is slow when slow tests are left out: it takes 2 s."""
+    left_out = "not slow" in str(config.getoption("markexpr")) and collection_path.suffix == ".py"
+    return True if left_out and WHOLLY_SLOW.search(collection_path.read_text("utf-8")) else None
 
 
 @cache
@@ -50,17 +57,19 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileGroups |
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip what cannot run here, mark slow tests, and choose the order of the files.
 
-    The files with the most slow tests come first, so that no process is left alone with a long one.
+    The files with the most slow tests come first, then those with the most tests, so that no process is left alone with
+    a long one.
     """
     reason = "needs the real data and weights: set LESION_SHARED to the folder that has data/ and weights/"
-    slow_tests = Counter[Path]()
+    tests, slow_tests = Counter[Path](), Counter[Path]()
     for item in items:
         if item.get_closest_marker("real") and not SHARED:
             item.add_marker(pytest.mark.skip(reason=reason))
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+        tests[item.path] += 1
         slow_tests[item.path] += item.get_closest_marker("slow") is not None
-    items.sort(key=lambda item: -slow_tests[item.path])
+    items.sort(key=lambda item: (-slow_tests[item.path], -tests[item.path]))
 
 
 def pytest_collection_finish() -> None:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import hydra
 import pytest
+from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from lesion.core.commands import quote_texts
@@ -15,13 +17,23 @@ TEXTS = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small config: composing that of a training takes a tenth of a second."""
+    folder = tmp_path_factory.mktemp("configs")
+    (folder / "small.yaml").write_text("data: {root: null, group_pattern: null}\nname: null\n")
+    return folder
+
+
 def compose(folder: Path, *arguments: str) -> DictConfig:
     return compose_config(folder, *quote_texts(arguments))
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text_is_taken_as_it_is(text: str, tmp_path: Path) -> None:
-    cfg = compose(tmp_path, f"data.root={text}", f"name={text}", f"data.group_pattern={text}", f"+resume={text}")
+def test_a_text_is_taken_as_it_is(text: str, configs: Path) -> None:
+    arguments = [f"data.root={text}", f"name={text}", f"data.group_pattern={text}", f"+resume={text}"]
+    with initialize_config_dir(str(configs), version_base="1.3"):
+        cfg = hydra.compose("small", quote_texts(arguments))
     assert [cfg.data.root, cfg.name, cfg.data.group_pattern, cfg.resume] == [text] * 4
 
 

@@ -58,6 +58,7 @@ def test_scores_at_a_threshold_by_hand_and_under_a_prevalence():
     assert plain["operating/sensitivity/b"].low < 2 / 3 < plain["operating/sensitivity/b"].high
 
 
+@pytest.mark.usefixtures("blank_figures")
 def test_the_report_has_the_table_and_names_classes_without_a_threshold(tmp_path):
     rng = np.random.default_rng(0)
     labels = rng.integers(2, size=80)

@@ -1,12 +1,15 @@
 """A training that is set up wrongly says so in one line, before it starts."""
 
 from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lesion.core.errors import ConfigError, LesionError
 from lesion.data.datamodule import DataModule
@@ -21,6 +24,19 @@ SMALL: dict[str, Any] = {"size": 32, "num_workers": 0}
 
 def config(*overrides: str) -> DictConfig:
     return compose_config(Path("/nowhere/run"), "data.root=/nowhere", "trainer.accelerator=cpu", *overrides)
+
+
+@cache
+def defaults() -> DictConfig:
+    return config()
+
+
+def with_setting(override: str) -> DictConfig:
+    """The default config with one setting changed: composing each anew takes a tenth of a second."""
+    [setting] = OverridesParser.create().parse_overrides([override])
+    changed = deepcopy(defaults())
+    OmegaConf.update(changed, setting.key_or_group, setting.value())
+    return changed
 
 
 @pytest.mark.parametrize(
@@ -67,7 +83,7 @@ def config(*overrides: str) -> DictConfig:
 )
 def test_a_wrong_setting_is_refused_before_the_data_are_read(override: str, words: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        check_config(config(override))
+        check_config(with_setting(override))
     assert words in str(refused.value)
     assert "\n" not in str(refused.value)
 

@@ -1,5 +1,7 @@
 """Catalogue rows and small datasets for tests of the loop."""
 
+import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,8 +46,17 @@ def new_storage(folder: Path, **options: Any) -> Storage:
 
 def small_manifest(root: Path, count: int = 10, group_pattern: str | None = None) -> Manifest:
     """Two classes, ``a`` and ``b``, of different pictures with the seeds from 0 on, split by group."""
-    write_classes(root, {"a": count, "b": count})
-    return manifest_of(root, group_pattern)
+    pictures, manifest = _made(count, group_pattern)
+    shutil.copytree(pictures.name, root, dirs_exist_ok=True)
+    return replace(manifest, root=root, table=manifest.table.copy())
+
+
+@cache
+def _made(count: int, group_pattern: str | None) -> tuple["TemporaryDirectory[str]", Manifest]:
+    """Make the pictures and the manifest once for each process."""
+    folder = TemporaryDirectory()
+    write_classes(Path(folder.name), {"a": count, "b": count})
+    return folder, manifest_of(Path(folder.name), group_pattern)
 
 
 def manifest_of(root: Path, group_pattern: str | None = None) -> Manifest:
