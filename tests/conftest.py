@@ -79,7 +79,8 @@ def pytest_collection_finish() -> None:
     PyTorch hand them on instead, and pytest sees them as before.
     """
     gc.freeze()
-    atexit.register(gc.unfreeze)  # at the end everything is taken apart: some modules complain otherwise
+    if "PYTEST_XDIST_WORKER" not in os.environ:  # whose complaints nobody sees, and which ends 3 s earlier
+        atexit.register(gc.unfreeze)  # at the end everything is taken apart: some modules complain otherwise
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith(("streamlit.", "torch.")) and isinstance(logger, logging.Logger):
             logger.propagate = True
