@@ -26,6 +26,7 @@ from lesion.client import (
 )
 from lesion.core.errors import LesionError
 
+pytestmark = pytest.mark.slow  # most tests here need a server
 SLOW_S, SHORT_S = 0.6, 0.2
 
 

@@ -217,6 +217,7 @@ class TestTraining:
         assert config.first_experiment == wanted
         assert compose_config(tmp_path, config_name="prepare").first_experiment == "phantom_mri"
 
+    @pytest.mark.slow
     def test_it_ends_with_its_parent(self, tmp_path: Path) -> None:
         made = training(tmp_path, seconds=600)
         code = (

@@ -133,6 +133,7 @@ def _fill(folder: Path, paths: list[Path]) -> list[str]:
     return [bytes_sha256(cache.get(path, bytes_sha256(path.read_bytes())).tobytes()) for path in paths]
 
 
+@pytest.mark.slow
 def test_two_processes_may_fill_one_folder(folder, tmp_path):
     paths = [write(tmp_path / "images" / f"{seed}.png", seed) for seed in range(20)]
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:

@@ -88,6 +88,7 @@ def test_training_batches_cover_the_split_and_are_augmented(data):
     assert torch.bincount(labels).tolist() == [18, 6]
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(root, data):
     two = make(root, augmentation=AUGMENTATION, num_workers=2)
     assert are_equal(batches(two.train_dataloader()), batches(data.train_dataloader()))

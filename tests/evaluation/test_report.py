@@ -217,6 +217,7 @@ def test_same_input_gives_the_same_page(tmp_path, history, page):
     assert again.read_text("utf-8") == page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "n", "strength", "present"),
     [

@@ -50,6 +50,7 @@ def test_files_hold_the_slices_that_the_function_returns(small):
     assert np.array_equal(np.asarray(stored), image)
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_whatever_the_workers(small, tmp_path):
     again = generate(tmp_path / "again", seed=3, **{**SMALL, "workers": 2})
     assert hashes(again) == hashes(small)

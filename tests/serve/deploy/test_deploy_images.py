@@ -99,6 +99,7 @@ class TestLists:
 
 
 class TestDockerfile:
+    @pytest.mark.slow
     def test_hadolint_finds_nothing(self) -> None:
         hadolint = Path(sys.executable).with_name("hadolint")
         command = [str(hadolint), "--failure-threshold", "style", "--no-color", str(DOCKERFILE)]
