@@ -16,6 +16,10 @@ _PREDICTION: dict[str, Any] = {
     "model_version": "3f9a0c41d2be",
     "domain_distance": 0.71,
     "in_domain": True,
+    "prediction_set": ["glioma"],
+    "coverage": 0.9,
+    "abstain": False,
+    "abstain_reason": None,
     "request_id": "0b7e3c52b0f44f5b8a6d2f9f0c1f4f11",
 }
 _PROBLEM: dict[str, Any] = {
@@ -63,6 +67,17 @@ class PredictionAnswer(BaseModel):
     )
     in_domain: bool = Field(
         description="Whether the image is within the border; if not, the probabilities mean little."
+    )
+    prediction_set: list[str] | None = Field(
+        description="The classes that the image may have, the most probable first: of images of each class, at least "
+        "the share `coverage` has the class in this list, if they are like the images of training. Null for models of "
+        "older versions."
+    )
+    coverage: float | None = Field(description="That share.")
+    abstain: bool = Field(description="Whether the answer should be withheld.")
+    abstain_reason: Literal["not_recognized", "unsure"] | None = Field(
+        description="Why: the image is not in the domain, or the confidence is below the one from which on the model "
+        "keeps its promised share of wrong answers; see `answer_rules` of `/info`."
     )
     request_id: str = Field(description="The id of this request; also the header X-Request-ID.")
     explanation: Explanation | None = Field(default=None, description="Present when explain=true.")
@@ -120,6 +135,9 @@ class Info(BaseModel):
     classes: list[str]
     preprocessing: dict[str, Any]
     calibration: dict[str, Any]
+    answer_rules: dict[str, Any] | None = Field(
+        description="The thresholds of the prediction sets, by coverage and class, and of the abstention."
+    )
     metrics: dict[str, Any]
     notes: list[str] = Field(description="What limits the metrics, such as that patients are unknown.")
     engine: str | None = Field(description="What runs the model, such as openvino:cpu.")

@@ -138,15 +138,14 @@ def _answer(request: InferenceRequest, prediction: Prediction | ImageError, stag
     if request.opinion:
         known = prediction.in_domain, prediction.domain_distance, prediction.model_version
         return ModelOpinion(prediction.probabilities, *known)
-    answer = InferenceAnswer(
-        predicted_class=prediction.predicted_class,
-        confidence=prediction.confidence,
-        probabilities=prediction.top(request.top_k),
-        inference_time_ms=round(prediction.inference_time_ms, 3),
-        model_version=prediction.model_version,
-        in_domain=prediction.in_domain,
-        domain_distance=prediction.domain_distance,
-    )
+    rules = prediction.answer_rules
+    if rules is not None and request.coverage not in rules.sets.thresholds:
+        fitted = ", ".join(map(str, rules.sets.thresholds))
+        return InvalidValueError(
+            f"The model has no prediction sets of coverage {request.coverage:g}; it has those of {fitted}.",
+            code="coverage_unknown",
+        )
+    answer = _prediction_answer(request, prediction)
     if request.explain:
         name = request.class_name or prediction.predicted_class
         if name not in prediction.probabilities:
@@ -154,6 +153,23 @@ def _answer(request: InferenceRequest, prediction: Prediction | ImageError, stag
         with stages("explain"):
             answer["explanation"] = _explanation(prediction, name, request.layers)
     return answer
+
+
+def _prediction_answer(request: InferenceRequest, prediction: Prediction) -> InferenceAnswer:
+    members, reason = prediction.prediction_set(request.coverage), prediction.abstention
+    return InferenceAnswer(
+        predicted_class=prediction.predicted_class,
+        confidence=prediction.confidence,
+        probabilities=prediction.top(request.top_k),
+        inference_time_ms=round(prediction.inference_time_ms, 3),
+        model_version=prediction.model_version,
+        in_domain=prediction.in_domain,
+        domain_distance=prediction.domain_distance,
+        prediction_set=None if members is None else list(members),
+        coverage=None if members is None else request.coverage,
+        abstain=reason is not None,
+        abstain_reason=reason,
+    )
 
 
 def _explanation(prediction: Prediction, name: str, layers: bool) -> dict[str, str]:

@@ -4,6 +4,9 @@ import time
 from dataclasses import dataclass, field
 from typing import NotRequired, TypedDict
 
+from lesion.conformal.abstention import AbstentionReason
+from lesion.conformal.prediction_sets import DEFAULT_COVERAGE
+
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
@@ -14,6 +17,7 @@ class InferenceRequest:
     layers: bool = False  # whether to add the image and the heat map of the overlay too
     class_name: str | None = None  # the class to explain; the predicted one when None
     top_k: int | None = None  # the number of probabilities in the answer; all when None
+    coverage: float = DEFAULT_COVERAGE  # of the prediction set
     opinion: bool = False  # whether the answer is for the intake of training data, as a ModelOpinion
     trace: str = ""  # the trace of the request, or empty; see :func:`serve.observability.tracing.current`
     # When, by the monotonic clock that all processes of this machine share.
@@ -30,4 +34,8 @@ class InferenceAnswer(TypedDict):
     model_version: str
     in_domain: bool
     domain_distance: float
+    prediction_set: list[str] | None
+    coverage: float | None
+    abstain: bool
+    abstain_reason: AbstentionReason | None
     explanation: NotRequired[dict[str, str]]

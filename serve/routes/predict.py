@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.datastructures import UploadFile
 
+from lesion.conformal.prediction_sets import DEFAULT_COVERAGE
 from lesion.core.errors import InvalidValueError, UnsupportedTypeError
 from lesion.imaging.refusals import EmptyImageError
 from serve.http.dependencies import StateDep, require
@@ -69,15 +70,19 @@ async def predict(
         str | None, Query(alias="class", description="Explain this class, not the predicted one; needs explain=true.")
     ] = None,
     top_k: Annotated[int | None, Query(ge=1, description="Give this many probabilities; all when left out.")] = None,
+    coverage: Annotated[
+        float, Query(description="Of the prediction set: the share of images of each class whose set has the class.")
+    ] = DEFAULT_COVERAGE,
 ) -> JSONResponse:
-    """Classify one image: calibrated probabilities and, with `explain=true`, where the network looked."""
+    """Classify one image: probabilities, possible classes and, with `explain=true`, where the network looked."""
     _check_explanation(explain, layers, class_name, state.bundle.classes)
     state.dispatcher.check_room()
     stages, trace = StageTimer(), tracing.current()
     with stages("receive"):
         data = await _read_image(request)
     tracing.record(trace, stages.intervals)
-    answer = await state.dispatcher.predict(InferenceRequest(data, explain, layers, class_name, top_k, trace=trace))
+    inference = InferenceRequest(data, explain, layers, class_name, top_k, coverage, trace=trace)
+    answer = await state.dispatcher.predict(inference)
     count_prediction(answer["predicted_class"], answer["confidence"], answer["model_version"], answer["in_domain"])
     return JSONResponse({**answer, "request_id": request.scope["request_id"]})
 

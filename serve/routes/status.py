@@ -72,6 +72,7 @@ async def info(state: StateDep) -> Info:
         classes=list(bundle.classes),
         preprocessing=facts["preprocessing"],
         calibration=dict(facts["calibration"]),
+        answer_rules=facts.get("answer_rules"),
         metrics=facts.get("metrics", {}),
         notes=bundle.notes(),
         engine=engine.get("engine"),

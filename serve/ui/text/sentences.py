@@ -94,7 +94,8 @@ def state_of(prediction: Mapping[str, Any]) -> State:
     """Return whether a prediction is of an unfamiliar image, unsure, or sure."""
     if not prediction["in_domain"]:
         return "unfamiliar"
-    return "unsure" if prediction["confidence"] < UNSURE else "sure"
+    withheld = prediction.get("abstain_reason") == "unsure"
+    return "unsure" if withheld or prediction["confidence"] < UNSURE else "sure"
 
 
 def describe_prediction(prediction: Mapping[str, Any], *, calibrated: bool = True) -> str:
@@ -109,16 +110,32 @@ def describe_prediction(prediction: Mapping[str, Any], *, calibrated: bool = Tru
     if state == "unsure":
         second = list(prediction["probabilities"].items())[1:2]
         next_best = "".join(f" The next is {name} with {format_percent(share)}." for name, share in second)
+        why = (
+            f"I call no answer below {format_percent(UNSURE)} sure"
+            if confidence < UNSURE
+            else "it was not shown that answers with so low a confidence are rarely wrong"
+        )
         return (
-            f"I am not sure. {label} is the most probable class with {format_percent(confidence)}, and I call no "
-            f"answer below {format_percent(UNSURE)} sure.{next_best} Ask a qualified person."
+            f"I am not sure. {label} is the most probable class with {format_percent(confidence)}, and {why}."
+            f"{next_best}{_possible_classes(prediction)} Ask a qualified person."
         )
     sureness = "very sure" if confidence >= 0.95 else "fairly sure" if confidence >= 0.8 else "somewhat sure"
     often = "How often such answers are right was never measured."
     if calibrated:
         number = "more than 99" if confidence > 0.99 else f"about {confidence * 100:.0f}"
         often = f"Of 100 answers with this confidence, {number} are right on images like those I was tested on."
-    return f"I am {sureness} that this is {label}. {often}"
+    return f"I am {sureness} that this is {label}.{_possible_classes(prediction)} {often}"
+
+
+def _possible_classes(prediction: Mapping[str, Any]) -> str:
+    """Write a prediction set of several classes, or of none; of one class it says nothing new."""
+    names = prediction.get("prediction_set")
+    if names is None or len(names) == 1:
+        return ""
+    if not names:
+        return " It is not a typical image of any class."
+    often = f"of 100 images of each class, at least {100 * prediction['coverage']:.0f} have their class in such a list"
+    return f" Possible are {', '.join(names[:-1])} and {names[-1]}: {often}, if they are like those of the calibration."
 
 
 def describe_heat_map(label: str, method: str, *, any_heat: bool) -> str:

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion.conformal.answer_rules import AnswerRules
 from lesion.core.errors import DataError
 from lesion.core.files import write_atomically
 from lesion.core.text import format_percent, join_names
+from lesion.evaluation.answer_metrics import estimate_answers
 from lesion.evaluation.curves import curves_json
 from lesion.evaluation.findings import TITLES, EvaluationRecord
 from lesion.evaluation.intervals.confidence import estimate_calibration, estimate_metrics
@@ -40,6 +42,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     prefix: str = "test"  # the split's name in the keys
     operating_points: OperatingPoints | None = None  # chosen on the calibration split, if a specificity is set
+    answer_rules: AnswerRules | None = None  # fitted on the calibration split, if it has images
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
@@ -83,6 +86,7 @@ class Evaluation:
             "bias": self.calibration.bias,
             "prevalence": self.calibration.prevalence,
             "calibration_images": self.calibration.images,
+            "answer_rules": None if self.answer_rules is None else self.answer_rules.to_json(),
             "operating_points": None if self.operating_points is None else self.operating_points.to_json(),
             "metrics": finite(self.all_metrics()),
             "confusion_matrix": self.confusion.tolist(),
@@ -105,6 +109,7 @@ def evaluate_logits(
     prefix: str = "test",
     notes: Sequence[str] = (),
     operating_points: OperatingPoints | None = None,
+    answer_rules: AnswerRules | None = None,
 ) -> Evaluation:
     """Measure a model's outputs on one split: every metric, its interval, and warnings about them.
 
@@ -118,6 +123,7 @@ def evaluate_logits(
         prefix: The split's name in the metrics' keys.
         notes: Sentences about what limits the numbers; more are added.
         operating_points: Thresholds of the classes, chosen on other images; the scores at them are measured too.
+        answer_rules: The model's prediction sets and when it abstains, fitted on other images; they are measured too.
 
     Raises:
         DataError: Arrays that do not fit together, an empty split, or outputs that are not finite.
@@ -130,6 +136,8 @@ def evaluate_logits(
     estimates = estimate_metrics(probabilities, targets, groups, classes, calibration.prevalence)
     if operating_points is not None:
         estimates |= estimate_at(operating_points, probabilities, targets, groups, classes, calibration.prevalence)
+    if answer_rules is not None:
+        estimates |= estimate_answers(answer_rules, probabilities, targets, groups, classes)
     metrics = {f"{prefix}/{key}": estimate.value for key, estimate in estimates.items()}
     before = estimate_calibration(softmax(logits), targets, groups, calibration.prevalence)
     metrics |= {f"{prefix}/{key}_uncalibrated": estimate.value for key, estimate in before.items()}
@@ -149,9 +157,11 @@ def evaluate_logits(
             *_prevalence_note(calibration, classes),
             *_notes(estimates, probabilities.argmax(axis=1), targets, groups, classes),
             *calibration.notes,
+            *(answer_rules.notes(classes) if answer_rules is not None else ()),
         ),
         prefix=prefix,
         operating_points=operating_points,
+        answer_rules=answer_rules,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lesion.conformal.ranks import conformal_quantile
 from lesion.core.errors import ConfigError
 from lesion.evaluation.intervals.confidence import importance
 from lesion.evaluation.intervals.estimates import Estimate, Sample
@@ -47,8 +48,7 @@ def choose_thresholds(
     """Choose each class's threshold on calibration images, so that a new image of another class rarely reaches it.
 
     A new group of another class stays below the threshold with at least the probability ``specificity``, on average
-    over calibration sets: the threshold is the quantile of the calibration images with one imagined group above all
-    (the rank of split conformal prediction: Vovk, Gammerman and Shafer, 2005). Every group has one vote.
+    over calibration sets; see :func:`lesion.conformal.ranks.conformal_quantile`. Every group has one vote.
 
     Args:
         probabilities: ``(N, C)`` calibrated, of images that neither trained nor test the model.
@@ -60,12 +60,8 @@ def choose_thresholds(
     thresholds = {}
     for c, name in enumerate(classes):
         others = np.asarray(labels) != c
-        sample = Sample.of(np.asarray(groups)[others])
-        order = np.argsort(probabilities[others, c], kind="stable")
-        votes = np.cumsum(sample.weight[order])
-        rank = int(np.searchsorted(votes, specificity * (sample.groups + 1) - 1e-9))
-        if rank < len(order):
-            highest_below = probabilities[others, c][order[rank]]
+        highest_below = conformal_quantile(probabilities[others, c], np.asarray(groups)[others], specificity)
+        if highest_below is not None:
             thresholds[name] = float(np.nextafter(np.float32(highest_below), np.float32(2)))
     return OperatingPoints(specificity, thresholds)
 

@@ -109,6 +109,7 @@ def _measurements(evaluation: Evaluation, facts: Mapping[str, Any] | None, histo
         "headline": [views.headline_row(evaluation, key) for key in TITLES],
         "per_class": views.per_class(evaluation),
         "per_class_titles": CLASS_TITLES,
+        "answer_rules": views.answer_rules(evaluation),
         "operating": views.operating_points(evaluation),
         "figures": views.evaluation_figures(evaluation, weakest, calibration) | views.run_figures(facts, history),
         "calibration": views.calibration(evaluation),

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from lesion.conformal.prediction_sets import DEFAULT_COVERAGE
 from lesion.evaluation import plots
 from lesion.evaluation.cross_validation import CrossValidation
 from lesion.evaluation.evaluation import Evaluation
@@ -108,6 +109,29 @@ def operating_points(evaluation: Evaluation) -> dict[str, Any] | None:
             {"name": name, "threshold": threshold}
             | _scores(evaluation, {key: f"operating/{key}/{name}" for key in OPERATING_TITLES})
             for name, threshold in points.thresholds.items()
+        ],
+    }
+
+
+def answer_rules(evaluation: Evaluation) -> dict[str, Any] | None:
+    """Prepare what prediction sets and withheld answers promise and what the test images show; None without them."""
+    rules = evaluation.answer_rules
+    if rules is None:
+        return None
+    titles = {"coverage": "sets/coverage"}
+    abstention = rules.abstention
+    promised = abstention is not None and abstention.confidence is not None
+    thresholds = zip(evaluation.classes, rules.sets.groups, rules.sets.thresholds[DEFAULT_COVERAGE], strict=True)
+    return {
+        "coverage": DEFAULT_COVERAGE,
+        "size": evaluation.metrics[f"{evaluation.prefix}/sets/size"],
+        "abstention": abstention,
+        "answered": _scores(evaluation, {key: f"answered/{key}" for key in ("share", "error")}) if promised else None,
+        "rows": [{"name": "all", "groups": sum(rules.sets.groups), "threshold": ""} | _scores(evaluation, titles)]
+        + [
+            {"name": name, "groups": groups, "threshold": float(threshold)}
+            | _scores(evaluation, {"coverage": f"sets/coverage/{name}"})
+            for name, groups, threshold in thresholds
         ],
     }
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion.conformal.answer_rules import AnswerRules
 from lesion.core.errors import BundleError
 from lesion.core.files import file_facts, sync, write_atomically
 from lesion.evaluation.findings import patients_notes
@@ -113,6 +114,12 @@ class Bundle:
         facts = self.facts["calibration"]
         bias, prevalence = (None if (values := facts.get(name)) is None else tuple(values) for name in CLASS_NUMBERS)
         return Calibration(float(facts["temperature"]), bias, prevalence, facts.get("images", 0))
+
+    @property
+    def answer_rules(self) -> AnswerRules | None:
+        """Its prediction sets and when it abstains; None for bundles of older versions."""
+        value = self.facts.get("answer_rules")
+        return None if value is None else AnswerRules.from_json(value)
 
     def notes(self) -> list[str]:
         """Return sentences about what limits its metrics."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
+from lesion.conformal.answer_rules import AnswerRules
 from lesion.core.errors import BundleError
 from lesion.core.files import FileFacts, bytes_sha256
 from lesion.imaging.preprocessing import Preprocessing
@@ -57,6 +58,7 @@ class BundleFacts(TypedDict):
     files: dict[str, FileFacts]  # every other file of the bundle, by relative name
     metrics: NotRequired[dict[str, float | None]]
     notes: NotRequired[list[str]]  # what limits the metrics, in sentences; bundles of format 2 lack it
+    answer_rules: NotRequired[dict[str, Any] | None]  # see :class:`lesion.conformal.answer_rules.AnswerRules`
     # The dataset: ``name``, ``fingerprint``, ``policy``, ``images``, ``groups`` and ``patients``.
     data: NotRequired[dict[str, Any]]
     lineage: NotRequired[dict[str, Any]]  # see :func:`lesion.training.provenance.lineage`
@@ -135,11 +137,22 @@ def check_facts(facts: Mapping[str, Any]) -> BundleFacts:
         _require(
             isinstance(entry, dict) and set(entry) == {"sha256", "bytes"}, f"'files.{name}' needs sha256 and bytes"
         )
+    _check_answer_rules(facts.get("answer_rules"), len(names))
     try:
         Preprocessing.from_dict(facts["preprocessing"])
     except Exception as error:
         raise BundleFactsError(f"'preprocessing' in {FACTS_FILE}: {error}") from error
     return cast(BundleFacts, facts)
+
+
+def _check_answer_rules(value: object, classes: int) -> None:
+    if value is None:
+        return
+    try:
+        rules = AnswerRules.from_json(cast(Mapping[str, Any], value))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise BundleFactsError(f"'answer_rules' in {FACTS_FILE} cannot be read: {error!r}") from error
+    _require(len(rules.sets.groups) == classes, "'answer_rules' must be for the bundle's classes")
 
 
 def _require(condition: bool, sentence: str) -> None:

@@ -12,6 +12,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion.conformal.abstention import AbstentionReason
+from lesion.conformal.answer_rules import AnswerRules
+from lesion.conformal.prediction_sets import DEFAULT_COVERAGE
 from lesion.core.errors import ImageError
 from lesion.imaging import heatmap
 from lesion.imaging.limits import Limits
@@ -40,6 +43,7 @@ class Prediction:
         in_domain: Whether the image is inside the domain; if not, the answer means little.
         cams: (C, h, w) float32, each class's activation map, not rectified.
         image: (S, S, 3) uint8, the network's input.
+        answer_rules: The bundle's prediction sets and when it abstains; None for bundles of older versions.
     """
 
     predicted_class: str
@@ -51,11 +55,32 @@ class Prediction:
     in_domain: bool
     cams: NDArray[np.float32] = field(repr=False, compare=False)
     image: NDArray[np.uint8] = field(repr=False, compare=False)
+    answer_rules: AnswerRules | None = field(default=None, repr=False, compare=False)
 
     def top(self, k: int | None = None) -> dict[str, float]:
         """Return the ``k`` most probable classes (all when None), the most probable first."""
         ranked = sorted(self.probabilities.items(), key=lambda item: -item[1])
         return dict(ranked[:k])
+
+    def prediction_set(self, coverage: float = DEFAULT_COVERAGE) -> tuple[str, ...] | None:
+        """Return the classes that the image may have, the most probable first; None for bundles of older versions.
+
+        Of images of each class that are like the calibration images, at least a share ``coverage`` has the class in
+        its set. A coverage that was not fitted is a KeyError.
+        """
+        if self.answer_rules is None:
+            return None
+        ranked = self.top()
+        thresholds = dict(zip(self.probabilities, self.answer_rules.sets.thresholds[coverage].tolist(), strict=True))
+        return tuple(name for name, probability in ranked.items() if probability >= thresholds[name])
+
+    @property
+    def abstention(self) -> AbstentionReason | None:
+        """Why no answer should be given; None if it may be."""
+        if not self.in_domain:
+            return "not_recognized"
+        rule = self.answer_rules and self.answer_rules.abstention
+        return "unsure" if rule and rule.abstains(self.confidence) else None
 
     def gradcam(self, class_name: str | None = None) -> NDArray[np.float32]:
         """Return the Grad-CAM of a class (the predicted one when None), (S, S) in [0, 1]; needs no forward pass.
@@ -102,6 +127,7 @@ class Predictor:
         self._preprocessing = bundle.preprocessing
         self._version = bundle.version
         self._domain = bundle.domain()
+        self._answer_rules = bundle.answer_rules
 
     @classmethod
     def load(
@@ -188,6 +214,7 @@ class Predictor:
                 model_version=self._version,
                 domain_distance=float(distance),
                 in_domain=bool(distance <= 1.0),
+                answer_rules=self._answer_rules,
                 cams=cams,
                 image=image,
             )

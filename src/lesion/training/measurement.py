@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lesion.conformal.answer_rules import AnswerRules
 from lesion.data.datamodule import DataModule
 from lesion.evaluation.calibration import fit_calibration
 from lesion.evaluation.cross_validation import CrossValidation
@@ -35,10 +36,11 @@ def evaluate_model(
     if prevalence is not None:
         counts = datamodule.class_counts()
         fitted = fitted.for_prevalence((counts / counts.sum()).tolist(), prevalence)
-    points = None
-    if specificity is not None:
-        groups = manifest.split("calibration")["group"].to_numpy()
-        points = choose_thresholds(fitted.probabilities(logits), calibration.labels, groups, classes, specificity)
+    points, rules = None, None
+    if len(calibration.labels):
+        known = fitted.probabilities(logits), calibration.labels, manifest.split("calibration")["group"].to_numpy()
+        rules = AnswerRules.fit(*known, same_shares=prevalence is None)
+        points = None if specificity is None else choose_thresholds(*known, classes, specificity)
     return evaluate_logits(
         dataset_logits(model.network, test),
         test.labels,
@@ -48,6 +50,7 @@ def evaluate_model(
         paths=rows["path"].tolist(),
         notes=patients_notes(len(used), int((used["patient"] != "").sum())),
         operating_points=points,
+        answer_rules=rules,
     )
 
 

@@ -52,6 +52,7 @@ def write_bundle(
         "preprocessing": datamodule.preprocessing.to_dict(),
         "model": model.facts(),
         "calibration": calibration_facts(evaluation.calibration),
+        "answer_rules": None if evaluation.answer_rules is None else evaluation.answer_rules.to_json(),
         "metrics": finite(dict(metrics)),
         "notes": list(evaluation.notes),
         "data": {key: data[key] for key in ("name", "fingerprint", "policy", "images", "groups", "patients")},

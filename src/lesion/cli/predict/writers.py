@@ -16,7 +16,17 @@ from lesion.model.predictor import Prediction
 
 _TABLE_ROWS = 200  # of one table: all of them are in memory, since they set the widths of its columns
 _FIRST_COLUMNS = ("file", "predicted_class", "confidence")
-_LAST_COLUMNS = ("inference_time_ms", "model_version", "domain_distance", "in_domain", "overlay", "code", "error")
+_LAST_COLUMNS = (
+    "inference_time_ms",
+    "model_version",
+    "domain_distance",
+    "in_domain",
+    "prediction_set",
+    "abstain_reason",
+    "overlay",
+    "code",
+    "error",
+)
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -44,6 +54,8 @@ def write_json(rows: Iterable[Row], out: IO[str], top_k: int | None) -> None:
                 "model_version": row.answer.model_version,
                 "domain_distance": row.answer.domain_distance,
                 "in_domain": row.answer.in_domain,
+                "prediction_set": row.answer.prediction_set(),
+                "abstain_reason": row.answer.abstention,
             }
             if row.overlay:
                 value["overlay"] = row.overlay
@@ -62,7 +74,7 @@ def write_csv(rows: Iterable[Row], out: IO[str], classes: Sequence[str], top_k: 
     table.writerow([*_FIRST_COLUMNS, *middle, *_LAST_COLUMNS])
     for row in rows:
         if isinstance(row.answer, ImageError):
-            cells = [row.name, "", "", *[""] * len(middle), *[""] * 5, row.answer.code, row.answer.message]
+            cells = [row.name, "", "", *[""] * len(middle), *[""] * 7, row.answer.code, row.answer.message]
         else:
             cells = _csv_cells(row.answer, row, classes, top_k)
         table.writerow([f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell for cell in cells])
@@ -74,6 +86,7 @@ def _csv_cells(answer: Prediction, row: Row, classes: Sequence[str], top_k: int 
         middle = [part for name, value in answer.top(top_k).items() for part in (name, f"{value:.6f}")]
     first = [row.name, answer.predicted_class, f"{answer.confidence:.6f}"]
     domain = [f"{answer.domain_distance:.4f}", str(answer.in_domain).lower()]
+    domain += ["|".join(answer.prediction_set() or ()), answer.abstention or ""]
     return [*first, *middle, f"{answer.inference_time_ms:.3f}", answer.model_version, *domain, row.overlay, "", ""]
 
 
@@ -107,5 +120,7 @@ def _table(rows: Iterable[Row], top_k: int) -> Table:
         else:
             words = ", ".join(f"{label} {100 * value:.1f} %" for label, value in row.answer.top(top_k).items())
             words += "" if row.answer.in_domain else " (unlike the training images)"
+            if row.answer.abstention == "unsure":
+                words += f" (unsure; possible: {', '.join(row.answer.prediction_set() or ()) or 'none of the classes'})"
             table.add_row(name, Text(words), f"{row.answer.inference_time_ms:.1f}")
     return table
