@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from mapie.classification import SplitConformalClassifier
 from scipy.stats import binom
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from lesion.conformal.prediction_sets import COVERAGES, PredictionSets
 from lesion.conformal.ranks import conformal_quantile, fewest_groups
@@ -16,6 +18,39 @@ def drawn(rng: np.random.Generator, count: int, sizes: int = 1) -> tuple[np.ndar
     logits = centers[groups] + 0.3 * rng.normal(size=(len(groups), 3))
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     return probabilities.astype(np.float32), labels[groups], groups
+
+
+class Given(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A classifier for MAPIE whose inputs are its probabilities."""
+
+    def __init__(self) -> None:
+        self.classes_ = np.arange(3)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def predict_proba(self, probabilities: np.ndarray) -> np.ndarray:
+        return probabilities
+
+    def predict(self, probabilities: np.ndarray) -> np.ndarray:
+        return np.asarray(probabilities.argmax(axis=1))
+
+
+@pytest.mark.filterwarnings("ignore:.*less labels than your training dataset")
+@pytest.mark.parametrize("coverage", [0.8, 0.9, 0.95])
+def test_the_sets_are_those_of_mapie(coverage: float) -> None:
+    """MAPIE's sets by the least ambiguous classifier, on the calibration images of one class after the other."""
+    rng = np.random.default_rng(5)
+    probabilities, labels, groups = drawn(rng, 400)
+    new, _, _ = drawn(rng, 300)
+    expected = np.empty((300, 3), bool)
+    for c in range(3):
+        oracle = SplitConformalClassifier(Given(), confidence_level=coverage, conformity_score="lac", prefit=True)
+        oracle.conformalize(probabilities[labels == c].astype(float), labels[labels == c])
+        expected[:, c] = oracle.predict_set(new.astype(float))[1][:, c, 0]
+    assert 0 < expected.mean() < 1
+    sets = PredictionSets.fit(probabilities, labels, groups)
+    np.testing.assert_array_equal(sets.members(new, coverage), expected)
 
 
 def test_the_rank_is_that_of_split_conformal_prediction() -> None:
