@@ -9,6 +9,8 @@ from lesion.registry.deployments import MAX_REASON
 from serve.settings import ServerSettings
 
 _PREDICTION: dict[str, Any] = {
+    "abstain": False,
+    "abstain_reason": None,
     "predicted_class": "glioma",
     "confidence": 0.93,
     "probabilities": {"glioma": 0.93, "meningioma": 0.05, "pituitary": 0.015, "notumor": 0.005},
@@ -18,8 +20,7 @@ _PREDICTION: dict[str, Any] = {
     "in_domain": True,
     "prediction_set": ["glioma"],
     "coverage": 0.9,
-    "abstain": False,
-    "abstain_reason": None,
+    "similar_answers": {"low": 0.9, "high": 0.95, "images": 41, "right": 40},
     "request_id": "0b7e3c52b0f44f5b8a6d2f9f0c1f4f11",
 }
 _PROBLEM: dict[str, Any] = {
@@ -52,11 +53,25 @@ class Explanation(BaseModel):
     )
 
 
+class SimilarAnswers(BaseModel):
+    """How many of the test images that were answered with a confidence from `low` to below `high` were right."""
+
+    low: float
+    high: float
+    images: int
+    right: int
+
+
 class PredictionAnswer(BaseModel):
     """The answer for one image."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [_PREDICTION]})
 
+    abstain: bool = Field(description="Whether the answer should be withheld.")
+    abstain_reason: Literal["not_recognized", "unsure"] | None = Field(
+        description="Why: the image is not in the domain, or the confidence is below 0.6 or below the one from which "
+        "on the model keeps its promised share of wrong answers; see `answer_rules` of `/info`."
+    )
     predicted_class: str = Field(description="The most probable class.")
     confidence: float = Field(ge=0, le=1, description="Its calibrated probability.")
     probabilities: dict[str, float] = Field(description="Calibrated probabilities, the most probable class first.")
@@ -74,10 +89,9 @@ class PredictionAnswer(BaseModel):
         "older versions."
     )
     coverage: float | None = Field(description="That share.")
-    abstain: bool = Field(description="Whether the answer should be withheld.")
-    abstain_reason: Literal["not_recognized", "unsure"] | None = Field(
-        description="Why: the image is not in the domain, or the confidence is below the one from which on the model "
-        "keeps its promised share of wrong answers; see `answer_rules` of `/info`."
+    similar_answers: SimilarAnswers | None = Field(
+        description="The test images that were answered with about this confidence. Null if they were fewer than 20, "
+        "for images outside the domain and for models of older versions."
     )
     request_id: str = Field(description="The id of this request; also the header X-Request-ID.")
     explanation: Explanation | None = Field(default=None, description="Present when explain=true.")

@@ -158,6 +158,8 @@ def _answer(request: InferenceRequest, prediction: Prediction | ImageError, stag
 def _prediction_answer(request: InferenceRequest, prediction: Prediction) -> InferenceAnswer:
     members, reason = prediction.prediction_set(request.coverage), prediction.abstention
     return InferenceAnswer(
+        abstain=reason is not None,
+        abstain_reason=reason,
         predicted_class=prediction.predicted_class,
         confidence=prediction.confidence,
         probabilities=prediction.top(request.top_k),
@@ -167,8 +169,7 @@ def _prediction_answer(request: InferenceRequest, prediction: Prediction) -> Inf
         domain_distance=prediction.domain_distance,
         prediction_set=None if members is None else list(members),
         coverage=None if members is None else request.coverage,
-        abstain=reason is not None,
-        abstain_reason=reason,
+        similar_answers=None if prediction.similar_answers is None else prediction.similar_answers.to_json(),
     )
 
 

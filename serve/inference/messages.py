@@ -27,6 +27,8 @@ class InferenceRequest:
 class InferenceAnswer(TypedDict):
     """The members of a response of ``POST /predict``; see :class:`serve.http.schemas.PredictionAnswer`."""
 
+    abstain: bool
+    abstain_reason: AbstentionReason | None
     predicted_class: str
     confidence: float
     probabilities: dict[str, float]
@@ -36,6 +38,5 @@ class InferenceAnswer(TypedDict):
     domain_distance: float
     prediction_set: list[str] | None
     coverage: float | None
-    abstain: bool
-    abstain_reason: AbstentionReason | None
+    similar_answers: dict[str, float] | None
     explanation: NotRequired[dict[str, str]]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lesion.conformal.abstention import Abstention
+from lesion.conformal.abstention import LEAST_CONFIDENCE, Abstention
 
 
 def drawn(
@@ -58,12 +58,12 @@ def test_the_lowest_confidence_that_passes_is_taken() -> None:
 
 def test_all_right_is_enough_from_86_groups_on() -> None:
     """A quarter of the risk is 0.0125, and 0.95 to the power of 86 is 0.0121."""
-    for groups, confidence in ((85, None), (86, 0.0)):
+    for groups, confidence in ((85, None), (86, LEAST_CONFIDENCE)):
         sure = np.repeat(np.linspace(0.6, 0.99, groups), 3)
         probabilities = np.stack([sure, 1 - sure], axis=1).astype(np.float32)
         rule = Abstention.fit(probabilities, np.zeros(3 * groups, dtype=int), np.arange(3 * groups) // 3)
         assert (rule.confidence, rule.groups) == (confidence, groups)
-        assert not rule.abstains(0.0)
+        assert (rule.abstains(0.59), rule.abstains(0.61)) == (True, False)
         assert bool(rule.notes()) == (confidence is None)
 
 

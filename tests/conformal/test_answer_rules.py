@@ -49,9 +49,11 @@ def test_sets_and_abstention_by_hand(tmp_path: Path) -> None:
 
 
 def test_a_bundle_of_an_older_version_has_neither(tmp_path: Path) -> None:
-    (answer,) = Predictor.load(lamp(tmp_path / "lamp", 0.05)).predict([gray(128)])
-    assert isinstance(answer, Prediction)
-    assert (answer.prediction_set(), answer.abstention) == (None, None)
+    unsure, sure = Predictor.load(lamp(tmp_path / "lamp", 0.05)).predict([gray(128), gray(187)])
+    assert isinstance(unsure, Prediction)
+    assert isinstance(sure, Prediction)
+    assert (unsure.prediction_set(), unsure.abstention, unsure.similar_answers) == (None, "unsure", None)
+    assert (sure.prediction_set(), sure.abstention) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +69,22 @@ def test_a_bundle_of_an_older_version_has_neither(tmp_path: Path) -> None:
 def test_facts_that_are_no_rules_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
     with pytest.raises(BundleError, match="answer_rules") as caught:
         lamp(tmp_path / "lamp", 0.05, answer_rules=RULES.to_json() | changes)
+    assert caught.value.code == "bundle_facts_invalid"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [{"low": 0.5}],
+        [{"low": 0.9, "high": 0.5, "images": 20, "right": 3}],
+        [{"low": 0.5, "high": 0.9, "images": 20, "right": 21}],
+        ["many"],
+    ],
+)
+def test_facts_that_are_no_frequencies_are_refused(tmp_path: Path, value: object) -> None:
+    with pytest.raises(BundleError, match="answer_frequencies") as caught:
+        lamp(tmp_path / "lamp", 0.05, answer_frequencies=value)
     assert caught.value.code == "bundle_facts_invalid"
 
 
@@ -120,12 +138,16 @@ def test_the_report_shows_the_promise_and_what_was_measured(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_the_server_answers_with_both(tmp_path: Path) -> None:
-    with ServerProcess(lamp(tmp_path / "lamp", 0.05, answer_rules=RULES.to_json()), "server.workers=1") as server:
+    frequencies = [{"low": 0.99, "high": 1.0, "images": 30, "right": 28}]
+    facts = {"answer_rules": RULES.to_json(), "answer_frequencies": frequencies}
+    with ServerProcess(lamp(tmp_path / "lamp", 0.05, **facts), "server.workers=1") as server:
         answer = server.client.post("/predict", content=gray(120)).json()
         assert (answer["prediction_set"], answer["coverage"]) == (["dark", "bright"], 0.9)
         assert (answer["abstain"], answer["abstain_reason"]) == (True, "unsure")
         other = server.client.post("/predict", params={"coverage": 0.95}, content=gray(187)).json()
         assert (other["prediction_set"], other["coverage"], other["abstain"]) == (["bright"], 0.95, False)
+        assert (answer["similar_answers"], other["similar_answers"]) == (None, frequencies[0])
+        assert list(other)[:3] == ["abstain", "abstain_reason", "predicted_class"]
         refused = server.client.post("/predict", params={"coverage": 0.5}, content=gray(187))
         assert (refused.status_code, refused.json()["code"]) == (422, "coverage_unknown")
         assert "0.9, 0.95" in refused.json()["detail"]

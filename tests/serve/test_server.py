@@ -85,7 +85,7 @@ def test_an_answer_is_the_predictors(server: ServerProcess, predictor: Predictor
     answer = response.json()
     assert set(answer) == {
         "predicted_class", "confidence", "probabilities", "inference_time_ms", "model_version", "domain_distance",
-        "in_domain", "request_id",
+        "in_domain", "request_id", "abstain", "abstain_reason", "prediction_set", "coverage", "similar_answers",
     }  # fmt: skip
     assert answer["predicted_class"] == expected.predicted_class
     assert answer["confidence"] == expected.confidence

@@ -9,13 +9,12 @@ import pandas as pd
 
 from lesion.core.text import format_count, format_percent
 
-UNSURE = 0.6  # calibrated: of answers with a lower confidence, fewer than six in ten are right
 DISCLAIMER = (
     "Not a medical device. Lesion is for research and teaching; nothing that it says replaces the judgment of a "
     "qualified person."
 )
 MOST_CLASSES = 30  # that the page shows at once
-State = Literal["unfamiliar", "unsure", "sure"]
+State = Literal["not_recognized", "unsure", "sure"]
 Row = TypeVar("Row")
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>$~#|]|:(?=[a-zA-Z]))")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -91,17 +90,27 @@ def format_time(iso: str) -> str:
 
 
 def state_of(prediction: Mapping[str, Any]) -> State:
-    """Return whether a prediction is of an unfamiliar image, unsure, or sure."""
-    if not prediction["in_domain"]:
-        return "unfamiliar"
-    withheld = prediction.get("abstain_reason") == "unsure"
-    return "unsure" if withheld or prediction["confidence"] < UNSURE else "sure"
+    """Return whether the image of a prediction is not recognized, or else the answer unsure or sure."""
+    state: State = prediction["abstain_reason"] or "sure"
+    return state
 
 
-def describe_prediction(prediction: Mapping[str, Any], *, calibrated: bool = True) -> str:
-    """Explain a prediction in the first person; only a calibrated model knows how often it is right."""
+def headline(prediction: Mapping[str, Any]) -> str:
+    """Write an answer in a few words; a class stands alone only if the image is recognized and the answer sure."""
+    state = state_of(prediction)
+    if state == "not_recognized":
+        return "Not recognized"
+    if state == "sure":
+        return str(prediction["predicted_class"])
+    names = prediction["prediction_set"] or ()
+    rivals = names if len(names) > 1 else list(prediction["probabilities"])[:2]
+    return f"Unsure: {' or '.join(rivals)}"
+
+
+def describe_prediction(prediction: Mapping[str, Any]) -> str:
+    """Explain a prediction in the first person."""
     label, confidence, state = prediction["predicted_class"], prediction["confidence"], state_of(prediction)
-    if state == "unfamiliar":
+    if state == "not_recognized":
         return (
             f"This does not look like what I was trained on: it is {prediction['domain_distance']:.1f} times as far "
             "from the training images as the limit for familiar images. If I had to choose, I would say "
@@ -110,21 +119,25 @@ def describe_prediction(prediction: Mapping[str, Any], *, calibrated: bool = Tru
     if state == "unsure":
         second = list(prediction["probabilities"].items())[1:2]
         next_best = "".join(f" The next is {name} with {format_percent(share)}." for name, share in second)
-        why = (
-            f"I call no answer below {format_percent(UNSURE)} sure"
-            if confidence < UNSURE
-            else "it was not shown that answers with so low a confidence are rarely wrong"
-        )
         return (
-            f"I am not sure. {label} is the most probable class with {format_percent(confidence)}, and {why}."
-            f"{next_best}{_possible_classes(prediction)} Ask a qualified person."
+            f"I am not sure. {label} is the most probable class with {format_percent(confidence)}, and it was not "
+            f"shown that answers with so low a confidence are rarely wrong.{next_best}{_possible_classes(prediction)} "
+            f"{_similar_answers(prediction)} Ask a qualified person."
         )
     sureness = "very sure" if confidence >= 0.95 else "fairly sure" if confidence >= 0.8 else "somewhat sure"
-    often = "How often such answers are right was never measured."
-    if calibrated:
-        number = "more than 99" if confidence > 0.99 else f"about {confidence * 100:.0f}"
-        often = f"Of 100 answers with this confidence, {number} are right on images like those I was tested on."
-    return f"I am {sureness} that this is {label}.{_possible_classes(prediction)} {often}"
+    return f"I am {sureness} that this is {label}.{_possible_classes(prediction)} {_similar_answers(prediction)}"
+
+
+def _similar_answers(prediction: Mapping[str, Any]) -> str:
+    """Write what was counted on the test images, or that nothing was."""
+    counted = prediction["similar_answers"]
+    if counted is None:
+        return "How often such answers are right was not measured."
+    confidences = f"from {format_percent(counted['low'])} to {format_percent(counted['high'])}"
+    return (
+        f"Of {format_count(counted['images'], 'test image')} answered with a confidence {confidences}, "
+        f"{counted['right']:,} {'was' if counted['right'] == 1 else 'were'} right."
+    )
 
 
 def _possible_classes(prediction: Mapping[str, Any]) -> str:
@@ -153,9 +166,9 @@ def summarize_predictions(predictions: Sequence[Mapping[str, Any]]) -> str:
     states = [state_of(prediction) for prediction in predictions]
     parts = [f"{format_count(len(states), 'image')} classified"]
     if unsure := states.count("unsure"):
-        parts.append(f"{unsure:,} of them unsure (below {format_percent(UNSURE)})")
-    if unfamiliar := states.count("unfamiliar"):
-        parts.append(f"{unfamiliar:,} unlike what the model was trained on")
+        parts.append(f"{unsure:,} of them unsure")
+    if strange := states.count("not_recognized"):
+        parts.append(f"{strange:,} not recognized, unlike what the model was trained on")
     return ", ".join(parts) + "."
 
 

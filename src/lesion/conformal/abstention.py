@@ -12,6 +12,7 @@ from lesion.core.text import format_count, format_percent
 
 AbstentionReason = Literal["not_recognized", "unsure"]  # the image is not in the domain, or its class is unsure
 ERROR = 0.05  # the highest share of wrong answers among those that are given
+LEAST_CONFIDENCE = 0.6  # below it every answer is withheld, whatever the calibration images show
 RISK = 0.05  # the probability that a calibration set gives a threshold that does not keep to it
 # The shares of answers that are tried, from the most confident ones to all, and where a part of the risk is kept for a
 # new start, so that one unlucky error among the most confident answers does not end the search.
@@ -63,6 +64,7 @@ class Abstention:
         for share in _SHARES:
             at_risk += risk / len(_STARTS) if share in _STARTS else 0.0
             candidate = 0.0 if share == 1 else float(np.quantile(confidence, 1 - share, method="lower"))
+            candidate = max(candidate, LEAST_CONFIDENCE)
             answered = confidence >= candidate
             if binom.cdf(wrong[answered].sum(), answered.sum(), error) <= at_risk:
                 lowest = candidate
@@ -71,8 +73,8 @@ class Abstention:
         return cls(lowest, error, risk, len(rows))
 
     def abstains(self, confidence: float) -> bool:
-        """Return whether an answer of this confidence is withheld; without a promise none is."""
-        return self.confidence is not None and confidence < self.confidence
+        """Return whether an answer of this confidence is withheld."""
+        return confidence < (LEAST_CONFIDENCE if self.confidence is None else self.confidence)
 
     def notes(self) -> list[str]:
         """Return, as at most one sentence, that nothing is promised about the given answers."""

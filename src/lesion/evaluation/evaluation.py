@@ -23,6 +23,7 @@ from lesion.evaluation.intervals.estimates import Estimate
 from lesion.evaluation.metrics import DEFINITIONS, check_inputs, compute_metrics, confusion_matrix
 from lesion.evaluation.operating_points import OperatingPoints, estimate_at
 from lesion.evaluation.probabilities import Calibration, Floats, Ints, softmax
+from lesion.evaluation.reliability import AnswerFrequency, answer_frequencies
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,11 @@ class Evaluation:
     def uncalibrated_probabilities(self) -> NDArray[np.float32]:
         """Probabilities at temperature 1, ``(N, C)``."""
         return softmax(self.logits)
+
+    @cached_property
+    def answer_frequencies(self) -> tuple[AnswerFrequency, ...]:
+        """How many images were answered right, by confidence, the highest first."""
+        return answer_frequencies(self.probabilities, self.labels)
 
     @cached_property
     def predictions(self) -> NDArray[np.int64]:
@@ -87,6 +93,7 @@ class Evaluation:
             "prevalence": self.calibration.prevalence,
             "calibration_images": self.calibration.images,
             "answer_rules": None if self.answer_rules is None else self.answer_rules.to_json(),
+            "answer_frequencies": [each.to_json() for each in self.answer_frequencies],
             "operating_points": None if self.operating_points is None else self.operating_points.to_json(),
             "metrics": finite(self.all_metrics()),
             "confusion_matrix": self.confusion.tolist(),

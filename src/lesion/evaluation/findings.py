@@ -50,6 +50,7 @@ class EvaluationRecord(TypedDict):
     prevalence: NotRequired[Sequence[float] | None]  # shares of the classes where the probabilities hold
     calibration_images: int
     answer_rules: NotRequired[dict[str, Any] | None]  # see :class:`lesion.conformal.answer_rules.AnswerRules`
+    answer_frequencies: NotRequired[list[dict[str, Any]]]  # see :class:`lesion.evaluation.reliability.AnswerFrequency`
     operating_points: NotRequired[dict[str, Any] | None]  # ``specificity`` and the ``thresholds`` of classes
     # Metrics by key, with ``<key>_low`` and ``<key>_high`` for intervals; None where a metric is undefined.
     metrics: dict[str, float | None]

@@ -1,6 +1,8 @@
 """The reliability of stated confidences in bins, and the plain calibration errors; needs only NumPy."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -8,6 +10,33 @@ from numpy.typing import ArrayLike, NDArray
 from lesion.evaluation.probabilities import Floats
 
 BINS = 15
+FEWEST_ANSWERS = 20  # of which it is said how many were right
+_BORDERS = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.0)  # of the confidences that are counted together
+
+
+@dataclass(frozen=True)
+class AnswerFrequency:
+    """How many test images were answered with a confidence from ``low`` to below ``high``, and how many of them right.
+
+    With ``high`` 1 the confidence 1 is included.
+    """
+
+    low: float
+    high: float
+    images: int
+    right: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields, JSON-ready."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Return what :meth:`to_json` wrote; anything else is a ValueError, TypeError or KeyError."""
+        read = cls(float(value["low"]), float(value["high"]), int(value["images"]), int(value["right"]))
+        if not (0 <= read.low < read.high <= 1 and 0 <= read.right <= read.images):
+            raise ValueError(f"{read} is not a count of answers between two confidences")
+        return read
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +80,32 @@ def reliability(probabilities: Floats, labels: ArrayLike, bins: int = BINS) -> R
         accuracy=correct_sum / divisor,
         ece=float(np.abs(correct_sum - confidence_sum).sum() / max(len(confidence), 1)),
     )
+
+
+def answer_frequencies(probabilities: Floats, labels: ArrayLike) -> tuple[AnswerFrequency, ...]:
+    """Count right answers by confidence, the highest first, in ranges that have at least 20 images each.
+
+    The probabilities are ``(N, C)``, the labels ``(N,)``. With fewer than 20 images the result is empty.
+    """
+    confidence = np.asarray(np.asarray(probabilities).max(axis=1), dtype=np.float64)
+    correct = np.asarray(probabilities).argmax(axis=1) == np.asarray(labels)
+    counted: list[AnswerFrequency] = []
+    high, left = 1.0, np.ones(len(confidence), dtype=bool)
+    for low in _BORDERS:
+        inside = left & (confidence >= low)
+        if inside.sum() >= FEWEST_ANSWERS:
+            counted.append(AnswerFrequency(low, high, int(inside.sum()), int(correct[inside].sum())))
+            high, left = low, left & ~inside
+    if counted and high > 0:  # the few that are left count with those above them
+        last = counted.pop()
+        images, right = last.images + int(left.sum()), last.right + int(correct[left].sum())
+        counted.append(AnswerFrequency(0.0, last.high, images, right))
+    return tuple(counted)
+
+
+def find_frequency(frequencies: Sequence[AnswerFrequency], confidence: float) -> AnswerFrequency | None:
+    """Return the range that a confidence is in; None if there is none."""
+    return next((each for each in frequencies if confidence >= each.low), None)
 
 
 def classwise_calibration_error(probabilities: Floats, labels: ArrayLike, bins: int = BINS) -> float:

@@ -15,6 +15,7 @@ from lesion.core.errors import BundleError
 from lesion.core.files import file_facts, sync, write_atomically
 from lesion.evaluation.findings import patients_notes
 from lesion.evaluation.probabilities import Calibration
+from lesion.evaluation.reliability import AnswerFrequency
 from lesion.imaging.limits import Limits
 from lesion.imaging.preprocessing import Preprocessing
 from lesion.model.bundle_facts import (
@@ -120,6 +121,11 @@ class Bundle:
         """Its prediction sets and when it abstains; None for bundles of older versions."""
         value = self.facts.get("answer_rules")
         return None if value is None else AnswerRules.from_json(value)
+
+    @property
+    def answer_frequencies(self) -> tuple[AnswerFrequency, ...]:
+        """How many test images it answered right, by confidence; empty for few images and bundles of older versions."""
+        return tuple(map(AnswerFrequency.from_json, self.facts.get("answer_frequencies", ())))
 
     def notes(self) -> list[str]:
         """Return sentences about what limits its metrics."""

@@ -2,13 +2,14 @@
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 from lesion.conformal.answer_rules import AnswerRules
 from lesion.core.errors import BundleError
 from lesion.core.files import FileFacts, bytes_sha256
+from lesion.evaluation.reliability import AnswerFrequency
 from lesion.imaging.preprocessing import Preprocessing
 
 FORMAT = 3  # 2 added domain.npz, 3 the bias of the calibration
@@ -59,6 +60,7 @@ class BundleFacts(TypedDict):
     metrics: NotRequired[dict[str, float | None]]
     notes: NotRequired[list[str]]  # what limits the metrics, in sentences; bundles of format 2 lack it
     answer_rules: NotRequired[dict[str, Any] | None]  # see :class:`lesion.conformal.answer_rules.AnswerRules`
+    answer_frequencies: NotRequired[list[dict[str, Any]]]  # see :class:`lesion.evaluation.reliability.AnswerFrequency`
     # The dataset: ``name``, ``fingerprint``, ``policy``, ``images``, ``groups`` and ``patients``.
     data: NotRequired[dict[str, Any]]
     lineage: NotRequired[dict[str, Any]]  # see :func:`lesion.training.provenance.lineage`
@@ -138,6 +140,7 @@ def check_facts(facts: Mapping[str, Any]) -> BundleFacts:
             isinstance(entry, dict) and set(entry) == {"sha256", "bytes"}, f"'files.{name}' needs sha256 and bytes"
         )
     _check_answer_rules(facts.get("answer_rules"), len(names))
+    _check_answer_frequencies(facts.get("answer_frequencies", []))
     try:
         Preprocessing.from_dict(facts["preprocessing"])
     except Exception as error:
@@ -153,6 +156,14 @@ def _check_answer_rules(value: object, classes: int) -> None:
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise BundleFactsError(f"'answer_rules' in {FACTS_FILE} cannot be read: {error!r}") from error
     _require(len(rules.sets.groups) == classes, "'answer_rules' must be for the bundle's classes")
+
+
+def _check_answer_frequencies(value: object) -> None:
+    try:
+        for each in cast(Sequence[Mapping[str, Any]], value):
+            AnswerFrequency.from_json(each)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise BundleFactsError(f"'answer_frequencies' in {FACTS_FILE} cannot be read: {error!r}") from error
 
 
 def _require(condition: bool, sentence: str) -> None:

@@ -12,10 +12,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.conformal.abstention import AbstentionReason
+from lesion.conformal.abstention import LEAST_CONFIDENCE, AbstentionReason
 from lesion.conformal.answer_rules import AnswerRules
 from lesion.conformal.prediction_sets import DEFAULT_COVERAGE
 from lesion.core.errors import ImageError
+from lesion.evaluation.reliability import AnswerFrequency, find_frequency
 from lesion.imaging import heatmap
 from lesion.imaging.limits import Limits
 from lesion.model.bundle import Bundle
@@ -44,6 +45,8 @@ class Prediction:
         cams: (C, h, w) float32, each class's activation map, not rectified.
         image: (S, S, 3) uint8, the network's input.
         answer_rules: The bundle's prediction sets and when it abstains; None for bundles of older versions.
+        similar_answers: How many of the test images that were answered with about this confidence were answered right;
+            None if too few were, for images outside the domain, and for bundles of older versions.
     """
 
     predicted_class: str
@@ -56,6 +59,7 @@ class Prediction:
     cams: NDArray[np.float32] = field(repr=False, compare=False)
     image: NDArray[np.uint8] = field(repr=False, compare=False)
     answer_rules: AnswerRules | None = field(default=None, repr=False, compare=False)
+    similar_answers: AnswerFrequency | None = None
 
     def top(self, k: int | None = None) -> dict[str, float]:
         """Return the ``k`` most probable classes (all when None), the most probable first."""
@@ -80,7 +84,8 @@ class Prediction:
         if not self.in_domain:
             return "not_recognized"
         rule = self.answer_rules and self.answer_rules.abstention
-        return "unsure" if rule and rule.abstains(self.confidence) else None
+        unsure = rule.abstains(self.confidence) if rule else self.confidence < LEAST_CONFIDENCE
+        return "unsure" if unsure else None
 
     def gradcam(self, class_name: str | None = None) -> NDArray[np.float32]:
         """Return the Grad-CAM of a class (the predicted one when None), (S, S) in [0, 1]; needs no forward pass.
@@ -128,6 +133,7 @@ class Predictor:
         self._version = bundle.version
         self._domain = bundle.domain()
         self._answer_rules = bundle.answer_rules
+        self._frequencies = bundle.answer_frequencies
 
     @classmethod
     def load(
@@ -215,6 +221,7 @@ class Predictor:
                 domain_distance=float(distance),
                 in_domain=bool(distance <= 1.0),
                 answer_rules=self._answer_rules,
+                similar_answers=find_frequency(self._frequencies, float(row.max())) if distance <= 1.0 else None,
                 cams=cams,
                 image=image,
             )

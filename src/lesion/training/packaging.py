@@ -53,6 +53,7 @@ def write_bundle(
         "model": model.facts(),
         "calibration": calibration_facts(evaluation.calibration),
         "answer_rules": None if evaluation.answer_rules is None else evaluation.answer_rules.to_json(),
+        "answer_frequencies": [each.to_json() for each in evaluation.answer_frequencies],
         "metrics": finite(dict(metrics)),
         "notes": list(evaluation.notes),
         "data": {key: data[key] for key in ("name", "fingerprint", "policy", "images", "groups", "patients")},

@@ -128,7 +128,7 @@ def test_many_images_become_a_table_and_a_refused_one_says_why(
     assert [name in table for name in (*(scan.name for scan in scans[:3]), "notes.png")] == [True] * 4
     classes = phantoms.server.client.get("/info").json()["classes"]
     columns = table.splitlines()[0].lstrip("\ufeff").split(",")
-    assert columns[:5] == ["Image", "Class", "Confidence", "Note", "Time in ms"]
+    assert columns[:5] == ["Image", "Answer", "Most probable class", "Confidence", "Time in ms"]
     assert set(columns[5:]) == {f"P({name})" for name in classes}
     assert reason.split(".")[0] in table
 

@@ -42,11 +42,13 @@ def test_an_image_is_answered_in_words_and_bars(page: OpenScreen, lamp_server: S
 def test_unsure_and_unfamiliar_images_are_called_so(page: OpenScreen, lamp_server: ServerProcess) -> None:
     unsure = drop_files(page("predict.page"), ("grey.png", photo(2, 127, 0.0)))
     assert "I am not sure." in unsure.warning[0].value
+    assert unsure.subheader[0].value == "Unsure: bright or dark"
     far = np.zeros((48, 48, 3), np.uint8)
     far[..., 0] = 255
     answer = lamp_server.client.post("/predict", content=encode(far)).json()
     foreign = drop_files(page("predict.page"), ("red.png", encode(far)))
     assert ("does not look like what I was trained on" in page_text(foreign)) == (not answer["in_domain"])
+    assert (foreign.subheader[0].value == "Not recognized") == (not answer["in_domain"])
 
 
 def test_many_images_become_a_table_where_a_broken_one_has_its_reason(page: OpenScreen) -> None:
@@ -54,8 +56,8 @@ def test_many_images_become_a_table_where_a_broken_one_has_its_reason(page: Open
     opened = drop_files(page("predict.page"), *files, ("notes.txt", b"no image"))
     table = opened.dataframe[0].value
     assert list(table["Image"]) == [*(name for name, _ in files), "notes.txt"]
-    assert list(table["Class"][:6]) == ["dark", "bright"] * 3
-    assert "not recognized as an image" in table["Note"][6]
+    assert list(table["Most probable class"][:6]) == ["dark", "bright"] * 3
+    assert "not recognized as an image" in table["Answer"][6]
     assert "6 images classified" in page_text(opened)
     assert "1 file refused." in page_text(opened)
     looked = next(box for box in opened.selectbox if box.label == "Image to look at")

@@ -13,7 +13,21 @@ ANSWER = {
     "probabilities": {"glioma": 0.93, "meningioma": 0.05, "pituitary": 0.02},
     "domain_distance": 0.7,
     "in_domain": True,
+    "abstain_reason": None,
+    "prediction_set": ["glioma"],
+    "coverage": 0.9,
+    "similar_answers": {"low": 0.9, "high": 0.95, "images": 41, "right": 40},
 }
+UNSURE = ANSWER | {
+    "confidence": 0.5,
+    "abstain_reason": "unsure",
+    "probabilities": {"glioma": 0.5, "meningioma": 0.46, "pituitary": 0.04},
+    "prediction_set": ["glioma", "meningioma"],
+    "similar_answers": None,
+}
+UNFAMILIAR = ANSWER | {
+    "abstain_reason": "not_recognized", "in_domain": False, "domain_distance": 3.21, "similar_answers": None,
+}  # fmt: skip
 JOB = {"stage": "train", "state": "running", "epoch": 2, "epochs": 5, "seconds_left": None, "cancel_requested": False}
 
 
@@ -54,40 +68,40 @@ def test_numbers_of_things() -> None:
     assert format_count(2, "class") == "2 classes"
 
 
-def test_a_sure_answer_says_how_often_such_answers_are_right() -> None:
-    assert sentences.state_of(ANSWER) == "sure"
+def test_a_sure_answer_says_how_often_such_answers_were_right() -> None:
+    assert (sentences.state_of(ANSWER), sentences.headline(ANSWER)) == ("sure", "glioma")
     assert sentences.describe_prediction(ANSWER) == (
-        "I am fairly sure that this is glioma. Of 100 answers with this confidence, about 93 are right "
-        "on images like those I was tested on."
+        "I am fairly sure that this is glioma. Of 41 test images answered with a confidence from 90 % to 95 %, 40 were "
+        "right."
     )
-    certain = ANSWER | {"confidence": 0.998}
+    certain = ANSWER | {"confidence": 0.998, "similar_answers": None}
     assert sentences.describe_prediction(certain) == (
-        "I am very sure that this is glioma. Of 100 answers with this confidence, more than 99 are right "
-        "on images like those I was tested on."
+        "I am very sure that this is glioma. How often such answers are right was not measured."
     )
 
 
-def test_an_unsure_answer_says_so_below_which_bound_and_names_the_rival() -> None:
-    unsure = ANSWER | {"confidence": 0.5, "probabilities": {"glioma": 0.5, "meningioma": 0.46}}
-    assert sentences.state_of(unsure) == "unsure"
-    assert sentences.describe_prediction(unsure) == (
-        "I am not sure. glioma is the most probable class with 50 %, and I call no answer below 60 % sure. The next is "
-        "meningioma with 46 %. Ask a qualified person."
+def test_an_unsure_answer_says_so_and_names_the_rival() -> None:
+    assert (sentences.state_of(UNSURE), sentences.headline(UNSURE)) == ("unsure", "Unsure: glioma or meningioma")
+    assert sentences.describe_prediction(UNSURE) == (
+        "I am not sure. glioma is the most probable class with 50 %, and it was not shown that answers with so low a "
+        "confidence are rarely wrong. The next is meningioma with 46 %. Possible are glioma and meningioma: of 100 "
+        "images of each class, at least 90 have their class in such a list, if they are like those of the calibration. "
+        "How often such answers are right was not measured. Ask a qualified person."
     )
+    for names in (None, [], ["glioma"]):  # of older models; of no class; of one class, which is not sure enough
+        assert sentences.headline(UNSURE | {"prediction_set": names}) == "Unsure: glioma or meningioma"
 
 
 def test_an_unfamiliar_image_is_called_so_however_confident_the_answer() -> None:
-    unfamiliar = ANSWER | {"in_domain": False, "domain_distance": 3.21}
-    assert sentences.state_of(unfamiliar) == "unfamiliar"
-    assert sentences.describe_prediction(unfamiliar).startswith(
+    assert (sentences.state_of(UNFAMILIAR), sentences.headline(UNFAMILIAR)) == ("not_recognized", "Not recognized")
+    assert sentences.describe_prediction(UNFAMILIAR).startswith(
         "This does not look like what I was trained on: it is 3.2 times as far from the training images"
     )
 
 
 def test_many_answers_in_one_sentence() -> None:
-    answers = [ANSWER, ANSWER | {"confidence": 0.4}, ANSWER | {"in_domain": False}]
-    assert sentences.summarize_predictions(answers) == (
-        "3 images classified, 1 of them unsure (below 60 %), 1 unlike what the model was trained on."
+    assert sentences.summarize_predictions([ANSWER, UNSURE, UNFAMILIAR]) == (
+        "3 images classified, 1 of them unsure, 1 not recognized, unlike what the model was trained on."
     )
     assert sentences.summarize_predictions([ANSWER]) == "1 image classified."
 

@@ -14,7 +14,7 @@ from lesion.client import Client
 from lesion.core.text import format_percent
 from lesion.imaging.heatmap import overlay  # needs only NumPy and Pillow; the server draws with it too
 from serve.ui.error_messages import error_boundary, report_failure
-from serve.ui.session import clear_cache, has_role, has_storage, read
+from serve.ui.session import clear_cache, has_role, has_storage
 from serve.ui.text import sentences
 from serve.ui.text.sentences import DISCLAIMER, escape_markdown, state_of
 
@@ -36,7 +36,7 @@ def show(client: Client, image: ChosenImage, prediction: dict[str, Any]) -> None
     """Show an image and its prediction side by side, one below the other on a phone."""
     left, right = st.columns([3, 2], gap="large")
     with left:
-        _show_prediction(prediction, calibrated=bool(read(client, "/info")["calibration"].get("images")))
+        _show_prediction(prediction)
         if not image.example and has_storage(client) and has_role(client, "contributor"):
             _ask_feedback(client, image, prediction)
     with right:
@@ -73,10 +73,10 @@ def _explanation(client: Client, image: ChosenImage, prediction: dict[str, Any],
     return explanations[key]
 
 
-def _show_prediction(prediction: dict[str, Any], *, calibrated: bool) -> None:
-    st.subheader(escape_markdown(prediction["predicted_class"]))
+def _show_prediction(prediction: dict[str, Any]) -> None:
+    st.subheader(escape_markdown(sentences.headline(prediction)))
     show_sentence = st.info if state_of(prediction) == "sure" else st.warning
-    show_sentence(escape_markdown(sentences.describe_prediction(prediction, calibrated=calibrated)))
+    show_sentence(escape_markdown(sentences.describe_prediction(prediction)))
     st.markdown(f"*{DISCLAIMER}*")
     probabilities = list(prediction["probabilities"].items())
     bars, number = st.container(), len(probabilities)

@@ -9,22 +9,17 @@ import pandas as pd
 import streamlit as st
 
 from lesion.client import Client, ClientError
-from lesion.core.text import format_count, format_percent
+from lesion.core.text import format_count
 from serve.ui.components import offer_csv
 from serve.ui.error_messages import is_file_error, show_error
 from serve.ui.screens.predict import answers
 from serve.ui.screens.predict.answers import ChosenImage
 from serve.ui.session import health, read
-from serve.ui.text.sentences import UNSURE, accepted_images, escape_markdown, state_of, summarize_predictions
+from serve.ui.text.sentences import accepted_images, escape_markdown, headline, summarize_predictions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 _PARALLEL_REQUESTS = 4
-_NOTES = {
-    "sure": "",
-    "unsure": f"Not sure (below {format_percent(UNSURE)})",
-    "unfamiliar": "Unlike what the model was trained on",
-}
-_COLUMNS = ("Image", "Class", "Confidence", "Note", "Time in ms")
+_COLUMNS = ("Image", "Answer", "Most probable class", "Confidence", "Time in ms")
 _LAST_ANSWERS = "last-answers"  # in the session
 
 Answer = dict[str, Any] | ClientError
@@ -154,8 +149,7 @@ def _show_table(names: list[str], answers: list[Answer]) -> None:
 def _row(name: str, answer: Answer) -> dict[str, Any]:
     """Return a row of the table, followed by the probabilities, whose names differ from those of all other columns."""
     if isinstance(answer, ClientError):
-        return dict(zip(_COLUMNS, (name, None, None, answer.message, None), strict=True))
-    note = _NOTES[state_of(answer)]
-    values = (name, answer["predicted_class"], answer["confidence"], note, answer["inference_time_ms"])
+        return dict(zip(_COLUMNS, (name, answer.message, None, None, None), strict=True))
+    values = (name, headline(answer), answer["predicted_class"], answer["confidence"], answer["inference_time_ms"])
     probabilities = {f"P({label})": share for label, share in answer["probabilities"].items()}
     return dict(zip(_COLUMNS, values, strict=True)) | probabilities

@@ -15,14 +15,13 @@ from lesion.core.errors import ImageError
 from lesion.model.predictor import Prediction
 
 _TABLE_ROWS = 200  # of one table: all of them are in memory, since they set the widths of its columns
-_FIRST_COLUMNS = ("file", "predicted_class", "confidence")
+_FIRST_COLUMNS = ("file", "abstain_reason", "predicted_class", "confidence")
 _LAST_COLUMNS = (
     "inference_time_ms",
     "model_version",
     "domain_distance",
     "in_domain",
     "prediction_set",
-    "abstain_reason",
     "overlay",
     "code",
     "error",
@@ -46,7 +45,9 @@ def write_json(rows: Iterable[Row], out: IO[str], top_k: int | None) -> None:
         if isinstance(row.answer, ImageError):
             value |= {"code": row.answer.code, "error": row.answer.message}
         else:
+            similar = row.answer.similar_answers
             value |= {
+                "abstain_reason": row.answer.abstention,
                 "predicted_class": row.answer.predicted_class,
                 "confidence": row.answer.confidence,
                 "probabilities": row.answer.top(top_k),
@@ -55,7 +56,7 @@ def write_json(rows: Iterable[Row], out: IO[str], top_k: int | None) -> None:
                 "domain_distance": row.answer.domain_distance,
                 "in_domain": row.answer.in_domain,
                 "prediction_set": row.answer.prediction_set(),
-                "abstain_reason": row.answer.abstention,
+                "similar_answers": None if similar is None else similar.to_json(),
             }
             if row.overlay:
                 value["overlay"] = row.overlay
@@ -74,7 +75,7 @@ def write_csv(rows: Iterable[Row], out: IO[str], classes: Sequence[str], top_k: 
     table.writerow([*_FIRST_COLUMNS, *middle, *_LAST_COLUMNS])
     for row in rows:
         if isinstance(row.answer, ImageError):
-            cells = [row.name, "", "", *[""] * len(middle), *[""] * 7, row.answer.code, row.answer.message]
+            cells = [row.name, "", "", "", *[""] * len(middle), *[""] * 6, row.answer.code, row.answer.message]
         else:
             cells = _csv_cells(row.answer, row, classes, top_k)
         table.writerow([f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell for cell in cells])
@@ -84,9 +85,9 @@ def _csv_cells(answer: Prediction, row: Row, classes: Sequence[str], top_k: int 
     middle = [f"{answer.probabilities[name]:.6f}" for name in classes]
     if top_k is not None:
         middle = [part for name, value in answer.top(top_k).items() for part in (name, f"{value:.6f}")]
-    first = [row.name, answer.predicted_class, f"{answer.confidence:.6f}"]
+    first = [row.name, answer.abstention or "", answer.predicted_class, f"{answer.confidence:.6f}"]
     domain = [f"{answer.domain_distance:.4f}", str(answer.in_domain).lower()]
-    domain += ["|".join(answer.prediction_set() or ()), answer.abstention or ""]
+    domain += ["|".join(answer.prediction_set() or ())]
     return [*first, *middle, f"{answer.inference_time_ms:.3f}", answer.model_version, *domain, row.overlay, "", ""]
 
 
@@ -118,9 +119,17 @@ def _table(rows: Iterable[Row], top_k: int) -> Table:
         if isinstance(row.answer, ImageError):
             table.add_row(name, Text(f"{row.answer.code}: {printable(row.answer.message)}", style="red"), "")
         else:
-            words = ", ".join(f"{label} {100 * value:.1f} %" for label, value in row.answer.top(top_k).items())
-            words += "" if row.answer.in_domain else " (unlike the training images)"
-            if row.answer.abstention == "unsure":
-                words += f" (unsure; possible: {', '.join(row.answer.prediction_set() or ()) or 'none of the classes'})"
-            table.add_row(name, Text(words), f"{row.answer.inference_time_ms:.1f}")
+            table.add_row(name, Text(_words(row.answer, top_k)), f"{row.answer.inference_time_ms:.1f}")
     return table
+
+
+def _words(answer: Prediction, top_k: int) -> str:
+    """Return the most probable classes, after what keeps the first of them from being an answer."""
+    words = ", ".join(f"{label} {100 * value:.1f} %" for label, value in answer.top(top_k).items())
+    if answer.abstention == "not_recognized":
+        return f"not recognized, unlike the training images (nearest: {words})"
+    if answer.abstention == "unsure":
+        members = answer.prediction_set()
+        possible = "" if members is None else f"; possible: {', '.join(members) or 'none of the classes'}"
+        return f"unsure: {words}{possible}"
+    return words
