@@ -278,7 +278,9 @@ def test_openapi_describes_what_is_there(server: ServerProcess) -> None:
     assert content["multipart/form-data"]["schema"]["properties"]["file"]["format"] == "binary"
     assert content["multipart/form-data"]["schema"]["required"] == ["file"]
     assert {"image/*", "application/octet-stream"} <= set(content)
-    assert {parameter["name"] for parameter in predict["parameters"]} == {"explain", "layers", "class", "top_k"}
+    assert {parameter["name"] for parameter in predict["parameters"]} == {
+        "explain", "layers", "class", "top_k", "coverage",
+    }  # fmt: skip
     refused = {"400", "401", "403", "408", "413", "415", "422", "429", "500", "503"}
     assert set(predict["responses"]) == {"200", *refused}
     for status, response in predict["responses"].items():

@@ -102,8 +102,8 @@ def headline(prediction: Mapping[str, Any]) -> str:
         return "Not recognized"
     if state == "sure":
         return str(prediction["predicted_class"])
-    names = prediction["prediction_set"] or ()
-    rivals = names if len(names) > 1 else list(prediction["probabilities"])[:2]
+    names, classes = prediction["prediction_set"] or (), list(prediction["probabilities"])
+    rivals = names if 1 < len(names) < min(4, len(classes)) else classes[:2]
     return f"Unsure: {' or '.join(rivals)}"
 
 
@@ -112,7 +112,7 @@ def describe_prediction(prediction: Mapping[str, Any]) -> str:
     label, confidence, state = prediction["predicted_class"], prediction["confidence"], state_of(prediction)
     if state == "not_recognized":
         return (
-            f"This does not look like what I was trained on: it is {prediction['domain_distance']:.1f} times as far "
+            f"This does not look like what I was trained on: it is {prediction['domain_distance']:.2f} times as far "
             "from the training images as the limit for familiar images. If I had to choose, I would say "
             f"{label}, but do not rely on it."
         )
@@ -141,9 +141,9 @@ def _similar_answers(prediction: Mapping[str, Any]) -> str:
 
 
 def _possible_classes(prediction: Mapping[str, Any]) -> str:
-    """Write a prediction set of several classes, or of none; of one class it says nothing new."""
-    names = prediction.get("prediction_set")
-    if names is None or len(names) == 1:
+    """Write a prediction set of several classes, or of none; of one class, or of all, it says nothing new."""
+    names = prediction["prediction_set"]
+    if names is None or len(names) in (1, len(prediction["probabilities"])):
         return ""
     if not names:
         return " It is not a typical image of any class."

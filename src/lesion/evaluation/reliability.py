@@ -85,7 +85,8 @@ def reliability(probabilities: Floats, labels: ArrayLike, bins: int = BINS) -> R
 def answer_frequencies(probabilities: Floats, labels: ArrayLike) -> tuple[AnswerFrequency, ...]:
     """Count right answers by confidence, the highest first, in ranges that have at least 20 images each.
 
-    The probabilities are ``(N, C)``, the labels ``(N,)``. With fewer than 20 images the result is empty.
+    The probabilities are ``(N, C)``, the labels ``(N,)``. Of low confidences that fewer than 20 images have, nothing is
+    counted: joined to higher ones, they would seem as often right as those.
     """
     confidence = np.asarray(np.asarray(probabilities).max(axis=1), dtype=np.float64)
     correct = np.asarray(probabilities).argmax(axis=1) == np.asarray(labels)
@@ -96,10 +97,6 @@ def answer_frequencies(probabilities: Floats, labels: ArrayLike) -> tuple[Answer
         if inside.sum() >= FEWEST_ANSWERS:
             counted.append(AnswerFrequency(low, high, int(inside.sum()), int(correct[inside].sum())))
             high, left = low, left & ~inside
-    if counted and high > 0:  # the few that are left count with those above them
-        last = counted.pop()
-        images, right = last.images + int(left.sum()), last.right + int(correct[left].sum())
-        counted.append(AnswerFrequency(0.0, last.high, images, right))
     return tuple(counted)
 
 

@@ -88,14 +88,17 @@ def test_an_unsure_answer_says_so_and_names_the_rival() -> None:
         "images of each class, at least 90 have their class in such a list, if they are like those of the calibration. "
         "How often such answers are right was not measured. Ask a qualified person."
     )
-    for names in (None, [], ["glioma"]):  # of older models; of no class; of one class, which is not sure enough
-        assert sentences.headline(UNSURE | {"prediction_set": names}) == "Unsure: glioma or meningioma"
+    # Of older models; of no class; of one class, which is not sure enough; of all classes, which says nothing.
+    for names in (None, [], ["glioma"], ["glioma", "meningioma", "pituitary"]):
+        changed = UNSURE | {"prediction_set": names}
+        assert sentences.headline(changed) == "Unsure: glioma or meningioma"
+        assert "Possible are" not in sentences.describe_prediction(changed)
 
 
 def test_an_unfamiliar_image_is_called_so_however_confident_the_answer() -> None:
     assert (sentences.state_of(UNFAMILIAR), sentences.headline(UNFAMILIAR)) == ("not_recognized", "Not recognized")
     assert sentences.describe_prediction(UNFAMILIAR).startswith(
-        "This does not look like what I was trained on: it is 3.2 times as far from the training images"
+        "This does not look like what I was trained on: it is 3.21 times as far from the training images"
     )
 
 
