@@ -1,11 +1,13 @@
 """The rules of answers, from their fit through the bundle to a prediction and its HTTP answer."""
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lesion.cli.predict.command import main
 from lesion.conformal.abstention import Abstention
 from lesion.conformal.answer_rules import AnswerRules
 from lesion.conformal.prediction_sets import PredictionSets
@@ -134,6 +136,32 @@ def test_the_report_shows_the_promise_and_what_was_measured(tmp_path: Path) -> N
     assert "Possible classes and withheld answers" in text
     assert f"{evaluation.metrics['test/sets/coverage/b']:.3f}" in text
     assert evaluation.intervals["test/sets/coverage/b"][0] < evaluation.metrics["test/sets/coverage/b"]
+
+
+def test_the_command_says_not_recognized_and_unsure_before_any_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = str(lamp(tmp_path / "lamp", 0.05, answer_rules=RULES.to_json()))
+    files = {"black": gray(0), "gray": gray(128), "white": gray(187), "text": b"no image"}
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    paths = [str(tmp_path / name) for name in files]
+
+    def output(*arguments: str) -> str:
+        main([*paths, *arguments, "--bundle", bundle, "--precision", "f32", "--device", "cpu"])
+        return capsys.readouterr().out
+
+    rows = [json.loads(line) for line in output("--json").splitlines()]
+    assert [list(row)[:3] for row in rows[:3]] == [["file", "abstain_reason", "predicted_class"]] * 3
+    assert [row.get("abstain_reason") for row in rows] == ["not_recognized", "unsure", None, None]
+    for arguments in (("--csv",), ("--csv", "--top-k", "1")):
+        header, *table = csv.reader(output(*arguments).splitlines())
+        assert header[:4] == ["file", "abstain_reason", "predicted_class", "confidence"]
+        assert [row[1] for row in table] == ["not_recognized", "unsure", "", ""]
+        assert {len(row) for row in table} == {len(header)}
+    words = " ".join(output().split())
+    assert "not recognized, unlike the" in words
+    assert "unsure: bright" in words
 
 
 @pytest.mark.slow

@@ -133,6 +133,26 @@ def test_many_images_become_a_table_and_a_refused_one_says_why(
     assert reason.split(".")[0] in table
 
 
+def test_an_image_that_is_not_recognized_is_headed_so_and_by_no_class(
+    lamp_server: ServerProcess, open_window: OpenWindow, tmp_path: Path
+) -> None:
+    red, bright = tmp_path / "red.png", tmp_path / "bright.png"
+    for path, color in ((red, (255, 0, 0)), (bright, (220, 220, 220))):
+        Picture.new("RGB", (64, 64), color).save(path)
+    answer = lamp_server.client.post("/predict", content=red.read_bytes()).json()
+    assert list(answer.items())[:2] == [("abstain", True), ("abstain_reason", "not_recognized")]
+    with PageProcess(lamp_server.url) as served:
+        page = open_window(served)
+        drop(page, red)
+        shows(page, "This does not look like what I was trained on")
+        assert page.get_by_role("heading", level=3).all_inner_texts() == ["Not recognized"]
+        page = open_window(served)
+        drop(page, red, bright)
+        shows(page, "1 not recognized")
+        rows = [line.split(",")[:3] for line in fetch(page, "Download as CSV").read_text("utf-8").splitlines()[1:]]
+    assert rows == [["red.png", "Not recognized", answer["predicted_class"]], ["bright.png", "bright", "bright"]]
+
+
 def test_feedback_goes_to_the_training_data(phantoms: World, open_window: OpenWindow, scans: list[Path]) -> None:
     page = open_window(phantoms.page)
     drop(page, scans[1])

@@ -39,16 +39,15 @@ def test_an_image_is_answered_in_words_and_bars(page: OpenScreen, lamp_server: S
     assert "speaks more for dark than any other" in page_text(opened)
 
 
-def test_unsure_and_unfamiliar_images_are_called_so(page: OpenScreen, lamp_server: ServerProcess) -> None:
+def test_unsure_and_unfamiliar_images_are_called_so(page: OpenScreen) -> None:
     unsure = drop_files(page("predict.page"), ("grey.png", photo(2, 127, 0.0)))
     assert "I am not sure." in unsure.warning[0].value
     assert unsure.subheader[0].value == "Unsure: bright or dark"
     far = np.zeros((48, 48, 3), np.uint8)
     far[..., 0] = 255
-    answer = lamp_server.client.post("/predict", content=encode(far)).json()
     foreign = drop_files(page("predict.page"), ("red.png", encode(far)))
-    assert ("does not look like what I was trained on" in page_text(foreign)) == (not answer["in_domain"])
-    assert (foreign.subheader[0].value == "Not recognized") == (not answer["in_domain"])
+    assert "does not look like what I was trained on" in page_text(foreign)
+    assert foreign.subheader[0].value == "Not recognized"
 
 
 def test_many_images_become_a_table_where_a_broken_one_has_its_reason(page: OpenScreen) -> None:
