@@ -101,7 +101,7 @@ def answer_frequencies(probabilities: Floats, labels: ArrayLike) -> tuple[Answer
 
 
 def find_frequency(frequencies: Sequence[AnswerFrequency], confidence: float) -> AnswerFrequency | None:
-    """Return the range that a confidence is in; None if there is none."""
+    """Return the range that a confidence is in, or None."""
     return next((each for each in frequencies if confidence >= each.low), None)
 
 
