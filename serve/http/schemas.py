@@ -9,18 +9,18 @@ from lesion.registry.deployments import MAX_REASON
 from serve.settings import ServerSettings
 
 _PREDICTION: dict[str, Any] = {
-    "abstain": False,
-    "abstain_reason": None,
+    "abstain": True,  # FastAPI leaves members that are null out of examples
+    "abstain_reason": "unsure",
     "predicted_class": "glioma",
-    "confidence": 0.93,
-    "probabilities": {"glioma": 0.93, "meningioma": 0.05, "pituitary": 0.015, "notumor": 0.005},
+    "confidence": 0.57,
+    "probabilities": {"glioma": 0.57, "meningioma": 0.41, "pituitary": 0.015, "notumor": 0.005},
     "inference_time_ms": 2.6,
     "model_version": "3f9a0c41d2be",
     "domain_distance": 0.71,
     "in_domain": True,
-    "prediction_set": ["glioma"],
+    "prediction_set": ["glioma", "meningioma"],
     "coverage": 0.9,
-    "similar_answers": {"low": 0.9, "high": 0.95, "images": 41, "right": 40},
+    "similar_answers": {"low": 0.5, "high": 0.6, "images": 24, "right": 14},
     "request_id": "0b7e3c52b0f44f5b8a6d2f9f0c1f4f11",
 }
 _PROBLEM: dict[str, Any] = {
@@ -84,9 +84,9 @@ class PredictionAnswer(BaseModel):
         description="Whether the image is within the border; if not, the probabilities mean little."
     )
     prediction_set: list[str] | None = Field(
-        description="The classes that the image may have, the most probable first: of images of each class, at least "
-        "the share `coverage` has the class in this list, if they are like the images of training. Null for models of "
-        "older versions."
+        description="The classes that the image may have, the most probable first: made so that for the share "
+        "`coverage` of the images of each class, one from each group of related images, the list has the class, if "
+        "they are like the images of training. Null for models that have no calibration images or are older."
     )
     coverage: float | None = Field(description="That share.")
     similar_answers: SimilarAnswers | None = Field(

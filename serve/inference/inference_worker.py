@@ -142,7 +142,7 @@ def _answer(request: InferenceRequest, prediction: Prediction | ImageError, stag
     if rules is not None and request.coverage not in rules.sets.thresholds:
         fitted = ", ".join(map(str, rules.sets.thresholds))
         return InvalidValueError(
-            f"The model has no prediction sets of coverage {request.coverage:g}; it has those of {fitted}.",
+            f"The model has no prediction sets of coverage {request.coverage}; it has those of {fitted}.",
             code="coverage_unknown",
         )
     answer = _prediction_answer(request, prediction)

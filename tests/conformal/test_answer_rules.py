@@ -66,6 +66,7 @@ def test_a_bundle_of_an_older_version_has_neither(tmp_path: Path) -> None:
         {"sets": [], "abstention": None},
         {"abstention": {"confidence": -1, "error": 0.05, "risk": 0.05, "groups": 3}},
         {"abstention": 3},
+        {"abstention": {}},
     ],
 )
 def test_facts_that_are_no_rules_are_refused(tmp_path: Path, changes: dict[str, object]) -> None:
@@ -121,6 +122,8 @@ def test_without_the_same_shares_nothing_is_promised_about_errors() -> None:
     rules = AnswerRules.fit(probabilities, labels, np.arange(300), same_shares=False)
     assert rules.abstention is None
     assert AnswerRules.from_json(rules.to_json()).abstention is None
+    # Nor where a class has no images: nothing is known about its answers.
+    assert AnswerRules.fit(probabilities, 0 * labels, np.arange(300)).abstention is None
     assert "answered/error" not in estimate_answers(rules, probabilities, labels, np.arange(300), ["a", "b"])
 
 

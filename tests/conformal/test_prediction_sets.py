@@ -53,6 +53,14 @@ def test_the_sets_are_those_of_mapie(coverage: float) -> None:
     np.testing.assert_array_equal(sets.members(new, coverage), expected)
 
 
+def test_the_answer_is_in_its_own_list() -> None:
+    sets = PredictionSets({0.9: np.array([0.95, 0.1, 0.9], np.float32)}, (20, 20, 20))
+    probabilities = np.array([[0.8, 0.15, 0.05], [0.96, 0.02, 0.02], [0.5, 0.05, 0.45]], np.float32)
+    assert sets.members(probabilities).tolist() == [[False, True, False], [True, False, False], [False, False, False]]
+    assert sets.listed(probabilities).tolist() == [[True, True, False], [True, False, False], [True, False, False]]
+    assert sets.listed(probabilities[0]).tolist() == [True, True, False]
+
+
 def test_the_rank_is_that_of_split_conformal_prediction() -> None:
     scores = np.array([5.0, 1.0, 4.0, 2.0, 3.0, 9.0, 8.0, 7.0, 6.0])
     assert conformal_quantile(scores, np.arange(9), 0.9) == 9.0  # ceil(0.9 * 10) = 9th of 9

@@ -51,6 +51,23 @@ def test_right_answers_are_counted_where_there_are_enough_of_them():
     assert [AnswerFrequency.from_json(each.to_json()) for each in counted] == list(counted)
 
 
+@pytest.mark.parametrize(
+    ("confidences", "counts", "expected"),
+    [
+        ((0.97, 0.92, 0.3), (12, 7, 1), []),  # nineteen, and one that has nothing to do with them
+        ((0.97, 0.92), (12, 8), [(0.9, 1.0, 20)]),
+        ((0.995, 0.85, 0.3), (100, 19, 1), [(0.99, 1.0, 100)]),
+        ((0.995, 0.65), (15, 5), []),
+        ((0.85, 0.75, 0.45), (15, 5, 25), [(0.7, 0.9, 20), (0.0, 0.5, 25)]),
+    ],
+)
+def test_low_confidences_do_not_share_in_what_high_ones_earned(confidences, counts, expected):
+    top = np.repeat(confidences, counts)
+    rest = (1 - top) / 9  # ten classes, so that the most probable one may have any of these confidences
+    counted = answer_frequencies(np.column_stack([top, *[rest] * 9]), np.zeros(len(top), int))
+    assert [(each.low, each.high, each.images) for each in counted] == expected
+
+
 def test_of_few_images_nothing_is_counted():
     assert answer_frequencies(np.full((19, 2), 0.5), np.zeros(19, int)) == ()
     assert find_frequency((), 0.9) is None

@@ -141,14 +141,12 @@ def _similar_answers(prediction: Mapping[str, Any]) -> str:
 
 
 def _possible_classes(prediction: Mapping[str, Any]) -> str:
-    """Write a prediction set of several classes, or of none; of one class, or of all, it says nothing new."""
+    """Write a prediction set of several classes; of one, which is the answer's, or of all it says nothing new."""
     names = prediction["prediction_set"]
     if names is None or len(names) in (1, len(prediction["probabilities"])):
         return ""
-    if not names:
-        return " It is not a typical image of any class."
-    often = f"of 100 images of each class, at least {100 * prediction['coverage']:.0f} have their class in such a list"
-    return f" Possible are {', '.join(names[:-1])} and {names[-1]}: {often}, if they are like those of the calibration."
+    often = f"such lists were made to have the right class for {format_percent(prediction['coverage'])} of the images"
+    return f" Possible are {', '.join(names[:-1])} and {names[-1]}: {often} of each class."
 
 
 def describe_heat_map(label: str, method: str, *, any_heat: bool) -> str:

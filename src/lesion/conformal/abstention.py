@@ -74,7 +74,7 @@ class Abstention:
 
     def abstains(self, confidence: float) -> bool:
         """Return whether an answer of this confidence is withheld."""
-        return confidence < (LEAST_CONFIDENCE if self.confidence is None else self.confidence)
+        return confidence < max(LEAST_CONFIDENCE, self.confidence or 0.0)
 
     def notes(self) -> list[str]:
         """Return, as at most one sentence, that nothing is promised about the given answers."""

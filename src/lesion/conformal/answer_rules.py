@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
+
 from lesion.conformal.abstention import Abstention
 from lesion.conformal.prediction_sets import PredictionSets
 from lesion.conformal.ranks import Floats, Ints
@@ -26,8 +28,10 @@ class AnswerRules:
             groups: ``(N,)`` integers; images that belong together share one.
             same_shares: Whether the classes are as frequent where the model is used. If not, the share of wrong
                 answers is another one there, and nothing is promised about it; the sets hold for each class by itself.
+                Nor is anything where a class has no images.
         """
-        abstention = Abstention.fit(probabilities, labels, groups) if same_shares else None
+        known = same_shares and len(np.unique(labels)) == probabilities.shape[1]
+        abstention = Abstention.fit(probabilities, labels, groups) if known else None
         return cls(PredictionSets.fit(probabilities, labels, groups), abstention)
 
     def notes(self, classes: Sequence[str]) -> list[str]:
@@ -42,4 +46,5 @@ class AnswerRules:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Return what :meth:`to_json` wrote; anything else is a ValueError, TypeError or KeyError."""
         abstention = value["abstention"]
-        return cls(PredictionSets.from_json(value["sets"]), abstention and Abstention.from_json(abstention))
+        sets = PredictionSets.from_json(value["sets"])
+        return cls(sets, None if abstention is None else Abstention.from_json(abstention))

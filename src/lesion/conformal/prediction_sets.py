@@ -54,6 +54,11 @@ class PredictionSets:
         """
         return np.asarray(probabilities >= self.thresholds[coverage])
 
+    def listed(self, probabilities: Floats, coverage: float = DEFAULT_COVERAGE) -> NDArray[np.bool_]:
+        """Return the members of the sets and, in each, the most probable class: an answer is among what it lists."""
+        best = np.asarray(probabilities).argmax(axis=-1)[..., None]
+        return np.asarray(self.members(probabilities, coverage) | (np.arange(len(self.groups)) == best))
+
     def notes(self, classes: Sequence[str], coverage: float = DEFAULT_COVERAGE) -> list[str]:
         """Return, as at most one sentence, which classes are in every set because their images are too few."""
         least = fewest_groups(coverage)

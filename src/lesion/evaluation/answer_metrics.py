@@ -28,7 +28,7 @@ def estimate_answers(
     """
     sample = Sample.of(groups)
     labels = np.asarray(labels)
-    members = rules.sets.members(probabilities)
+    members = rules.sets.listed(probabilities)
     covered = members[np.arange(len(labels)), labels]
     everything = np.ones(len(labels), dtype=bool)
     worth = worth_of(sample, covered)

@@ -11,7 +11,8 @@ from lesion.evaluation.probabilities import Floats
 
 BINS = 15
 FEWEST_ANSWERS = 20  # of which it is said how many were right
-_BORDERS = (0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.0)  # of the confidences that are counted together
+_BORDERS = (1.0, 0.99, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5, 0.0)  # of the confidences that are counted together
+_WIDEST = 0.2 + 1e-9  # range of joined ones: in a wider one, few low confidences would share in what high ones earned
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class AnswerFrequency:
     def from_json(cls, value: Mapping[str, Any]) -> Self:
         """Return what :meth:`to_json` wrote; anything else is a ValueError, TypeError or KeyError."""
         read = cls(float(value["low"]), float(value["high"]), int(value["images"]), int(value["right"]))
-        if not (0 <= read.low < read.high <= 1 and 0 <= read.right <= read.images):
+        if not (0 <= read.low < read.high <= 1 and 0 <= read.right <= read.images and read.images > 0):
             raise ValueError(f"{read} is not a count of answers between two confidences")
         return read
 
@@ -85,24 +86,28 @@ def reliability(probabilities: Floats, labels: ArrayLike, bins: int = BINS) -> R
 def answer_frequencies(probabilities: Floats, labels: ArrayLike) -> tuple[AnswerFrequency, ...]:
     """Count right answers by confidence, the highest first, in ranges that have at least 20 images each.
 
-    The probabilities are ``(N, C)``, the labels ``(N,)``. Of low confidences that fewer than 20 images have, nothing is
-    counted: joined to higher ones, they would seem as often right as those.
+    The probabilities are ``(N, C)``, the labels ``(N,)``. Neighboring ranges are joined until they have enough, up to a
+    width of 0.2; where that is not enough, nothing is counted.
     """
     confidence = np.asarray(np.asarray(probabilities).max(axis=1), dtype=np.float64)
     correct = np.asarray(probabilities).argmax(axis=1) == np.asarray(labels)
     counted: list[AnswerFrequency] = []
-    high, left = 1.0, np.ones(len(confidence), dtype=bool)
-    for low in _BORDERS:
-        inside = left & (confidence >= low)
+    joined: list[float] = [_BORDERS[0]]  # the borders of the ranges that wait for more images, from the highest on
+    for low in _BORDERS[1:]:
+        joined.append(low)
+        while len(joined) > 2 and joined[0] - low > _WIDEST:
+            del joined[0]
+        inside = (confidence >= low) & ((confidence < joined[0]) | (joined[0] == 1))
         if inside.sum() >= FEWEST_ANSWERS:
-            counted.append(AnswerFrequency(low, high, int(inside.sum()), int(correct[inside].sum())))
-            high, left = low, left & ~inside
+            counted.append(AnswerFrequency(low, joined[0], int(inside.sum()), int(correct[inside].sum())))
+            joined = [low]
     return tuple(counted)
 
 
 def find_frequency(frequencies: Sequence[AnswerFrequency], confidence: float) -> AnswerFrequency | None:
     """Return the range that a confidence is in, or None."""
-    return next((each for each in frequencies if confidence >= each.low), None)
+    found = (each for each in frequencies if each.low <= confidence and (confidence < each.high or each.high == 1))
+    return next(found, None)
 
 
 def classwise_calibration_error(probabilities: Floats, labels: ArrayLike, bins: int = BINS) -> float:

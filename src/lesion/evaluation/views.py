@@ -120,14 +120,15 @@ def answer_rules(evaluation: Evaluation) -> dict[str, Any] | None:
         return None
     titles = {"coverage": "sets/coverage"}
     abstention = rules.abstention
-    promised = abstention is not None and abstention.confidence is not None
+    answered = f"{evaluation.prefix}/answered/share"  # measured if there is a promise
+    promised = evaluation.metrics.get(answered, 0.0) > 0
     thresholds = zip(evaluation.classes, rules.sets.groups, rules.sets.thresholds[DEFAULT_COVERAGE], strict=True)
     return {
         "coverage": DEFAULT_COVERAGE,
         "size": evaluation.metrics[f"{evaluation.prefix}/sets/size"],
         "abstention": abstention,
         "answered": _scores(evaluation, {key: f"answered/{key}" for key in ("share", "error")}) if promised else None,
-        "rows": [{"name": "all", "groups": sum(rules.sets.groups), "threshold": ""} | _scores(evaluation, titles)]
+        "rows": [{"name": "all classes", "groups": None, "threshold": ""} | _scores(evaluation, titles)]
         + [
             {"name": name, "groups": groups, "threshold": float(threshold)}
             | _scores(evaluation, {"coverage": f"sets/coverage/{name}"})

@@ -67,16 +67,17 @@ class Prediction:
         return dict(ranked[:k])
 
     def prediction_set(self, coverage: float = DEFAULT_COVERAGE) -> tuple[str, ...] | None:
-        """Return the classes that the image may have, the most probable first; None for bundles of older versions.
+        """Return the classes that the image may have, the most probable first; None for bundles without rules.
 
-        Of images of each class that are like the calibration images, at least a share ``coverage`` has the class in
-        its set. A coverage that was not fitted is a KeyError.
+        See :meth:`lesion.conformal.prediction_sets.PredictionSets.listed`. A coverage that was not fitted is a
+        KeyError.
         """
         if self.answer_rules is None:
             return None
-        ranked = self.top()
-        thresholds = dict(zip(self.probabilities, self.answer_rules.sets.thresholds[coverage].tolist(), strict=True))
-        return tuple(name for name, probability in ranked.items() if probability >= thresholds[name])
+        probabilities = np.array(list(self.probabilities.values()), dtype=np.float32)
+        listed = self.answer_rules.sets.listed(probabilities, coverage)
+        names = {name for name, member in zip(self.probabilities, listed, strict=True) if member}
+        return tuple(name for name in self.top() if name in names)
 
     @property
     def abstention(self) -> AbstentionReason | None:

@@ -84,12 +84,12 @@ def test_an_unsure_answer_says_so_and_names_the_rival() -> None:
     assert (sentences.state_of(UNSURE), sentences.headline(UNSURE)) == ("unsure", "Unsure: glioma or meningioma")
     assert sentences.describe_prediction(UNSURE) == (
         "I am not sure. glioma is the most probable class with 50 %, and it was not shown that answers with so low a "
-        "confidence are rarely wrong. The next is meningioma with 46 %. Possible are glioma and meningioma: of 100 "
-        "images of each class, at least 90 have their class in such a list, if they are like those of the calibration. "
-        "How often such answers are right was not measured. Ask a qualified person."
+        "confidence are rarely wrong. The next is meningioma with 46 %. Possible are glioma and meningioma: such "
+        "lists were made to have the right class for 90 % of the images of each class. How often such answers are "
+        "right was not measured. Ask a qualified person."
     )
-    # Of older models; of no class; of one class, which is not sure enough; of all classes, which says nothing.
-    for names in (None, [], ["glioma"], ["glioma", "meningioma", "pituitary"]):
+    # Of older models; of one class, which is not sure enough; of all classes, which says nothing.
+    for names in (None, ["glioma"], ["glioma", "meningioma", "pituitary"]):
         changed = UNSURE | {"prediction_set": names}
         assert sentences.headline(changed) == "Unsure: glioma or meningioma"
         assert "Possible are" not in sentences.describe_prediction(changed)
