@@ -24,8 +24,8 @@ os.environ["WANDB_SILENT"] = "true"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
-# Fixtures that train a model or start a server: whatever uses one is slow.
 WHOLLY_SLOW = re.compile(r"^pytestmark = \[?pytest\.mark\.slow", re.MULTILINE)
+# Fixtures that train a model or start a server: whatever uses one is slow.
 SLOW_FIXTURES = {"run", "run_folder", "bundle_path", "server", "lamp_server"}
 
 

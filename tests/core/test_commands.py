@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import hydra
 import pytest
-from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from lesion.core.commands import quote_texts
@@ -21,7 +19,7 @@ TEXTS = [
 def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small config: composing that of a training takes a tenth of a second."""
     folder = tmp_path_factory.mktemp("configs")
-    (folder / "small.yaml").write_text("data: {root: null, group_pattern: null}\nname: null\n")
+    (folder / "small.yaml").write_text("data: {root: null, group_pattern: null}\nname: null\npaths: {output: null}\n")
     return folder
 
 
@@ -30,10 +28,9 @@ def compose(folder: Path, *arguments: str) -> DictConfig:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text_is_taken_as_it_is(text: str, configs: Path) -> None:
+def test_a_text_is_taken_as_it_is(text: str, configs: Path, tmp_path: Path) -> None:
     arguments = [f"data.root={text}", f"name={text}", f"data.group_pattern={text}", f"+resume={text}"]
-    with initialize_config_dir(str(configs), version_base="1.3"):
-        cfg = hydra.compose("small", quote_texts(arguments))
+    cfg = compose_config(tmp_path, *quote_texts(arguments), config_name="small", configs=configs)
     assert [cfg.data.root, cfg.name, cfg.data.group_pattern, cfg.resume] == [text] * 4
 
 

@@ -15,10 +15,12 @@ from tests.support.paths import REPOSITORY
 SHARED = os.environ.get("LESION_SHARED", "")
 
 
-def compose_config(output: Path, *overrides: str, config_name: str = "train") -> DictConfig:
+def compose_config(
+    output: Path, *overrides: str, config_name: str = "train", configs: Path = REPOSITORY / "configs"
+) -> DictConfig:
     """Compose a config as the command line would, with the run's folder set to ``output``."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.3"):
+    with initialize_config_dir(str(configs), version_base="1.3"):
         return compose(config_name, [f"paths.output={output}", *overrides])
 
 

@@ -2,9 +2,9 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NotRequired, TypedDict, cast
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar, cast
 
 from lesion.conformal.answer_rules import AnswerRules
 from lesion.core.errors import BundleError
@@ -17,6 +17,7 @@ READABLE = (2, 3)
 CLASS_NUMBERS: tuple[Literal["bias"], Literal["prevalence"]] = ("bias", "prevalence")  # of a calibration
 FACTS_FILE = "bundle.json"
 MAX_FACTS_BYTES = 4 * 2**20
+Read = TypeVar("Read")
 
 
 class BundleFactsError(BundleError):
@@ -139,8 +140,11 @@ def check_facts(facts: Mapping[str, Any]) -> BundleFacts:
         _require(
             isinstance(entry, dict) and set(entry) == {"sha256", "bytes"}, f"'files.{name}' needs sha256 and bytes"
         )
-    _check_answer_rules(facts.get("answer_rules"), len(names))
-    _check_answer_frequencies(facts.get("answer_frequencies", []))
+    if (stored := facts.get("answer_rules")) is not None:
+        rules = _read_fact("answer_rules", lambda: AnswerRules.from_json(stored))
+        _require(len(rules.sets.groups) == len(names), "'answer_rules' must be for the bundle's classes")
+    frequencies = facts.get("answer_frequencies", [])
+    _read_fact("answer_frequencies", lambda: [AnswerFrequency.from_json(each) for each in frequencies])
     try:
         Preprocessing.from_dict(facts["preprocessing"])
     except Exception as error:
@@ -148,22 +152,12 @@ def check_facts(facts: Mapping[str, Any]) -> BundleFacts:
     return cast(BundleFacts, facts)
 
 
-def _check_answer_rules(value: object, classes: int) -> None:
-    if value is None:
-        return
+def _read_fact(name: str, read: Callable[[], Read]) -> Read:
+    """Return what ``read`` makes of a fact; what it cannot read is a BundleFactsError."""
     try:
-        rules = AnswerRules.from_json(cast(Mapping[str, Any], value))
+        return read()
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise BundleFactsError(f"'answer_rules' in {FACTS_FILE} cannot be read: {error!r}") from error
-    _require(len(rules.sets.groups) == classes, "'answer_rules' must be for the bundle's classes")
-
-
-def _check_answer_frequencies(value: object) -> None:
-    try:
-        for each in cast(Sequence[Mapping[str, Any]], value):
-            AnswerFrequency.from_json(each)
-    except (ValueError, TypeError, KeyError, OverflowError) as error:
-        raise BundleFactsError(f"'answer_frequencies' in {FACTS_FILE} cannot be read: {error!r}") from error
+        raise BundleFactsError(f"'{name}' in {FACTS_FILE} cannot be read: {error!r}") from error
 
 
 def _require(condition: bool, sentence: str) -> None:

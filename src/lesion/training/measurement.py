@@ -36,11 +36,9 @@ def evaluate_model(
     if prevalence is not None:
         counts = datamodule.class_counts()
         fitted = fitted.for_prevalence((counts / counts.sum()).tolist(), prevalence)
-    points, rules = None, None
-    if len(calibration.labels):
-        known = fitted.probabilities(logits), calibration.labels, manifest.split("calibration")["group"].to_numpy()
-        rules = AnswerRules.fit(*known, same_shares=prevalence is None)
-        points = None if specificity is None else choose_thresholds(*known, classes, specificity)
+    known = fitted.probabilities(logits), calibration.labels, manifest.split("calibration")["group"].to_numpy()
+    points = None if specificity is None else choose_thresholds(*known, classes, specificity)
+    rules = AnswerRules.fit(*known, same_shares=prevalence is None) if len(calibration.labels) else None
     return evaluate_logits(
         dataset_logits(model.network, test),
         test.labels,

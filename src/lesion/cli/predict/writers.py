@@ -72,10 +72,11 @@ def write_csv(rows: Iterable[Row], out: IO[str], classes: Sequence[str], top_k: 
     middle = [f"probability_{name}" for name in classes]
     if top_k is not None:
         middle = [f"{part}_{rank + 1}" for rank in range(min(top_k, len(classes))) for part in ("class", "probability")]
-    table.writerow([*_FIRST_COLUMNS, *middle, *_LAST_COLUMNS])
+    columns = [*_FIRST_COLUMNS, *middle, *_LAST_COLUMNS]
+    table.writerow(columns)
     for row in rows:
         if isinstance(row.answer, ImageError):
-            cells = [row.name, "", "", "", *[""] * len(middle), *[""] * 6, row.answer.code, row.answer.message]
+            cells = [row.name, *[""] * (len(columns) - 3), row.answer.code, row.answer.message]
         else:
             cells = _csv_cells(row.answer, row, classes, top_k)
         table.writerow([f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell for cell in cells])
