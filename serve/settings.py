@@ -58,6 +58,8 @@ class ServerSettings(Section):
     # auto, cpu, cuda (every GPU of the machine) or torch (torch on the CPU).
     device: Literal["auto", "cpu", "cuda", "torch"] = "auto"
     precision: Precision = "auto"  # auto, f32, bf16 or f16
+    # The share of images like the training images that may be called unlike them: a higher one recognizes more others.
+    domain_level: Annotated[float, Field(gt=0, le=0.5)] = 0.05
     threads: Count = 1  # CPU threads for one image in one inference worker
     workers: Count | None = None  # inference workers for the CPU, or for each GPU; one per core when None (two per GPU)
     api_processes: Count | None = None  # HTTP processes; one for every four inference workers when None

@@ -18,6 +18,8 @@ _PREDICTION: dict[str, Any] = {
     "model_version": "3f9a0c41d2be",
     "domain_distance": 0.71,
     "in_domain": True,
+    "domain_p_value": 0.41,
+    "unnoticed_kinds": ["upside_down"],
     "prediction_set": ["glioma", "meningioma"],
     "coverage": 0.9,
     "similar_answers": {"low": 0.5, "high": 0.6, "images": 24, "right": 14},
@@ -82,6 +84,16 @@ class PredictionAnswer(BaseModel):
     )
     in_domain: bool = Field(
         description="Whether the image is within the border; if not, the probabilities mean little."
+    )
+    domain_p_value: float | None = Field(
+        gt=0,
+        le=1,
+        description="The share of images like the training images that look as unusual as this one, from calibration "
+        "images; `server.domain_level` is where the border lies. Null for models of older versions.",
+    )
+    unnoticed_kinds: list[str] | None = Field(
+        description="Kinds of foreign images that are not reliably recognized: fewer than nine in ten were in the "
+        "trial of this model, `domain_trial` of `/info`. Null for models of older versions."
     )
     prediction_set: list[str] | None = Field(
         description="The classes that the image may have, the most probable first: made so that for the share "
@@ -151,6 +163,10 @@ class Info(BaseModel):
     calibration: dict[str, Any]
     answer_rules: dict[str, Any] | None = Field(
         description="The thresholds of the prediction sets, by coverage and class, and of the abstention."
+    )
+    domain_trial: dict[str, Any] | None = Field(
+        description="How many test images were called unlike the training images, and how many images of each kind of "
+        "foreign ones. Null for models of older versions."
     )
     metrics: dict[str, Any]
     notes: list[str] = Field(description="What limits the metrics, such as that patients are unknown.")

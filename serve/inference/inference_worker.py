@@ -76,6 +76,7 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
             threads=self.settings.threads,
             precision=self.settings.precision,
             limits=self.settings.image_limits,
+            domain_level=self.settings.domain_level,
         )
         self.current = self._load_bundle(load) if self.storage is None else self._follow(load, self.storage)
         self.shared_state.worker_is_ready(self.worker, os.getpid())
@@ -167,6 +168,8 @@ def _prediction_answer(request: InferenceRequest, prediction: Prediction) -> Inf
         model_version=prediction.model_version,
         in_domain=prediction.in_domain,
         domain_distance=prediction.domain_distance,
+        domain_p_value=prediction.domain_p_value,
+        unnoticed_kinds=None if prediction.unnoticed_kinds is None else list(prediction.unnoticed_kinds),
         prediction_set=None if members is None else list(members),
         coverage=None if members is None else request.coverage,
         similar_answers=None if prediction.similar_answers is None else prediction.similar_answers.to_json(),

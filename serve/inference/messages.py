@@ -36,6 +36,8 @@ class InferenceAnswer(TypedDict):
     model_version: str
     in_domain: bool
     domain_distance: float
+    domain_p_value: float | None
+    unnoticed_kinds: list[str] | None
     prediction_set: list[str] | None
     coverage: float | None
     similar_answers: dict[str, float] | None

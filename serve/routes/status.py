@@ -73,6 +73,7 @@ async def info(state: StateDep) -> Info:
         preprocessing=facts["preprocessing"],
         calibration=dict(facts["calibration"]),
         answer_rules=facts.get("answer_rules"),
+        domain_trial=facts.get("domain_trial"),
         metrics=facts.get("metrics", {}),
         notes=bundle.notes(),
         engine=engine.get("engine"),

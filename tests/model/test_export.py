@@ -11,11 +11,12 @@ from lesion.core.errors import BundleError, LesionError
 from lesion.evaluation.probabilities import Calibration
 from lesion.model import export
 from lesion.model.bundle import Bundle
-from lesion.model.domain import Domain
+from lesion.model.domain_file import save_domain
 from lesion.model.engines import OpenVINOEngine
 from lesion.model.export import export_bundle
 from lesion.model.network import Network
 from lesion.model.weights import create_network
+from tests.support.bundles.domains import fit_features
 
 pytestmark = pytest.mark.slow  # every test here needs a server, a training or another process
 
@@ -57,7 +58,7 @@ def card(folder: Path) -> None:
     """What the caller owes; the graph is there already, for the domain to be told with it."""
     images = np.random.default_rng(1).integers(0, 256, (6, 64, 64, 3), np.uint8)
     features = OpenVINOEngine(folder / "model.onnx", precision="f32")(images).features
-    Domain.fit(features[:4], features[4:]).save(folder / "domain.npz")
+    save_domain(fit_features(features[:4], features[4:]), folder / "domain.npz")
     (folder / "MODEL_CARD.md").write_text("# card")
 
 

@@ -31,7 +31,7 @@ class FakeEngine:
 
     def __init__(self, bundle: Bundle, seconds: float = 0.0) -> None:
         self.classes, self.seconds, self.calls = len(bundle.classes), seconds, 0
-        self.width = len(bundle.domain().mean)
+        self.width = len(bundle.domain().features.mean)
         self.scale = 1.0
 
     def __call__(self, images: np.ndarray) -> Outputs:
@@ -130,7 +130,7 @@ def test_an_explanation_is_the_map_of_its_class_over_what_the_network_saw(predic
 def test_top_names_the_most_probable_first() -> None:
     empty = np.zeros((3, 1, 1), np.float32)
     made = Prediction(
-        "b", 0.5, {"a": 0.2, "b": 0.5, "c": 0.3}, 1.0, "v", 0.5, True, empty, np.zeros((1, 1, 3), np.uint8)
+        "b", 0.5, {"a": 0.2, "b": 0.5, "c": 0.3}, 1.0, "v", 0.5, True, 0.4, empty, np.zeros((1, 1, 3), np.uint8)
     )
     assert list(made.top().items()) == [("b", 0.5), ("c", 0.3), ("a", 0.2)]
     assert list(made.top(2)) == ["b", "c"]

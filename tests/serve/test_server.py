@@ -85,7 +85,8 @@ def test_an_answer_is_the_predictors(server: ServerProcess, predictor: Predictor
     answer = response.json()
     assert set(answer) == {
         "predicted_class", "confidence", "probabilities", "inference_time_ms", "model_version", "domain_distance",
-        "in_domain", "request_id", "abstain", "abstain_reason", "prediction_set", "coverage", "similar_answers",
+        "in_domain", "domain_p_value", "unnoticed_kinds", "request_id",
+        "abstain", "abstain_reason", "prediction_set", "coverage", "similar_answers",
     }  # fmt: skip
     assert answer["predicted_class"] == expected.predicted_class
     assert answer["confidence"] == expected.confidence
@@ -94,6 +95,8 @@ def test_an_answer_is_the_predictors(server: ServerProcess, predictor: Predictor
     assert answer["model_version"] == predictor.bundle.version
     assert answer["domain_distance"] == expected.domain_distance
     assert answer["in_domain"] == expected.in_domain
+    assert answer["domain_p_value"] == expected.domain_p_value
+    assert tuple(answer["unnoticed_kinds"]) == expected.unnoticed_kinds
     assert answer["request_id"] == response.headers["x-request-id"]
     assert 0 < answer["inference_time_ms"] < 5000
 

@@ -8,6 +8,7 @@ import pandas as pd
 import streamlit as st
 
 from lesion.client import Client
+from lesion.domain.trial import DomainTrial
 from serve.ui.charts import model_charts
 from serve.ui.components import NO_DATA, START_WITH_STORAGE, offer_download, show_figure, show_report
 from serve.ui.error_messages import error_boundary, report_failure
@@ -36,6 +37,7 @@ def show(client: Client) -> None:
         _show_identity(info, info["created"], in_use=True)
         model_evaluation.show_headline(info)
         model_evaluation.show_classes(info)
+        _show_domain_trial(info)
         more = "It then also stores evaluations, earlier models and what they were made from."
         st.info(f"{NO_DATA} {START_WITH_STORAGE} {more}")
         return
@@ -44,6 +46,7 @@ def show(client: Client) -> None:
     in_use = version == info["model_version"]
     _show_identity(info | facts, facts.get("created", facts["created_at"]), in_use=in_use)
     _show_origin(facts)
+    _show_domain_trial(facts)
     with error_boundary("evaluation", part=True):
         _show_evaluation(client, version, facts)
     if has_role(client, "admin"):
@@ -51,6 +54,14 @@ def show(client: Client) -> None:
             _show_last_challenger(client)
     with error_boundary("papers", part=True):
         _show_files(client, facts["name"], version)
+
+
+def _show_domain_trial(facts: dict[str, Any]) -> None:
+    """Show which kinds of foreign images the model recognized in its trial; models of older versions had none."""
+    if (trial := facts.get("domain_trial")) is not None:
+        st.header("Which images it does not take for its own")
+        for sentence in DomainTrial.from_json(trial).sentences():
+            st.markdown(escape_markdown(sentence))
 
 
 def _show_evaluation(client: Client, version: str, facts: dict[str, Any]) -> None:

@@ -112,8 +112,7 @@ def describe_prediction(prediction: Mapping[str, Any]) -> str:
     label, confidence, state = prediction["predicted_class"], prediction["confidence"], state_of(prediction)
     if state == "not_recognized":
         return (
-            f"This does not look like what I was trained on: it is {prediction['domain_distance']:.2f} times as far "
-            "from the training images as the limit for familiar images. If I had to choose, I would say "
+            f"This does not look like what I was trained on{_how_unusual(prediction)}. If I had to choose, I would say "
             f"{label}, but do not rely on it."
         )
     if state == "unsure":
@@ -126,6 +125,12 @@ def describe_prediction(prediction: Mapping[str, Any]) -> str:
         )
     sureness = "very sure" if confidence >= 0.95 else "fairly sure" if confidence >= 0.8 else "somewhat sure"
     return f"I am {sureness} that this is {label}.{_possible_classes(prediction)} {_similar_answers(prediction)}"
+
+
+def _how_unusual(prediction: Mapping[str, Any]) -> str:
+    """Write how rare so unusual an image is among those like the training images; nothing where it was not counted."""
+    share = prediction["domain_p_value"]
+    return "" if share is None else f": at most about {100 * share:.1f} % of images like those look as unusual"
 
 
 def _similar_answers(prediction: Mapping[str, Any]) -> str:

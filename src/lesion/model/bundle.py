@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from lesion.conformal.answer_rules import AnswerRules
 from lesion.core.errors import BundleError
 from lesion.core.files import file_facts, sync, write_atomically
+from lesion.domain.domain import Domain
+from lesion.domain.trial import DomainTrial
 from lesion.evaluation.findings import patients_notes
 from lesion.evaluation.probabilities import Calibration
 from lesion.evaluation.reliability import AnswerFrequency
@@ -28,7 +30,7 @@ from lesion.model.bundle_facts import (
     version_of,
 )
 from lesion.model.bundle_files import check_file, check_names, list_files, read_golden
-from lesion.model.domain import Domain
+from lesion.model.domain_file import read_domain
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +150,15 @@ class Bundle:
         """Return the golden images, (G, S, S, 3) uint8, and their expected calibrated probabilities, (G, C)."""
         return read_golden(self.path / "golden.npz", self.preprocessing.size, len(self.classes))
 
+    @property
+    def domain_trial(self) -> DomainTrial | None:
+        """Which kinds of foreign images it recognizes; None for bundles of older versions."""
+        value = self.facts.get("domain_trial")
+        return None if value is None else DomainTrial.from_json(value)
+
     def domain(self) -> Domain:
-        """Return the domain of the training images, which measures how far other images are from them."""
-        return Domain.read(self.path / "domain.npz")
+        """Return the domain of the training images, which tells other images from images like them."""
+        return read_domain(self.path / "domain.npz")
 
     def probabilities(self, logits: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
         """Return calibrated probabilities, (B, C), of (B, C) logits."""

@@ -9,11 +9,12 @@ from typing import Any, Literal, NotRequired, TypedDict, TypeVar, cast
 from lesion.conformal.answer_rules import AnswerRules
 from lesion.core.errors import BundleError
 from lesion.core.files import FileFacts, bytes_sha256
+from lesion.domain.trial import DomainTrial
 from lesion.evaluation.reliability import AnswerFrequency
 from lesion.imaging.preprocessing import Preprocessing
 
-FORMAT = 3  # 2 added domain.npz, 3 the bias of the calibration
-READABLE = (2, 3)
+FORMAT = 4  # 2 added domain.npz, 3 the bias of the calibration, 4 what domain.npz holds of pictures
+READABLE = (2, 3, 4)
 CLASS_NUMBERS: tuple[Literal["bias"], Literal["prevalence"]] = ("bias", "prevalence")  # of a calibration
 FACTS_FILE = "bundle.json"
 MAX_FACTS_BYTES = 4 * 2**20
@@ -62,6 +63,7 @@ class BundleFacts(TypedDict):
     notes: NotRequired[list[str]]  # what limits the metrics, in sentences; bundles of format 2 lack it
     answer_rules: NotRequired[dict[str, Any] | None]  # see :class:`lesion.conformal.answer_rules.AnswerRules`
     answer_frequencies: NotRequired[list[dict[str, Any]]]  # see :class:`lesion.evaluation.reliability.AnswerFrequency`
+    domain_trial: NotRequired[dict[str, Any]]  # see :class:`lesion.domain.trial.DomainTrial`
     # The dataset: ``name``, ``fingerprint``, ``policy``, ``images``, ``groups`` and ``patients``.
     data: NotRequired[dict[str, Any]]
     lineage: NotRequired[dict[str, Any]]  # see :func:`lesion.training.provenance.lineage`
@@ -145,6 +147,8 @@ def check_facts(facts: Mapping[str, Any]) -> BundleFacts:
         _require(len(rules.sets.groups) == len(names), "'answer_rules' must be for the bundle's classes")
     frequencies = facts.get("answer_frequencies", [])
     _read_fact("answer_frequencies", lambda: [AnswerFrequency.from_json(each) for each in frequencies])
+    if (trial := facts.get("domain_trial")) is not None:
+        _read_fact("domain_trial", lambda: DomainTrial.from_json(trial))
     try:
         Preprocessing.from_dict(facts["preprocessing"])
     except Exception as error:

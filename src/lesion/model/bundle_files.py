@@ -112,16 +112,16 @@ def read_golden(path: Path, size: int, classes: int) -> tuple[NDArray[np.uint8],
     return images, probabilities
 
 
-def read_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
-    """Read exactly the named arrays of an ``.npz`` without unpickling; or raise a BundleError."""
+def read_arrays(path: Path, names: Sequence[str], *others: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Read exactly the named arrays of an ``.npz``, or ``others``, without unpickling; or raise a BundleError."""
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(entry.file_size for entry in archive.infolist()) > _MAX_ARRAYS_BYTES:
                 raise BundleFileError(f"{path.name} unpacks to more than 256 MiB.")
         with np.load(path, allow_pickle=False) as arrays:
-            if sorted(arrays.files) != sorted(names):
+            if sorted(arrays.files) not in [sorted(each) for each in (names, *others)]:
                 raise BundleFileError(f"{path.name} must hold exactly {', '.join(names)}.")
-            return {name: arrays[name] for name in names}
+            return {name: arrays[name] for name in arrays.files}
     except (OSError, EOFError, zipfile.BadZipFile, ValueError, KeyError, NotImplementedError) as error:
         if "allow_pickle" in str(error) or "Object arrays" in str(error):
             message = f"{path.name} holds Python objects, which are never unpickled."

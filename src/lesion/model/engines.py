@@ -186,7 +186,7 @@ def check_golden(bundle: Bundle, engine: Engine, tolerance: float | None = None)
     images, expected = bundle.golden()
     outputs = engine(images)
     answers = bundle.probabilities(outputs.logits)
-    width = len(bundle.domain().mean)
+    width = len(bundle.domain().features.mean)
     if outputs.features.shape != (len(images), width) or answers.shape != expected.shape:
         raise GoldenMismatchError(
             f"The model gives features of shape {outputs.features.shape} and answers of shape {answers.shape}; its "

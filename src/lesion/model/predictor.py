@@ -16,6 +16,7 @@ from lesion.conformal.abstention import LEAST_CONFIDENCE, AbstentionReason
 from lesion.conformal.answer_rules import AnswerRules
 from lesion.conformal.prediction_sets import DEFAULT_COVERAGE
 from lesion.core.errors import ImageError
+from lesion.domain.domain import LEVEL
 from lesion.evaluation.reliability import AnswerFrequency, find_frequency
 from lesion.imaging import heatmap
 from lesion.imaging.limits import Limits
@@ -42,11 +43,15 @@ class Prediction:
         model_version: The bundle's version.
         domain_distance: How far the image is from the training images; 1 at the border of their domain.
         in_domain: Whether the image is inside the domain; if not, the answer means little.
+        domain_p_value: The share of images like the training images that are at least as unusual, in (0, 1]; None for
+            bundles of older versions.
         cams: (C, h, w) float32, each class's activation map, not rectified.
         image: (S, S, 3) uint8, the network's input.
         answer_rules: The bundle's prediction sets and when it abstains; None for bundles of older versions.
         similar_answers: How many of the test images that were answered with about this confidence were answered right;
             None if too few were, for images outside the domain, and for bundles of older versions.
+        unnoticed_kinds: The kinds of foreign images that the bundle's trial showed not to be reliably recognized; None
+            for bundles of older versions. See :class:`lesion.domain.trial.DomainTrial`.
     """
 
     predicted_class: str
@@ -56,10 +61,12 @@ class Prediction:
     model_version: str
     domain_distance: float
     in_domain: bool
+    domain_p_value: float | None
     cams: NDArray[np.float32] = field(repr=False, compare=False)
     image: NDArray[np.uint8] = field(repr=False, compare=False)
     answer_rules: AnswerRules | None = field(default=None, repr=False, compare=False)
     similar_answers: AnswerFrequency | None = None
+    unnoticed_kinds: tuple[str, ...] | None = None
 
     def top(self, k: int | None = None) -> dict[str, float]:
         """Return the ``k`` most probable classes (all when None), the most probable first."""
@@ -124,9 +131,17 @@ class Predictor:
         True
     """
 
-    def __init__(self, bundle: Bundle, engine: Engine, limits: Limits | None = None, decoders: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        limits: Limits | None = None,
+        decoders: int = 1,
+        domain_level: float = LEVEL,
+    ) -> None:
         self.bundle = bundle
         self.engine = engine
+        self.domain_level = domain_level
         self.limits = bundle.limits if limits is None else limits
         self._pool = ThreadPoolExecutor(decoders, "decode") if decoders > 1 else None
         self._classes = bundle.classes
@@ -135,6 +150,8 @@ class Predictor:
         self._domain = bundle.domain()
         self._answer_rules = bundle.answer_rules
         self._frequencies = bundle.answer_frequencies
+        trial = bundle.domain_trial
+        self._unnoticed_kinds = None if trial is None else trial.missed
 
     @classmethod
     def load(
@@ -145,6 +162,7 @@ class Predictor:
         precision: Precision = "auto",
         limits: Limits | None = None,
         decoders: int = 1,
+        domain_level: float = LEVEL,
     ) -> Self:
         """Verify a bundle, load its engine and check its golden answers.
 
@@ -156,6 +174,8 @@ class Predictor:
                 answer by more than 0.02.
             limits: Limits of images, checked before decoding.
             decoders: Threads that decode the images of a batch.
+            domain_level: The share of images like the training images that may be called unlike them, in (0, 1); a
+                higher one recognizes more of the others.
 
         Raises:
             BundleError: The bundle is not whole, or its model does not give its golden answers.
@@ -177,7 +197,7 @@ class Predictor:
             )
             engine = load_engine(bundle, device, threads, "f32")
             check_golden(bundle, engine)
-        return cls(bundle, engine, limits, decoders)
+        return cls(bundle, engine, limits, decoders, domain_level)
 
     def predict(self, items: Sequence[bytes], stage: Stage = nullcontext) -> list[Prediction | ImageError]:
         """Predict one batch of encoded images.
@@ -211,7 +231,8 @@ class Predictor:
         outputs = self.engine(images)
         milliseconds = (time.perf_counter() - start) * 1000.0
         probabilities = self.bundle.probabilities(outputs.logits)
-        distances = self._domain.distances(outputs.features)
+        judgement = self._domain.judge(outputs.features, images, self.domain_level)
+        p_values = judgement.p_values.tolist() if self._domain.pictures else [None] * len(images)
         return [
             Prediction(
                 predicted_class=self._classes[row.argmax()],
@@ -220,11 +241,15 @@ class Predictor:
                 inference_time_ms=milliseconds,
                 model_version=self._version,
                 domain_distance=float(distance),
-                in_domain=bool(distance <= 1.0),
+                in_domain=bool(inside),
+                domain_p_value=p_value,
                 answer_rules=self._answer_rules,
-                similar_answers=find_frequency(self._frequencies, float(row.max())) if distance <= 1.0 else None,
+                similar_answers=find_frequency(self._frequencies, float(row.max())) if inside else None,
+                unnoticed_kinds=self._unnoticed_kinds,
                 cams=cams,
                 image=image,
             )
-            for row, distance, cams, image in zip(probabilities, distances, outputs.cams, images, strict=True)
+            for row, distance, inside, p_value, cams, image in zip(
+                probabilities, judgement.distances, judgement.inside, p_values, outputs.cams, images, strict=True
+            )
         ]

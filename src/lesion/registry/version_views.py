@@ -44,6 +44,7 @@ class ModelView(ModelSummary, total=False):
     preprocessing: dict[str, Any]
     model: dict[str, Any]
     calibration: dict[str, Any]
+    domain_trial: dict[str, Any] | None
     data: dict[str, Any] | None
     lineage: dict[str, Any] | None
     files: dict[str, Any]

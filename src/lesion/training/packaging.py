@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 from lesion.core.cpu import available_cores
 from lesion.data.datamodule import DataModule
+from lesion.domain.domain import Descriptions, Domain
+from lesion.domain.trial import DomainTrial
 from lesion.evaluation import views
 from lesion.evaluation.evaluation import Evaluation, finite
 from lesion.evaluation.findings import TITLES
@@ -20,13 +23,15 @@ from lesion.evaluation.probabilities import Calibration
 from lesion.evaluation.rendering import load_template
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
-from lesion.model.domain import Domain
+from lesion.model.domain_file import save_domain
 from lesion.model.engines import Engine, OpenVINOEngine
 from lesion.model.export import export_bundle
 
 AGREEMENT_IMAGES = 16  # images of the test split on which the exported graph must agree with torch
 DOMAIN_IMAGES = 2000  # of the train split; more images hardly change the border of the domain
-_CALIBRATION_IMAGES = 1000
+_CALIBRATION_IMAGES = 1000  # of the splits val and calibration each
+_TRIAL_IMAGES = 400
+_BATCH = 64
 
 
 def write_bundle(
@@ -63,8 +68,12 @@ def write_bundle(
 
     def extras(folder: Path) -> None:
         engine = OpenVINOEngine(folder / "model.onnx", available_cores(), "f32")
-        fit_domain(engine, datamodule).save(folder / "domain.npz")
-        card = model_card(facts | {"data": data}, evaluation, model.weights.sentence())
+        domain = fit_domain(engine, datamodule)
+        save_domain(domain, folder / "domain.npz")
+        tested = spread_images(datamodule, _TRIAL_IMAGES)
+        trial = DomainTrial.run(domain, partial(_features, engine), tested)
+        facts["domain_trial"] = trial.to_json()
+        card = model_card(facts | {"data": data}, evaluation, trial, model.weights.sentence())
         (folder / "MODEL_CARD.md").write_text(card, "utf-8")
         (folder / "report").mkdir()
         for file in ("report.html", "metrics.json"):
@@ -88,14 +97,26 @@ def spread_images(datamodule: DataModule, count: int, split: str = "test") -> ND
 
 
 def fit_domain(engine: Engine, datamodule: DataModule) -> Domain:
-    """Fit the domain of a model's training images to the features that its engine gives; see :meth:`Domain.fit`."""
+    """Fit the domain of a model's training images to the features that its engine gives; see :meth:`Domain.fit`.
 
-    def features(split: str, count: int) -> NDArray[np.float32]:
-        dataset = datamodule.dataset(split)
-        batches = dataset.batches(_spread(dataset.labels, count))
-        return np.concatenate([engine(batch).features for batch in batches])
+    The calibration images are those of the splits val and calibration, which did not train the network.
+    """
 
-    return Domain.fit(features("train", DOMAIN_IMAGES), features("calibration", _CALIBRATION_IMAGES))
+    def describe(counts: Mapping[str, int]) -> Descriptions:
+        parts = []
+        for split, count in counts.items():
+            dataset = datamodule.dataset(split)
+            for batch in dataset.batches(_spread(dataset.labels, count)):
+                parts.append(Descriptions.of(engine(batch).features, batch))
+        return Descriptions(*map(np.concatenate, zip(*parts, strict=True)))
+
+    calibration = dict.fromkeys(("val", "calibration"), _CALIBRATION_IMAGES)
+    return Domain.fit(describe({"train": DOMAIN_IMAGES}), describe(calibration))
+
+
+def _features(engine: Engine, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    parts = [engine(images[start : start + _BATCH]).features for start in range(0, len(images), _BATCH)]
+    return np.concatenate(parts)
 
 
 def _spread(labels: NDArray[np.int64], count: int) -> list[int]:
@@ -105,13 +126,14 @@ def _spread(labels: NDArray[np.int64], count: int) -> list[int]:
     return [int(row) for row in by_class[places]]
 
 
-def model_card(facts: Mapping[str, Any], evaluation: Evaluation, weights: str) -> str:
+def model_card(facts: Mapping[str, Any], evaluation: Evaluation, trial: DomainTrial, weights: str) -> str:
     """Fill in the template of the model card with a run's facts."""
     # Not escaped: it is Markdown, not HTML.
     card = load_template("MODEL_CARD.md.j2", "lesion.model", autoescape=False, literal=literal_markdown)
     return card.render(
         **facts,
         weights=weights,
+        domain_sentences=trial.sentences(),
         test_images=len(evaluation.labels),
         test_groups=len(np.unique(evaluation.groups)),
         headline=[views.headline_row(evaluation, key) for key in TITLES],

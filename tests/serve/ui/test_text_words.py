@@ -13,6 +13,7 @@ ANSWER = {
     "probabilities": {"glioma": 0.93, "meningioma": 0.05, "pituitary": 0.02},
     "domain_distance": 0.7,
     "in_domain": True,
+    "domain_p_value": 0.4,
     "abstain_reason": None,
     "prediction_set": ["glioma"],
     "coverage": 0.9,
@@ -26,7 +27,7 @@ UNSURE = ANSWER | {
     "similar_answers": None,
 }
 UNFAMILIAR = ANSWER | {
-    "abstain_reason": "not_recognized", "in_domain": False, "domain_distance": 3.21, "similar_answers": None,
+    "abstain_reason": "not_recognized", "in_domain": False, "domain_p_value": 0.0069, "similar_answers": None,
 }  # fmt: skip
 JOB = {"stage": "train", "state": "running", "epoch": 2, "epochs": 5, "seconds_left": None, "cancel_requested": False}
 
@@ -98,7 +99,10 @@ def test_an_unsure_answer_says_so_and_names_the_rival() -> None:
 def test_an_unfamiliar_image_is_called_so_however_confident_the_answer() -> None:
     assert (sentences.state_of(UNFAMILIAR), sentences.headline(UNFAMILIAR)) == ("not_recognized", "Not recognized")
     assert sentences.describe_prediction(UNFAMILIAR).startswith(
-        "This does not look like what I was trained on: it is 3.21 times as far from the training images"
+        "This does not look like what I was trained on: at most about 0.7 % of images like those look as unusual."
+    )
+    assert sentences.describe_prediction(UNFAMILIAR | {"domain_p_value": None}).startswith(  # of older models
+        "This does not look like what I was trained on. If I had to choose"
     )
 
 

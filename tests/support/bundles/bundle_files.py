@@ -8,12 +8,13 @@ import numpy as np
 from safetensors.numpy import save
 
 from lesion.model.bundle import seal
-from lesion.model.domain import Domain
+from lesion.model.domain_file import save_domain
+from tests.support.bundles.domains import fit_features
 
 SIZE = 16
 
 
-DOMAIN = Domain.fit(np.random.default_rng(0).normal(size=(40, 4)), np.random.default_rng(1).normal(size=(9, 4)))
+DOMAIN = fit_features(np.random.default_rng(0).normal(size=(40, 4)), np.random.default_rng(1).normal(size=(9, 4)))
 
 
 GOLDEN = np.array([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]], np.float32)
@@ -34,7 +35,7 @@ def write_files(folder: Path) -> Path:
     (folder / "model.onnx").write_bytes(b"\x08\x0a\x12\x07pytorch")
     (folder / "model.safetensors").write_bytes(save({"weight": np.zeros((3, 4), np.float32)}))
     np.savez(folder / "golden.npz", images=np.zeros((2, SIZE, SIZE, 3), np.uint8), probabilities=GOLDEN)
-    DOMAIN.save(folder / "domain.npz")
+    save_domain(DOMAIN, folder / "domain.npz")
     (folder / "MODEL_CARD.md").write_text("# made\n")
     (folder / "report").mkdir()
     (folder / "report" / "report.html").write_text("<html></html>")

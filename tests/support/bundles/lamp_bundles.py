@@ -9,9 +9,10 @@ from PIL import Image
 from safetensors.numpy import save
 
 from lesion.data.manifest import Manifest
+from lesion.domain.domain import Descriptions, Domain
 from lesion.evaluation.probabilities import softmax
 from lesion.model.bundle import seal
-from lesion.model.domain import Domain
+from lesion.model.domain_file import save_domain
 from tests.support.images.loop_images import manifest_of
 from tests.support.images.pictures import picture
 
@@ -28,8 +29,10 @@ def lamp(folder: Path, gain: float, **facts: object) -> Path:
     images = np.stack([np.full((SIZE, SIZE, 3), value, np.uint8) for value in (40, 200)])
     answers = softmax(images.mean((1, 2)) @ weights + bias, 1.0).astype(np.float32)
     np.savez(folder / "golden.npz", images=images, probabilities=answers)
-    rng = np.random.default_rng(0)
-    Domain.fit(rng.normal(127, 60, (40, 3)), rng.normal(127, 60, (20, 3))).save(folder / "domain.npz")
+    known = np.stack([_lamp_picture(number, SIZE) for number in range(200)])
+    described = Descriptions.of(known.mean((1, 2), dtype=np.float32), known)
+    halves = (Descriptions(*(part[start::2] for part in described)) for start in (0, 1))
+    save_domain(Domain.fit(*halves), folder / "domain.npz")
     (folder / "model.safetensors").write_bytes(save({"weight": weights}))
     (folder / "MODEL_CARD.md").write_text("# lamp\n")
     made = {
@@ -47,10 +50,14 @@ def lamp_pictures(root: Path, count: int) -> Manifest:
     """So many different pictures of each class, split."""
     for number in range(2 * count):
         label = CLASSES[number % 2]
-        pixels = picture(number) * 0.4 + (150 if label == "bright" else 0)
         (root / label).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels.astype(np.uint8)).save(root / label / f"{number:03}.png")
+        Image.fromarray(_lamp_picture(number)).save(root / label / f"{number:03}.png")
     return manifest_of(root)
+
+
+def _lamp_picture(number: int, side: int = 48) -> np.ndarray:
+    """A pattern: bright if the number is even, else dark."""
+    return (picture(number, side) * 0.4 + (0 if number % 2 else 150)).astype(np.uint8)
 
 
 def _save_graph(path: Path, weights: np.ndarray, bias: np.ndarray) -> None:

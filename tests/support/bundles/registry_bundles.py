@@ -9,7 +9,6 @@ import numpy as np
 from lesion.evaluation.probabilities import softmax
 from lesion.model.bundle import Bundle, seal
 from lesion.model.bundle_facts import FACTS_FILE
-from lesion.model.domain import Domain
 from tests.support.bundles.bundle_files import FACTS, write_files
 
 
@@ -17,9 +16,6 @@ def sealed(folder: Path, temperature: float = 2.0, **facts: object) -> Path:
     """A bundle that opens but runs nowhere; another temperature gives another version."""
     calibration = {"temperature": temperature, "images": 10}
     write_files(folder)
-    Domain(np.zeros(4, np.float32), np.eye(1, 4, dtype=np.float32), np.ones(1, np.float32), 1.0, 1.0).save(
-        folder / "domain.npz"
-    )
     return seal(folder, FACTS | {"calibration": calibration} | facts).path
 
 

@@ -22,6 +22,7 @@ from lesion.core.cpu import available_cores
 from lesion.core.errors import ConfigError, DataError, ImageError
 from lesion.core.files import bytes_sha256, write_atomically
 from lesion.core.paths import latest_bundle
+from lesion.domain.domain import LEVEL
 from lesion.model.predictor import Prediction, Predictor
 
 _BATCH = 16
@@ -53,7 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def predict(options: argparse.Namespace, stdin: BinaryIO, out: IO[str]) -> int:
     """Predict the images of the options and write the predictions to ``out``; see :func:`main`."""
     predictor = Predictor.load(
-        options.bundle or latest_bundle(), options.device, options.threads, options.precision, decoders=options.threads
+        options.bundle or latest_bundle(),
+        options.device,
+        options.threads,
+        options.precision,
+        decoders=options.threads,
+        domain_level=options.domain_level,
     )
     classes = predictor.bundle.classes
     if options.overlay_class is not None and options.overlay_class not in classes:
@@ -148,6 +154,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overlay-class", metavar="NAME", help="the class to explain (default: the predicted one)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or torch")
     parser.add_argument("--precision", default="auto", choices=("auto", "f32", "bf16", "f16"))
+    parser.add_argument(
+        "--domain-level",
+        type=_share,
+        default=LEVEL,
+        metavar="SHARE",
+        help="share of images like the training images that may be called unlike them (default: 0.05)",
+    )
     parser.add_argument("--threads", type=_positive, default=available_cores(), metavar="N", help="CPU threads")
     return parser
 
@@ -157,6 +170,13 @@ def _positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{number} is not 1 or more")
     return number
+
+
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 < share <= 0.5:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0 and at most 0.5")
+    return share
 
 
 def _discard(stream: IO[str]) -> None:

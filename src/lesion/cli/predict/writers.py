@@ -21,6 +21,7 @@ _LAST_COLUMNS = (
     "model_version",
     "domain_distance",
     "in_domain",
+    "domain_p_value",
     "prediction_set",
     "overlay",
     "code",
@@ -55,6 +56,8 @@ def write_json(rows: Iterable[Row], out: IO[str], top_k: int | None) -> None:
                 "model_version": row.answer.model_version,
                 "domain_distance": row.answer.domain_distance,
                 "in_domain": row.answer.in_domain,
+                "domain_p_value": row.answer.domain_p_value,
+                "unnoticed_kinds": row.answer.unnoticed_kinds,
                 "prediction_set": row.answer.prediction_set(),
                 "similar_answers": None if similar is None else similar.to_json(),
             }
@@ -88,6 +91,7 @@ def _csv_cells(answer: Prediction, row: Row, classes: Sequence[str], top_k: int 
         middle = [part for name, value in answer.top(top_k).items() for part in (name, f"{value:.6f}")]
     first = [row.name, answer.abstention or "", answer.predicted_class, f"{answer.confidence:.6f}"]
     domain = [f"{answer.domain_distance:.4f}", str(answer.in_domain).lower()]
+    domain += ["" if answer.domain_p_value is None else f"{answer.domain_p_value:.4f}"]
     domain += ["|".join(answer.prediction_set() or ())]
     return [*first, *middle, f"{answer.inference_time_ms:.3f}", answer.model_version, *domain, row.overlay, "", ""]
 
