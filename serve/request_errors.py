@@ -32,3 +32,9 @@ class BusyError(UnavailableError):
     """A request that the server cannot answer now, though it might later."""
 
     default_code = "server_busy"
+
+
+class ModelReplacedError(BusyError):
+    """A request about the answer of a model that was replaced meanwhile."""
+
+    default_code = "model_replaced"

@@ -36,12 +36,28 @@ _PROBLEM: dict[str, Any] = {
 
 
 class Explanation(BaseModel):
-    """The regions of the image that count for one class."""
+    """Where the answer for one class comes from."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     class_name: str = Field(alias="class", description="The class that is explained.")
-    method: str = Field(description="The method of the heat map.", examples=["grad-cam"])
+    method: Literal["occlusion", "grad-cam"] = Field(
+        description="`occlusion`: the heat of a place is by how much covering it lowers the odds of the class. "
+        "`grad-cam`: the network's last activation, weighted for the class."
+    )
+    grid: tuple[int, int] = Field(description="The rows and columns of places that the map tells apart.")
+    foreground_share: float | None = Field(
+        description="The share of the heat on what is pictured. Null for an image without a dark background."
+    )
+    reliable: bool = Field(description="Whether there are no doubts.")
+    doubts: list[Literal["no_effect", "outside_foreground", "coarse_grid"]] = Field(
+        description="Why the map says little: covering no one place changes the answer much; most heat lies on the "
+        "dark background; it has fewer than 7 × 7 places."
+    )
+    probability: float | None = Field(description="The probability of the class. Null for `grad-cam`.")
+    covered_probability: float | None = Field(
+        description="The same with the place covered that changes it most. Null for `grad-cam`."
+    )
     overlay_png_base64: str = Field(
         description="The heat map over the image as the network received it: a PNG file in base64."
     )

@@ -11,10 +11,11 @@ from litserve.utils import LitAPIStatus, ResponseBufferItem
 
 from lesion.core.errors import LesionError
 from lesion.intake.uploads import ModelOpinion
+from serve.inference.explainer import Explainer
 from serve.inference.litserve_overrides import PendingRequest
-from serve.inference.messages import InferenceAnswer, InferenceRequest
+from serve.inference.messages import InferenceAnswer, InferenceRequest, Request, Unexplained
 from serve.inference.shared_state import SharedState
-from serve.request_errors import BusyError
+from serve.request_errors import BusyError, ModelReplacedError
 
 _WATCH_S = 0.2
 # An inference worker that dies while it waits may take one request with it before it learned which: LitServe's queue
@@ -39,6 +40,9 @@ class Dispatcher:
     timeout: float
     _lost_worker_at: float | None = field(default=None, init=False)
 
+    def __post_init__(self) -> None:
+        self.explainer = Explainer(self._submit)
+
     def check_room(self) -> None:
         """Raise a BusyError if no inference worker is ready or too many requests wait, before a body is read."""
         if not self.shared_state.ready:
@@ -47,19 +51,27 @@ class Dispatcher:
             raise BusyError(f"{self.queue_size} requests wait already. Try again soon.", code="queue_full")
 
     async def predict(self, request: InferenceRequest) -> InferenceAnswer:
-        """Send a request to an inference worker and return its answer.
+        """Send a request to an inference worker, make its heat map if it asks for one, and return the answer.
 
         Raises:
-            BusyError: Too many requests wait, the request took too long, or its inference worker died.
+            BusyError: Too many requests or explanations wait, the request took too long, its inference worker died, or
+                the model was replaced twice while it was explained.
             LesionError: The image is refused, or the model failed on the request's batch (``inference_failed``).
         """
-        return cast(InferenceAnswer, await self._submit(request))
+        answer = await self._submit(request)
+        if not isinstance(answer, Unexplained):
+            return cast(InferenceAnswer, answer)
+        try:
+            return await self.explainer.explain(answer, request.layers, request.trace)
+        except ModelReplacedError:  # the new model has another answer, and explains that
+            again = cast(Unexplained, await self._submit(request))
+            return await self.explainer.explain(again, request.layers, request.trace)
 
     async def opinion(self, data: bytes) -> ModelOpinion:
         """Ask an inference worker for its opinion on an uploaded image; raises what :meth:`predict` raises."""
         return cast(ModelOpinion, await self._submit(InferenceRequest(data, opinion=True)))
 
-    async def _submit(self, request: InferenceRequest) -> object:
+    async def _submit(self, request: Request) -> object:
         self.check_room()
         uid = uuid.uuid4().hex
         pending = PendingRequest(asyncio.Event(), message=(self.index, uid, time.monotonic(), request))

@@ -9,31 +9,44 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import litserve
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy.exc import SQLAlchemyError
 
 from lesion.core.errors import ImageError, InvalidValueError, LesionError
 from lesion.core.logs import LogFormat, configure
 from lesion.database.object_store import StoreError
 from lesion.database.storage import Storage
-from lesion.imaging.heatmap import METHOD
+from lesion.explanation.explanation import Explanation
+from lesion.explanation.occlusion import Odds, combine, cover
+from lesion.imaging import heatmap
 from lesion.intake.uploads import ModelOpinion
 from lesion.model.predictor import Prediction, Predictor
 from lesion.registry.registry import Registry
 from serve.inference.child_processes import exit_with_parent
 from serve.inference.litserve_overrides import IdleBatchLoop, worker_id
-from serve.inference.messages import InferenceAnswer, InferenceRequest
+from serve.inference.messages import (
+    CoverRequest,
+    InferenceAnswer,
+    InferenceRequest,
+    MapRequest,
+    Request,
+    Unexplained,
+)
 from serve.inference.shared_state import SharedState
 from serve.malloc import return_large_blocks
 from serve.model_follower import ModelFollower
 from serve.observability import tracing
 from serve.observability.prometheus import BATCH_SIZE, StageTimer
+from serve.request_errors import ModelReplacedError
 from serve.settings import ServerSettings, TraceSettings
 
 logger = logging.getLogger(__name__)
 
-Answer = InferenceAnswer | ModelOpinion | LesionError
+Answer = InferenceAnswer | Unexplained | Odds | dict[str, Any] | ModelOpinion | LesionError
 
 
 class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
@@ -106,7 +119,7 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
         engine = predictor.engine
         self.shared_state.worker_serves(self.worker, predictor.bundle.version, engine.name, engine.precision)
 
-    def batch(self, inputs: list[InferenceRequest]) -> list[InferenceRequest]:
+    def batch(self, inputs: list[Request]) -> list[Request]:
         """Return the requests unchanged; LitServe's method would look for tensors."""
         return inputs
 
@@ -114,20 +127,26 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
         """Return the answers unchanged."""
         return output
 
-    def predict(self, requests: Sequence[InferenceRequest]) -> list[Answer]:
+    def predict(self, requests: Sequence[Request]) -> list[Answer]:
         """Answer a batch with one model version; a refusal is returned, since raising it would fail the whole batch."""
         self.shared_state.worker_computes(self.worker, True)
-        BATCH_SIZE.observe(len(requests))
         began, waited = time.time_ns(), [time.monotonic() - request.created for request in requests]
         predictor, batch = self.current(), StageTimer()
+        images = [request.data for request in requests if isinstance(request, InferenceRequest)]
         try:
-            predictions = predictor.predict([request.data for request in requests], batch)
-            answers = []
-            for request, seconds, prediction in zip(requests, waited, predictions, strict=True):
+            if images:
+                BATCH_SIZE.observe(len(images))
+            predictions = iter(predictor.predict(images, batch))
+            answers: list[Answer] = []
+            for request, seconds in zip(requests, waited, strict=True):
                 stages = StageTimer()
                 stages.add("queue", began - round(1e9 * seconds), seconds)
-                answers.append(_answer(request, prediction, stages))
-                tracing.record(request.trace, (*stages.intervals, *batch.intervals))
+                if isinstance(request, InferenceRequest):
+                    answers.append(_answer(request, next(predictions), stages))
+                    tracing.record(request.trace, (*stages.intervals, *batch.intervals))
+                else:
+                    answers.append(_explain(predictor, request, stages))
+                    tracing.record(request.trace, stages.intervals)
             return answers
         finally:
             self.shared_state.worker_computes(self.worker, False)
@@ -151,9 +170,26 @@ def _answer(request: InferenceRequest, prediction: Prediction | ImageError, stag
         name = request.class_name or prediction.predicted_class
         if name not in prediction.probabilities:
             return InvalidValueError(f"The model does not know the class {name!r}.", code="class_unknown")
+        if request.method == "occlusion":
+            return Unexplained(answer, prediction.image.tobytes(), len(prediction.image), name)
         with stages("explain"):
-            answer["explanation"] = _explanation(prediction, name, request.layers)
+            answer["explanation"] = _explanation(prediction.image, prediction.explain(name), request.layers)
     return answer
+
+
+def _explain(predictor: Predictor, request: CoverRequest | MapRequest, stages: StageTimer) -> Answer:
+    """Cover squares of an image, or make the heat map of what that changed."""
+    image = np.frombuffer(request.data, np.uint8).reshape(request.size, request.size, 3)
+    if isinstance(request, MapRequest):
+        with stages("explain"):
+            found = combine(request.size, request.before, request.coarse, request.boxes, request.fine)
+            explanation = Explanation.of_occlusion(request.class_name, image, found)
+            return _explanation(image, explanation, request.layers)
+    if predictor.bundle.version != request.model_version:
+        return ModelReplacedError("The model was replaced while its answer was explained. Try again.")
+    with stages("cover"):
+        images = cover(image, request.boxes) if len(request.boxes) else image[None]
+        return predictor.odds(images, request.class_name)
 
 
 def _prediction_answer(request: InferenceRequest, prediction: Prediction) -> InferenceAnswer:
@@ -176,9 +212,23 @@ def _prediction_answer(request: InferenceRequest, prediction: Prediction) -> Inf
     )
 
 
-def _explanation(prediction: Prediction, name: str, layers: bool) -> dict[str, str]:
-    pictures = {"overlay": prediction.overlay_png(name)}
+def _explanation(image: NDArray[np.uint8], explanation: Explanation, layers: bool) -> dict[str, Any]:
+    """Return the member ``explanation`` of an answer."""
+    pictures = {"overlay": explanation.overlay(image)}
     if layers:
-        pictures |= {"image": prediction.image_png(), "heatmap": prediction.heatmap_png(name)}
-    encoded = {f"{kind}_png_base64": base64.b64encode(png).decode("ascii") for kind, png in pictures.items()}
-    return {"class": name, "method": METHOD, **encoded}
+        pictures |= {"image": image, "heatmap": heatmap.to_grayscale(explanation.heat)}
+    return {
+        "class": explanation.class_name,
+        "method": explanation.method,
+        "grid": list(explanation.grid),
+        "foreground_share": explanation.foreground_share,
+        "reliable": explanation.reliable,
+        "doubts": list(explanation.doubts),
+        "probability": explanation.probability,
+        "covered_probability": explanation.covered_probability,
+        **{f"{kind}_png_base64": _png_base64(pixels) for kind, pixels in pictures.items()},
+    }
+
+
+def _png_base64(pixels: NDArray[np.uint8]) -> str:
+    return base64.b64encode(heatmap.encode_png(pixels)).decode("ascii")

@@ -2,10 +2,12 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from lesion.conformal.abstention import AbstentionReason
 from lesion.conformal.prediction_sets import DEFAULT_COVERAGE
+from lesion.explanation.explanation import Method
+from lesion.explanation.occlusion import Boxes, Odds
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,7 @@ class InferenceRequest:
 
     data: bytes  # the image file
     explain: bool = False  # whether to add an overlay
+    method: Method = "occlusion"  # of the overlay
     layers: bool = False  # whether to add the image and the heat map of the overlay too
     class_name: str | None = None  # the class to explain; the predicted one when None
     top_k: int | None = None  # the number of probabilities in the answer; all when None
@@ -41,4 +44,46 @@ class InferenceAnswer(TypedDict):
     prediction_set: list[str] | None
     coverage: float | None
     similar_answers: dict[str, float] | None
-    explanation: NotRequired[dict[str, str]]
+    explanation: NotRequired[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Unexplained:
+    """A prediction whose heat map is still to be made, in parts, so that other requests do not wait for it."""
+
+    answer: InferenceAnswer
+    image: bytes  # (S, S, 3) uint8, as the network received it
+    size: int  # S
+    class_name: str  # the class to explain
+
+
+@dataclass(frozen=True, slots=True)
+class CoverRequest:
+    """Squares of an image to cover, one after the other; the answer is the class's odds, (N, 2), under each."""
+
+    data: bytes  # the image, (S, S, 3) uint8
+    size: int
+    class_name: str
+    boxes: Boxes  # (N, 4); none for the odds of the uncovered image
+    model_version: str  # another version must not answer
+    trace: str = ""
+    created: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class MapRequest:
+    """All that was measured of an image, to be made a heat map; the answer is the member ``explanation``."""
+
+    data: bytes
+    size: int
+    class_name: str
+    before: Odds  # (1, 2)
+    coarse: Odds
+    boxes: Boxes  # the small squares
+    fine: Odds
+    layers: bool = False
+    trace: str = ""
+    created: float = field(default_factory=time.monotonic)
+
+
+Request = InferenceRequest | CoverRequest | MapRequest

@@ -39,7 +39,8 @@ REQUEST_SECONDS = _histogram(
 )
 STAGE_SECONDS = _histogram(
     "lesion_stage_seconds",
-    "Parts of an answer: receive (its body), queue (for an inference worker), decode and infer (its batch), explain. "
+    "Parts of an answer: receive (its body), queue (for an inference worker), decode and infer (its batch), cover "
+    "(some squares of an image, for a heat map by occlusion), explain (drawing a heat map). "
     "Opinions on uploaded images have queue, decode and infer too.",
     ["stage"],
     buckets=_SECONDS,

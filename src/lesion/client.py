@@ -173,17 +173,22 @@ class Client:
 
         return _wait(ready, seconds, "the server to be ready")
 
-    def predict(self, image: bytes, *, explain: bool = False, class_name: str | None = None) -> dict[str, Any]:
+    def predict(
+        self, image: bytes, *, explain: bool = False, class_name: str | None = None, method: str | None = None
+    ) -> dict[str, Any]:
         """Classify one image file.
 
         Args:
             image: The file's content.
-            explain: Whether to show where the network looked, as an overlay and as its two layers.
+            explain: Whether to show where the answer comes from, as an overlay and as its two layers.
             class_name: The class to explain; the predicted one when None.
+            method: How: ``occlusion`` (when None) or ``grad-cam``.
         """
         params: dict[str, Any] = {"explain": True, "layers": True} if explain else {}
         if class_name is not None:
             params["class"] = class_name
+        if method is not None:
+            params["method"] = method
         headers = {"Content-Type": "application/octet-stream"}
         return self._object("POST", "/predict", params=params, content=image, headers=headers)
 

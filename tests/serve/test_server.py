@@ -21,6 +21,8 @@ import pytest
 from PIL import Image
 
 from lesion.cli.serve import main
+from lesion.explanation.explanation import METHODS, Method
+from lesion.imaging.heatmap import to_grayscale
 from lesion.model.predictor import Prediction, Predictor
 from serve.deploy.ports import free_port
 from tests.support.images.hostile import encode, gradient, hostile_images
@@ -112,22 +114,35 @@ def test_a_raw_body_is_answered_as_a_multipart_one(server: ServerProcess, media_
     assert raw.json()["probabilities"] == post(server, data).json()["probabilities"]
 
 
-def test_an_explanation_is_the_overlay_of_its_class(server: ServerProcess, predictor: Predictor) -> None:
+@pytest.mark.parametrize("method", [None, *METHODS])
+def test_an_explanation_is_the_heat_map_of_its_class(
+    server: ServerProcess, predictor: Predictor, method: Method | None
+) -> None:
+    """In parts, by several workers, and one after the other here: the same map."""
     data = encode(gradient())
-    expected = predictor.predict([data])[0]
-    assert isinstance(expected, Prediction)
+    answer = predictor.predict([data])[0]
+    assert isinstance(answer, Prediction)
     for name in (None, *predictor.bundle.classes):
-        parameters = {"explain": "true"} | ({"class": name} if name else {})
+        parameters = {"explain": "true"} | ({"class": name} if name else {}) | ({"method": method} if method else {})
         explanation = post(server, data, **parameters).json()["explanation"]
-        assert explanation["class"] == name or expected.predicted_class
-        assert explanation["method"] == "grad-cam"
-        png = base64.b64decode(explanation["overlay_png_base64"], validate=True)
-        assert png == expected.overlay_png(name)
-        assert Image.open(io.BytesIO(png)).size == expected.image.shape[:2]
+        expected = predictor.explain(answer, name, method or "occlusion")
+        assert explanation["class"] == expected.class_name == (name or answer.predicted_class)
+        assert explanation["method"] == (method or "occlusion")
+        assert explanation["grid"] == list(expected.grid)
+        assert explanation["foreground_share"] == expected.foreground_share
+        assert (explanation["reliable"], explanation["doubts"]) == (expected.reliable, list(expected.doubts))
+        assert explanation["probability"] == expected.probability
+        assert explanation["covered_probability"] == expected.covered_probability
+        overlay = base64.b64decode(explanation["overlay_png_base64"], validate=True)
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(overlay))), expected.overlay(answer.image))
         layers = post(server, data, **parameters, layers="true").json()["explanation"]
         assert {key: layers[key] for key in explanation} == explanation
-        assert base64.b64decode(layers["image_png_base64"], validate=True) == expected.image_png()
-        assert base64.b64decode(layers["heatmap_png_base64"], validate=True) == expected.heatmap_png(name)
+        image, heat = (
+            np.asarray(Image.open(io.BytesIO(base64.b64decode(layers[f"{layer}_png_base64"], validate=True))))
+            for layer in ("image", "heatmap")
+        )
+        np.testing.assert_array_equal(image, answer.image)
+        np.testing.assert_array_equal(heat, to_grayscale(expected.heat))
 
 
 def test_top_k_gives_the_most_probable(server: ServerProcess) -> None:
@@ -202,6 +217,8 @@ def test_hostile_images_get_the_decoders_verdict(server: ServerProcess) -> None:
         ("POST", "/predict?explain=perhaps", {"files": SOME}, 422, "parameter_invalid"),
         ("POST", "/predict?explain=1&class=none", {"files": SOME}, 422, "class_unknown"),
         ("POST", "/predict?class=glioma", {"files": SOME}, 422, "class_without_explain"),
+        ("POST", "/predict?method=grad-cam", {"files": SOME}, 422, "method_without_explain"),
+        ("POST", "/predict?explain=true&method=lime", {"files": SOME}, 422, "parameter_invalid"),
         ("GET", "/predict", {}, 405, "method_not_allowed"),
         ("DELETE", "/health", {}, 405, "method_not_allowed"),
         ("GET", "/nothing", {}, 404, "not_found"),
@@ -282,7 +299,7 @@ def test_openapi_describes_what_is_there(server: ServerProcess) -> None:
     assert content["multipart/form-data"]["schema"]["required"] == ["file"]
     assert {"image/*", "application/octet-stream"} <= set(content)
     assert {parameter["name"] for parameter in predict["parameters"]} == {
-        "explain", "layers", "class", "top_k", "coverage",
+        "explain", "method", "layers", "class", "top_k", "coverage",
     }  # fmt: skip
     refused = {"400", "401", "403", "408", "413", "415", "422", "429", "500", "503"}
     assert set(predict["responses"]) == {"200", *refused}

@@ -154,14 +154,33 @@ def _possible_classes(prediction: Mapping[str, Any]) -> str:
     return f" Possible are {', '.join(names[:-1])} and {names[-1]}: {often} of each class."
 
 
-def describe_heat_map(label: str, method: str, *, any_heat: bool) -> str:
-    """Explain a heat map; each map is scaled to its own strongest place, and a uniform map shows nothing."""
+def describe_heat_map(label: str, explanation: Mapping[str, Any], *, any_heat: bool) -> str:
+    """Explain a heat map, and what makes it doubtful; each map is scaled to its own strongest place."""
+    covering = explanation["method"] == "occlusion"
     if not any_heat:
-        return f"No part of it speaks more for {label} than any other ({method})."
-    return (
-        f"Yellow marks what speaks most for {label}, violet what speaks little for it ({method}). The colors compare "
-        f"parts of this image only; how probable {label} is, the bars show."
-    )
+        return (
+            f"Covering any one place does not lower the probability of {label}."
+            if covering
+            else f"No part of it speaks more for {label} than any other ({explanation['method']})."
+        )
+    if covering:
+        before, after = (format_percent(explanation[name]) for name in ("probability", "covered_probability"))
+        said = (
+            f"Yellow marks where covering the image takes most from {label}, violet where it takes little. With the "
+            f"most important place covered, {label} has {after} instead of {before}."
+        )
+    else:
+        said = (
+            f"Yellow marks what speaks most for {label}, violet what speaks little for it ({explanation['method']}). "
+            f"The colors compare parts of this image only; how probable {label} is, the bars show."
+        )
+    rows, columns = explanation["grid"]
+    doubts = {
+        "no_effect": "Covering any one place hardly changes the answer, so this map says little.",
+        "outside_foreground": "Most of the heat lies on the dark background: the model did not look at what is shown.",
+        "coarse_grid": f"This map is coarse: it tells only {rows} × {columns} places apart.",
+    }
+    return " ".join([said, *(doubts[doubt] for doubt in explanation["doubts"])])
 
 
 def summarize_predictions(predictions: Sequence[Mapping[str, Any]]) -> str:

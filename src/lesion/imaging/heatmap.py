@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-METHOD = "grad-cam"
 _EPSILON = 1e-7
 # Nine evenly spaced colors of Matplotlib's "plasma", between which the 256 colors are interpolated. It grows lighter
 # from end to end, so color-blind users see where it is strongest too, and it has no green, unlike leaves.

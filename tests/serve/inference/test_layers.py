@@ -55,7 +55,7 @@ def pixels(text: str) -> Image.Image:
 
 def explained(api: InferenceAPI, **wanted: Any) -> dict[str, str]:
     explanation: dict[str, str] = cast(Any, api.predict)(
-        [InferenceRequest(encode(picture(0)), explain=True, **wanted)]
+        [InferenceRequest(encode(picture(0)), explain=True, method="grad-cam", **wanted)]
     )[0]["explanation"]
     return explanation
 
@@ -82,9 +82,10 @@ def test_each_class_has_its_own_map(api: InferenceAPI) -> None:
 
 def test_layers_are_given_only_to_who_asks(api: InferenceAPI) -> None:
     whole = explained(api, layers=True)
-    assert set(whole) == {"class", "method", *PARTS}
+    said = {"class", "method", "grid", "foreground_share", "reliable", "doubts", "probability", "covered_probability"}
+    assert set(whole) == {*said, *PARTS}
     plain = explained(api)
-    assert plain == {key: whole[key] for key in ("class", "method", PARTS[0])}
+    assert plain == {key: whole[key] for key in (*said, PARTS[0])}
     assert "explanation" not in cast(Any, api.predict)([InferenceRequest(encode(picture(0)))])[0]
 
 

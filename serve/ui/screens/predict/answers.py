@@ -55,7 +55,7 @@ def _show_heat_map(client: Client, image: ChosenImage, prediction: dict[str, Any
     pixels, heat = (np.asarray(Image.open(io.BytesIO(file))) for file in files)
     mixed = overlay(pixels, heat / 255.0, strength / 100)
     place.image(mixed, width="stretch", output_format="PNG", alt=f"{image.name} with what speaks for {label}")
-    sentence = sentences.describe_heat_map(label, explanation["method"], any_heat=bool(heat.any()))
+    sentence = sentences.describe_heat_map(label, explanation, any_heat=bool(heat.any()))
     place.caption(escape_markdown(f"{image.name} as the model sees it. {sentence}"))
 
 

@@ -11,7 +11,8 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO
 
@@ -23,6 +24,8 @@ from lesion.core.errors import ConfigError, DataError, ImageError
 from lesion.core.files import bytes_sha256, write_atomically
 from lesion.core.paths import latest_bundle
 from lesion.domain.domain import LEVEL
+from lesion.explanation.explanation import METHODS, Method
+from lesion.imaging.heatmap import encode_png
 from lesion.model.predictor import Prediction, Predictor
 
 _BATCH = 16
@@ -69,7 +72,8 @@ def predict(options: argparse.Namespace, stdin: BinaryIO, out: IO[str]) -> int:
     names = read_names(stdin) if options.stdin_list else iter(options.images)
     items = read_all(expand_folders(names), predictor.limits, stdin)
     counts = Counter[str]()
-    rows = _rows(predictor, items, options.overlay, options.overlay_class, counts)
+    overlay_file = partial(_overlay, predictor, options.overlay_class, options.overlay_method)
+    rows = _rows(predictor, items, options.overlay, overlay_file, counts)
     try:
         if options.json:
             write_json(rows, out, options.top_k)
@@ -89,7 +93,11 @@ def predict(options: argparse.Namespace, stdin: BinaryIO, out: IO[str]) -> int:
 
 
 def _rows(
-    predictor: Predictor, items: Iterator[Item], overlays: Path | None, overlay_class: str | None, counts: Counter[str]
+    predictor: Predictor,
+    items: Iterator[Item],
+    overlays: Path | None,
+    overlay_file: Callable[[Prediction], bytes],
+    counts: Counter[str],
 ) -> Iterator[Row]:
     """Predict images batch by batch, and count those that are ``predicted`` and ``refused``.
 
@@ -105,7 +113,7 @@ def _rows(
             if overlays is not None and failure is None and isinstance(answer, Prediction):
                 path = overlays / overlay_name(item.name)
                 try:
-                    write_atomically(path, answer.overlay_png(overlay_class), durable=False)
+                    write_atomically(path, overlay_file(answer), durable=False)
                     overlay = str(path)
                 except OSError as error:
                     failure = error
@@ -113,6 +121,11 @@ def _rows(
             yield Row(item.name, answer, overlay)
         if failure is not None:
             raise failure
+
+
+def _overlay(predictor: Predictor, class_name: str | None, method: Method, prediction: Prediction) -> bytes:
+    """Return the heat map of a class over the image, as a PNG file."""
+    return encode_png(predictor.explain(prediction, class_name, method).overlay(prediction.image))
 
 
 def _create_folder(overlays: Path) -> None:
@@ -137,7 +150,7 @@ def overlay_name(name: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lesion predict",
-        description="Predict images with a bundle: calibrated probabilities and, on request, Grad-CAM overlays.",
+        description="Predict images with a bundle: calibrated probabilities and, on request, heat maps.",
         epilog="Exit status: 0 all predicted, 1 some images refused, 2 wrong usage, a broken bundle or a full disk.",
     )
     source = parser.add_mutually_exclusive_group(required=True)
@@ -150,7 +163,14 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--json", action="store_true", help="one JSON object per line")
     form.add_argument("--csv", action="store_true", help="CSV")
     parser.add_argument("--top-k", type=_positive, metavar="K", help="name the K most probable classes")
-    parser.add_argument("--overlay", type=Path, metavar="DIR", help="write a Grad-CAM overlay of each image to DIR")
+    parser.add_argument("--overlay", type=Path, metavar="DIR", help="write each image with its heat map to DIR")
+    parser.add_argument(
+        "--overlay-method",
+        default=METHODS[0],
+        choices=METHODS,
+        help="how heat maps are made: by covering places of the image, 73 passes each, or at no cost, but coarse "
+        "(default: occlusion)",
+    )
     parser.add_argument("--overlay-class", metavar="NAME", help="the class to explain (default: the predicted one)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or torch")
     parser.add_argument("--precision", default="auto", choices=("auto", "f32", "bf16", "f16"))

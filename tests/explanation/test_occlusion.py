@@ -1,0 +1,124 @@
+"""Occlusion maps of networks whose answer is known: where they are hot, what they count, and how they are made."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lesion.explanation.localization import hottest_point
+from lesion.explanation.occlusion import (
+    GRID,
+    PASSES,
+    OcclusionMap,
+    coarse_boxes,
+    combine,
+    cover,
+    effects,
+    fine_boxes,
+    occlusion_map,
+)
+from tests.support.images.pictures import picture
+
+SIZE = 96
+
+
+class Spot:
+    """Is sure of its class as far as the pixels of a square are as bright as they were."""
+
+    def __init__(self, top: int, left: int, side: int = 10, size: int = SIZE) -> None:
+        self.place = slice(top, top + side), slice(left, left + side)
+        self.image = np.full((size, size, 3), 60, np.uint8)
+        self.image[self.place] = 255
+        self.passes = 0
+
+    def odds(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        self.passes += len(images)
+        brightness = images[:, *self.place].mean(axis=(1, 2, 3)) / 255
+        positive = 1 / (1 + np.exp(-8 * (brightness - 0.5)))  # log-odds of 4, and of less where it is covered
+        return np.stack([positive, 1 - positive], axis=1)
+
+    def map(self) -> OcclusionMap:
+        return occlusion_map(self.image, self.odds)
+
+
+@pytest.mark.parametrize("size", [64, 96, 224])
+@pytest.mark.parametrize("place", [(0.05, 0.05), (0.4, 0.7), (0.88, 0.5)])
+def test_the_map_is_hottest_where_the_network_looks(size: int, place: tuple[float, float]) -> None:
+    side = size // 10
+    top, left = round(place[0] * size), round(place[1] * size)
+    spot = Spot(top, left, side, size)
+    found = spot.map()
+    row, column = hottest_point(found.heat)
+    assert abs(row - (top + side / 2)) <= size / GRID
+    assert abs(column - (left + side / 2)) <= size / GRID
+    assert spot.passes == PASSES + 1
+    assert found.heat.shape == (size, size)
+    assert (found.heat.min() >= 0, found.heat.max()) == (True, 1)
+
+
+def test_what_the_strongest_square_did_is_told() -> None:
+    spot = Spot(40, 64)
+    found = spot.map()
+    assert found.probability == pytest.approx(1 / (1 + np.exp(-4)))
+    odds = found.covered_probability / (1 - found.covered_probability)
+    assert found.effect == pytest.approx(4 - np.log(odds))
+    assert found.covered_probability < 0.5
+
+
+def test_a_network_that_looks_nowhere_gives_no_heat() -> None:
+    found = occlusion_map(picture(0, SIZE), lambda images: np.full((len(images), 2), 0.5))
+    assert not found.heat.any()
+    assert (found.effect, found.probability, found.covered_probability) == (0, 0.5, 0.5)
+
+
+def test_a_place_that_speaks_against_the_class_is_not_hot() -> None:
+    spot = Spot(40, 64)
+    found = occlusion_map(spot.image, lambda images: spot.odds(images)[:, ::-1])
+    assert not found.heat.any()
+    assert found.effect == 0
+
+
+def test_large_squares_cover_everything_and_small_ones_the_places_of_largest_effect() -> None:
+    covered = np.zeros((SIZE, SIZE), int)
+    for top, bottom, left, right in coarse_boxes(SIZE):
+        covered[top:bottom, left:right] += 1
+    assert covered.min() >= 1
+    fallen = np.zeros(36)
+    fallen[0] = 1.0  # the first: above, left
+    fine = fine_boxes(SIZE, fallen)
+    assert fine.shape == (36, 4)
+    hot = fine[(fine[:, 1] <= 29) & (fine[:, 3] <= 29)]  # the large square ends at 22
+    assert len(hot) >= 9
+
+
+def test_a_cover_is_a_blurred_copy_and_leaves_the_rest() -> None:
+    image = picture(1, SIZE)
+    boxes = np.array([[8, 24, 40, 56], [0, SIZE, 0, SIZE]])
+    first, whole = cover(image, boxes)
+    np.testing.assert_array_equal(first[8:24, 40:56], whole[8:24, 40:56])
+    rest = np.ones((SIZE, SIZE), bool)
+    rest[8:24, 40:56] = False
+    np.testing.assert_array_equal(first[rest], image[rest])
+    assert np.abs(np.diff(whole.astype(int), axis=0)).mean() < 0.5 * np.abs(np.diff(image.astype(int), axis=0)).mean()
+    assert whole.mean() == pytest.approx(image.mean(), abs=3)
+
+
+def test_effects_are_falls_of_the_log_odds() -> None:
+    before, after = np.array([[0.8, 0.2]]), np.array([[0.5, 0.5], [0.9, 0.1], [0.8, 0.2], [1e-40, 1.0]])
+    np.testing.assert_allclose(effects(before, after), [np.log(4), 0, 0, np.log(4) + 30 * np.log(10)], atol=1e-9)
+
+
+def test_heat_is_the_small_squares_mean_times_the_root_of_the_large_ones() -> None:
+    """Every large square lowers the log-odds by 4, and every small one by its number of the row of places."""
+    boxes = fine_boxes(SIZE, np.zeros(36))  # without effects the first places: the upper three rows of twelve
+    rows = np.arange(36) // GRID
+    before = np.array([[0.5, 0.5]])
+    coarse = np.repeat([[np.exp(-4.0), 1.0]], 36, axis=0)
+    fine = np.stack([np.exp(-rows.astype(float)), np.ones(36)], axis=1)
+    heat = combine(SIZE, before, coarse, boxes, fine).heat
+    # The squares of 16 pixels reach half a cell of 8 into the neighboring cells: the upper half of the second cell, for
+    # example, is covered by squares of effects 0 and 1, its lower half by those of 1 and 2. No small square covers the
+    # lower half of the fourth cell and all below: the least heat, 0, stands for theirs.
+    cells = np.array([(0 + 0.5) / 2, (0.5 + 1.5) / 2, (1.5 + 2) / 2, (2 + 0) / 2, 0])
+    expected = np.interp(np.arange(36) + 0.5, 4 + 8 * np.arange(5), cells)
+    np.testing.assert_allclose(heat[:36, 48], expected / expected.max(), atol=1e-3)
+    np.testing.assert_array_equal(heat[36:], 0)
