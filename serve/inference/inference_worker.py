@@ -182,7 +182,7 @@ def _explain(predictor: Predictor, request: CoverRequest | MapRequest, stages: S
     image = np.frombuffer(request.data, np.uint8).reshape(request.size, request.size, 3)
     if isinstance(request, MapRequest):
         with stages("explain"):
-            found = combine(request.size, request.before, request.coarse, request.boxes, request.fine)
+            found = combine(image, request.before, request.coarse, request.boxes, request.fine)
             explanation = Explanation.of_occlusion(request.class_name, image, found)
             return _explanation(image, explanation, request.layers)
     if predictor.bundle.version != request.model_version:

@@ -68,7 +68,7 @@ async def predict(
         Method | None,
         Query(
             description="How the heat map is made; needs explain=true. `occlusion`, when left out: by how much "
-            "covering each place lowers the odds of the class, from 73 passes through the network. `grad-cam`: from "
+            "covering each place lowers the odds of the class, from 41 passes through the network. `grad-cam`: from "
             "its last activation, at no cost, but coarse."
         ),
     ] = None,

@@ -4,20 +4,25 @@ import numpy as np
 import pytest
 
 from lesion.domain.appearance import NUMBERS, AppearanceDistance, describe_appearance
+from lesion.domain.reduction import reduce_pictures
 from tests.support.images.pictures import picture
+
+
+def describe(images: np.ndarray) -> np.ndarray:
+    return describe_appearance(images, reduce_pictures(images))
 
 
 @pytest.mark.parametrize("side", [16, 32, 48, 100, 224, 300])
 def test_every_size_has_finite_numbers(side: int) -> None:
     pictures = np.stack([picture(0, side), np.zeros((side, side, 3), np.uint8)])
-    numbers = describe_appearance(pictures)
+    numbers = describe(pictures)
     assert numbers.shape == (2, NUMBERS)
     assert np.isfinite(numbers).all()
 
 
 def test_the_numbers_of_a_plain_color_are_known() -> None:
     orange = np.full((96, 96, 3), (200, 100, 50), np.uint8)
-    numbers = describe_appearance(orange[None])[0]
+    numbers = describe(orange[None])[0]
     gray = 0.299 * 200 + 0.587 * 100 + 0.114 * 50
     np.testing.assert_allclose(numbers[:5], gray, rtol=1e-5)  # every quantile
     np.testing.assert_allclose(numbers[5:9], [100, 50, 100, 50], rtol=1e-5)  # differences of colors
@@ -32,14 +37,14 @@ def test_a_wave_has_its_energy_in_the_band_of_its_frequency() -> None:
     for waves in (1, 3, 24):  # in the width of the picture
         gray = np.round(128 + 100 * np.sin(2 * np.pi * waves * columns / 96)).astype(np.uint8)
         image = np.broadcast_to(gray[None, :, None], (96, 96, 3))
-        found.append(int(describe_appearance(image[None])[0, 47:].argmax()))
+        found.append(int(describe(image[None])[0, 47:].argmax()))
     assert found == [0, 1, 4]  # bands start at 1, 1.9, 3.6, 6.9, 13.2 and 25 waves, rounded to 1, 2, 4, 7, 13 and 25
 
 
 def test_layout_follows_the_picture() -> None:
     image = np.zeros((96, 96, 3), np.uint8)
     image[:16, 80:] = 240  # the last cell of the first row
-    cells = describe_appearance(image[None])[0, 9:45].reshape(6, 6)
+    cells = describe(image[None])[0, 9:45].reshape(6, 6)
     expected = np.zeros((6, 6))
     expected[0, 5] = 240
     np.testing.assert_allclose(cells, expected, atol=1e-3)

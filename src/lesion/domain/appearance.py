@@ -6,20 +6,20 @@ have the features of a scan.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import lru_cache
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from lesion.domain.reduction import area_means, gray_levels
 
 NUMBERS = 53
 REFERENCES = 400  # training images that are kept; more hardly change the distances
 _NEIGHBORS = 5
 _FLAT = 1e-3  # a deviation of a number among the training images that counts as none
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
-_GRAY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's
-_REDUCED = 48  # pixels, at least, of the reduced side
+_COLOR_DIFFERENCES = np.array([[1, 0], [-1, 1], [0, -1]], np.float32)  # red minus green, and green minus blue
 _CELLS = 6  # of the layout, per side
 _LINES = 32  # rows, and as many columns, whose frequencies and edges are measured
 _BANDS = 6
@@ -28,13 +28,27 @@ _SILENCE = 1e-2  # energy of a band that is taken to be empty: a blank picture h
 Floats = NDArray[np.floating[Any]]
 
 
-def describe_appearance(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+def describe_appearance(images: NDArray[np.uint8], reduced: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the numbers of pictures, ``(B, S, S, 3)`` uint8 RGB, as ``(B, 53)``.
 
     They are 5 quantiles of gray, 4 differences of colors, the mean gray of 6 × 6 cells, 2 mean edges, across rows and
-    across columns, and the energy in 6 bands of frequencies, each an octave or less.
+    across columns, and the energy in 6 bands of frequencies, each an octave or less. ``reduced`` are the same pictures,
+    see :func:`lesion.domain.reduction.reduce_pictures`; quantiles, colors and cells are theirs.
     """
-    return np.stack([_describe(image) for image in images])
+    count, side = reduced.shape[:2]
+    gray = gray_levels(reduced)
+    colors = reduced.reshape(count, -1, 3).astype(np.float32) @ _COLOR_DIFFERENCES
+    lines = _lines(images)
+    edges = np.abs(np.diff(lines)).reshape(count, 2, -1).mean(axis=2)
+    parts = (
+        np.sort(gray.reshape(count, -1), axis=1)[:, _places(side**2)],
+        colors.mean(axis=1),
+        np.abs(colors).mean(axis=1),
+        area_means(gray, _CELLS).reshape(count, -1),
+        np.log1p(edges),
+        _band_energies(lines),
+    )
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -67,41 +81,30 @@ class AppearanceDistance:
         return distances
 
 
-def _describe(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    size = image.shape[0]
-    small = np.asarray(Image.fromarray(image).reduce(max(1, size // _REDUCED)), np.float32)
-    gray = small @ _GRAY
-    cells = Image.fromarray(gray).resize((_CELLS, _CELLS), Image.Resampling.BOX)
-    step = max(1, size // _LINES)
-    rows = image[step // 2 :: step, :, 1].astype(np.float32)
-    columns = image[:, step // 2 :: step, 1].T.astype(np.float32, order="C")
-    edges = [np.abs(np.diff(lines)).mean() for lines in (rows, columns)]
-    parts = (
-        np.sort(gray, axis=None)[_places(gray.size)],
-        _color_differences(small),
-        np.asarray(cells).ravel(),
-        np.log1p(edges),
-        _band_energies(np.concatenate([rows, columns])),
-    )
-    return np.concatenate(parts).astype(np.float32)
-
-
+@lru_cache(maxsize=8)
 def _places(count: int) -> NDArray[np.int64]:
     """Return where the quantiles of sorted values stand."""
     return np.round(np.multiply(_QUANTILES, count - 1)).astype(np.int64)
 
 
-def _color_differences(pixels: NDArray[np.float32]) -> list[Any]:
-    """Return the means of red minus green and of green minus blue, with their signs and without."""
-    differences = pixels[..., 0] - pixels[..., 1], pixels[..., 1] - pixels[..., 2]
-    return [*(each.mean() for each in differences), *(np.abs(each).mean() for each in differences)]
+def _lines(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return about 32 rows and as many columns of each picture's green, (B, L, S), the rows first."""
+    step = max(1, images.shape[1] // _LINES)
+    rows = images[:, step // 2 :: step, :, 1]
+    columns = images[:, :, step // 2 :: step, 1].transpose(0, 2, 1)
+    return np.concatenate([rows, columns], axis=1).astype(np.float32)
 
 
 def _band_energies(lines: NDArray[np.float32]) -> Floats:
-    """Return the logarithms of the mean energy of lines of pixels in each band, the lowest frequencies first."""
+    """Return the logarithms of the mean energy of lines, (B, L, S), in each band, (B, 6), the lowest first."""
     spectrum = np.fft.rfft(lines)
-    energy = (np.square(spectrum.real) + np.square(spectrum.imag)).mean(axis=0)[1:] / lines.shape[1]
-    edges = np.round(np.geomspace(1, len(energy), _BANDS + 1)).astype(int) - 1
-    edges[-1] = len(energy)
-    bands = [energy[low : max(high, low + 1)].mean() for low, high in pairwise(edges)]  # of few numbers, some share one
-    return np.log(np.array(bands) + _SILENCE)
+    energy = (np.square(spectrum.real) + np.square(spectrum.imag)).mean(axis=1)[:, 1:] / lines.shape[2]
+    starts, counts = _bands(energy.shape[1])
+    return np.asarray(np.log(np.add.reduceat(energy, starts, axis=1) / counts + _SILENCE))
+
+
+@lru_cache(maxsize=8)
+def _bands(frequencies: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where each band begins and how many frequencies it has; of few frequencies, bands share some."""
+    starts = np.round(np.geomspace(1, frequencies, _BANDS + 1)).astype(int)[:-1] - 1
+    return starts, np.maximum(np.diff([*starts, frequencies]), 1)

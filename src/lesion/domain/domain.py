@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lesion.core.errors import BundleError
 from lesion.domain.appearance import AppearanceDistance, describe_appearance
 from lesion.domain.feature_distance import FeatureDistance
+from lesion.domain.reduction import reduce_pictures
 from lesion.domain.turned_pictures import OrientationDiscriminant, describe_orientation
 
 LEVEL = 0.05  # the share of images like the training images that are called foreign
@@ -41,7 +42,8 @@ class Descriptions(NamedTuple):
     @classmethod
     def of(cls, features: NDArray[np.float32], images: NDArray[np.uint8]) -> Self:
         """Describe images, (N, S, S, 3) uint8, whose features are (N, D)."""
-        return cls(features, describe_appearance(images), describe_orientation(images))
+        reduced = reduce_pictures(images)
+        return cls(features, describe_appearance(images, reduced), describe_orientation(reduced))
 
 
 class Judgement(NamedTuple):

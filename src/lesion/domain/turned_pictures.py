@@ -13,11 +13,11 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from lesion.domain.reduction import SIDE, area_means, gray_levels
 
 TURNS = ("upside_down", "quarter_left", "quarter_right")  # half a turn is upside down and mirrored
 _MIRRORED = "mirrored"
-_SIDE = 48  # of the reduced picture
 _CELL = 6  # its side, for the directions of edges
 _DIRECTIONS = 8
 _LAYOUT = 4  # side of the cells of gray
@@ -37,18 +37,21 @@ _TURN_GRIDS: dict[str, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {  # 
     "quarter_right": lambda grids: np.rot90(grids, -1, (1, 2)),
     _MIRRORED: lambda grids: grids[:, :, ::-1],
 }
-WIDTH = _DIRECTIONS * (_SIDE // _CELL) ** 2 + (_SIDE // _LAYOUT) ** 2
+WIDTH = _DIRECTIONS * (SIDE // _CELL) ** 2 + (SIDE // _LAYOUT) ** 2
 
 Floats = NDArray[np.floating[Any]]
 
 
-def describe_orientation(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the descriptions of pictures, ``(B, S, S, 3)`` uint8 RGB, as ``(B, 656)`` float32."""
-    gray = np.stack([_reduce(image) for image in images])
+def describe_orientation(reduced: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the descriptions of pictures, ``(B, R, R, 3)`` uint8 RGB, as ``(B, 656)`` float32.
+
+    They are the same for a picture and for what :func:`lesion.domain.reduction.reduce_pictures` makes of it.
+    """
+    gray = area_means(gray_levels(reduced) / np.float32(255), SIDE)
     normal = gray - gray.mean(axis=(1, 2), keepdims=True)
     normal /= gray.std(axis=(1, 2), keepdims=True) + np.float32(_FLAT)
-    edges = np.stack([_cell_means(channel, _CELL) for channel in _edge_channels(normal)], axis=1)
-    layout = _cell_means(normal, _LAYOUT)
+    edges = area_means(_edge_channels(normal).reshape(-1, SIDE, SIDE), SIDE // _CELL)
+    layout = area_means(normal, SIDE // _LAYOUT)
     count = len(gray)
     return np.concatenate(
         [_EDGE_WEIGHT * edges.reshape(count, -1), _LAYOUT_WEIGHT * layout.reshape(count, -1)], axis=1
@@ -82,32 +85,12 @@ class OrientationDiscriminant:
         return highest
 
 
-def _reduce(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return a picture's gray levels, in [0, 1], reduced to (48, 48)."""
-    picture = Image.fromarray(image)
-    reduced = picture.reduce(factor) if (factor := image.shape[0] // _SIDE) > 1 else picture
-    gray = reduced.convert("L")
-    if gray.width != _SIDE:
-        gray = gray.resize((_SIDE, _SIDE), Image.Resampling.BOX)
-    return np.asarray(gray, np.float32) / np.float32(255)
-
-
-def _edge_channels(gray: Floats) -> list[Floats]:
-    """Return, for each direction, the part of the gradient that points there, (B, 48, 48), none below 0."""
-    down, right = np.gradient(gray, axis=(1, 2))
-    angles = [2 * np.pi * direction / _DIRECTIONS for direction in range(_DIRECTIONS)]
-    return [np.maximum(np.float32(np.cos(angle)) * right + np.float32(np.sin(angle)) * down, 0) for angle in angles]
-
-
-def _cell_means(values: Floats, side: int) -> Floats:
-    means: Floats = _pooling(side) @ values @ _pooling(side).T
-    return means
-
-
-@lru_cache(maxsize=2)
-def _pooling(side: int) -> NDArray[np.float32]:
-    """Return the matrix, (48 / side, 48), that takes means of ``side`` neighbors."""
-    return np.kron(np.eye(_SIDE // side), np.full((1, side), 1 / side)).astype(np.float32)
+def _edge_channels(gray: Floats) -> Floats:
+    """Return the part of the gradient that points in each direction, (B, 8, 48, 48), none below 0."""
+    down, right = (gradient[:, None] for gradient in np.gradient(gray, axis=(1, 2)))
+    angles = np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False, dtype=np.float32)[:, None, None]
+    channels: Floats = np.maximum(np.cos(angles) * right + np.sin(angles) * down, 0)
+    return channels
 
 
 def turned(descriptions: NDArray[np.float32], turn: str) -> NDArray[np.float32]:
@@ -119,8 +102,8 @@ def turned(descriptions: NDArray[np.float32], turn: str) -> NDArray[np.float32]:
 def _order(turn: str) -> NDArray[np.int64]:
     """Return from which place each number of a turned picture's description comes."""
     places = np.arange(WIDTH)
-    cells = _SIDE // _CELL
+    cells = SIDE // _CELL
     edges = places[: _DIRECTIONS * cells**2].reshape(_DIRECTIONS, cells, cells)
-    layout = places[_DIRECTIONS * cells**2 :].reshape(1, _SIDE // _LAYOUT, -1)
+    layout = places[_DIRECTIONS * cells**2 :].reshape(1, SIDE // _LAYOUT, -1)
     edges = edges[[_EARLIER_DIRECTION[turn](direction) % _DIRECTIONS for direction in range(_DIRECTIONS)]]
     return np.concatenate([_TURN_GRIDS[turn](edges).ravel(), _TURN_GRIDS[turn](layout).ravel()])

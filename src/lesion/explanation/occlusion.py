@@ -1,9 +1,10 @@
 """How much covering each place of an image changes its answer: occlusion at two resolutions, without gradients.
 
-Squares of the image are covered with a heavily blurred copy of it, one after the other (Zeiler and Fergus, "Visualizing
-and understanding convolutional networks", 2014; the blur is that of Fong and Vedaldi, 2017): large ones everywhere,
-then small ones where the large ones changed the answer most. What counts is by how much the logarithm of the class's
-odds falls. So a map is made of 72 further passes through the network, whatever its architecture.
+Squares of the image are covered, one after the other (Zeiler and Fergus, "Visualizing and understanding convolutional
+networks", 2014): large ones everywhere, then small ones where the large ones changed the answer most. A cover goes on
+with what surrounds its square, so that it adds nothing that was not there. What counts is by how much the logarithm of
+the class's odds falls; within a square it counts where the cover changed the picture, which it hardly does in the dark
+beside a head. So a map is made of 40 further passes through the network, whatever its architecture.
 """
 
 from collections.abc import Callable
@@ -14,11 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 GRID = 12  # places per side of the map
-_COARSE_PLACES, _COARSE_SIDE = 6, 0.3  # per side; the side of a square as a share of the image's
+_COARSE_PLACES, _COARSE_SIDE = 4, 0.4  # per side; the side of a square as a share of the image's
 _FINE_SIDE = 1 / 6
-_FINE_SQUARES = 36
+_FINE_SQUARES = 24
 PASSES = _COARSE_PLACES**2 + _FINE_SQUARES
-_BLUR = 6  # pixels per side of the image that, enlarged, is the cover
+_MARGIN = 1 / 48  # of the image's side: how far around a square its cover is taken from
+_CHANGED = 8  # gray levels: where a cover changes the picture as much or more, its effect counts in full
 _LEAST = 1e-30  # added to probabilities before their logarithm is taken
 
 Image8 = NDArray[np.uint8]  # (S, S, 3) RGB
@@ -41,29 +43,28 @@ def occlusion_map(image: Image8, odds: Callable[[NDArray[np.uint8]], Odds]) -> O
     coarse = coarse_boxes(len(image))
     before, after = odds(image[None]), odds(cover(image, coarse))
     fine = fine_boxes(len(image), effects(before, after))
-    return combine(len(image), before, after, fine, odds(cover(image, fine)))
+    return combine(image, before, after, fine, odds(cover(image, fine)))
 
 
 def coarse_boxes(size: int) -> Boxes:
-    """Return the large squares, (36, 4), of an image of this side."""
+    """Return the large squares, (16, 4), of an image of this side."""
     places = np.arange(_COARSE_PLACES**2)
     return _boxes(size, places, _COARSE_PLACES, _COARSE_SIDE)
 
 
 def fine_boxes(size: int, coarse_effects: NDArray[np.float64]) -> Boxes:
-    """Return the small squares, (36, 4), that lie where the large ones, (36,), had the largest effects."""
-    cells = _cell_means(_mean_effects(size, coarse_boxes(size), coarse_effects)).ravel()
+    """Return the small squares, (24, 4), that lie where the large ones, (16,), had the largest effects."""
+    cells = _cell_means(_mean_effects(coarse_boxes(size), _everywhere(size, coarse_effects))).ravel()
     places = np.sort(np.argsort(-cells, kind="stable")[:_FINE_SQUARES])
     return _boxes(size, places, GRID, _FINE_SIDE)
 
 
 def cover(image: Image8, boxes: Boxes) -> NDArray[np.uint8]:
-    """Return copies of an image, (N, S, S, 3), each with one square blurred."""
-    small = Image.fromarray(image).resize((_BLUR, _BLUR), Image.Resampling.BOX)
-    blurred = np.asarray(small.resize((len(image), len(image)), Image.Resampling.BICUBIC))
+    """Return copies of an image, (N, S, S, 3), each with one square covered."""
     copies = np.repeat(image[None], len(boxes), axis=0)
-    for copy, (top, bottom, left, right) in zip(copies, boxes, strict=True):
-        copy[top:bottom, left:right] = blurred[top:bottom, left:right]
+    for copy, box in zip(copies, boxes, strict=True):
+        top, bottom, left, right = box
+        copy[top:bottom, left:right] = _cover_of(image, box)
     return copies
 
 
@@ -73,16 +74,19 @@ def effects(before: Odds, after: Odds) -> NDArray[np.float64]:
     return fallen
 
 
-def combine(size: int, before: Odds, coarse_odds: Odds, fine: Boxes, fine_odds: Odds) -> OcclusionMap:
+def combine(image: Image8, before: Odds, coarse_odds: Odds, fine: Boxes, fine_odds: Odds) -> OcclusionMap:
     """Make the map from what was measured.
 
-    A place's heat is the mean effect of the small squares that cover it, times the square root of that of the large
-    ones. Where no small square lay, the least heat of those places stands for it.
+    A place's heat is the mean effect of the small squares that cover it, as far as the covers changed it, times the
+    square root of that of the large ones. Where no small square lay, the least heat of those places stands for it.
     """
+    size = len(image)
     large, small = effects(before, coarse_odds), effects(before, fine_odds)
     every, every_odds = np.concatenate([large, small]), np.concatenate([coarse_odds, fine_odds])
     strongest = int(every.argmax())
-    wide, near = _mean_effects(size, coarse_boxes(size), large), _mean_effects(size, fine, small)
+    weights = np.minimum(np.abs(cover(image, fine) - image.astype(np.float64)).mean(axis=3) / _CHANGED, 1)
+    wide = _mean_effects(coarse_boxes(size), _everywhere(size, large))
+    near = _mean_effects(fine, small[:, None, None] * weights)
     heat = np.where(np.isnan(near), np.nanmin(near), near) * np.sqrt(wide)
     smooth = Image.fromarray(_cell_means(heat)).resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(smooth, np.float32)
@@ -101,11 +105,53 @@ def _boxes(size: int, places: NDArray[np.int64], grid: int, side: float) -> Boxe
     return np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
 
 
-def _mean_effects(size: int, boxes: Boxes, fallen: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return for each pixel, (S, S), the mean effect of the squares that cover it; NaN where none does."""
-    total, count = np.zeros((size, size)), np.zeros((size, size))
+def _cover_of(image: Image8, box: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Return what covers a square, (H, W, 3): what surrounds it, the nearer side more, without the rest of the image.
+
+    Across and down, the means of the pixels beyond two opposite sides are interpolated; at the image's border there is
+    only one side.
+    """
+    top, bottom, left, right = (int(edge) for edge in box)
+    margin = max(2, round(_MARGIN * len(image)))
+    rows, columns = slice(top, bottom), slice(left, right)
+    above, below = image[max(top - margin, 0) : top, columns], image[bottom : bottom + margin, columns]
+    before, after = image[rows, max(left - margin, 0) : left], image[rows, right : right + margin]
+    down, across = (_places(high - low) for low, high in ((top, bottom), (left, right)))
+    first, last = _sides(above.swapaxes(0, 1), below.swapaxes(0, 1))  # (W, 3) each
+    vertical = first[None] * (1 - down)[:, None, None] + last[None] * down[:, None, None]
+    first, last = _sides(before, after)  # (H, 3) each
+    horizontal = first[:, None] * (1 - across)[None, :, None] + last[:, None] * across[None, :, None]
+    nearness = [1 / np.minimum(places, 1 - places) for places in (down, across)]
+    weight = (nearness[0][:, None] / (nearness[0][:, None] + nearness[1][None, :]))[..., None]
+    return np.asarray(vertical * weight + horizontal * (1 - weight) + 0.5, np.uint8)
+
+
+def _places(count: int) -> NDArray[np.float64]:
+    """Return where the middles of so many pixels lie between 0 and 1."""
+    return (np.arange(count) + 0.5) / count
+
+
+def _sides(first: NDArray[np.uint8], last: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the means, (N, 3) each, of the pixels beyond two sides, (N, M, 3); one that is missing is as the other."""
+    means = [side.mean(axis=1) if side.shape[1] else None for side in (first, last)]
+    known = means[0] if means[1] is None else means[1]
+    assert known is not None
+    return (known if means[0] is None else means[0]), known
+
+
+def _everywhere(size: int, fallen: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return effects, (N,), that count at every pixel of their squares alike, as (N, S, S)."""
+    return np.broadcast_to(fallen[:, None, None], (len(fallen), size, size))
+
+
+def _mean_effects(boxes: Boxes, fallen: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return for each pixel, (S, S), the mean of the effects there, (N, S, S), of the squares that cover it.
+
+    It is NaN where none does.
+    """
+    total, count = np.zeros(fallen.shape[1:]), np.zeros(fallen.shape[1:])
     for (top, bottom, left, right), effect in zip(boxes, fallen, strict=True):
-        total[top:bottom, left:right] += effect
+        total[top:bottom, left:right] += effect[top:bottom, left:right]
         count[top:bottom, left:right] += 1
     with np.errstate(invalid="ignore"):
         means: NDArray[np.float64] = total / count

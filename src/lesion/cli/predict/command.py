@@ -168,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
         "--overlay-method",
         default=METHODS[0],
         choices=METHODS,
-        help="how heat maps are made: by covering places of the image, 73 passes each, or at no cost, but coarse "
+        help="how heat maps are made: by covering places of the image, 41 passes each, or at no cost, but coarse "
         "(default: occlusion)",
     )
     parser.add_argument("--overlay-class", metavar="NAME", help="the class to explain (default: the predicted one)")
