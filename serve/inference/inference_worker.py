@@ -136,12 +136,12 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
         try:
             if images:
                 BATCH_SIZE.observe(len(images))
-            predictions = iter(predictor.predict(images, batch))
+            predictions = iter(predictor.predict(images, batch) if images else [])
             answers: list[Answer] = []
             for request, seconds in zip(requests, waited, strict=True):
                 stages = StageTimer()
-                stages.add("queue", began - round(1e9 * seconds), seconds)
                 if isinstance(request, InferenceRequest):
+                    stages.add("queue", began - round(1e9 * seconds), seconds)
                     answers.append(_answer(request, next(predictions), stages))
                     tracing.record(request.trace, (*stages.intervals, *batch.intervals))
                 else:

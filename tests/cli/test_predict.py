@@ -11,12 +11,15 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from lesion.cli.predict.command import main, overlay_name
 from lesion.cli.predict.inputs import Item, batches, expand_folders, printable, read_all, read_names
+from lesion.explanation.explanation import METHODS
 from lesion.imaging.limits import Limits
+from lesion.model.predictor import Prediction, Predictor
 from tests.support.images.hostile import encode, gradient, hostile_images
 from tests.support.paths import SCRIPTS
 
@@ -204,6 +207,38 @@ def test_overlay_names_are_safe_and_stable() -> None:
 def test_a_class_can_be_explained_by_name(predict: Command, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as caught:
         predict(str(folder / "a.jpg"), "--overlay", str(tmp_path / "o"), "--overlay-class", "no such class")
+    assert caught.value.code == 2
+
+
+def test_an_overlay_is_made_by_the_method_that_is_asked_for(
+    predict: Command, bundle_path: Path, folder: Path, tmp_path: Path
+) -> None:
+    predictor = Predictor.load(bundle_path, "cpu", precision="f32")
+    [answer] = predictor.predict([(folder / "a.jpg").read_bytes()])
+    assert isinstance(answer, Prediction)
+    for method in METHODS:
+        predict(str(folder / "a.jpg"), "--overlay", str(tmp_path / method), "--overlay-method", method)
+        [file] = (tmp_path / method).iterdir()
+        expected = predictor.explain(answer, None, method).overlay(answer.image)
+        np.testing.assert_array_equal(np.asarray(Image.open(file)), expected)
+
+
+def test_the_level_decides_what_is_called_foreign(predict: Command, folder: Path) -> None:
+    rows = []
+    for level in ("0.0001", "0.5"):
+        _, out, _ = predict(str(folder), "--json", "--domain-level", level)
+        rows.append([json.loads(line) for line in out.splitlines()])
+    assert len(rows[0]) == len(NAMES)
+    for low, high in zip(*rows, strict=True):
+        assert low["domain_p_value"] == high["domain_p_value"]
+        assert low["in_domain"] >= high["in_domain"]
+        assert high["in_domain"] == (high["domain_p_value"] > 0.5)
+
+
+@pytest.mark.parametrize("level", ["0", "0.6", "much"])
+def test_a_level_that_is_no_share_is_refused(predict: Command, folder: Path, level: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        predict(str(folder / "a.jpg"), "--domain-level", level)
     assert caught.value.code == 2
 
 

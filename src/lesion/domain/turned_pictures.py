@@ -87,8 +87,8 @@ class OrientationDiscriminant:
 
 def _edge_channels(gray: Floats) -> Floats:
     """Return the part of the gradient that points in each direction, (B, 8, 48, 48), none below 0."""
-    down, right = (gradient[:, None] for gradient in np.gradient(gray, axis=(1, 2)))
-    angles = np.linspace(0, 2 * np.pi, _DIRECTIONS, endpoint=False, dtype=np.float32)[:, None, None]
+    down, right = (np.asarray(gradient)[:, None] for gradient in np.gradient(gray, axis=(1, 2)))
+    angles = np.arange(_DIRECTIONS, dtype=np.float32)[:, None, None] * np.float32(2 * np.pi / _DIRECTIONS)
     channels: Floats = np.maximum(np.cos(angles) * right + np.sin(angles) * down, 0)
     return channels
 

@@ -1,10 +1,10 @@
 """How much covering each place of an image changes its answer: occlusion at two resolutions, without gradients.
 
 Squares of the image are covered, one after the other (Zeiler and Fergus, "Visualizing and understanding convolutional
-networks", 2014): large ones everywhere, then small ones where the large ones changed the answer most. A cover goes on
-with what surrounds its square, so that it adds nothing that was not there. What counts is by how much the logarithm of
-the class's odds falls; within a square it counts where the cover changed the picture, which it hardly does in the dark
-beside a head. So a map is made of 40 further passes through the network, whatever its architecture.
+networks", 2014): large ones everywhere, then small ones where the large ones changed the answer most. A cover
+continues what surrounds its square, so that it adds nothing that was not there. What counts is by how much the
+logarithm of the class's odds falls; within a square it counts where the cover changed the picture, which it hardly does
+in the dark next to a head. So a map is made of 40 further passes through the network, whatever its architecture.
 """
 
 from collections.abc import Callable

@@ -79,6 +79,7 @@ def test_every_request_counts_once_whichever_process_answers(server: ServerProce
     assert more("stage_seconds_count", stage="receive") == 62
     assert more("stage_seconds_count", stage="queue") == 62
     assert more("stage_seconds_count", stage="explain") == 1
+    assert more("stage_seconds_count", stage="cover") == 3  # the image itself, large squares, small squares
     assert more("batch_size_sum") == 62
     assert more("batch_size_count") == more("stage_seconds_count", stage="decode")
     assert more("stage_seconds_count", stage="infer") <= more("batch_size_count")

@@ -74,7 +74,7 @@ def test_a_request_and_its_stages_are_one_trace(receiver: Receiver, tmp_path: Pa
         untraced = headers | {"traceparent": f"00-{'1' * 32}-{PARENT}-00"}  # whose sender traces nothing
         assert server.client.post("/predict", content=image, headers=untraced).status_code == 200
         own = server.client.get("/nowhere")
-        names = {"POST /predict", "receive", "queue", "decode", "infer", "explain"}
+        names = {"POST /predict", "receive", "queue", "decode", "infer", "cover", "explain"}
         eventually(lambda: receiver.of(TRACE).keys() == names)
         eventually(lambda: any(span.name == "GET" for _, span in receiver.spans))
     found = receiver.of(TRACE)
@@ -88,7 +88,7 @@ def test_a_request_and_its_stages_are_one_trace(receiver: Receiver, tmp_path: Pa
         "lesion.request_id": "mine",
     }
     assert {name: process for name, (process, _) in found.items()} == {"receive": "api"} | dict.fromkeys(
-        ("queue", "decode", "infer", "explain"), "inference"
+        ("queue", "decode", "infer", "cover", "explain"), "inference"
     )
     for _, span in found.values():
         assert span.parent_span_id == whole.span_id

@@ -44,6 +44,7 @@ ALLOWED = {
     "lesion.core.palette",
     "lesion.core.roles",
     "lesion.core.text",
+    "lesion.domain.trial",
     "lesion.evaluation",
     "lesion.evaluation.findings",
     "lesion.imaging.heatmap",

@@ -106,6 +106,45 @@ def test_an_unfamiliar_image_is_called_so_however_confident_the_answer() -> None
     )
 
 
+EXPLANATION = {
+    "method": "occlusion", "grid": [12, 12], "doubts": [], "probability": 0.93, "covered_probability": 0.41,
+}  # fmt: skip
+
+
+def test_a_heat_map_by_occlusion_says_what_covering_does() -> None:
+    assert sentences.describe_heat_map("glioma", EXPLANATION, any_heat=True) == (
+        "Yellow marks where covering the image takes most from glioma, violet where it takes little. With the most "
+        "important place covered, glioma has 41 % instead of 93 %."
+    )
+    assert sentences.describe_heat_map("glioma", EXPLANATION, any_heat=False) == (
+        "Covering any one place does not lower the probability of glioma."
+    )
+
+
+def test_a_grad_cam_compares_places() -> None:
+    explanation = EXPLANATION | {"method": "grad-cam", "probability": None, "covered_probability": None}
+    assert "what speaks most for glioma" in sentences.describe_heat_map("glioma", explanation, any_heat=True)
+    assert sentences.describe_heat_map("glioma", explanation, any_heat=False) == (
+        "No part of it speaks more for glioma than any other (grad-cam)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("doubt", "words"),
+    [
+        ("no_effect", "Covering any one place hardly changes the answer, so this map says little."),
+        (
+            "outside_foreground",
+            "Most of the heat lies on the dark background: the model did not look at what is shown.",
+        ),
+        ("coarse_grid", "This map is coarse: it tells only 3 × 3 places apart."),
+    ],
+)
+def test_what_makes_a_heat_map_doubtful_is_said(doubt: str, words: str) -> None:
+    explanation = EXPLANATION | {"doubts": [doubt], "grid": [3, 3]}
+    assert sentences.describe_heat_map("glioma", explanation, any_heat=True).endswith(words)
+
+
 def test_many_answers_in_one_sentence() -> None:
     assert sentences.summarize_predictions([ANSWER, UNSURE, UNFAMILIAR]) == (
         "3 images classified, 1 of them unsure, 1 not recognized, unlike what the model was trained on."
