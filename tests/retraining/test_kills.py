@@ -85,7 +85,7 @@ def hold(database: str, *events: str, seconds: float = HELD_S) -> None:
             took.append(time.monotonic() - begin)
         most = int(100_000 * seconds / min(took))
         view = f"takes_{seconds:.0f}_s"
-        connection.execute(f"CREATE VIEW {view} AS {count.format(most)}")
+        connection.execute(f"CREATE VIEW IF NOT EXISTS {view} AS {count.format(most)}")
         for event in events:
             connection.execute(f'CREATE TRIGGER "{event}" AFTER {event} BEGIN SELECT c FROM {view}; END')
 
@@ -200,9 +200,9 @@ class Starter:
             patch.setenv("LESION_STAND_IN", json.dumps(orders_of(self.folder)))
             settings = ("storage=local", root, script, f"server.workers={workers}")
             self.server = ServerProcess(self.folder / "champion", *settings, port=port)
-        self.servers.append(self.server)
         self.seen.append(psutil.Process(self.server.process.pid))
         self.server.__enter__()
+        self.servers.append(self.server)
         self.seen += self.server.family()
         return self.server
 
@@ -327,7 +327,6 @@ KILLS = (
 def test_a_server_killed_at_each_stage_goes_on_where_it_was(storage: Storage, starter: Starter, tmp_path: Path) -> None:
     first, server, uploaded = champion_of(storage), starter.start(), list[str]()
     hold(storage.database, *(event for _, event, everything in KILLS if event and not everything))
-    hold(storage.database, *(event for _, event, everything in KILLS if event and everything), seconds=LONG_HELD_S)
     job_id = server.client.post("/retrain", json=BODY).json()["job_id"]
     owner = None
     for number, (stage, event, everything) in enumerate(KILLS):
@@ -336,6 +335,10 @@ def test_a_server_killed_at_each_stage_goes_on_where_it_was(storage: Storage, st
             starter.kill(everything)
         if event:
             let_go(storage.database, event)
+        for _, following, all_of_them in KILLS[number + 1 : number + 2]:
+            if following and all_of_them:
+                starter.gone(starter.seen)  # a worker that outlives its server for a moment must not run into this
+                hold(storage.database, following, seconds=LONG_HELD_S)
         assert job(storage, job_id).active == 1, stage
         before, uploaded = list(starter.seen), [*uploaded, *uploads.kept]
         server = starter.start()

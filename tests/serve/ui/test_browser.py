@@ -19,7 +19,7 @@ from lesion.core.text import format_percent
 from lesion.database.storage import Storage
 from lesion.database.tables import ApiKey, Image
 from scripts.dev.browsing import PAGES, WIDTHS, choose, drop, fetch, go, press, settle
-from serve.ui.text.sentences import DISCLAIMER
+from serve.ui.text.sentences import DISCLAIMER, describe_heat_map, headline
 from tests.support.servers.browser import IN_A_BROWSER, Front, OpenWindow, PageProcess, World, shows
 from tests.support.servers.serving import ServerProcess, eventually
 
@@ -62,7 +62,7 @@ def test_an_image_is_answered_and_its_overlay_follows_the_slider(
     seen = np.asarray(Picture.open(io.BytesIO(base64.b64decode(answer["explanation"]["image_png_base64"]))))
     page = open_window(phantoms.page)
     drop(page, scans[0])
-    expect(page.get_by_role("heading", name=answer["predicted_class"])).to_be_visible()
+    expect(page.get_by_role("heading", name=headline(answer))).to_be_visible()
     first = pixels(page)
     slider = page.get_by_role("slider", name="Heat map")
     slider.press("Home")  # with the keyboard alone
@@ -94,7 +94,7 @@ def test_a_dicom_file_is_answered_as_its_pixels_are(
     scan.write_bytes(dicom_file(np.asarray(Picture.open(scans[0]).convert("L"))))
     page = open_window(phantoms.page)
     drop(page, scan)
-    expect(page.get_by_role("heading", name=answer["predicted_class"])).to_be_visible()
+    expect(page.get_by_role("heading", name=headline(answer))).to_be_visible()
     for name, share in answer["probabilities"].items():
         shows(page, f"{name}: {format_percent(share)}")
     shows(page, "scan.dcm as the model sees it.")
@@ -102,12 +102,20 @@ def test_a_dicom_file_is_answered_as_its_pixels_are(
 
 def test_another_class_is_explained_on_demand(phantoms: World, open_window: OpenWindow, scans: list[Path]) -> None:
     page = open_window(phantoms.page)
+    data = scans[0].read_bytes()
     drop(page, scans[0])
-    shows(page, "Yellow marks what speaks most for")
+    first, other = list(phantoms.server.client.post("/predict", content=data).json()["probabilities"])[:2]
+
+    def said_of(label: str) -> str:
+        path = f"/predict?explain=true&layers=true&class={label}"
+        explanation = phantoms.server.client.post(path, content=data).json()["explanation"]
+        heat = np.asarray(Picture.open(io.BytesIO(base64.b64decode(explanation["heatmap_png_base64"]))))
+        return describe_heat_map(label, explanation, any_heat=bool(heat.any()))
+
+    shows(page, said_of(first))
     before = pixels(page)
-    other = list(phantoms.server.client.post("/predict", content=scans[0].read_bytes()).json()["probabilities"])[1]
     choose(page, "What speaks for", other)
-    shows(page, f"Yellow marks what speaks most for {other}")
+    shows(page, said_of(other))
     eventually(lambda: not np.array_equal(pixels(page), before))
 
 

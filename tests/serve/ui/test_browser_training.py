@@ -227,4 +227,6 @@ def test_pages_say_that_the_server_is_away_and_come_back_by_themselves(
             for name, page in windows.items():
                 expect(page.get_by_role("heading", name=name, exact=True)).to_be_visible(timeout=SOON_MS)
                 expect(page.get_by_text(AWAY)).to_have_count(0)
-            shows(dropped, "Yellow marks what speaks most for")  # the answer to what was dropped meanwhile
+            shows(
+                dropped, "Yellow marks where covering the image takes most from"
+            )  # the answer to what was dropped meanwhile
