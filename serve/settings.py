@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from lesion.core.errors import ConfigError
+from lesion.domain.domain import LEVEL
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 from lesion.model.engines import Precision
 
@@ -59,7 +60,7 @@ class ServerSettings(Section):
     device: Literal["auto", "cpu", "cuda", "torch"] = "auto"
     precision: Precision = "auto"  # auto, f32, bf16 or f16
     # The share of images like the training images that may be called unlike them: a higher one recognizes more others.
-    domain_level: Annotated[float, Field(gt=0, le=0.5)] = 0.05
+    domain_level: Annotated[float, Field(gt=0, le=0.5)] = LEVEL
     threads: Count = 1  # CPU threads for one image in one inference worker
     workers: Count | None = None  # inference workers for the CPU, or for each GPU; one per core when None (two per GPU)
     api_processes: Count | None = None  # HTTP processes; one for every four inference workers when None

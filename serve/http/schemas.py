@@ -4,6 +4,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lesion.explanation.explanation import Doubt, Method
 from lesion.intake.zip_reader import ZipLimits
 from lesion.registry.deployments import MAX_REASON
 from serve.settings import ServerSettings
@@ -41,7 +42,7 @@ class Explanation(BaseModel):
     model_config = ConfigDict(populate_by_name=True)
 
     class_name: str = Field(alias="class", description="The class that is explained.")
-    method: Literal["occlusion", "grad-cam"] = Field(
+    method: Method = Field(
         description="`occlusion`: the heat of a place is by how much covering it lowers the odds of the class. "
         "`grad-cam`: the network's last activation, weighted for the class."
     )
@@ -50,7 +51,7 @@ class Explanation(BaseModel):
         description="The share of the heat on what is pictured. Null for an image without a dark background."
     )
     reliable: bool = Field(description="Whether there are no doubts.")
-    doubts: list[Literal["no_effect", "outside_foreground", "coarse_grid"]] = Field(
+    doubts: list[Doubt] = Field(
         description="Why the map says little: covering no one place changes the answer much; most heat lies on the "
         "dark background; it has fewer than 7 × 7 places."
     )

@@ -5,8 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lesion.core.errors import InvalidValueError
-from lesion.explanation.explanation import Explanation, check_method, foreground, foreground_share
+from lesion.explanation.explanation import Explanation, foreground, foreground_share
 from lesion.explanation.occlusion import OcclusionMap
 from tests.support.images.pictures import picture
 
@@ -79,9 +78,3 @@ def test_a_coarse_grad_cam_is_doubtful(grid: int, doubts: tuple[str, ...]) -> No
 
 def test_a_grad_cam_of_nothing_has_no_effect() -> None:
     assert Explanation.of_gradcam("glioma", head(), np.full((8, 8), -1, np.float32)).doubts == ("no_effect",)
-
-
-def test_unknown_methods_are_refused() -> None:
-    assert check_method("grad-cam") == "grad-cam"
-    with pytest.raises(InvalidValueError, match="occlusion or grad-cam"):
-        check_method("lime")

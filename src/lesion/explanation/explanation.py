@@ -1,18 +1,16 @@
 """A heat map of one class with what can be said of it: where its heat lies, and what makes it doubtful."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.core.errors import InvalidValueError
 from lesion.explanation.occlusion import GRID, OcclusionMap
 from lesion.imaging import heatmap
 
 Method = Literal["occlusion", "grad-cam"]
-METHODS: Sequence[Method] = ("occlusion", "grad-cam")
+METHODS: tuple[Method, ...] = get_args(Method)
 Doubt = Literal["no_effect", "outside_foreground", "coarse_grid"]
 
 _LEAST_EFFECT = 1.0  # of the logarithm of the odds, which then fall to 37 % or less
@@ -71,16 +69,6 @@ class Explanation:
     def reliable(self) -> bool:
         """Whether nothing makes the map doubtful."""
         return not self.doubts
-
-
-def check_method(method: str) -> Method:
-    """Return the method of this name; an unknown one is an InvalidValueError."""
-    for known in METHODS:
-        if method == known:
-            return known
-    raise InvalidValueError(
-        f"There is no heat map by {method[:40]!r}. Use {' or '.join(METHODS)}.", code="method_unknown"
-    )
 
 
 def _doubts(share: float | None, without_effect: bool, grid: int) -> tuple[Doubt, ...]:

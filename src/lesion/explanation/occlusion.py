@@ -7,7 +7,7 @@ logarithm of the class's odds falls; within a square it counts where the cover c
 in the dark next to a head. So a map is made of 40 further passes through the network, whatever its architecture.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,7 @@ def coarse_boxes(size: int) -> Boxes:
 
 def fine_boxes(size: int, coarse_effects: NDArray[np.float64]) -> Boxes:
     """Return the small squares, (24, 4), that lie where the large ones, (16,), had the largest effects."""
-    cells = _cell_means(_mean_effects(coarse_boxes(size), _everywhere(size, coarse_effects))).ravel()
+    cells = _cell_means(_mean_effects(size, coarse_boxes(size), coarse_effects)).ravel()
     places = np.sort(np.argsort(-cells, kind="stable")[:_FINE_SQUARES])
     return _boxes(size, places, GRID, _FINE_SIDE)
 
@@ -84,9 +84,8 @@ def combine(image: Image8, before: Odds, coarse_odds: Odds, fine: Boxes, fine_od
     large, small = effects(before, coarse_odds), effects(before, fine_odds)
     every, every_odds = np.concatenate([large, small]), np.concatenate([coarse_odds, fine_odds])
     strongest = int(every.argmax())
-    weights = np.minimum(np.abs(cover(image, fine) - image.astype(np.float64)).mean(axis=3) / _CHANGED, 1)
-    wide = _mean_effects(coarse_boxes(size), _everywhere(size, large))
-    near = _mean_effects(fine, small[:, None, None] * weights)
+    wide = _mean_effects(size, coarse_boxes(size), large)
+    near = _mean_effects(size, fine, [effect * _changed(image, box) for effect, box in zip(small, fine, strict=True)])
     heat = np.where(np.isnan(near), np.nanmin(near), near) * np.sqrt(wide)
     smooth = Image.fromarray(_cell_means(heat)).resize((size, size), Image.Resampling.BILINEAR)
     pixels = np.asarray(smooth, np.float32)
@@ -139,19 +138,23 @@ def _sides(first: NDArray[np.uint8], last: NDArray[np.uint8]) -> tuple[NDArray[n
     return (known if means[0] is None else means[0]), known
 
 
-def _everywhere(size: int, fallen: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return effects, (N,), that count at every pixel of their squares alike, as (N, S, S)."""
-    return np.broadcast_to(fallen[:, None, None], (len(fallen), size, size))
+def _changed(image: Image8, box: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return for each pixel of a square, (H, W), whether its cover changes it, from 0 to 1."""
+    top, bottom, left, right = box
+    change = np.abs(_cover_of(image, box) - image[top:bottom, left:right].astype(np.float64)).mean(axis=2)
+    return np.asarray(np.minimum(change / _CHANGED, 1))
 
 
-def _mean_effects(boxes: Boxes, fallen: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return for each pixel, (S, S), the mean of the effects there, (N, S, S), of the squares that cover it.
+def _mean_effects(
+    size: int, boxes: Boxes, fallen: NDArray[np.float64] | Sequence[NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Return for each pixel, (S, S), the mean effect of the squares that cover it; NaN where none does.
 
-    It is NaN where none does.
+    The effect of a square is a number, or one for each of its pixels, (H, W).
     """
-    total, count = np.zeros(fallen.shape[1:]), np.zeros(fallen.shape[1:])
+    total, count = np.zeros((size, size)), np.zeros((size, size))
     for (top, bottom, left, right), effect in zip(boxes, fallen, strict=True):
-        total[top:bottom, left:right] += effect[top:bottom, left:right]
+        total[top:bottom, left:right] += effect
         count[top:bottom, left:right] += 1
     with np.errstate(invalid="ignore"):
         means: NDArray[np.float64] = total / count

@@ -5,7 +5,6 @@ import re
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ AGREEMENT_IMAGES = 16  # images of the test split on which the exported graph mu
 DOMAIN_IMAGES = 2000  # of the train split; more images hardly change the border of the domain
 _CALIBRATION_IMAGES = 1000  # of the splits val and calibration each
 _TRIAL_IMAGES = 400
-_BATCH = 64
 
 
 def write_bundle(
@@ -71,7 +69,7 @@ def write_bundle(
         domain = fit_domain(engine, datamodule)
         save_domain(domain, folder / "domain.npz")
         tested = spread_images(datamodule, _TRIAL_IMAGES)
-        trial = DomainTrial.run(domain, partial(_features, engine), tested)
+        trial = DomainTrial.run(domain, lambda pictures: engine(pictures).features, tested)
         facts["domain_trial"] = trial.to_json()
         card = model_card(facts | {"data": data}, evaluation, trial, model.weights.sentence())
         (folder / "MODEL_CARD.md").write_text(card, "utf-8")
@@ -112,11 +110,6 @@ def fit_domain(engine: Engine, datamodule: DataModule) -> Domain:
 
     calibration = dict.fromkeys(("val", "calibration"), _CALIBRATION_IMAGES)
     return Domain.fit(describe({"train": DOMAIN_IMAGES}), describe(calibration))
-
-
-def _features(engine: Engine, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    parts = [engine(images[start : start + _BATCH]).features for start in range(0, len(images), _BATCH)]
-    return np.concatenate(parts)
 
 
 def _spread(labels: NDArray[np.int64], count: int) -> list[int]:

@@ -169,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         default=METHODS[0],
         choices=METHODS,
         help="how heat maps are made: by covering places of the image, 41 passes each, or at no cost, but coarse "
-        "(default: occlusion)",
+        "(default: %(default)s)",
     )
     parser.add_argument("--overlay-class", metavar="NAME", help="the class to explain (default: the predicted one)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:<number> or torch")
@@ -179,7 +179,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_share,
         default=LEVEL,
         metavar="SHARE",
-        help="share of images like the training images that may be called unlike them (default: 0.05)",
+        help="share of images like the training images that may be called unlike them (default: %(default)s)",
     )
     parser.add_argument("--threads", type=_positive, default=available_cores(), metavar="N", help="CPU threads")
     return parser
