@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +39,20 @@ def differences(storage: Storage) -> list[Any]:
     return found
 
 
+def upgrade_when_all_are_there(storage: Storage, everybody: Barrier) -> None:
+    everybody.wait(120)
+    storage.upgrade()
+
+
 def upgrade_at_once(storage: Storage) -> None:
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=storage.upgrade) for _ in range(4)]
+    """In new processes: one that is forked from a process with threads may wait for ever for a lock of theirs."""
+    context = multiprocessing.get_context("spawn")
+    everybody = context.Barrier(4)
+    processes = [context.Process(target=upgrade_when_all_are_there, args=(storage, everybody)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(180)
     assert [process.exitcode for process in processes] == [0, 0, 0, 0]
 
 

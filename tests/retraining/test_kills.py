@@ -313,12 +313,13 @@ class Uploads:
 
 
 # The stages, where each is held if it must be, and whether all processes are killed in the same moment or the server
-# alone, whose others must then end by themselves.
+# alone, whose others must then end by themselves. These go on for a moment: only where the training's waits keep them
+# from the next stage may the server be killed alone.
 KILLS = (
     ("snapshot", IN_SNAPSHOT, False),
     ("train", "", False),
-    ("evaluate", "", True),
-    ("register", IN_REGISTER, False),
+    ("evaluate", "", False),
+    ("register", IN_REGISTER, True),
     ("gate", IN_GATE, True),
     ("promote", IN_PROMOTE, True),
 )

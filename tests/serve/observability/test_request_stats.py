@@ -159,7 +159,7 @@ def work(traffic: RequestStats, process: int) -> None:
 
 
 def test_processes_that_count_at_once_lose_nothing() -> None:
-    context, clock = get_context("fork"), Clock()  # one minute, however long it takes
+    context, clock = get_context("spawn"), Clock()  # one minute, however long it takes
     traffic = RequestStats(3, clock)
     processes = [context.Process(target=work, args=(traffic, process)) for process in range(3)]
     for process in processes:
