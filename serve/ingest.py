@@ -6,12 +6,15 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from lesion.core.errors import LesionError
 from lesion.data.inspection import ImageRecord, examine
 from lesion.database.tables import ACCEPTED, QUARANTINED, REJECTED
+from lesion.identity.pseudonyms import Pseudonyms
+from lesion.identity.received_files import ReceivedFile, deidentify
+from lesion.imaging.limits import Limits
 from lesion.intake.intake import Intake
 from lesion.intake.uploads import Decision, ModelOpinion, Upload
 from lesion.intake.zip_reader import LabeledFile
@@ -27,8 +30,18 @@ _PAUSE_S = 0.25
 _NAME_LENGTH = 100
 _decoders = ThreadPoolExecutor(2, "examine")  # two for all uploads, since a decoded image may fill 150 MB
 
-Examination = tuple[ImageRecord, ModelOpinion | None]
-Judge = Callable[[LabeledFile, Upload], Decision]
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A file that can be decoded."""
+
+    name: str  # as its sender calls it
+    received: ReceivedFile  # as it may be stored
+    record: ImageRecord  # the facts of what may be stored
+    opinion: ModelOpinion | None  # the champion's; None if the label is no class
+
+
+Judge = Callable[[Examined, Upload], Decision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +50,7 @@ class Origin:
 
     source: str  # upload or feedback
     uploader: str  # who sent them
-    patient: str = ""  # the group they belong to; empty if unknown
+    group: str = ""  # what they have in common, as the sender calls it; empty if unknown
 
 
 def clean(text: str, length: int = _NAME_LENGTH) -> str:
@@ -79,30 +92,51 @@ async def judge_files(
         if not batch:
             break
         first = False
-        examinations = await asyncio.gather(*(_examine(state, file) for file in batch))
+        examinations = await asyncio.gather(*(_examine(state, file, intake.pseudonyms) for file in batch))
         for file, examination in zip(batch, examinations, strict=True):
             if isinstance(examination, LesionError):
                 _reject(answer, file.name, examination, file.label)
-            else:
-                await _process(judge, answer, file, examination, origin)
+                continue
+            patient = examination.received.patient or intake.pseudonyms.patient(origin.group)
+            await _process(judge, answer, examination, _upload(examination, file.label, origin, patient))
     if answer.rejected and not dry_run:
         codes = Counter(file.code for file in answer.rejected)
         await asyncio.to_thread(intake.note_rejected, codes, source=origin.source, uploader=origin.uploader)
     return answer
 
 
-async def _examine(state: AppState, file: LabeledFile) -> Examination | LesionError:
+async def _examine(state: AppState, file: LabeledFile, pseudonyms: Pseudonyms) -> Examined | LesionError:
     """Decode one file, and ask for the champion's opinion if its label is a class; return a fault of the file."""
     if isinstance(file.content, LesionError):
         return file.content
-    loop = asyncio.get_running_loop()
+    loop, limits = asyncio.get_running_loop(), state.settings.image_limits
     try:
-        record = await loop.run_in_executor(_decoders, examine, file.content, state.settings.image_limits)
-        return record, await _opinion(state, file.content) if file.label in state.bundle.classes else None
+        received, record = await loop.run_in_executor(_decoders, _receive, file.content, limits, pseudonyms)
+        opinion = await _opinion(state, file.content) if file.label in state.bundle.classes else None
     except LesionError as error:
         if _is_server_fault(error):
             raise
         return error
+    return Examined(file.name, received, record, opinion)
+
+
+def _receive(data: bytes, limits: Limits, pseudonyms: Pseudonyms) -> tuple[ReceivedFile, ImageRecord]:
+    received = deidentify(data, limits, pseudonyms)
+    # What is stored may have more bytes than what was sent, since pixels are not compressed in it.
+    return received, examine(received.data, replace(limits, max_bytes=max(limits.max_bytes, len(received.data))))
+
+
+def _upload(examined: Examined, label: str, origin: Origin, patient: str) -> Upload:
+    return Upload(
+        examined.record,
+        label,
+        origin.uploader,
+        examined.opinion,
+        origin.source,
+        patient,
+        sent_hash=examined.received.sent_hash,
+        text_in_pixels=examined.received.text_in_pixels,
+    )
 
 
 async def _opinion(state: AppState, data: bytes) -> ModelOpinion:
@@ -123,7 +157,7 @@ class _Rehearsal:
         self._intake = intake
         self._seen = dict[str, tuple[str, str, str]]()  # hash, label and name of the first file, by its pixels
 
-    def __call__(self, file: LabeledFile, upload: Upload) -> Decision:
+    def __call__(self, file: Examined, upload: Upload) -> Decision:
         """Return the decision about a file, as if those before it had been stored."""
         decision = self._intake.judge(upload)
         if not decision.split:
@@ -142,32 +176,27 @@ class _Rehearsal:
 
 
 def _keep_with(intake: Intake) -> Judge:
-    def judge(file: LabeledFile, upload: Upload) -> Decision:
-        assert isinstance(file.content, bytes)
-        return intake.process(upload, file.content)
+    def judge(file: Examined, upload: Upload) -> Decision:
+        return intake.process(upload, file.received.data)
 
     return judge
 
 
-async def _process(
-    judge: Judge, answer: UploadAnswer, file: LabeledFile, examination: Examination, origin: Origin
-) -> None:
-    record, opinion = examination
-    upload = Upload(record, file.label, origin.uploader, opinion, origin.source, origin.patient)
+async def _process(judge: Judge, answer: UploadAnswer, file: Examined, upload: Upload) -> None:
     try:
         decision = await asyncio.to_thread(judge, file, upload)
     except LesionError as error:
         if _is_server_fault(error):
             raise
-        _reject(answer, file.name, error, file.label)
+        _reject(answer, file.name, error, upload.label)
         return
-    _count(answer, decision.status, decision.code, file.label)
+    _count(answer, decision.status, decision.code, upload.label)
     name, reason = clean(file.name), {"code": decision.code, "reason": decision.reason}
     if decision.status not in (ACCEPTED, QUARANTINED):
         answer.rejected.append(RejectedFile(name=name, **reason))
         return
     images = answer.accepted if decision.status == ACCEPTED else answer.quarantined
-    images.append(JudgedImage(name=name, sha256=record.sha256, label=file.label, **reason))
+    images.append(JudgedImage(name=name, sha256=decision.known_as or file.record.sha256, label=upload.label, **reason))
 
 
 def _reject(answer: UploadAnswer, name: str, error: LesionError, label: str = "") -> None:

@@ -14,10 +14,13 @@ from uvicorn.config import LOG_LEVELS
 
 from lesion.auth.api_keys import any_usable
 from lesion.catalogue.first_model import ImportedRun, import_run
+from lesion.catalogue.images import images_as_sent
 from lesion.core.errors import ConfigError, LesionError
 from lesion.core.logs import LogFormat, announce, configure
 from lesion.core.paths import latest_bundle
+from lesion.core.text import format_count
 from lesion.database.storage import Storage
+from lesion.identity.identity_key import open_pseudonyms
 from lesion.intake.rules import IntakeSettings
 from lesion.registry.registry import Registry
 from serve.bind import usable_address
@@ -78,7 +81,7 @@ def serve(
 
 
 def _prepare(bundle: str | None, host: str, storage: Storage | None, access: AccessSettings) -> str | None:
-    """Check who may reach the server, import the first model into an empty storage, and return the bundle to serve."""
+    """Check who may reach the server and the storage, import a first model into it, and return the bundle to serve."""
     if storage is None:
         check_address(host, False, access.open_access)
         return bundle or str(latest_bundle())
@@ -88,6 +91,14 @@ def _prepare(bundle: str | None, host: str, storage: Storage | None, access: Acc
     check_address(host, keys, access.open_access)
     if empty:
         import_first(storage, Path(bundle or latest_bundle()))
+    with own_connections(storage) as here:
+        open_pseudonyms(here)  # a wrong key is refused at the start, not at the first upload
+        with here.session() as session:
+            left = len(images_as_sent(session))
+    if left:
+        announce(
+            f"{format_count(left, 'image')} of an earlier version may still name persons. Run lesion identity remove."
+        )
     return bundle
 
 

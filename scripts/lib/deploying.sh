@@ -38,21 +38,32 @@ remember_replicas() {
     mv "$secrets.new" "$secrets"
 }
 
+# The names of the values that .env.example leaves empty and the file with the secrets does not have.
+missing_secrets() {
+    local name
+    grep -oE '^[A-Z_]+=$' "$secrets.example" | tr -d = | while read -r name; do
+        grep -qs "^$name=" "$secrets" || echo "$name"
+    done
+}
+
 random_hex() { od -An -N "$1" -tx1 /dev/urandom | tr -d ' \n'; }
 
-# Generate at random, once, the values that .env.example leaves empty: nothing has a default password.
+# Generate at random, once, the values that .env.example leaves empty: nothing has a default password. A file of an earlier
+# version gets those that it lacks.
 make_secrets() {
     local name value
-    if [ -f "$secrets" ]; then return; fi
+    if [ -f "$secrets" ] && [ -z "$(missing_secrets)" ]; then return; fi
     (
         umask 077
-        while IFS== read -r name value; do
+        if [ -f "$secrets" ]; then cat "$secrets"; fi >"$secrets.new"
+        missing_secrets | while read -r name; do
             case "$name" in
+            LESION_IDENTITY_KEY) value=$(random_hex 32) ;;
             *_KEY) value="lesion_$(random_hex 8)_$(random_hex 32)" ;;
             *) value=$(random_hex 24) ;;
             esac
             echo "$name=$value"
-        done < <(grep -E '^[A-Z_]+=$' "$secrets.example") >"$secrets.new"
+        done >>"$secrets.new"
         mv "$secrets.new" "$secrets"
     )
     echo "Generated passwords and keys: $secrets. Sign in with its LESION_ADMIN_KEY."

@@ -214,9 +214,11 @@ class JudgedImage(BaseModel):
     """An uploaded image that was kept."""
 
     name: str = Field(description="The name it was sent with, without control characters, at most 100 characters.")
-    sha256: str
+    sha256: str = Field(description="Of what is stored, which may differ from what was sent: it names no person.")
     label: str
-    code: str = Field(description="Empty, or why it waits in quarantine, or `already_known`.")
+    code: str = Field(
+        description="Empty, or why it waits in quarantine, or `already_known`, or `burned_in_text_possible`."
+    )
     reason: str = Field(description="The same as a sentence for users.")
 
 

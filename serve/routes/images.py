@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Response
+from fastapi import APIRouter, Depends, Path, Response
 
 from lesion.catalogue import images, thumbnails
 from lesion.catalogue.lineage import lineage_of_image
@@ -10,7 +10,7 @@ from lesion.core.errors import NotFoundError
 from lesion.database.tables import DELETED
 from lesion.imaging.heatmap import encode_png
 from lesion.registry.version_views import image_view
-from serve.http.dependencies import ImageLimits, PrincipalDep, StorageDep, require
+from serve.http.dependencies import ImageLimits, PrincipalDep, StorageDep, StorageServicesDep, require
 from serve.http.openapi import refusals
 from serve.http.schemas import Reason
 
@@ -26,7 +26,18 @@ _REFUSALS = {
     503: "The store does not answer.",
 }
 
-Sha256 = Annotated[str, Path(pattern="^[0-9a-f]{64}$", description="The SHA-256 of an image file.")]
+Sha256 = Annotated[
+    str, Path(pattern="^[0-9a-f]{64}$", description="The SHA-256 of an image file, as stored or as sent.")
+]
+
+
+def _stored_hash(services: StorageServicesDep, sha256: Sha256) -> str:
+    with services.storage.session() as session:
+        return images.stored_hash(session, sha256, services.intake.pseudonyms)
+
+
+# The hash of an image that is stored, whether the request has this one or that of the file as it was sent.
+StoredHash = Annotated[str, Depends(_stored_hash)]
 
 router = APIRouter(prefix="/images/{sha256}", tags=["training data"], responses=refusals(_REFUSALS))
 
@@ -37,7 +48,7 @@ def png_response(data: bytes) -> Response:
 
 
 @router.get("", summary="One image's facts", dependencies=[require("admin")])
-def image(storage: StorageDep, sha256: Sha256) -> dict[str, Any]:
+def image(storage: StorageDep, sha256: StoredHash) -> dict[str, Any]:
     """Return the record of an image, and the versions that were trained or tested with it."""
     with storage.session() as session:
         row = images.get_image(session, sha256)
@@ -45,7 +56,7 @@ def image(storage: StorageDep, sha256: Sha256) -> dict[str, Any]:
 
 
 @router.get("/thumbnail", summary="A small picture of an image", dependencies=[require("contributor")], **PNG)
-def thumbnail(storage: StorageDep, limits: ImageLimits, sha256: Sha256) -> Response:
+def thumbnail(storage: StorageDep, limits: ImageLimits, sha256: StoredHash) -> Response:
     """Return the stored picture as PNG, at most 256 pixels wide and high."""
     with storage.session() as session:
         row = images.get_image(session, sha256)
@@ -55,7 +66,7 @@ def thumbnail(storage: StorageDep, limits: ImageLimits, sha256: Sha256) -> Respo
 
 
 @router.delete("", summary="Delete an image's pixels", dependencies=[require("admin")])
-def delete_image(storage: StorageDep, principal: PrincipalDep, sha256: Sha256, reason: Reason) -> dict[str, Any]:
+def delete_image(storage: StorageDep, principal: PrincipalDep, sha256: StoredHash, reason: Reason) -> dict[str, Any]:
     """Delete an image's pixels permanently, refuse the image from now on, and list the versions that used it."""
     versions = images.delete_image(storage, sha256, str(principal), reason.reason)
     return {"sha256": sha256, "status": DELETED, "versions": versions}

@@ -13,7 +13,7 @@ from lesion.registry.version_views import image_view
 from serve.http.dependencies import CurrentBundle, PrincipalDep, StorageDep, check_label, require
 from serve.http.openapi import refusals
 from serve.http.schemas import Reason
-from serve.routes.images import PNG, Sha256, thumbnail
+from serve.routes.images import PNG, StoredHash, thumbnail
 
 _REFUSALS = {
     404: "There is no such image, or this server has no storage.",
@@ -51,7 +51,7 @@ router.get("/quarantine/{sha256}/thumbnail", summary="A small picture of an imag
 
 @router.post("/quarantine/{sha256}/release", summary="Accept a quarantined image")
 def release(
-    storage: StorageDep, principal: PrincipalDep, bundle: CurrentBundle, sha256: Sha256, how: Release | None = None
+    storage: StorageDep, principal: PrincipalDep, bundle: CurrentBundle, sha256: StoredHash, how: Release | None = None
 ) -> Mapping[str, Any]:
     """Accept an image, perhaps under another label; the next retraining may learn from it."""
     label = how.label if how is not None else None
@@ -62,7 +62,7 @@ def release(
 
 
 @router.post("/quarantine/{sha256}/drop", summary="Refuse a quarantined image")
-def drop(storage: StorageDep, principal: PrincipalDep, sha256: Sha256, reason: Reason) -> dict[str, str]:
+def drop(storage: StorageDep, principal: PrincipalDep, sha256: StoredHash, reason: Reason) -> dict[str, str]:
     """Refuse an image permanently: its pixels are deleted, and it is not accepted again."""
     images.drop(storage, sha256, str(principal), reason.reason)
     return {"sha256": sha256, "status": DELETED}

@@ -286,7 +286,7 @@ class TestMaterialise:
 
     def test_a_remote_store_is_fetched_once(self, manifest, tmp_path, monkeypatch):
         local = new_storage(tmp_path)
-        storage = replace(local, files=f"memory://{tmp_path.name}/files")
+        storage = replace(local, files=f"memory://{tmp_path.name}/files", identity_key="5a" * 32)
         import_manifest(storage, manifest, progress=False)
         take_snapshot(storage, "job1", renew_images=5)
         fetched: list[str] = []
@@ -305,7 +305,7 @@ class TestMaterialise:
         assert Counter(key.split("/")[0] for key in fetched) == {"images": 20, "snapshots": 2}
 
     def test_a_remote_file_with_other_bytes_is_refused(self, manifest, tmp_path):
-        storage = replace(new_storage(tmp_path), files=f"memory://{tmp_path.name}/altered")
+        storage = replace(new_storage(tmp_path), files=f"memory://{tmp_path.name}/altered", identity_key="5a" * 32)
         import_manifest(storage, manifest, progress=False)
         take_snapshot(storage, "job1", renew_images=5)
         sha = manifest.table["sha256"].iloc[3]

@@ -32,7 +32,9 @@ from tests.support.servers.serving import ServerProcess, eventually
 from tests.support.training_subprocess import CONFIG, STAND_IN
 
 pytestmark = pytest.mark.slow
-NAMES = ("LESION_DATABASE", "LESION_FILES", "LESION_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+NAMES = (
+    "LESION_DATABASE", "LESION_FILES", "LESION_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "LESION_IDENTITY_KEY",
+)  # fmt: skip
 ENDED = ("promoted", "rejected", "failed", "cancelled")
 
 
@@ -44,7 +46,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         address = stack.enter_context(postgresql(folder / "pg"))
         store = stack.enter_context(seaweed(folder / "s3"))
         patch = stack.enter_context(pytest.MonkeyPatch.context())
-        for name, value in zip(NAMES, (address, f"s3://{BUCKET}/loop", store, ACCESS_KEY, SECRET_KEY), strict=True):
+        values = (address, f"s3://{BUCKET}/loop", store, ACCESS_KEY, SECRET_KEY, "5a" * 32)
+        for name, value in zip(NAMES, values, strict=True):
             patch.setenv(name, value)
         patch.setenv("NO_PROXY", "127.0.0.1")
         yield folder

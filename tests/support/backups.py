@@ -57,7 +57,9 @@ class Servers:
         admin.dispose()
         database = self.address.replace("/postgres?", f"/{name}?")
         options = {"endpoint_url": self.s3, "key": ACCESS_KEY, "secret": SECRET_KEY}
-        storage = Storage(database, f"s3://{BUCKET}/{name}", self.folder / name / "cache", options)
+        storage = Storage(
+            database, f"s3://{BUCKET}/{name}", self.folder / name / "cache", options, identity_key="5a" * 32
+        )
         if upgrade:
             storage.upgrade()
         return storage

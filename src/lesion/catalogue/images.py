@@ -14,6 +14,7 @@ from lesion.database.audit import record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import ACCEPTED, DELETED, GATE, QUARANTINED, Generation, Image, now
+from lesion.identity.pseudonyms import Pseudonyms
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
 PIXEL_FOLDER = "pixels"  # below Storage.cache: decoded images of a retraining (its data.cache_dir)
@@ -40,6 +41,17 @@ def get_image(session: Session, sha256: str, *, lock: bool = False) -> Image:
     return row
 
 
+def stored_hash(session: Session, sha256: str, pseudonyms: Pseudonyms) -> str:
+    """Return the hash of the image that was stored for a file, whose own hash is given; or that hash, if it is unknown.
+
+    A file that is stored as it was sent has one hash. One from which something was taken has two.
+    """
+    if find_image(session, sha256) is not None:
+        return sha256
+    sent = select(Image.sha256).where(Image.sent_hash == pseudonyms.sent(sha256)).order_by(Image.id)
+    return session.scalar(sent.limit(1)) or sha256
+
+
 def list_images(
     session: Session, *, status: str | None = None, label: str | None = None, after: int = 0, limit: int = 100
 ) -> list[Image]:
@@ -49,6 +61,12 @@ def list_images(
         statement = statement.where(Image.status == status)
     if label is not None:
         statement = statement.where(Image.label == label)
+    return list(session.scalars(statement))
+
+
+def images_as_sent(session: Session) -> list[str]:
+    """Return the hashes of images that were stored by a version that did not take away what identifies a person."""
+    statement = select(Image.sha256).where(Image.sent_hash == "", Image.status != DELETED).order_by(Image.id)
     return list(session.scalars(statement))
 
 

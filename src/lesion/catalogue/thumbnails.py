@@ -4,6 +4,7 @@ import hashlib
 import heapq
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -63,6 +64,8 @@ def contact_sheet(store: ObjectStore, hashes: Sequence[str], limits: Limits = DE
 
 
 def _reduce(store: ObjectStore, sha256: str, side: int, limits: Limits) -> NDArray[np.uint8]:
-    picture = Pillow.fromarray(decode(store.get(image_key(sha256)), limits, target_side=side))
+    data = store.get(image_key(sha256))
+    limits = replace(limits, max_bytes=max(limits.max_bytes, len(data)))  # kept DICOM is larger than what was sent
+    picture = Pillow.fromarray(decode(data, limits, target_side=side))
     picture.thumbnail((side, side))
     return np.asarray(picture)

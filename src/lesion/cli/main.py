@@ -37,6 +37,7 @@ _COMMANDS = {
     "models": _Command("models", "import, list, promote and roll back models", "train"),
     "keys": _Command("keys", "make, list and revoke API keys", "serve"),
     "backup": _Command("backup", "back up, verify and restore the database and the store", "serve"),
+    "identity": _Command("identity", "take what identifies a person from stored images", "train"),
     "prepare": _Command("prepare", "make a storage ready: tables, keys and the first model", "train"),
     "retrain": _Command("retrain", "ask a running server for a retraining", "ui"),
     "download": _Command("download", "download or verify a reference dataset", "train"),

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lesion.catalogue.first_model import import_run
-from lesion.catalogue.images import delete_image, get_image
+from lesion.catalogue.images import delete_image, get_image, stored_hash
 from lesion.catalogue.lineage import lineage_of_image, lineage_of_version
 from lesion.cli.storage_settings import command_line_actor, open_storage, parse, verb_parser
 from lesion.cli.text_table import print_rows
 from lesion.core.cli_errors import cli_errors
 from lesion.database.storage import Storage
+from lesion.identity.identity_key import open_pseudonyms
 from lesion.registry.registry import Registry
 from lesion.registry.version_views import deployment_view, image_view, model_summary, model_view
 
@@ -60,17 +61,26 @@ def _run(storage: Storage, options: argparse.Namespace) -> tuple[Any, Any]:
         case "lineage":
             return _lineage(storage, options)
         case "delete-image":
-            versions = delete_image(storage, options.sha256, command_line_actor(), options.reason)
-            result = {"sha256": options.sha256, "status": "deleted", "versions": versions}
+            sha256 = _stored_hash(storage, options.sha256)
+            versions = delete_image(storage, sha256, command_line_actor(), options.reason)
+            result = {"sha256": sha256, "status": "deleted", "versions": versions}
             return result, result | {"versions": [version["version"] for version in versions]}
     return result, result
 
 
-def _lineage(storage: Storage, options: argparse.Namespace) -> tuple[Any, Any]:
+def _stored_hash(storage: Storage, sha256: str) -> str:
+    pseudonyms = open_pseudonyms(storage)
     with storage.session() as session:
-        if len(options.subject) == _SHA256_LENGTH:
-            image = image_view(get_image(session, options.subject))
-            versions = lineage_of_image(session, options.subject)
+        return stored_hash(session, sha256, pseudonyms)
+
+
+def _lineage(storage: Storage, options: argparse.Namespace) -> tuple[Any, Any]:
+    is_image = len(options.subject) == _SHA256_LENGTH
+    sha256 = _stored_hash(storage, options.subject) if is_image else ""
+    with storage.session() as session:
+        if is_image:
+            image = image_view(get_image(session, sha256))
+            versions = lineage_of_image(session, sha256)
             return image | {"versions": versions}, versions or image
         limit = _IMAGES_AS_JSON if options.json else _IMAGES_AS_TEXT
         lineage = lineage_of_version(session, options.subject, limit=limit)

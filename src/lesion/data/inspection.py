@@ -69,3 +69,16 @@ def inspect_all(
     with ThreadPoolExecutor() as pool:
         results = pool.map(partial(inspect, limits=limits), paths)
         return list(track(results, f"Reading {len(paths):,} images", len(paths), disable=not progress))
+
+
+def number_patients(paths: Sequence[Path], limits: Limits = DEFAULT_LIMITS) -> list[str]:
+    """Return a name such as ``DICOM patient 3`` for each DICOM file, the same for files with one Patient ID.
+
+    It is empty for files without a Patient ID, which itself is written nowhere. All files must be readable.
+    """
+    from lesion.imaging.dicom.deidentification import read_patient_id  # an optional extra
+
+    with ThreadPoolExecutor() as pool:
+        names = list(pool.map(lambda path: read_patient_id(read(path, limits), limits), paths))
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(filter(None, names)), start=1)}
+    return [f"DICOM patient {numbers[name]}" if name else "" for name in names]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from lesion.core.errors import DataError
 from lesion.core.files import atomic_path
 from lesion.core.text import join_names, natural_order
-from lesion.data.inspection import ImageRecord, inspect_all
+from lesion.data.inspection import ImageRecord, inspect_all, number_patients
 from lesion.data.scan import MASKS
 from lesion.data.splits import SPLITS, assign_folds, split_by_folder, split_groups
 from lesion.deduplication.duplicates import near_duplicate_pairs
@@ -267,6 +267,9 @@ def _readable(
     for column in ImageRecord.__slots__:
         if column != "thumbnail":
             table[column] = [getattr(record, column) for record in records]
+    unnamed = (table["format"] == "DICOM") & (table["patient"] == "")
+    if unnamed.any():
+        table.loc[unnamed, "patient"] = number_patients([root / path for path in table.loc[unnamed, "path"]], limits)
     found = near_duplicate_pairs(np.stack([record.thumbnail for record in records]))
     copies, related = (groups(len(table), pairs) for pairs in (found.copies, found.related))
     table["duplicate_group"] = merge_groups(table["pixel_sha256"].to_numpy(), copies)

@@ -44,12 +44,14 @@ class Storage:
     cache: Path  # this machine's folder for files fetched from the store: bundles and images
     # Arguments of the fsspec file system, such as ``endpoint_url``.
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    # 64 hexadecimal digits; None: in a file on this machine, see lesion.identity.identity_key.
+    identity_key: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cache", Path(self.cache))  # a config has it as text
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("database", "files", "cache", "options")}
+        return {name: getattr(self, name) for name in ("database", "files", "cache", "options", "identity_key")}
 
     @property
     def url(self) -> URL:

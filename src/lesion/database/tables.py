@@ -50,7 +50,8 @@ class Image(Base):
     __tablename__ = "images"
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)  # of the file that is stored
+    sent_hash: Mapped[str] = mapped_column(String(64), index=True, default="")  # keyed, of the file that was sent
     pixel_sha256: Mapped[str] = mapped_column(String(64), index=True)
     phash: Mapped[str] = mapped_column(String(16))
     label: Mapped[str] = mapped_column(String(200), index=True)
@@ -60,7 +61,7 @@ class Image(Base):
     split: Mapped[str] = mapped_column(String(16), index=True)
     generation: Mapped[int | None] = mapped_column(ForeignKey("generations.number"), index=True)
     group_key: Mapped[str] = mapped_column(String(64), index=True)
-    patient: Mapped[str] = mapped_column(String(200), default="")
+    patient: Mapped[str] = mapped_column(String(200), default="")  # a pseudonym, see lesion.identity
     source: Mapped[str] = mapped_column(String(200))
     uploader: Mapped[str] = mapped_column(String(200))
     width: Mapped[int]
@@ -188,6 +189,15 @@ class Job(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     updated_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class IdentityKey(Base):
+    """One row: a hash by which the key is recognized that the pseudonyms of this storage are made with."""
+
+    __tablename__ = "identity_keys"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    key_check: Mapped[str] = mapped_column(String(64))
 
 
 class Worker(Base):

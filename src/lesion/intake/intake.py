@@ -16,6 +16,7 @@ from lesion.database.storage import Storage
 from lesion.database.tables import DELETED, Generation, Image
 from lesion.deduplication.duplicate_index import DuplicateIndex
 from lesion.deduplication.pictures import SIDE
+from lesion.identity.identity_key import open_pseudonyms
 from lesion.intake.rules import Case, IntakeSettings, decide
 from lesion.intake.uploads import Decision, RelatedImage, Upload
 
@@ -30,13 +31,14 @@ class Intake:
     """Judges and stores uploads; safe to use from several threads, processes and machines at once.
 
     If two servers receive two copies of a picture at the same moment, both are stored; the next snapshot excludes one
-    where necessary. ``classes`` are those of the champion.
+    where necessary. ``classes`` are those of the champion; ``pseudonyms`` are those of the storage.
     """
 
     def __init__(self, storage: Storage, classes: Sequence[str], settings: IntakeSettings) -> None:
         self._storage = storage
         self._classes = tuple(classes)
         self._settings = settings
+        self.pseudonyms = open_pseudonyms(storage)
         self._index = DuplicateIndex()
         self._indexed: set[str] = set()  # hashes
         self._last_id = 0
@@ -45,7 +47,8 @@ class Intake:
     def process(self, upload: Upload, data: bytes) -> Decision:
         """Judge an upload and store it unless it is rejected. The same upload again changes nothing.
 
-        ``upload`` has the image as :func:`lesion.data.inspection.examine` describes the file ``data``.
+        ``upload`` has the image as :func:`lesion.data.inspection.examine` describes the file ``data``, from which
+        :func:`lesion.identity.received_files.deidentify` has taken what identifies a person.
 
         Raises:
             StoreError: The file cannot be stored; nothing was changed.
@@ -102,6 +105,7 @@ class Intake:
         conditions = [Image.sha256 == image.sha256, Image.pixel_sha256 == image.pixel_sha256]
         conditions += [Image.sha256.in_(near.copies)]
         conditions += [Image.patient == patient] if patient else []
+        conditions += [Image.sent_hash == upload.sent_hash] if upload.sent_hash else []
         statement = select(Image, Generation.status).outerjoin(Generation, Image.generation == Generation.number)
         related = session.execute(statement.where(or_(*conditions)).order_by(Image.id))
         found = [
@@ -142,6 +146,7 @@ def _row(upload: Upload, decision: Decision) -> Image:
         split=decision.split,
         group_key=decision.group_key,
         patient=upload.patient,
+        sent_hash=upload.sent_hash,
         source=upload.source,
         uploader=upload.uploader,
     )

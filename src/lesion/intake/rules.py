@@ -14,8 +14,10 @@ rule                       applies if                                           
 ``copy_relabeled``         an accepted near-duplicate has another label         rejected    label_conflict
 ``relatives_divided``      relatives are on different sides of the split        rejected    near_duplicate_across_splits
 ``copy_in_quarantine``     a quarantined near-duplicate has another label       quarantined label_disputed
+``burned_in_text``         the file says that its picture shows text            quarantined burned_in_text
 ``out_of_domain``          the champion was not trained on such images          quarantined out_of_domain
 ``champion_disagrees``     the champion is confident of another class           quarantined label_disputed
+``burned_in_text_possible``  a screen capture or ultrasound that may show text    accepted    burned_in_text_possible
 (no rule applies)                                                               accepted    (empty)
 ========================== ==================================================== =========== ============================
 
@@ -71,12 +73,16 @@ class Case:
         look_alikes: Sequence[Image] = (),
     ) -> None:
         self.image, self.label, self.uploader = upload.image, upload.label, upload.uploader
-        self.opinion = upload.opinion
+        self.opinion, self.sent_hash, self.text_in_pixels = upload.opinion, upload.sent_hash, upload.text_in_pixels
         self.settings, self.classes = settings, classes
         self.relatives = [other for other in related if other.row.status != DELETED]
         self.look_alikes = look_alikes
         rows = [other.row for other in related]
-        self.same_file = [row for row in rows if row.sha256 == self.image.sha256]
+        self.same_file = [
+            row
+            for row in rows
+            if row.sha256 == self.image.sha256 or (row.sent_hash and row.sent_hash == self.sent_hash)
+        ]
         same_pixels = [row for row in rows if row.pixel_sha256 == self.image.pixel_sha256]
         self.same_picture = self.same_file + [row for row in same_pixels if row not in self.same_file]
 
@@ -141,6 +147,11 @@ def _copy_in_quarantine(case: Case) -> str | None:
     return f"Nearly the same picture waits in quarantine as {row.label}, not {case.label}." if row else None
 
 
+def _burned_in_text(case: Case) -> str | None:
+    shown = "The file says that text is burned into its picture, which may be a name. Look at it before it is released."
+    return shown if case.text_in_pixels == "yes" else None
+
+
 def _out_of_domain(case: Case) -> str | None:
     if case.opinion is None or case.opinion.in_domain:
         return None
@@ -157,6 +168,13 @@ def _champion_disagrees(case: Case) -> str | None:
     if best == case.label or confidence < settings.dispute_confidence or given > settings.dispute_probability:
         return None
     return f"The model is sure of another class: {best} with {confidence:.0%}, and {case.label} with {given:.0%}."
+
+
+def _burned_in_text_possible(case: Case) -> str | None:
+    advice = (
+        "Ultrasound and screens often show a name in the picture, and the file does not say that this one has none."
+    )
+    return f"{advice} Delete it if so." if case.text_in_pixels == "possible" else None
 
 
 class Rule(NamedTuple):
@@ -177,8 +195,10 @@ RULES = (
     Rule(_copy_relabeled, REJECTED, "label_conflict"),
     Rule(_relatives_divided, REJECTED, "near_duplicate_across_splits"),
     Rule(_copy_in_quarantine, QUARANTINED, "label_disputed"),
+    Rule(_burned_in_text, QUARANTINED, "burned_in_text"),
     Rule(_out_of_domain, QUARANTINED, "out_of_domain"),
     Rule(_champion_disagrees, QUARANTINED, "label_disputed"),
+    Rule(_burned_in_text_possible, ACCEPTED, "burned_in_text_possible"),
 )
 
 
@@ -190,7 +210,7 @@ def decide(case: Case) -> Decision:
             status, code, reason = rule.status or case.same_file[0].status, rule.code, applies
             break
     if status == REJECTED or code == "already_known":
-        return Decision(status, code, reason)
+        return Decision(status, code, reason, known_as=case.same_file[0].sha256 if case.same_file else "")
     relatives = [other.row for other in case.relatives] or case.look_alikes
     split, group_key = _split_and_group(case.image.sha256, relatives, case.settings)
     return Decision(status, code, reason, split, group_key)

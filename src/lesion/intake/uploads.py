@@ -27,7 +27,9 @@ class Upload:
     uploader: str
     opinion: ModelOpinion | None = None  # the champion's prediction; None if no champion can be asked
     source: str = "upload"  # ``upload`` or ``feedback``
-    patient: str = ""  # images with the same non-empty text stay on the same side of the split
+    patient: str = ""  # a pseudonym; images with the same one stay on the same side of the split
+    sent_hash: str = ""  # keyed, of the file as it was sent
+    text_in_pixels: str = "no"  # yes, possible or no: whether the picture itself may show a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Decision:
     # ``train``, ``val``, ``calibration``, ``gate`` or ``excluded``; empty unless the image is to be stored.
     split: str = ""
     group_key: str = ""  # its group; empty unless the image is to be stored
+    known_as: str = ""  # the hash of the image that it is, if it is known already
 
 
 def match_class(name: str, classes: Collection[str]) -> str:

@@ -21,7 +21,7 @@ COMPOSE, GPU, EXAMPLE = (FOLDER / name for name in ("compose.yaml", "compose.gpu
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text("utf-8"))["services"]
 SECRETS = {
     "LESION_DATABASE_PASSWORD", "LESION_STORE_SECRET", "LESION_GRAFANA_PASSWORD", "LESION_ADMIN_KEY",
-    "LESION_METRICS_KEY",
+    "LESION_METRICS_KEY", "LESION_IDENTITY_KEY",
 }  # fmt: skip
 UNWATCHED = {"worker": "listens nowhere", "prepare": "ends"}
 BYTES = {"k": 2**10, "m": 2**20, "g": 2**30}

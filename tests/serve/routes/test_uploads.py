@@ -19,6 +19,7 @@ from lesion.catalogue.images import get_image
 from lesion.core.files import bytes_sha256
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
+from lesion.identity.identity_key import open_pseudonyms
 from lesion.imaging.decode import decode
 from lesion.phantom.folder import generate
 from tests.support.archives import zipped
@@ -138,9 +139,10 @@ def test_an_upload_is_kept_under_its_hash_and_not_under_its_name(server, storage
         with storage.session() as session:
             row = get_image(session, each["sha256"])
         assert (row.status, row.label, row.uploader, row.source, row.patient) == (
-            "accepted", label, "local", "upload", "patient-77",
+            "accepted", label, "local", "upload", open_pseudonyms(storage).patient("patient-77"),
         )  # fmt: skip
     assert b"mueller" not in everything_below(root)
+    assert b"patient-77" not in everything_below(root)
 
 
 def test_the_same_upload_again_changes_nothing(server, fresh):

@@ -6,6 +6,7 @@ to be empty.
 
 import io
 import zlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lesion.core.errors import ImageError
@@ -29,11 +30,11 @@ _FRAME_PARTS = {  # of these groups, what changes how a frame is shown (PS3.3 C.
     "PixelValueTransformationSequence": ("RescaleSlope", "RescaleIntercept"),
     "FrameVOILUTSequence": ("WindowCenter", "WindowWidth", "VOILUTFunction"),
 }
-_DEVICE_TAGS = (0x00080070, 0x00081090)  # Manufacturer and ManufacturerModelName
+_DEVICE = ("Manufacturer", "ManufacturerModelName")
 _TAGS = (
     "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "PixelPaddingValue", "PixelPaddingRangeLimit",
-    "Manufacturer", "ManufacturerModelName", "PixelData", "FloatPixelData", "DoubleFloatPixelData", "ICCProfile",
+    "PixelData", "FloatPixelData", "DoubleFloatPixelData", "ICCProfile",
     "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
     "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape", *_FRAME_GROUPS,
     *(f"{color}PaletteColorLookupTableDescriptor" for color in _COLORS),
@@ -47,8 +48,10 @@ _META_BYTES = 4096  # the transfer syntax is among the first elements
 _OTHER_BYTES = 2**22  # of a deflated file, all that is not pixels
 
 
-def read_elements(data: bytes, limits: Limits) -> "Dataset":
-    """Read and check the elements of a whole file that describe its picture.
+def read_elements(data: bytes, limits: Limits, also: Sequence[str] = _DEVICE) -> "Dataset":
+    """Read and check the elements of a whole file that describe its picture, and find ``also`` others.
+
+    The others are left as they are in the file: `element_text` reads them.
 
     The result has no empty elements, a transfer syntax in its ``file_meta``, what the frame's functional groups say
     among its own elements, and the defaults of the standard for missing numbers. One frame of at most
@@ -63,10 +66,10 @@ def read_elements(data: bytes, limits: Limits) -> "Dataset":
         ) from error
     inflated = _inflate(data, limits)
     source = io.BytesIO(data if inflated is None else inflated)
-    dataset = pydicom.dcmread(source, force=True, specific_tags=list(_TAGS))
+    dataset = pydicom.dcmread(source, force=True, specific_tags=[*_TAGS, *also])
     if not dataset.file_meta.get("TransferSyntaxUID"):
         dataset.file_meta.TransferSyntaxUID = _guessed_syntax(*dataset.original_encoding)
-    _drop_empty(dataset)
+    _drop_empty(dataset, also)
     _take_from_frame(dataset)
     _check_picture(dataset, data, limits)
     _fill_in(dataset)
@@ -76,11 +79,19 @@ def read_elements(data: bytes, limits: Limits) -> "Dataset":
 def device_texts(dataset: "Dataset") -> tuple[str, str]:
     """Return maker and model of the device, empty where they are missing.
 
-    They are decoded here and not by pydicom, so that a damaged text neither refuses the picture nor warns.
+    ``dataset`` comes from `read_elements` with no other elements.
     """
-    values = [getattr(dataset.get_item(tag), "value", None) for tag in _DEVICE_TAGS]
-    maker, model = (value if isinstance(value, bytes) else b"" for value in values)
-    return maker.decode("utf-8", "replace").strip("\0 "), model.decode("utf-8", "replace").strip("\0 ")
+    maker, model = (element_text(dataset, name) for name in _DEVICE)
+    return maker, model
+
+
+def element_text(dataset: "Dataset", name: str) -> str:
+    """Return the text of an element that was read ``also``; empty where it is missing or in no text's form.
+
+    It is decoded here and not by pydicom, so that a damaged text neither refuses the picture nor warns.
+    """
+    value = getattr(dataset.get_item(name), "value", None)
+    return value.decode("utf-8", "replace").strip("\0 ") if isinstance(value, bytes) else ""
 
 
 def first_number(dataset: "Dataset", name: str) -> float | None:
@@ -128,10 +139,13 @@ def _guessed_syntax(implicit: bool | None, little_endian: bool | None) -> "UID":
     return uid.ExplicitVRLittleEndian if little_endian else uid.ExplicitVRBigEndian
 
 
-def _drop_empty(dataset: "Dataset") -> None:
+def _drop_empty(dataset: "Dataset", also: Sequence[str]) -> None:
+    from pydicom.tag import Tag
+
+    only_bytes = set(map(Tag, also))
     for tag in list(dataset.keys()):
-        if tag in _DEVICE_TAGS:
-            continue  # these are only read as bytes
+        if tag in only_bytes:
+            continue
         value = dataset[tag].value
         if isinstance(value, str):
             value = value.strip()

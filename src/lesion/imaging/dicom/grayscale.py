@@ -32,7 +32,7 @@ def to_gray(dataset: "Dataset", pixels: StoredPixels) -> NDArray[np.uint8]:
     and takes no part in this.
     """
     numbers = np.arange(2 ** (8 * pixels.numbers.dtype.itemsize))
-    padding = _is_padding(dataset, pixels, numbers)
+    padding = padding_of(dataset, pixels, numbers)
     values = _modality(dataset, pixels.values(numbers))
     shades = _values_of_interest(dataset, values)
     if shades is None:
@@ -117,7 +117,7 @@ def _table(dataset: "Dataset", name: str) -> LookupTable | None:
     return read_table(item, bool(dataset.original_encoding[1]))
 
 
-def _is_padding(dataset: "Dataset", pixels: StoredPixels, numbers: NDArray[Any]) -> NDArray[np.bool_]:
+def padding_of(dataset: "Dataset", pixels: StoredPixels, numbers: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which stored numbers fill up what was not imaged (PS3.3 C.7.5.1.1.2).
 
     The padding may use bits that are not part of a value, and its sign may have been lost in writing.

@@ -31,7 +31,7 @@ def decode(data: bytes, limits: Limits) -> NDArray[np.uint8]:
             return palette_to_rgb(dataset, pixels)
         return np.repeat(to_gray(dataset, pixels)[..., None], 3, axis=2)
     except Exception as error:  # a third-party parser given hostile bytes can raise anything
-        raise _refusal(error, data) from error
+        raise refusal(error, data) from error
 
 
 def probe(data: bytes, limits: Limits) -> tuple[str, int, int, str]:
@@ -43,14 +43,15 @@ def probe(data: bytes, limits: Limits) -> tuple[str, int, int, str]:
         dataset = read_elements(data, limits)
         find_stream(dataset, data)
     except Exception as error:
-        raise _refusal(error, data) from error
+        raise refusal(error, data) from error
     mode = "RGB" if dataset.SamplesPerPixel == 3 else _DEEP_MODES[int(dataset.BitsAllocated)]
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         mode = "P"
     return mode, int(dataset.Columns), int(dataset.Rows), device_name(*device_texts(dataset))
 
 
-def _refusal(error: Exception, data: bytes) -> ImageError:
+def refusal(error: Exception, data: bytes) -> ImageError:
+    """Return the error that a file is refused with, whatever went wrong when it was read."""
     if isinstance(error, ImageError):
         return error
     if isinstance(error, (EOFError, struct.error)):
