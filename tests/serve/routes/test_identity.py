@@ -1,5 +1,6 @@
 """Names, ids and dates that are planted in what is sent: nothing of them is in any file, table, log or answer."""
 
+import io
 import json
 import zipfile
 import zlib
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image, PngImagePlugin
 
 from lesion.catalogue.import_run import import_manifest
 from lesion.core.files import bytes_sha256
@@ -27,6 +29,7 @@ from tests.support.images.dicom_files import dicom_file
 
 pytestmark = pytest.mark.slow
 NAME, ID, DAY = "Quillfeather", "MRN-7710482", "19530417"
+PHOTOS = ("JPEG", "PNG", "WEBP", "TIFF")
 SECRETS = (NAME, ID, DAY, "1.2.840.99.7710482", "Ward 9 of Saint Bruno")
 
 
@@ -41,6 +44,19 @@ def bright(seed: int, patient: str = ID, **elements: Any) -> bytes:
         "Modality": "MR", "Manufacturer": "ACME", "PixelSpacing": ["0.5", "0.5"],
     }  # fmt: skip
     return dicom_file(pixels, **written | elements)
+
+
+def photo(seed: int, kind: str) -> bytes:
+    """A photo as a phone writes it, with who took it, where and when."""
+    facts = Image.Exif()
+    facts[272], facts[274], facts[315], facts[306] = "Seven", 6, f"{NAME}, Ada", f"{DAY} {ID}"
+    facts.get_ifd(0x8825)[27] = b"Ward 9 of Saint Bruno"
+    texts = PngImagePlugin.PngInfo()
+    texts.add_text("Comment", f"{NAME} {ID} 1.2.840.99.7710482")
+    buffer = io.BytesIO()
+    picture_of = Image.fromarray((picture(seed) * 0.4 + 150).astype(np.uint8))
+    picture_of.save(buffer, kind, exif=facts, **({"pnginfo": texts} if kind == "PNG" else {}))
+    return buffer.getvalue()
 
 
 def found_in(data: bytes) -> set[str]:
@@ -109,9 +125,10 @@ def test_nothing_that_was_planted_is_anywhere(server: ServerProcess, root: Path)
         send(server, [(name, bright(4)[:-400]), (name, bright(5, NumberOfFrames=2)), (name, b"no picture")]),
         send(server, [(name, bright(6, BurnedInAnnotation="YES"))]),
         send(server, [(name, bright(1))]),
+        send(server, [(name, photo(1050 + number, kind)) for number, kind in enumerate(PHOTOS)]),
     ]
-    assert [len(answer["accepted"]) for answer in answers] == [2, 1, 0, 0, 1]
-    assert [len(answer["rejected"]) for answer in answers] == [0, 0, 3, 0, 0]
+    assert [len(answer["accepted"]) for answer in answers] == [2, 1, 0, 0, 1, 4]
+    assert [len(answer["rejected"]) for answer in answers] == [0, 0, 3, 0, 0, 0]
     archive = zipped({f"{NAME}/bright/{ID}-{n}.dcm": bright(n) for n in (7, 8)}, zipfile.ZIP_DEFLATED)
     sent = server.client.post("/upload_training_data", files={"files": (f"{NAME}.zip", archive)})
     assert len(sent.json()["accepted"]) == 2
@@ -128,19 +145,20 @@ def test_nothing_that_was_planted_is_anywhere(server: ServerProcess, root: Path)
     shown = [server.client.get(path) for path in ("/metrics", "/quarantine", "/training_data", "/dataset/stats")]
     kept = [image["sha256"] for answer in [*answers, sent.json(), grouped.json()] for image in answer["accepted"]]
     shown += [server.client.get(f"/images/{sha256}{part}") for sha256 in kept for part in ("", "/thumbnail")]
-    assert len(kept) == 7
+    assert len(kept) == 11
     assert {answer.status_code for answer in shown} == {200}
     assert [found_in(answer.content) for answer in shown] == [set()] * len(shown)
     assert found_in(server.output().encode()) == set()
     assert found_below(root) == {}
     # One patient is one group, whether the file or the form names it.
-    groups = {record_of(server, sha256)["patient"] for sha256 in kept}
+    groups = {record_of(server, sha256)["patient"] for sha256 in kept} - {""}
     assert len(groups) == 1
     assert found_in(groups.pop().encode()) == set()
 
 
 def test_the_grep_finds_what_is_not_taken_away() -> None:
     assert found_in(bright(1)) == set(SECRETS)
+    assert all({NAME, ID, DAY} <= found_in(photo(1, kind)) for kind in PHOTOS)
 
 
 def test_a_file_is_known_again_and_deleted_by_its_own_hash(server: ServerProcess) -> None:

@@ -67,7 +67,7 @@ def _directory(body: bytearray, page: Page, order: str) -> bytes:
 def _written(body: bytearray, tags: dict[int, tuple[int, bytes]], order: str) -> bytes:
     entries = b""
     for tag, (kind, content) in sorted(tags.items()):
-        count = len(content) // {1: 1, 3: 2, 4: 4, 7: 1, 13: 4}[kind]
+        count = len(content) // {1: 1, 2: 1, 3: 2, 4: 4, 7: 1, 13: 4}[kind]
         if len(content) > 4:
             body += bytes(len(body) % 2)
             content, place = struct.pack(order + "I", len(body)), content

@@ -29,11 +29,11 @@ def parse_png(data: bytes) -> Header:
     A file without the end chunk is complete if all its pixels are there, which decoding finds out.
     """
     parts, found = [data[:8]], dict[bytes, bytes]()
-    for name, content in _chunks(data):
+    for name, content in chunks(data):
         if (name == b"IHDR" and len(content) == 13) == bool(found):
             raise corrupt("PNG", "it does not give its size once and first")
         if name == _PIXELS or (name in _UNIQUE and name not in found):
-            parts.append(_chunk(name, content))
+            parts.append(chunk(name, content))
         if name in _TEXTS:
             keyword = bytes(content[:80]).partition(b"\0")[0]
             if keyword in _TEXT_NAMES and keyword not in found:
@@ -43,7 +43,7 @@ def parse_png(data: bytes) -> Header:
     if _PIXELS not in found:
         raise corrupt("PNG", "it contains no pixels")
     if _END not in found:
-        parts.append(_chunk(_END, b""))
+        parts.append(chunk(_END, b""))
     width, height = struct.unpack_from(">II", found[b"IHDR"])
     frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big")
     picture, orientation = b"".join(parts), _orientation(found)
@@ -53,7 +53,7 @@ def parse_png(data: bytes) -> Header:
     )
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
+def chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     """Yield name and content of the chunks of a PNG file, whose checksums are checked where decoding needs them.
 
     After the first pixels the file may end anywhere, except within pixels.
@@ -85,7 +85,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     raise corrupt("PNG", f"it has more than {MAX_PARTS:,} chunks")
 
 
-def _chunk(name: bytes, content: bytes | memoryview) -> bytes:
+def chunk(name: bytes, content: bytes | memoryview) -> bytes:
+    """Return a chunk with its length and its checksum."""
     checksum = zlib.crc32(content, zlib.crc32(name))
     return b"".join([struct.pack(">I", len(content)), name, content, struct.pack(">I", checksum)])
 

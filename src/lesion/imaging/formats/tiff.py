@@ -48,13 +48,9 @@ def parse_tiff(data: bytes) -> Header:
     Pages that call themselves reduced copies or masks are left out. Where the first page is a reduced copy and the only
     one, as in the files of cameras, the pages that belong to it are looked at.
     """
-    order, place = first_place(data)
-    pages = _pages(data, order, place)
-    full = [page for page in pages if not page.reduced]
-    if not full:
-        below = [page for place in pages[0].below for page in _pages(data, order, place)]
-        full = [page for page in below if not page.reduced]
-    page = (full or pages)[0]
+    order, _ = first_place(data)
+    pages = full_pages(data)
+    page = pages[0]
     _check(page)
     whole = check_places(data, page)
     values, layout = sample_layout(data, page)
@@ -64,12 +60,23 @@ def parse_tiff(data: bytes) -> Header:
         page.number(HEIGHT, 0),
         write_file(data, order, values),
         page.orientation or first_orientation(xmp=page.xmp),
-        animated=len(full or pages) > 1,
+        animated=len(pages) > 1,
         profile=page.profile,
         whole=whole,
         exif=data,
         layout=layout,
     )
+
+
+def full_pages(data: bytes) -> list[Directory]:
+    """Return the pages of full size, or all pages if none is; the first one is the picture."""
+    order, place = first_place(data)
+    pages = _pages(data, order, place)
+    full = [page for page in pages if not page.reduced]
+    if not full:
+        below = [page for place in pages[0].below for page in _pages(data, order, place)]
+        full = [page for page in below if not page.reduced]
+    return full or pages
 
 
 def _pages(data: bytes, order: str, place: int) -> list[Directory]:

@@ -13,7 +13,8 @@ from lesion.imaging.refusals import corrupt, truncated
 SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 STRIPS, SAMPLES, ROWS_PER_STRIP, STRIP_LENGTHS, PLANAR, PREDICTOR = 273, 277, 278, 279, 284, 317
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_LENGTHS, EXTRA_SAMPLES, SAMPLE_FORMAT = 322, 323, 324, 325, 338, 339
-_OLD_SUBFILE, _SUB_DIRECTORIES, _XMP, _PROFILE = 255, 330, 700, 34675
+MODEL, ORIENTATION, PROFILE = 272, 274, 34675
+_OLD_SUBFILE, _SUB_DIRECTORIES, _XMP = 255, 330, 700
 _SCALARS = frozenset(
     {
         WIDTH,
@@ -35,8 +36,9 @@ _SCALARS = frozenset(
 _FRACTIONS = frozenset({529, 532})  # of YCbCr
 _FEW = frozenset({BITS, EXTRA_SAMPLES, SAMPLE_FORMAT, 530, 531}) | _FRACTIONS  # about one number per channel
 _MANY = frozenset({STRIPS, STRIP_LENGTHS, 320, TILES, TILE_LENGTHS, 347})  # strips, palette, JPEG tables
-_BYTES = frozenset({_XMP, _PROFILE})
-_BYTE, _SHORT, _LONG, _FRACTION, _UNDEFINED, _PLACE = 1, 3, 4, 5, 7, 13  # types
+_BYTES = frozenset({_XMP, PROFILE})
+_BYTE, _TEXT, _SHORT, _LONG, _FRACTION, _UNDEFINED, _PLACE = 1, 2, 3, 4, 5, 7, 13  # types
+_KINDS = {1: _BYTE, 2: _SHORT, 4: _LONG}  # by bytes of a number
 _DTYPES = {_BYTE: "u1", _SHORT: "u2", _LONG: "u4", _FRACTION: "u4", _UNDEFINED: "u1"}
 _TABLES = 347  # of JPEG
 _MAX_VALUES = 2**17  # strips or tiles; Pillow turns each into a Python object
@@ -107,7 +109,7 @@ def read_directory(data: bytes, order: str, place: int) -> Directory:
             values[tag] = _values(data, order, position)
         orientation = orientation or entry_orientation(data, order, position)
     (following,) = struct.unpack_from(order + "I", data, positions.stop)
-    xmp, profile = texts.get(_XMP, b""), texts.get(_PROFILE, b"")
+    xmp, profile = texts.get(_XMP, b""), texts.get(PROFILE, b"")
     return Directory(order, values, orientation, reduced, below, following, xmp, profile)
 
 
@@ -119,7 +121,7 @@ def write_file(data: bytes, order: str, values: Mapping[int, NDArray[np.unsigned
     """
     parts, length, written = [data[8:], b"\0" * (len(data) % 2)], len(data) + len(data) % 2, b""
     for tag in sorted(values):
-        kind = {1: _UNDEFINED if tag == _TABLES else _BYTE, 2: _SHORT, 4: _LONG}[values[tag].dtype.itemsize]
+        kind = _TEXT if tag == MODEL else _UNDEFINED if tag in (_TABLES, PROFILE) else _KINDS[values[tag].itemsize]
         kind, number = (_FRACTION, len(values[tag]) // 2) if tag in _FRACTIONS else (kind, len(values[tag]))
         body = values[tag].astype(f"{order}u{values[tag].dtype.itemsize}").tobytes()
         if len(body) > 4:

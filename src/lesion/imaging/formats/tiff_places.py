@@ -43,6 +43,24 @@ def check_places(data: bytes, page: Directory) -> bool:
     return needed is None or int((ends + needed).max()) <= len(data)
 
 
+def pixel_places(data: bytes, page: Directory) -> list[tuple[int, int]]:
+    """Return where the strips or tiles of a page begin, and how many bytes they have, as far as that is known.
+
+    One whose length is not known lasts until the next one, or until the end of the file.
+    """
+    offsets = page.values.get(STRIPS, page.values.get(TILES, np.empty(0, np.uint32))).astype(np.int64)
+    stored = page.values.get(STRIP_LENGTHS, page.values.get(TILE_LENGTHS))
+    needed = _needed_lengths(page, len(offsets))
+    if stored is not None and len(stored) == len(offsets):
+        lengths = stored.astype(np.int64) if needed is None else np.maximum(stored, needed)
+    elif needed is not None:
+        lengths = needed
+    else:
+        ends = np.append(np.sort(offsets), len(data))
+        lengths = ends[np.searchsorted(ends, offsets, side="right")] - offsets
+    return list(zip(offsets.tolist(), lengths.tolist(), strict=True))
+
+
 def _needed_lengths(page: Directory, count: int) -> NDArray[np.int64] | None:
     """Return how many bytes each strip has without compression, whatever lengths a program has written.
 

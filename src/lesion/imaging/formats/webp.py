@@ -20,7 +20,7 @@ def parse_webp(data: bytes) -> Header:
     A file that ends within its metadata, or lacks the padding at its end, is complete.
     """
     struct.unpack_from("<I", data, 4)
-    chunks = list(_chunks(data))
+    chunks = list(chunks_of(data))
     if not chunks:
         raise truncated("WEBP", data)
     (first, content), pixels = chunks[0], [chunk for chunk in chunks if chunk[0] in _PIXELS]
@@ -29,16 +29,16 @@ def parse_webp(data: bytes) -> Header:
     orientation = first_orientation(exif=exif, xmp=found.get(b"XMP ", b""))
     if first != b"VP8X":
         width, height = _still_size(first, content)
-        return Header("WEBP", width, height, _file(chunks[:1]), orientation, exif=exif)
+        return Header("WEBP", width, height, file_of(chunks[:1]), orientation, exif=exif)
     width, height = (int.from_bytes(content[start : start + 3], "little") + 1 for start in (4, 7))
     frames = sum(name == b"ANMF" for name, _ in pixels)
     extended = bytes([content[0] & ~_METADATA_FLAGS]) + content[1:]
     animated = bool(content[0] & _ANIMATION_FLAG) and frames != 1
-    picture = _file([(b"VP8X", extended), *pixels])
+    picture = file_of([(b"VP8X", extended), *pixels])
     return Header("WEBP", width, height, picture, orientation, animated, found.get(b"ICCP", b""), exif=exif)
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+def chunks_of(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Yield name and content of the chunks; metadata that is cut off is left out, and cut pixels are refused."""
     end, position = min(len(data), 8 + int.from_bytes(data[4:8], "little")), 12
     for _ in range(MAX_PARTS):
@@ -53,8 +53,8 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         position += 8 + length + length % 2
 
 
-def _file(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    """Return a WebP file of these chunks."""
+def file_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
+    """Return a WebP file of these chunks, each a name and its content."""
     parts = [name + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2) for name, body in chunks]
     return b"RIFF" + struct.pack("<I", 4 + sum(map(len, parts))) + b"WEBP" + b"".join(parts)
 
