@@ -11,12 +11,15 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from lesion.client import Client
 from lesion.core.cli_errors import cli_errors
 from lesion.phantom.folder import generate
+
+_SENDERS = 4  # requests at the same time
 
 
 def main() -> int:
@@ -25,7 +28,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--patients", type=int, default=96)
     parser.add_argument("--slices", type=int, default=4)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--key", help="an API key with the role admin, where the server requires one")
     options = parser.parse_args()
     generate(options.folder, patients=options.patients, slices=options.slices, seed=1, low_field=True)
@@ -53,10 +56,16 @@ def upload(client: Client, folder: Path) -> None:
     patients: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in sorted(folder.glob("*/*.png")):
         patients[path.parent.name, f"low-field-{path.name.partition('_')[0]}"].append(path)
-    counts: Counter[str] = Counter()
-    for (label, patient), paths in patients.items():
+
+    def send(item: tuple[tuple[str, str], list[Path]]) -> dict[str, int]:
+        (label, patient), paths = item
         outcome = client.upload([(path.name, path.read_bytes()) for path in paths], label, patient)
-        counts.update({kind: len(outcome[kind]) for kind in ("accepted", "quarantined", "rejected")})
+        return {kind: len(outcome[kind]) for kind in ("accepted", "quarantined", "rejected")}
+
+    counts: Counter[str] = Counter()
+    with ThreadPoolExecutor(_SENDERS) as pool:
+        for outcomes_of_patient in pool.map(send, patients.items()):
+            counts.update(outcomes_of_patient)
     outcomes = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     print(f"Uploaded {counts.total()} images of another scanner: {outcomes}")
 

@@ -9,14 +9,16 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from PIL import Image
 from torch.utils.data import Dataset
 
 from lesion.core.errors import ConfigError, DataError
 from lesion.data import datamodule as module
 from lesion.data.datamodule import DataModule
 from lesion.data.samplers import EpochSampler
+from lesion.data.splits import SPLITS
 from lesion.data.transforms import augmentation
-from tests.support.images.pictures import write_classes
+from tests.support.images.pictures import picture, write_classes
 
 AUGMENTATION = augmentation(horizontal_flip=0.5, rotation=20, brightness=0.3)
 OPTIONS: dict[str, Any] = {
@@ -281,3 +283,33 @@ def test_a_split_without_images_is_refused(root, tmp_path, empty):
 def test_a_share_that_the_folders_bring_may_be_zero(root):
     shares = {"train": 0.5, "val": 0.25, "calibration": 0.25, "test": 0.0}
     assert len(make(root, split="folder", fractions=shares).dataset("test")) == 4
+
+
+def test_masks_are_fitted_as_their_images_are(tmp_path):
+    """A bright square is the image and its own mask; margins are trimmed from both."""
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        shown = np.zeros((120, 160, 3), np.uint8)
+        shown[10:110, 40:140] = 40 + picture(number, 100) * 0.35
+        top, left = int(rng.integers(15, 70)), int(rng.integers(45, 105))
+        shown[top : top + 30, left : left + 30] = 250
+        for path, content in (
+            (tmp_path / f"{'ab'[number % 2]}" / f"{number:02}.png", shown),
+            (tmp_path / "masks" / f"{'ab'[number % 2]}" / f"{number:02}.png", (shown > 200).astype(np.uint8)),
+        ):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if number != 3 or "masks" not in str(path):
+                Image.fromarray(content).save(path)
+    data = DataModule(name="squares", root=tmp_path, size=96, trim=True, num_workers=0, fractions=OPTIONS["fractions"])
+    found = 0
+    for split in SPLITS:
+        dataset = data.dataset(split)
+        for row in range(len(dataset)):
+            mask = dataset.mask(row)
+            if mask is None:
+                continue
+            found += 1
+            bright = dataset.pixels(row)[..., 0] > 190
+            assert mask.shape == (96, 96)
+            assert (mask & bright).sum() / (mask | bright).sum() > 0.9
+    assert found == 39

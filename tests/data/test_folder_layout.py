@@ -106,6 +106,8 @@ def test_linked_files_are_images_and_broken_links_are_reported(tmp_path: Path) -
         (("a/1.png", "a/Mask/1.png", "b/2.png", "b/gt/3.png"), {"a/1.png": ["a/Mask/1.png"]}),
         (("images/a/1.png", "images/b/2.png", "masks/a/1.png", "masks/b/2.png"),
          {"images/a/1.png": ["masks/a/1.png"], "images/b/2.png": ["masks/b/2.png"]}),
+        (("a/1.png", "b/1.png", "c/2.png", "masks/b/1.png", "masks/a/1_mask.png"),
+         {"b/1.png": ["masks/b/1.png"], "a/1.png": ["masks/a/1_mask.png"]}),
         (("train/images/a/1.png", "train/images/b/1.png", "train/masks/b/1.png"),
          {"train/images/b/1.png": ["train/masks/b/1.png"]}),
         (("train/good/1.png", "test/good/2.png", "test/broken/0.png", "ground_truth/broken/0_mask.png"),

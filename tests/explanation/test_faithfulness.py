@@ -53,6 +53,36 @@ def test_gradcam_beats_the_random_map(spots):
     assert {row.images for row in rows} == {4}
 
 
+def test_maps_are_compared_with_those_of_shuffled_weights(spots):
+    """What depends on no weight stays as it is; what depends on the weights alone changes."""
+    images = spots.clamp(0, 1)
+    model = nn.Sequential()
+    model.act = nn.Conv2d(3, 6, 5, 2, 2)
+    model.head = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+    rows = faithfulness(model, model.act, images, [1] * 4, ["occlusion", "gradcam"], percentiles=(70,))
+    for row in rows[:-1]:
+        assert -1 <= row.similarity_low <= row.similarity <= row.similarity_high <= 1
+        assert row.similarity < 0.9
+    assert np.isnan(rows[-1].similarity)
+
+
+def test_shuffled_weights_are_the_same_numbers_and_leave_the_model(spots):
+    model = nn.Linear(30, 20)
+    before = model.weight.detach().clone()
+    [shuffled, *_] = module.with_shuffled_weights(model, seed=1).parameters()
+    assert torch.equal(model.weight, before)
+    assert not torch.equal(shuffled, before)
+    assert torch.equal(shuffled.flatten().sort().values, before.flatten().sort().values)
+    assert torch.equal(shuffled, next(module.with_shuffled_weights(model, seed=1).parameters()))
+
+
+def test_maps_that_are_the_same_everywhere_are_similar_to_nothing():
+    flat, rising = np.zeros((1, 4, 4), np.float32), np.arange(16, dtype=np.float32).reshape(1, 4, 4)
+    assert module._similarity(rising, rising) == pytest.approx([1])
+    assert module._similarity(rising, -rising) == pytest.approx([-1])
+    assert module._similarity(flat, rising) == module._similarity(flat, flat) == [0]
+
+
 def test_same_seed_same_scores_whatever_the_global_state(spots):
     model = Spots()
     torch.manual_seed(1)

@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lesion.core.errors import ConfigError
-from lesion.explanation.methods import METHODS, SLOW_METHODS, class_activation_maps
+from lesion.explanation.methods import METHODS, OCCLUSION, SLOW_METHODS, class_activation_maps, heat_maps
+from lesion.explanation.occlusion import occlusion_map
 from lesion.imaging.heatmap import gradcam
 
 
@@ -72,13 +73,34 @@ def test_gradcam_equals_the_closed_form_with_real_weights(shared, real_weights):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_gives_maps_in_range(small, images, method, capfd):
-    maps = class_activation_maps(small, small.act, images, [0, 1, 2], method)
+    maps = heat_maps(small, small.act, images, [0, 1, 2], method)
     assert maps.shape == (3, 32, 32)
     assert maps.dtype == np.float32
     assert maps.min() >= 0
     assert maps.max() <= 1
     assert maps.max() > 0.9
     assert capfd.readouterr().err == ""  # no progress bars
+
+
+def test_occlusion_is_that_of_the_server(small):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 48, 48, 3)).astype(np.uint8)
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+
+    def odds_of(index):
+        def odds(copies):
+            with torch.no_grad():
+                logits = small(torch.from_numpy(copies).permute(0, 3, 1, 2).float() / 255)
+            p = logits.double().softmax(1).numpy()
+            return np.stack([p[:, index], 1 - p[:, index]], axis=1)
+
+        return odds
+
+    found = heat_maps(small, small.act, images, [1, 3])
+    for image, index, heat in zip(pixels, (1, 3), found, strict=True):
+        np.testing.assert_allclose(heat, occlusion_map(image, odds_of(index)).heat, atol=1e-5)
+    assert heat_maps(small, small.act, images[:0], []).shape == (0, 48, 48)
+    with pytest.raises(ConfigError, match="call heat_maps"):
+        class_activation_maps(small, small.act, images, [1, 3], OCCLUSION)
 
 
 def test_maps_do_not_depend_on_the_batch(small, images):

@@ -157,3 +157,16 @@ def test_bad_settings_are_refused(values: dict[str, Any]):
     with pytest.raises(ConfigError) as refusal:
         Preprocessing.from_dict(values)
     assert next(iter(values)) in refusal.value.message
+
+
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize("trim", [False, True])
+def test_a_mask_is_fitted_as_its_image_is(fit: Any, trim: bool):
+    image = np.zeros((90, 150, 3), np.uint8)
+    image[5:85, 30:140] = 70
+    image[30:60, 60:90] = 255
+    preprocessing = Preprocessing(64, fit, "bilinear", trim)
+    mask, bright = preprocessing.fit_mask(image[..., 0] > 200, image), preprocessing(image)[..., 0] > 162
+    assert mask.shape == (64, 64)
+    assert (mask & bright).sum() / (mask | bright).sum() > 0.95
+    assert preprocessing.fit_mask(np.zeros((90, 150), bool), image).sum() == 0

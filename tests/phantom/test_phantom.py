@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from lesion.core.errors import ConfigError, DataError
+from lesion.data.scan import scan_folders
 from lesion.phantom import folder
 from lesion.phantom.anatomy import Section, brain_surface
 from lesion.phantom.folder import generate
@@ -259,3 +260,17 @@ def test_a_linear_model_on_pixels_fails():
         for c in (1e-4, 1e-2, 1)
     ]
     assert max(scores) <= 0.60
+
+
+def test_masks_lie_beside_the_classes_and_belong_to_their_images(tmp_path):
+    root = generate(tmp_path / "marked", seed=3, masks=True, **SMALL)
+    assert hashes(root) == hashes(generate(tmp_path / "plain", seed=3, **SMALL))
+    masks = scan_folders(root).attrs["masks"]
+    assert len(masks) == 6 * SMALL["slices"]  # a patient in four has no tumor
+    for image, [mask] in masks.items():
+        number, index = map(int, re.findall(r"\d+", image))
+        expected = phantom_slice(number, index, seed=3, slices=2, size=48)[1]
+        np.testing.assert_array_equal(np.asarray(Image.open(root / mask)) > 0, expected)
+        assert mask == f"masks/{image}"
+    with pytest.raises(DataError, match="choose another folder"):
+        generate(tmp_path / "plain", seed=3, masks=True, **SMALL)

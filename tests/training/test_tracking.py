@@ -22,7 +22,7 @@ def recorded(run: Run) -> dict[str, list[Any]]:
 
 @pytest.fixture(scope="module")
 def history(recorded: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Every value logged, by key; parts of a value have a key such as ``test/gradcam.count``."""
+    """Every value logged, by key; parts of a value have a key such as ``test/heat_maps.count``."""
     values: dict[str, list[Any]] = {}
     for row in recorded["history"]:
         for item in row.item:
@@ -64,8 +64,8 @@ def test_confusion_matrix_is_recorded(history: dict[str, list[Any]], files: Path
 
 
 def test_gradcam_images_are_recorded(history: dict[str, list[Any]], files: Path) -> None:
-    [names] = history["test/gradcam.filenames"]
-    assert history["test/gradcam.count"] == [len(names)]
+    [names] = history["test/heat_maps.filenames"]
+    assert history["test/heat_maps.count"] == [len(names)]
     assert len(names) > 0
     assert all((files / name).stat().st_size > 100 for name in names)
 

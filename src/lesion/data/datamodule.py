@@ -18,9 +18,11 @@ from lesion.core.errors import ConfigError
 from lesion.core.validation import check_seed
 from lesion.data.cache import PixelCache
 from lesion.data.manifest import Manifest, Policy, build_manifest
+from lesion.data.masks import read_mask
 from lesion.data.samplers import EpochSampler, ShareSampler
 from lesion.data.scan import scan_csv, scan_folders
 from lesion.data.splits import SPLITS, default_folds
+from lesion.imaging.decode import decode, read
 from lesion.imaging.limits import Limits
 from lesion.imaging.preprocessing import Fit, Interpolation, Preprocessing
 
@@ -47,6 +49,7 @@ class ManifestDataset(Dataset[tuple[Tensor, int]]):
         seed: int = 0,
     ) -> None:
         self._paths = [manifest.root / path for path in rows["path"]]
+        self._masks = [[manifest.root / mask for mask in manifest.masks.get(path, ())] for path in rows["path"]]
         self._hashes = rows["sha256"].tolist()
         self.labels = manifest.labels(rows)
         self._cache = cache
@@ -59,6 +62,19 @@ class ManifestDataset(Dataset[tuple[Tensor, int]]):
     def pixels(self, row: int) -> NDArray[np.uint8]:
         """Return one row's preprocessed pixels, (S, S, 3) uint8, without augmentation."""
         return self._cache.get(self._paths[row], self._hashes[row])
+
+    def mask(self, row: int) -> NDArray[np.bool_] | None:
+        """Return where the lesion of one row is, (S, S), fitted as its pixels are; None without a usable mask.
+
+        Several masks of an image count as one.
+        """
+        if not self._masks[row]:
+            return None
+        image = decode(read(self._paths[row]))
+        found = [mask for path in self._masks[row] if (mask := read_mask(path)) is not None]
+        if not found or any(mask.shape != image.shape[:2] for mask in found):
+            return None
+        return self._cache.preprocessing.fit_mask(np.any(found, axis=0), image)
 
     def batches(self, rows: Sequence[int] | None = None, size: int = 32) -> Iterator[NDArray[np.uint8]]:
         """Yield the pixels of some rows, or of all, as batches of (B, S, S, 3) uint8, without augmentation."""

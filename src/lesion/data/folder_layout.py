@@ -9,6 +9,7 @@ in the dataset's folder                  is read as
 one folder, which has splits             that folder
 ``images`` beside ``masks``              the folder ``images``; the same within a split
 a folder of masks beside splits          masks, see :mod:`lesion.data.masks`
+``masks/class/*`` beside the classes     masks
 a folder beside splits that has splits   a copy of the dataset: left out, with a warning
 a folder named like a split, with        a class, if no other folder is a split
 images in it and no folders
@@ -109,8 +110,10 @@ def find_layout(root: Path) -> Layout:
     if not any(split and folders_of(folder) for folder, split in splits.items()):
         if folds := _fold_classes(list(splits)):
             return Layout([(folder, "") for folder in folds], masks)
-        _check_classes(root, list(splits))
-        return Layout([(folder, "") for folder in splits], masks)
+        beside = _masks_of_classes(list(splits))
+        classes = [(folder, "") for folder in splits if folder not in beside]
+        _check_classes(root, [folder for folder, _ in classes])
+        return Layout(classes, masks + beside)
     masks += [folder for folder, split in splits.items() if not split and is_mask_folder(folder.name, _SPLIT_WORDS)]
     others = [folder for folder, split in splits.items() if not split and folder not in masks and _has_images(folder)]
     copies = [folder for folder in others if any(map(split_of, folders_of(_dataset_folder(folder)[0])))]
@@ -122,7 +125,7 @@ def find_layout(root: Path) -> Layout:
             f"'{root}' mixes split folders with others ({join_names(mixed)}). Lay it out as class/* or split/class/*, "
             f"where split is one of {', '.join(sorted(SPLIT_NAMES))}."
         )
-    classes = list[tuple[Path, str]]()
+    classes = []
     for folder, split in splits.items():
         if split:
             parent, masks_here = _without_masks(folder)
@@ -157,6 +160,17 @@ def _without_masks(parent: Path) -> tuple[Path, list[Path]]:
     if masks and len(images) == 1 and len(masks) + 1 == len(folders) and folders_of(images[0]):
         return images[0], masks
     return parent, []
+
+
+def _masks_of_classes(folders: list[Path]) -> list[Path]:
+    """Return the folders of masks among class folders: with folders named like classes, and no images beside these."""
+    names = {folder.name for folder in folders}
+
+    def has_classes(folder: Path) -> bool:
+        inner = {inner.name for inner in folders_of(folder)}
+        return bool(inner) and inner < names and not any(map(is_image, files_of(folder, deep=False)))
+
+    return [folder for folder in folders if is_mask_folder(folder.name) and has_classes(folder)]
 
 
 def _fold_classes(folders: list[Path]) -> list[Path]:

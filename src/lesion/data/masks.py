@@ -8,7 +8,7 @@ an image                                      is a mask
 in a folder ``masks`` within a class, next to of the image of the same name, with or without ``_mask``, in the
 another folder                                folder beside it
 in a folder ``masks`` or ``train_masks`` next of the image of the same name and class, or the only one of the name
-to the splits, or next to ``images``
+to the splits, to ``images`` or to the classes
 ============================================= =================================================================
 
 ``masks`` stands for ``mask``, ``masks``, ``segmentation``, ``segmentations``, ``ground_truth`` and ``gt``. Masks are
@@ -20,10 +20,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from lesion.core.errors import ImageError
+from lesion.imaging.decode import decode, read
+
 _FOLDERS = frozenset({"mask", "masks", "segmentation", "segmentations", "ground_truth", "groundtruth", "gt"})
 _MARK = r"(?:mask|seg|segmentation|groundtruth|ground_truth|gt)"
 _NAME = re.compile(rf"(.+?)[\s_-]+{_MARK}(?:[\s_-]?\d+)?|{_MARK}[\s_-]+(.+)")
 
+_FEW_VALUES = 16  # of a mask that numbers its parts; others, such as JPEG, have two that are blurred
 Masks = Mapping[Path, Path | None]  # each mask with its image; None if there is no such image
 
 
@@ -77,3 +84,12 @@ def _names(mask: Path, *, whole: bool) -> list[str]:
     name = mask.stem.lower()
     named = _NAME.fullmatch(name)
     return [*([named[1] or named[2]] if named else []), *([name] if whole else [])]
+
+
+def read_mask(path: Path) -> NDArray[np.bool_] | None:
+    """Return what a mask's file marks, (H, W): what is not black; None for a file that cannot be decoded."""
+    try:
+        values = decode(read(path)).max(axis=2)
+    except ImageError:
+        return None
+    return np.asarray(values > (0 if len(np.unique(values)) <= _FEW_VALUES else 127))

@@ -10,6 +10,7 @@ from lesion.core.text import format_count, format_percent
 
 if TYPE_CHECKING:
     from lesion.explanation.faithfulness import Faithfulness
+    from lesion.explanation.placement import Mean, Placement
 
 TITLES = {
     "acc": "Accuracy",
@@ -197,6 +198,27 @@ def faithfulness_finding(methods: Sequence["Faithfulness"]) -> str:
         )
     text = f"On {images}, better than a random map: {', '.join(better)}"
     return f"{text}; not clearly better: {', '.join(others)}." if others else f"{text}."
+
+
+def placement_finding(rows: Sequence["Placement"]) -> str:
+    """Return where the hottest points of the first method's maps lie, over all classes."""
+    if not rows:
+        return ""
+    first, parts = rows[0], []
+    if first.near_mask:
+        known = format_count(first.masks, "image")
+        parts.append(
+            f"within 15 pixels (of 224) of the lesion in {_with_limits(first.near_mask)} of {known} with a mask"
+        )
+    if first.on_foreground:
+        parts.append(f"on what is pictured in {_with_limits(first.on_foreground)}")
+    if not parts:
+        return "No mask of a lesion and no dark background is known, so that a hottest point cannot be called wrong."
+    return f"With {first.method}, the hottest point lies {' and '.join(parts)}."
+
+
+def _with_limits(mean: "Mean") -> str:
+    return f"{_share(mean.value)} (95 % interval {_share(mean.low)} to {_share(mean.high)})"
 
 
 def _interval(record: Mapping[str, Any], name: str, otherwise: str = "", more: str = "") -> str:

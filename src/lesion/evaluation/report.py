@@ -14,6 +14,7 @@ from lesion.evaluation.evaluation import Evaluation
 from lesion.evaluation.findings import CLASS_TITLES, TITLES
 from lesion.evaluation.rendering import load_template
 from lesion.explanation.faithfulness import RANDOM, Faithfulness
+from lesion.explanation.placement import Placement
 
 RANDOM_WEIGHTS = (
     "The network started from random weights, not from weights pretrained on a large image collection. Its scores are "
@@ -36,6 +37,7 @@ def write_report(
     errors: Sequence[views.Example] = (),
     examples: Sequence[views.Example] = (),
     faithfulness: Sequence[Faithfulness] = (),
+    placements: Sequence[Placement] = (),
     facts: Mapping[str, Any] | None = None,
     leakage: Mapping[str, Any] | None = None,
     validation: CrossValidation | None = None,
@@ -57,6 +59,7 @@ def write_report(
         errors: Misclassified images, as ``worst_errors`` orders them.
         examples: Correctly classified images, as ``correct_examples`` draws them.
         faithfulness: The result of ``faithfulness``.
+        placements: The result of ``placements``.
         facts: ``Manifest.facts()``.
         leakage: ``Leakage.to_dict()``, optionally with ``contact_sheet_png`` (bytes) and ``folder_score`` (the metrics
             on the split that came with the data; after ``folder_epochs``, if those were fewer).
@@ -79,6 +82,9 @@ def write_report(
         examples=[views.card(example) for example in examples],
         faithfulness=faithfulness,
         faithfulness_finding=findings.faithfulness_finding([row for row in faithfulness if row.method != RANDOM]),
+        placements=placements,
+        overlay_method=placements[0].method if placements else "",
+        placement_finding=findings.placement_finding(placements),
         facts=facts,
         fact_rows=views.flat({name: (facts or {}).get(key) for key, name in views.FACTS.items()}),
         conflicts=views.conflicts(facts),

@@ -84,9 +84,14 @@ def foreground_share(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> flo
     """Return the share of the heat, (S, S), on the foreground of an image, (S, S, 3); None if it is all foreground."""
     pictured = foreground(image)
     total = float(heat.sum())
-    if pictured.mean() > 1 - _LEAST_BACKGROUND or not total:
+    if not has_background(pictured) or not total:
         return None
     return float(heat[pictured].sum()) / total
+
+
+def has_background(pictured: NDArray[np.bool_]) -> bool:
+    """Return whether an image has a background that a map can wrongly point at; ``pictured`` is its `foreground`."""
+    return bool(pictured.mean() <= 1 - _LEAST_BACKGROUND)
 
 
 def foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -1,8 +1,9 @@
-"""Class activation maps by any method of pytorch-grad-cam, for reports and for checks of the closed-form map."""
+"""Heat maps of a torch network for reports: by occlusion, and by any method of pytorch-grad-cam."""
 
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor, nn
 
 from lesion.core.errors import ConfigError
+from lesion.explanation.occlusion import Odds, occlusion_map
 
 _CLASSES: dict[str, Any] = {
     "gradcam": cams.GradCAM,
@@ -25,8 +27,38 @@ _CLASSES: dict[str, Any] = {
     "scorecam": cams.ScoreCAM,
     "ablationcam": cams.AblationCAM,
 }
-METHODS = tuple(_CLASSES)
+OCCLUSION = "occlusion"
+METHODS = (OCCLUSION, *_CLASSES)
 SLOW_METHODS = ("scorecam", "ablationcam")  # one pass per channel: about 1,280 passes per image for MobileNetV2
+
+
+def heat_maps(
+    model: nn.Module,
+    layer: nn.Module,
+    images: Tensor,
+    class_indices: Sequence[int] | NDArray[np.integer[Any]] | Tensor,
+    method: str = OCCLUSION,
+) -> NDArray[np.float32]:
+    """Show for each image where the answer for one class comes from, by any of ``METHODS``.
+
+    Occlusion is that of `lesion.explanation.occlusion`, which answers of a server have. Its images must be in [0, 1].
+    The arguments and the result are those of `class_activation_maps`.
+    """
+    if check_method(method) != OCCLUSION:
+        return class_activation_maps(model, layer, images, class_indices, method)
+    pixels = (images.detach() * 255).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu().numpy()
+
+    def odds(copies: NDArray[np.uint8], index: int) -> Odds:
+        batch = torch.from_numpy(copies).permute(0, 3, 1, 2).to(images.device).float() / 255
+        probabilities = model(batch).double().softmax(dim=1).cpu().numpy()
+        return np.stack([probabilities[:, index], np.delete(probabilities, index, axis=1).sum(axis=1)], axis=1)
+
+    with frozen(model), torch.no_grad():
+        maps = [
+            occlusion_map(image, partial(odds, index=int(c))).heat
+            for image, c in zip(pixels, class_indices, strict=True)
+        ]
+    return np.stack(maps) if maps else np.empty((0, *images.shape[2:]), np.float32)
 
 
 def class_activation_maps(
@@ -46,7 +78,7 @@ def class_activation_maps(
         layer: The module of ``model`` whose output is explained, usually the last activation.
         images: ``(B, 3, S, S)`` float, in the range that ``model`` takes.
         class_indices: B classes to explain.
-        method: One of ``METHODS``.
+        method: One of ``METHODS`` but occlusion.
 
     Returns:
         ``(B, S, S)`` in [0, 1]: each map is rectified, scaled to its own range and resized bilinearly, so it compares
@@ -56,6 +88,8 @@ def class_activation_maps(
         ConfigError: The method is unknown, or there is not one class index per image.
     """
     name = check_method(method)
+    if name == OCCLUSION:
+        raise ConfigError("Occlusion gives no class activation map; call heat_maps.")
     targets = [ClassifierOutputTarget(int(c)) for c in class_indices]
     if images.ndim != 4 or len(targets) != len(images):
         raise ConfigError(
@@ -85,7 +119,7 @@ def class_activation_maps(
 def check_method(method: str) -> str:
     """Return the method's name as in ``METHODS``, ignoring case and hyphens; an unknown one is a ConfigError."""
     name = method.lower().replace("-", "").replace("_", "")
-    if name not in _CLASSES:
+    if name not in METHODS:
         raise ConfigError(f"There is no explanation method {method!r}; choose one of: {', '.join(METHODS)}.")
     return name
 

@@ -1,6 +1,6 @@
 """Fits an image of any size into the square that the network sees, in training, commands and server alike."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal, Self, get_args
 
 import numpy as np
@@ -81,6 +81,14 @@ class Preprocessing:
             left, top = (width - side) / 2, (height - side) / 2
             return np.array(picture.resize((size, size), resample, box=(left, top, left + side, top + side)))
         return self._pad(picture)
+
+    def fit_mask(self, mask: NDArray[np.bool_], image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Fit the mask, (H, W), of an image, uint8 (H, W, 3), as the image itself is fitted; return it (size, size)."""
+        gray = np.repeat(np.where(mask, np.uint8(255), np.uint8(0))[..., None], 3, axis=2)
+        if self.trim:
+            left, top, right, bottom = content_box(image)
+            gray = gray[top:bottom, left:right]
+        return np.asarray(replace(self, trim=False)(gray)[..., 0] > 127)
 
     def _pad(self, picture: Image.Image) -> NDArray[np.uint8]:
         size, (width, height) = self.size, picture.size

@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -30,6 +31,7 @@ def generate(
     size: int = 224,
     seed: int = 0,
     low_field: bool = False,
+    masks: bool = False,
     workers: int | None = None,
 ) -> Path:
     """Write phantoms to ``root/<class>/patient0007_slice02.png``, and return ``root``.
@@ -43,6 +45,7 @@ def generate(
         slices: The number of slices of each patient.
         size: Side of the images in pixels.
         seed: Of the random numbers.
+        masks: Write where the tumor is as well, as ``root/masks/<class>/patient0007_slice02.png``.
         low_field: Use another scanner, on which a model trained with the usual one performs worse.
         workers: The number of processes; by default one per processor core.
 
@@ -52,6 +55,7 @@ def generate(
     """
     parameters = {"version": VERSION, "patients": patients, "slices": slices, "size": size, "seed": seed}
     parameters |= {"low_field": True} if low_field else {}
+    parameters |= {"masks": True} if masks else {}
     _check(patients, slices, size, seed, workers)
     root = Path(root)
     if _exists(root, parameters):
@@ -61,7 +65,8 @@ def generate(
     try:
         for name in CLASSES:
             (partial_root / name).mkdir()
-        _write_all(partial_root, patients, slices, size, seed, low_field, workers or available_cores())
+        write = partial(_write_patient, partial_root, slices, size, seed, low_field, masks)
+        _write_all(write, patients, workers or available_cores())
         (partial_root / PARAMETERS_FILE).write_text(json.dumps(parameters) + "\n", encoding="utf-8")
         partial_root.chmod(0o755)  # mkdtemp lets only the owner in
         try:
@@ -104,8 +109,7 @@ def _exists(root: Path, parameters: dict[str, Any]) -> bool:
     return True
 
 
-def _write_all(root: Path, patients: int, slices: int, size: int, seed: int, low_field: bool, workers: int) -> None:
-    write = partial(_write_patient, root, slices, size, seed, low_field)
+def _write_all(write: Callable[[int], None], patients: int, workers: int) -> None:
     if workers == 1:
         _keep_freed_memory()
         list(map(write, range(patients)))
@@ -123,9 +127,13 @@ def _keep_freed_memory() -> None:
     np.empty(2**24, dtype=np.uint8)
 
 
-def _write_patient(root: Path, slices: int, size: int, seed: int, low_field: bool, number: int) -> None:
+def _write_patient(root: Path, slices: int, size: int, seed: int, low_field: bool, masks: bool, number: int) -> None:
     patient = Patient.sample(seed, number, low_field)
     for index in range(slices):
-        image, _ = patient.slice(index, slices=slices, size=size)
-        path = root / patient.label / f"patient{number:04d}_slice{index:02d}.png"
-        Image.fromarray(image).save(path, compress_level=1)
+        image, mask = patient.slice(index, slices=slices, size=size)
+        name = f"patient{number:04d}_slice{index:02d}.png"
+        Image.fromarray(image).save(root / patient.label / name, compress_level=1)
+        if masks and mask.any():
+            folder = root / "masks" / patient.label
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.where(mask, np.uint8(255), np.uint8(0))).save(folder / name, compress_level=1)

@@ -1,5 +1,6 @@
 """The results of a run for users: explained examples, the report's leakage section, and the summary on the terminal."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from lesion.evaluation.intervals.estimates import Sample
 from lesion.evaluation.intervals.proportions import share
 from lesion.evaluation.views import Example
 from lesion.explanation.faithfulness import Faithfulness, faithfulness
-from lesion.explanation.methods import class_activation_maps
+from lesion.explanation.methods import heat_maps
+from lesion.explanation.placement import Placement, placements
 from lesion.imaging.heatmap import overlay
 from lesion.model.network import Network, PixelClassifier
 from lesion.model.weights import WeightsRecord
@@ -35,6 +37,7 @@ class Explanations:
     errors: tuple[Example, ...]  # the most confident mistakes
     examples: tuple[Example, ...]  # correct answers, some of each class
     faithfulness: tuple[Faithfulness, ...]  # how well each method's maps point at what the network uses
+    placements: tuple[Placement, ...]  # where the heat of each method's maps lies
 
 
 def explain_run(
@@ -46,10 +49,12 @@ def explain_run(
     road_images: int,
     errors: int,
     examples: int,
+    placed_images: int = 48,  # recipes of earlier versions lack it
 ) -> Explanations:
     """Explain a run's most confident mistakes and some correct answers per class, and measure the methods.
 
-    The overlays are those of the first method. Without ``road_images`` to measure it on, faithfulness is left out.
+    The overlays are those of the first method. Without images to measure them on, faithfulness (``road_images``) and
+    where the heat lies (``placed_images``) are left out.
     """
     dataset = datamodule.dataset("test")
     sample = np.random.default_rng(0).permutation(len(dataset))[:road_images]
@@ -69,6 +74,31 @@ def explain_run(
             if len(sample)
             else ()
         ),
+        placements=tuple(_placed(classifier, dataset, evaluation, methods, placed_images)),
+    )
+
+
+def _placed(
+    classifier: PixelClassifier, dataset: ManifestDataset, evaluation: Evaluation, methods: Sequence[str], count: int
+) -> list[Placement]:
+    """Measure where the heat lies that speaks for the labels of some test images, as many of each class if possible."""
+    seen, ranks = Counter[int](), dict[int, int]()
+    rows = np.random.default_rng(1).permutation(len(dataset)).tolist()
+    for row in rows:
+        label = int(dataset.labels[row])
+        ranks[row], seen[label] = seen[label], seen[label] + 1
+    chosen = np.array(sorted(rows, key=lambda row: ranks[row])[:count], np.int64)
+    if not len(chosen):
+        return []
+    network = classifier.network
+    images, labels = _pixels(dataset, chosen, network), evaluation.labels[chosen]
+    maps = {method: heat_maps(classifier, network.last_activation, images, labels, method) for method in methods}
+    return placements(
+        maps,
+        np.stack([dataset.pixels(int(row)) for row in chosen]),
+        [dataset.mask(int(row)) for row in chosen],
+        [evaluation.classes[label] for label in labels],
+        evaluation.groups[chosen].tolist(),
     )
 
 
@@ -78,7 +108,7 @@ def _explained(
     if not len(rows):
         return ()
     network = classifier.network
-    maps = class_activation_maps(
+    maps = heat_maps(
         classifier, network.last_activation, _pixels(dataset, rows, network), evaluation.predictions[rows], method
     )
     images = [dataset.pixels(int(row)) for row in rows]

@@ -149,6 +149,7 @@ def write_results(
         errors=explanations.errors,
         examples=explanations.examples,
         faithfulness=explanations.faithfulness,
+        placements=explanations.placements,
         facts=facts,
         leakage=leakage,
         validation=validation,

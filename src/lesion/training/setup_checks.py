@@ -90,6 +90,7 @@ def _check_numbers(cfg: DictConfig) -> None:
         "trainer.max_epochs": 1,
         "trainer.log_every_n_steps": 1,
         "explain.road_images": 0,
+        "explain.placed_images": 0,
         "explain.errors": 0,
         "explain.examples": 0,
         "evaluation.repeats": 1,

@@ -58,7 +58,7 @@ def log_run(
                     preds=evaluation.predictions.tolist(),
                     class_names=list(evaluation.classes),
                 ),
-                "test/gradcam": [
+                "test/heat_maps": [
                     wandb.Image(Image.fromarray(example.overlay), caption=f"{example.label} → {example.predicted}")
                     for example in examples
                     if example.overlay is not None
