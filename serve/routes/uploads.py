@@ -52,7 +52,11 @@ def _form_body(properties: dict[str, Any], required: list[str]) -> dict[str, Any
                 "the limits.",
             },
             "label": _TEXT | {"description": "The class of every file; may be left out for an archive with folders."},
-            "group": _TEXT | {"description": "What the files have in common, such as a pseudonym of the patient."},
+            "group": _TEXT
+            | {
+                "description": "What the files have in common, such as the patient. Only a keyed hash of it is kept; of "
+                "a DICOM file its own Patient ID counts."
+            },
         },
         ["files"],
     ),

@@ -99,7 +99,8 @@ def _choose_files(info: dict[str, Any], max_bytes: int, progress: UploadProgress
         next((group for _, _, group in progress.unsent), ""),
         key=f"upload-group-{number}",
         help="What these images have in common, such as one patient under a pseudonym. They then stay together: either "
-        "all of them are learned from, or all are used to compare models.",
+        "all of them are learned from, or all are used to compare models. The name itself is not kept; of DICOM files "
+        "their own Patient ID counts.",
     )
     entries, zip_mib = info["limits"]["max_archive_entries"], max(1, max_bytes // _MIB)
     files = st.file_uploader(

@@ -21,7 +21,8 @@ _EXAMPLES = """\
 _RESULTS = {
     "create": "The backup is whole.",
     "verify": "Every file is as it was saved.",
-    "restore": "Restored; the champion gives its golden answers. Start the servers and workers again.",
+    "restore": "Restored; the champion gives its golden answers. Start the servers and workers again, with the same "
+    "identity key as before: it is not in the backup.",
 }
 
 

@@ -20,6 +20,7 @@ from lesion.core.commands import lesion_command, quote_hydra_value, run_with_hyd
 from lesion.core.errors import ConfigError
 from lesion.core.roles import Role
 from lesion.database.storage import Storage
+from lesion.identity.identity_key import open_pseudonyms
 from lesion.model.bundle_facts import FACTS_FILE
 from lesion.registry.registry import Registry
 
@@ -99,12 +100,14 @@ def prepare(
     ``training`` makes one if there is neither a model nor a bundle. The ``environment`` holds the keys.
 
     Raises:
-        ConfigError: The database cannot be used, there is no model and none is to be trained, or the training failed.
+        ConfigError: The database or the identity key cannot be used, there is no model and none is to be trained, or
+            the training failed.
         KeyRefusedError: A key of the environment is not a key, or contradicts a stored one.
     """
     storage.upgrade()
     _say("The tables are up to date.")
-    _ensure_keys(storage, environment)  # before the training, so that a wrong key is reported at once
+    open_pseudonyms(storage)  # before the training, so that a missing or wrong key is reported at once
+    _ensure_keys(storage, environment)
     _ensure_model(storage, training, bundle)
 
 

@@ -10,7 +10,7 @@ from lesion.core.text import format_count, format_percent
 
 if TYPE_CHECKING:
     from lesion.explanation.faithfulness import Faithfulness
-    from lesion.explanation.placement import Mean, Placement
+    from lesion.explanation.heat_locations import Mean, Placement
 
 TITLES = {
     "acc": "Accuracy",

@@ -14,7 +14,7 @@ from lesion.evaluation.evaluation import Evaluation
 from lesion.evaluation.findings import CLASS_TITLES, TITLES
 from lesion.evaluation.rendering import load_template
 from lesion.explanation.faithfulness import RANDOM, Faithfulness
-from lesion.explanation.placement import Placement
+from lesion.explanation.heat_locations import Placement
 
 RANDOM_WEIGHTS = (
     "The network started from random weights, not from weights pretrained on a large image collection. Its scores are "

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 
 GRID = 12  # places per side of the map
 _COARSE_PLACES, _COARSE_SIDE = 4, 0.4  # per side; the side of a square as a share of the image's
@@ -79,16 +79,18 @@ def combine(image: Image8, before: Odds, coarse_odds: Odds, fine: Boxes, fine_od
 
     A place's heat is the mean effect of the small squares that cover it, as far as the covers changed it, times the
     square root of that of the large ones. Where no small square lay, the least heat of those places stands for it.
+    Within a place the heat lies on the pixels that the covers changed, and not in the dark beside them.
     """
     size = len(image)
     large, small = effects(before, coarse_odds), effects(before, fine_odds)
     every, every_odds = np.concatenate([large, small]), np.concatenate([coarse_odds, fine_odds])
     strongest = int(every.argmax())
     wide = _mean_effects(size, coarse_boxes(size), large)
-    near = _mean_effects(size, fine, [effect * _changed(image, box) for effect, box in zip(small, fine, strict=True)])
+    changes = [_changed(image, box) for box in fine]
+    near = _mean_effects(size, fine, [effect * change for effect, change in zip(small, changes, strict=True)])
     heat = np.where(np.isnan(near), np.nanmin(near), near) * np.sqrt(wide)
     smooth = Image.fromarray(_cell_means(heat)).resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(smooth, np.float32)
+    pixels = np.asarray(smooth, np.float32) * _changed_pixels(image, fine, changes)
     return OcclusionMap(
         heat=pixels / max(np.float32(pixels.max()), np.float32(_LEAST)),
         effect=float(every[strongest]),
@@ -143,6 +145,17 @@ def _changed(image: Image8, box: NDArray[np.int64]) -> NDArray[np.float64]:
     top, bottom, left, right = box
     change = np.abs(_cover_of(image, box) - image[top:bottom, left:right].astype(np.float64)).mean(axis=2)
     return np.asarray(np.minimum(change / _CHANGED, 1))
+
+
+def _changed_pixels(image: Image8, fine: Boxes, changes: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
+    """Return for each pixel, (S, S), whether covers change it, from 0 to 1; large ones where there is no small one."""
+    size, large = len(image), coarse_boxes(len(image))
+    near, wide = (
+        _mean_effects(size, boxes, found)
+        for boxes, found in ((fine, changes), (large, [_changed(image, box) for box in large]))
+    )
+    changed = np.where(np.isnan(near), wide, near).astype(np.float32)
+    return np.asarray(Image.fromarray(changed).filter(ImageFilter.BoxBlur(_MARGIN * size)))
 
 
 def _mean_effects(

@@ -23,8 +23,8 @@ from lesion.evaluation.intervals.estimates import Sample
 from lesion.evaluation.intervals.proportions import share
 from lesion.evaluation.views import Example
 from lesion.explanation.faithfulness import Faithfulness, faithfulness
+from lesion.explanation.heat_locations import Placement, placements
 from lesion.explanation.methods import heat_maps
-from lesion.explanation.placement import Placement, placements
 from lesion.imaging.heatmap import overlay
 from lesion.model.network import Network, PixelClassifier
 from lesion.model.weights import WeightsRecord

@@ -56,7 +56,7 @@ def placements(
     Args:
         maps: N maps of each method.
         images: ``(N, S, S, 3)``, that the maps explain.
-        masks: Where each image's lesion is; None where that is not known, or there is none.
+        masks: Where each image's lesion is; None without a known one.
         labels: The class of each image.
         groups: Images with one number belong together, such as those of a patient.
     """

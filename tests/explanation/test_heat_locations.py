@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lesion.explanation.placement import Mean, _mean, _share, placements
+from lesion.explanation.heat_locations import Mean, _mean, _share, placements
 
 SIDE = 56  # a quarter of 224: within 15 pixels is within 3.75 here
 
