@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--patients", type=int, default=48, help="phantom patients with a tumor; 0 for none")
     parser.add_argument("--images", type=Path, help="a folder of class folders with real images")
-    parser.add_argument("--count", type=int, default=100, help="real images, spread over the folder")
+    parser.add_argument("--count", type=int, default=300, help="real images, spread over the folder")
     options = parser.parse_args()
     predictor = Predictor.load(options.bundle, "cpu", precision="f32", threads=1)
     console = Console(width=160)

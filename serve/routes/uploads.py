@@ -54,7 +54,7 @@ def _form_body(properties: dict[str, Any], required: list[str]) -> dict[str, Any
             "label": _TEXT | {"description": "The class of every file; may be left out for an archive with folders."},
             "group": _TEXT
             | {
-                "description": "What the files have in common, such as the patient. Only a keyed hash of it is kept; of "
+                "description": "What the files have in common, such as the patient, of which a keyed hash is kept. Of "
                 "a DICOM file its own Patient ID counts."
             },
         },

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lesion.explanation.explanation import Explanation, foreground, foreground_share
+from lesion.explanation.explanation import Explanation, foreground_share
+from lesion.explanation.foreground import foreground
 from lesion.explanation.occlusion import OcclusionMap
 from tests.support.images.pictures import picture
 

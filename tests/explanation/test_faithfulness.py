@@ -62,7 +62,7 @@ def test_maps_are_compared_with_those_of_shuffled_weights(spots):
     rows = faithfulness(model, model.act, images, [1] * 4, ["occlusion", "gradcam"], percentiles=(70,))
     for row in rows[:-1]:
         assert -1 <= row.similarity_low <= row.similarity <= row.similarity_high <= 1
-        assert row.similarity < 0.9
+        assert row.similarity < 0.99
     assert np.isnan(rows[-1].similarity)
 
 

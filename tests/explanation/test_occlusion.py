@@ -108,6 +108,33 @@ def test_a_cover_goes_on_with_what_surrounds_it(box: tuple[int, int, int, int]) 
     np.testing.assert_array_equal(cover(image, np.array([box]))[0], ground)
 
 
+def test_a_cover_at_the_border_draws_nothing_into_the_dark() -> None:
+    """A bright disk ends before the border: what was background stays dark, and the disk's rim is covered."""
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    disk = (rows - 48) ** 2 + (columns - 48) ** 2 <= 40**2
+    image = np.repeat(np.where(disk, np.uint8(200), np.uint8(0))[..., None], 3, 2)
+    box = np.array([[40, 56, 76, 96]])
+    [covered] = cover(image, box)
+    assert covered[40:56, 92:].max() < 50
+    assert covered[40:56, 76:80].mean() > 120
+
+
+def test_heat_lies_on_what_is_pictured_also_at_its_rim() -> None:
+    """The network looks at the rim of a disk; the cells of the map reach beyond it, and the heat does not."""
+    rows, columns = np.mgrid[:SIZE, :SIZE]
+    disk = (rows - 48) ** 2 + (columns - 48) ** 2 <= 40**2
+    image = np.repeat(np.where(disk, np.uint8(200), np.uint8(0))[..., None], 3, 2)
+
+    def odds(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        positive = 1 / (1 + np.exp(-8 * (images[:, 40:56, 80:90].mean(axis=(1, 2, 3)) / 200 - 0.5)))
+        return np.stack([positive, 1 - positive], axis=1)
+
+    heat = occlusion_map(image, odds).heat
+    row, column = hottest_point(heat)
+    assert disk[round(row), round(column)]
+    assert heat[disk].sum() > 0.5 * heat.sum()
+
+
 def test_a_cover_follows_a_slope_of_the_ground() -> None:
     slope = np.repeat(np.repeat(np.arange(SIZE, dtype=np.uint8)[:, None], SIZE, 1)[..., None], 3, 2)
     [covered] = cover(slope, np.array([[40, 56, 40, 56]]))

@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from lesion.catalogue.identity_removal import remove_identity  # needs pandas
 
             print_rows([asdict(remove_identity(storage, command_line_actor()))])
-            print("Backups that were made before still hold the old files, and other machines' caches may: see docs.")
+            print("Backups that were made before still hold the old files, and caches of other machines may.")
         elif options.verb == "replace-key":
             replace_key(storage, command_line_actor())
             print(_LOST)

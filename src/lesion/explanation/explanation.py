@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion.explanation.foreground import foreground, has_background
 from lesion.explanation.occlusion import GRID, OcclusionMap
 from lesion.imaging import heatmap
 
@@ -16,8 +17,6 @@ Doubt = Literal["no_effect", "outside_foreground", "coarse_grid"]
 _LEAST_EFFECT = 1.0  # of the logarithm of the odds, which then fall to 37 % or less
 _LEAST_SHARE = 0.5  # of the heat within the foreground
 _LEAST_GRID = 7  # places per side
-_DARK = 0.08  # of the brightest gray: what is darker, at the image's border, is background
-_LEAST_BACKGROUND = 0.05  # of the image: with less, it is all foreground
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -87,26 +86,3 @@ def foreground_share(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> flo
     if not has_background(pictured) or not total:
         return None
     return float(heat[pictured].sum()) / total
-
-
-def has_background(pictured: NDArray[np.bool_]) -> bool:
-    """Return whether an image has a background that a map can wrongly point at; ``pictured`` is its `foreground`."""
-    return bool(pictured.mean() <= 1 - _LEAST_BACKGROUND)
-
-
-def foreground(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Return what is pictured, (S, S): all but the dark rest at the ends of the rows and columns of an image.
-
-    Dark places inside, such as the ventricles of a brain, belong to it.
-    """
-    gray = image.mean(axis=2)
-    bright = gray > _DARK * gray.max()
-    across, down = (_between_ends(bright, axis) for axis in (1, 0))
-    return across & down
-
-
-def _between_ends(bright: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
-    """Return what lies between the first and the last bright pixel of each line along an axis."""
-    after_first = np.maximum.accumulate(bright, axis)
-    before_last = np.flip(np.maximum.accumulate(np.flip(bright, axis), axis), axis)
-    return np.asarray(after_first & before_last)

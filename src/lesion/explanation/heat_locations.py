@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.explanation.explanation import foreground, has_background
+from lesion.explanation.foreground import foreground, has_background
 from lesion.explanation.localization import distance_to_mask, hottest_point, overlap, share_inside
 
 NEAR = 15 / 224  # of the image's side: how far from a mask the hottest point may lie, as in the pointing game

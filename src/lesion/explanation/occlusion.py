@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
+
+from lesion.explanation.foreground import foreground
 
 GRID = 12  # places per side of the map
 _COARSE_PLACES, _COARSE_SIDE = 4, 0.4  # per side; the side of a square as a share of the image's
@@ -21,9 +23,12 @@ _FINE_SQUARES = 24
 PASSES = _COARSE_PLACES**2 + _FINE_SQUARES
 _MARGIN = 1 / 48  # of the image's side: how far around a square its cover is taken from
 _CHANGED = 8  # gray levels: where a cover changes the picture as much or more, its effect counts in full
+_CHANGED_PLACES = 48  # per side: how finely it is told which pixels the covers changed
+_MOSTLY = 0.5
 _LEAST = 1e-30  # added to probabilities before their logarithm is taken
 
 Image8 = NDArray[np.uint8]  # (S, S, 3) RGB
+Mask = NDArray[np.bool_]  # (S, S)
 Boxes = NDArray[np.int64]  # (N, 4): the top, bottom, left and right of squares; bottom and right are not part of them
 Odds = NDArray[np.float64]  # (N, 2): the probability of the class and the sum of all others
 
@@ -61,10 +66,10 @@ def fine_boxes(size: int, coarse_effects: NDArray[np.float64]) -> Boxes:
 
 def cover(image: Image8, boxes: Boxes) -> NDArray[np.uint8]:
     """Return copies of an image, (N, S, S, 3), each with one square covered."""
-    copies = np.repeat(image[None], len(boxes), axis=0)
+    copies, background = np.repeat(image[None], len(boxes), axis=0), ~foreground(image)
     for copy, box in zip(copies, boxes, strict=True):
         top, bottom, left, right = box
-        copy[top:bottom, left:right] = _cover_of(image, box)
+        copy[top:bottom, left:right] = _cover_of(image, background, box)
     return copies
 
 
@@ -86,11 +91,12 @@ def combine(image: Image8, before: Odds, coarse_odds: Odds, fine: Boxes, fine_od
     every, every_odds = np.concatenate([large, small]), np.concatenate([coarse_odds, fine_odds])
     strongest = int(every.argmax())
     wide = _mean_effects(size, coarse_boxes(size), large)
-    changes = [_changed(image, box) for box in fine]
+    background = ~foreground(image)
+    changes = [_changed(image, background, box) for box in fine]
     near = _mean_effects(size, fine, [effect * change for effect, change in zip(small, changes, strict=True)])
     heat = np.where(np.isnan(near), np.nanmin(near), near) * np.sqrt(wide)
     smooth = Image.fromarray(_cell_means(heat)).resize((size, size), Image.Resampling.BILINEAR)
-    pixels = np.asarray(smooth, np.float32) * _changed_pixels(image, fine, changes)
+    pixels = np.asarray(smooth, np.float32) * _changed_pixels(image, background, fine, changes)
     return OcclusionMap(
         heat=pixels / max(np.float32(pixels.max()), np.float32(_LEAST)),
         effect=float(every[strongest]),
@@ -106,21 +112,21 @@ def _boxes(size: int, places: NDArray[np.int64], grid: int, side: float) -> Boxe
     return np.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], axis=1)
 
 
-def _cover_of(image: Image8, box: NDArray[np.int64]) -> NDArray[np.uint8]:
+def _cover_of(image: Image8, background: Mask, box: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Return what covers a square, (H, W, 3): what surrounds it, the nearer side more, without the rest of the image.
 
-    Across and down, the means of the pixels beyond two opposite sides are interpolated; at the image's border there is
-    only one side.
+    Across and down, the means of the pixels beyond two opposite sides are interpolated. At the image's border there is
+    only one side; where the square's own last pixels are background, they stand for the other, so that the cover does
+    not draw what is pictured into the dark.
     """
     top, bottom, left, right = (int(edge) for edge in box)
     margin = max(2, round(_MARGIN * len(image)))
     rows, columns = slice(top, bottom), slice(left, right)
-    above, below = image[max(top - margin, 0) : top, columns], image[bottom : bottom + margin, columns]
-    before, after = image[rows, max(left - margin, 0) : left], image[rows, right : right + margin]
     down, across = (_places(high - low) for low, high in ((top, bottom), (left, right)))
-    first, last = _sides(above.swapaxes(0, 1), below.swapaxes(0, 1))  # (W, 3) each
+    turned, dark = image[:, columns].swapaxes(0, 1), background[:, columns].T
+    first, last = _sides(turned, dark, top, bottom, margin)  # (W, 3) each
     vertical = first[None] * (1 - down)[:, None, None] + last[None] * down[:, None, None]
-    first, last = _sides(before, after)  # (H, 3) each
+    first, last = _sides(image[rows], background[rows], left, right, margin)  # (H, 3) each
     horizontal = first[:, None] * (1 - across)[None, :, None] + last[:, None] * across[None, :, None]
     nearness = [1 / np.minimum(places, 1 - places) for places in (down, across)]
     weight = (nearness[0][:, None] / (nearness[0][:, None] + nearness[1][None, :]))[..., None]
@@ -132,30 +138,50 @@ def _places(count: int) -> NDArray[np.float64]:
     return (np.arange(count) + 0.5) / count
 
 
-def _sides(first: NDArray[np.uint8], last: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the means, (N, 3) each, of the pixels beyond two sides, (N, M, 3); one that is missing is as the other."""
-    means = [side.mean(axis=1) if side.shape[1] else None for side in (first, last)]
+def _sides(
+    lines: NDArray[np.uint8], dark: Mask, low: int, high: int, margin: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the means, (N, 3) each, of the pixels beyond two ends of a part of N lines of an image, (N, S, 3).
+
+    Args:
+        lines: The lines that the part is of, from one border of the image to the other.
+        dark: Which of their pixels are background, (N, S).
+        low: Where the part begins.
+        high: Where it ends.
+        margin: How many pixels are looked at.
+    """
+    beyond = [lines[:, max(low - margin, 0) : low], lines[:, high : high + margin]]
+    own = [slice(low, min(low + margin, high)), slice(max(high - margin, low), high)]
+    means = [pixels.mean(axis=1) if pixels.shape[1] else None for pixels in beyond]
     known = means[0] if means[1] is None else means[1]
-    assert known is not None
-    return (known if means[0] is None else means[0]), known
+    if known is None:  # the part is as wide as the image
+        known = lines.mean(axis=1)
+    found = []
+    for mean, pixels in zip(means, own, strict=True):
+        is_dark = dark[:, pixels].mean(axis=1) > _MOSTLY
+        found.append(mean if mean is not None else np.where(is_dark[:, None], lines[:, pixels].mean(axis=1), known))
+    return found[0], found[1]
 
 
-def _changed(image: Image8, box: NDArray[np.int64]) -> NDArray[np.float64]:
+def _changed(image: Image8, background: Mask, box: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return for each pixel of a square, (H, W), whether its cover changes it, from 0 to 1."""
     top, bottom, left, right = box
-    change = np.abs(_cover_of(image, box) - image[top:bottom, left:right].astype(np.float64)).mean(axis=2)
+    change = np.abs(_cover_of(image, background, box) - image[top:bottom, left:right].astype(np.float64)).mean(axis=2)
     return np.asarray(np.minimum(change / _CHANGED, 1))
 
 
-def _changed_pixels(image: Image8, fine: Boxes, changes: Sequence[NDArray[np.float64]]) -> NDArray[np.float32]:
+def _changed_pixels(
+    image: Image8, background: Mask, fine: Boxes, changes: Sequence[NDArray[np.float64]]
+) -> NDArray[np.float32]:
     """Return for each pixel, (S, S), whether covers change it, from 0 to 1; large ones where there is no small one."""
     size, large = len(image), coarse_boxes(len(image))
     near, wide = (
         _mean_effects(size, boxes, found)
-        for boxes, found in ((fine, changes), (large, [_changed(image, box) for box in large]))
+        for boxes, found in ((fine, changes), (large, [_changed(image, background, box) for box in large]))
     )
-    changed = np.where(np.isnan(near), wide, near).astype(np.float32)
-    return np.asarray(Image.fromarray(changed).filter(ImageFilter.BoxBlur(_MARGIN * size)))
+    changed = Image.fromarray(np.where(np.isnan(near), wide, near).astype(np.float32))
+    reduced = changed.resize((_CHANGED_PLACES, _CHANGED_PLACES), Image.Resampling.BOX)
+    return np.asarray(reduced.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _mean_effects(
