@@ -27,7 +27,7 @@ def main() -> int:
     parser.add_argument("address")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--patients", type=int, default=96)
-    parser.add_argument("--slices", type=int, default=4)
+    parser.add_argument("--slices", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--key", help="an API key with the role admin, where the server requires one")
     options = parser.parse_args()
