@@ -151,7 +151,7 @@ def test_users_who_wait_are_the_queue_and_wait_as_long_as_it_says(tmp_path: Path
             worker.suspend()
         with load(server.url, 3) as rows:
             eventually(lambda: asked.one("lesion_queue_depth") == USERS)
-            time.sleep(8)  # past the run, so that nobody asks a second time, and long next to a client's own moments
+            time.sleep(16)  # past the run, so that nobody asks a second time, and long next to a client's own moments
             for worker in workers:
                 worker.resume()
         predictions = [row for name, row in rows.items() if name.startswith("/predict")]

@@ -66,7 +66,7 @@ _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 # many devices leave out.
 _CAPTURES = (_SECONDARY_CAPTURE, "1.2.840.10008.5.1.4.1.1.6", "1.2.840.10008.5.1.4.1.1.3")
 _CAPTURING = ("US", "SC", "OT", "DOC")
-_INFLATED_BYTES = 3  # a pixel: what a reader of deflated files accepts
+_INFLATED_BYTES = 3  # a pixel: what every reader of deflated files accepts whose limits allow so many pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def deidentify(data: bytes, limits: Limits, remap_uid: Callable[[str], str]) -> 
             if uid:
                 setattr(copy, name, remap_uid(uid))
         _write_picture(copy, dataset, pixels)
-        written = _file_of(copy, limits)
+        written = _file_of(copy)
     except Exception as error:  # a third-party parser given hostile bytes can raise anything
         raise refusal(error, data) from error
     return DeidentifiedFile(written, element_text(dataset, "PatientID"), _text_in_pixels(copy))
@@ -226,7 +226,7 @@ def _descriptor(count: int, first: int, bits: int) -> tuple[str, list[int]]:
     return "SS" if first < 0 else "US", [count % 2**16, first, bits]
 
 
-def _file_of(copy: "Dataset", limits: Limits) -> bytes:
+def _file_of(copy: "Dataset") -> bytes:
     import pydicom
     from pydicom import uid
     from pydicom.dataset import FileMetaDataset
@@ -234,8 +234,8 @@ def _file_of(copy: "Dataset", limits: Limits) -> bytes:
     copy.file_meta = FileMetaDataset()
     copy.file_meta.MediaStorageSOPClassUID = copy.SOPClassUID
     copy.file_meta.MediaStorageSOPInstanceUID = copy.SOPInstanceUID
-    deflated = len(copy.PixelData) <= _INFLATED_BYTES * limits.max_pixels
-    syntax = uid.DeflatedExplicitVRLittleEndian if deflated else uid.ExplicitVRLittleEndian
+    small = len(copy.PixelData) <= _INFLATED_BYTES * copy.Rows * copy.Columns + 1  # the length is even
+    syntax = uid.DeflatedExplicitVRLittleEndian if small else uid.ExplicitVRLittleEndian
     copy.file_meta.TransferSyntaxUID = syntax
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, copy, enforce_file_format=True, implicit_vr=False, little_endian=True)
