@@ -42,8 +42,9 @@ def write_bundle(
     data: Mapping[str, Any],
     lineage: Mapping[str, Any],
     config: Mapping[str, Any],
+    documents: Path,
 ) -> Bundle:
-    """Export a run as ``output/bundle``, with the report.html and metrics.json in ``output``, and a model card.
+    """Export a run as ``output/bundle``, with the report.html and metrics.json in ``documents``, and a model card.
 
     ``data`` is ``Manifest.facts()``, ``config`` the resolved config, from which a retraining starts. If the exported
     graph does not give the model's answers, raise a LesionError (``bundle_disagrees``).
@@ -75,7 +76,7 @@ def write_bundle(
         (folder / "MODEL_CARD.md").write_text(card, "utf-8")
         (folder / "report").mkdir()
         for file in ("report.html", "metrics.json"):
-            shutil.copy(output / file, folder / "report" / file)
+            shutil.copy(documents / file, folder / "report" / file)
 
     images = spread_images(datamodule, AGREEMENT_IMAGES)
     return export_bundle(output / "bundle", model.network, images, evaluation.calibration, facts, extras)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +121,29 @@ def _explained(
 def _pixels(dataset: ManifestDataset, rows: NDArray[np.int64], network: Network) -> torch.Tensor:
     images = np.stack([dataset.pixels(int(row)) for row in rows])
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(255).to(network.mean.device)
+
+
+def without_file_names(
+    explanations: Explanations, facts: Mapping[str, Any], manifest: Manifest
+) -> tuple[Explanations, dict[str, Any]]:
+    """Return copies in which images are named by the beginning of their SHA-256: names of files may name persons.
+
+    ``facts`` are the manifest's. Files that were refused have no hash there, and are numbered.
+    """
+    hashes = dict(zip(manifest.table["path"], manifest.table["sha256"], strict=True))
+
+    def short(path: str) -> str:
+        return f"image {hashes[path][:12]}" if path in hashes else ""
+
+    def unnamed(examples: Sequence[Example]) -> tuple[Example, ...]:
+        return tuple(replace(example, path=short(example.path)) for example in examples)
+
+    refused = [
+        {**each, "path": f"file {number}", "reason": each["code"]} for number, each in enumerate(facts["refused"], 1)
+    ]
+    conflicts = [{**each, "path": short(each["path"])} for each in facts["conflicts"]]
+    copied = replace(explanations, errors=unnamed(explanations.errors), examples=unnamed(explanations.examples))
+    return copied, {**facts, "refused": refused, "conflicts": conflicts}
 
 
 def leakage_section(

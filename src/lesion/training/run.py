@@ -3,6 +3,7 @@
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hydra.utils import instantiate
@@ -32,7 +33,14 @@ from lesion.training.process_group import (
     is_started_by_first_process,
 )
 from lesion.training.provenance import lineage
-from lesion.training.reporting import explain_run, leakage_section, print_summary, source_section
+from lesion.training.reporting import (
+    Explanations,
+    explain_run,
+    leakage_section,
+    print_summary,
+    source_section,
+    without_file_names,
+)
 from lesion.training.setup_checks import check_config
 
 logger = logging.getLogger(__name__)
@@ -128,37 +136,47 @@ def write_results(
 ) -> Bundle:
     """Write a finished run's metrics, report and bundle, and log them."""
     output, facts, provenance = Path(cfg.paths.output), datamodule.manifest.facts(), lineage(cfg.seed, cfg.parent)
-    sources = source_section(datamodule.manifest, evaluation)
-    write_metrics(
-        output / "metrics.json",
-        evaluation,
-        metrics=metrics,
-        data=facts,
-        leakage={key: value for key, value in leakage.items() if key != "contact_sheet_png"} if leakage else None,
-        cross_validation=validation.to_json() if validation else None,
-        sources=sources,
-        weights=asdict(model.weights),
-        lineage=provenance,
-    )
     explanations = explain_run(model.network, datamodule, evaluation, **cfg.explain)
-    report = write_report(
-        output / "report.html",
-        evaluation,
-        title=cfg.name,
-        model=dict(model.facts()),
-        errors=explanations.errors,
-        examples=explanations.examples,
-        faithfulness=explanations.faithfulness,
-        placements=explanations.placements,
-        facts=facts,
-        leakage=leakage,
-        validation=validation,
-        sources=sources,
-        history=output / "csv" / "metrics.csv",
-        config=OmegaConf.to_yaml(cfg, resolve=True),
-        lineage=provenance,
-    )
+    sources = source_section(datamodule.manifest, evaluation)
+
+    def write_documents(folder: Path, explanations: Explanations, facts: dict[str, Any]) -> None:
+        write_metrics(
+            folder / "metrics.json",
+            evaluation,
+            metrics=metrics,
+            data=facts,
+            leakage={key: value for key, value in leakage.items() if key != "contact_sheet_png"} if leakage else None,
+            cross_validation=validation.to_json() if validation else None,
+            sources=sources,
+            weights=asdict(model.weights),
+            lineage=provenance,
+        )
+        write_report(
+            folder / "report.html",
+            evaluation,
+            title=cfg.name,
+            model=dict(model.facts()),
+            errors=explanations.errors,
+            examples=explanations.examples,
+            faithfulness=explanations.faithfulness,
+            placements=explanations.placements,
+            facts=facts,
+            leakage=leakage,
+            validation=validation,
+            sources=sources,
+            history=output / "csv" / "metrics.csv",
+            config=OmegaConf.to_yaml(cfg, resolve=True),
+            lineage=provenance,
+        )
+
+    write_documents(output, explanations, facts)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    bundle = write_bundle(output, cfg.name, model, datamodule, evaluation, metrics, facts, provenance, config)
-    tracking.log_run(trainer.loggers, metrics, evaluation, explanations, bundle, report)
+    with TemporaryDirectory() as temporary:
+        documents = Path(temporary)  # the bundle and wandb leave this machine: they name no file of it
+        unnamed, unnamed_facts = without_file_names(explanations, facts, datamodule.manifest)
+        write_documents(documents, unnamed, unnamed_facts)
+        bundle = write_bundle(
+            output, cfg.name, model, datamodule, evaluation, metrics, facts, provenance, config, documents
+        )
+        tracking.log_run(trainer.loggers, metrics, evaluation, unnamed, bundle, documents / "report.html")
     return bundle
