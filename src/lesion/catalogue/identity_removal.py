@@ -7,8 +7,6 @@ can be repeated: after an interruption another call finishes what is left.
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TypeAlias
 
 from rich.progress import track
@@ -16,7 +14,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from lesion.catalogue.images import delete_image, find_image, get_image, images_as_sent, remove_files
-from lesion.catalogue.snapshot_store import NO_ROOT
+from lesion.catalogue.snapshot_store import NO_ROOT, put_manifest, read_manifest
 from lesion.core.errors import ConflictError, ImageError
 from lesion.core.files import bytes_sha256
 from lesion.data.manifest import Manifest
@@ -115,12 +113,10 @@ def _rewrite_manifests(storage: Storage, replaced: Mapping[str, _File], pseudony
         snapshots = session.execute(select(Snapshot.id, Snapshot.manifest_key)).all()
     written = 0
     for snapshot_id, key in snapshots:
-        with TemporaryDirectory() as folder:
-            data = _rewritten(storage.store.get(key), Path(folder), replaced, pseudonyms)
-        if data is None:
+        manifest = _rewritten(read_manifest(storage, key, NO_ROOT), replaced, pseudonyms)
+        if manifest is None:
             continue
-        new = f"snapshots/{snapshot_id}/{bytes_sha256(data)[:16]}.parquet"
-        storage.store.put(new, data)
+        new = put_manifest(storage, snapshot_id, manifest)
         with storage.session() as session:
             session.get_one(Snapshot, snapshot_id).manifest_key = new
         storage.store.delete(key)
@@ -128,11 +124,8 @@ def _rewrite_manifests(storage: Storage, replaced: Mapping[str, _File], pseudony
     return written
 
 
-def _rewritten(data: bytes, folder: Path, replaced: Mapping[str, _File], pseudonyms: Pseudonyms) -> bytes | None:
-    """Return a manifest's file with new hashes and pseudonyms; None if nothing has to change."""
-    path = folder / "manifest.parquet"
-    path.write_bytes(data)
-    manifest = Manifest.load(path, folder)
+def _rewritten(manifest: Manifest, replaced: Mapping[str, _File], pseudonyms: Pseudonyms) -> Manifest | None:
+    """Return a manifest with new hashes and pseudonyms; None if nothing has to change."""
     table = manifest.table
     known = table["patient"].map(lambda name: not name or is_patient_pseudonym(name))
     if known.all() and not table["sha256"].isin(replaced).any():
@@ -142,4 +135,4 @@ def _rewritten(data: bytes, folder: Path, replaced: Mapping[str, _File], pseudon
     table = table.assign(sha256=[new for new, _ in files], bytes=[size for _, size in files], patient=patients)
     table["path"] = table["sha256"].map(image_key)
     table = table.sort_values("path", ignore_index=True)
-    return replace(manifest, root=NO_ROOT, table=table).save(path).read_bytes()
+    return replace(manifest, table=table)

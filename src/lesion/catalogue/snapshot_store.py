@@ -23,15 +23,31 @@ NO_ROOT = Path("/")  # the root of a stored manifest, which names no folder of t
 
 def store_manifest(storage: Storage, snapshot_id: str, manifest: Manifest) -> Snapshot:
     """Save a manifest in the store and return the row that describes it."""
-    with TemporaryDirectory() as folder:
-        data = manifest.save(Path(folder) / "manifest.parquet").read_bytes()
-    # The key has the content's hash, so that a file left by an interrupted attempt is not used by mistake.
-    key = f"snapshots/{snapshot_id}/{bytes_sha256(data)[:16]}.parquet"
-    storage.store.put(key, data)
+    key = put_manifest(storage, snapshot_id, manifest)
     all_facts = manifest.facts()
     facts = {name: all_facts[name] for name in ("name", "policy", "images", "groups", "excluded")}
     facts |= {"classes": list(manifest.classes), "seed": manifest.seed}
     return Snapshot(id=snapshot_id, fingerprint=manifest.fingerprint, manifest_key=key, facts=facts)
+
+
+def put_manifest(storage: Storage, snapshot_id: str, manifest: Manifest) -> str:
+    """Save a snapshot's manifest in the store and return its key.
+
+    The key has the content's hash, so that a file left by an interrupted attempt is not used by mistake.
+    """
+    with TemporaryDirectory() as folder:
+        data = manifest.save(Path(folder) / "manifest.parquet").read_bytes()
+    key = f"snapshots/{snapshot_id}/{bytes_sha256(data)[:16]}.parquet"
+    storage.store.put(key, data)
+    return key
+
+
+def read_manifest(storage: Storage, key: str, root: Path) -> Manifest:
+    """Read a snapshot's manifest from the store; its paths are relative to ``root``."""
+    with TemporaryDirectory() as folder:
+        stored = Path(folder) / "manifest.parquet"
+        stored.write_bytes(storage.store.get(key))
+        return Manifest.load(stored, root)
 
 
 def add_snapshot(session: Session, snapshot: Snapshot, manifest: Manifest, *, actor: str) -> None:
@@ -72,10 +88,7 @@ def materialise(storage: Storage, snapshot_id: str, folder: Path) -> Path:
     root = image_root(storage)
     root.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder) as temporary:
-        stored = Path(temporary) / "manifest.parquet"
-        stored.write_bytes(storage.store.get(snapshot.manifest_key))
-        manifest = Manifest.load(stored, root)
+    manifest = read_manifest(storage, snapshot.manifest_key, root)
     table = manifest.table[~manifest.table["sha256"].isin(deleted)].reset_index(drop=True)
     if not storage.store.local:
         _fetch_images(storage, table.loc[table["split"] != EXCLUDED, "sha256"].tolist())

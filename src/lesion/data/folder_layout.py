@@ -9,7 +9,7 @@ in the dataset's folder                  is read as
 one folder, which has splits             that folder
 ``images`` beside ``masks``              the folder ``images``; the same within a split
 a folder of masks beside splits          masks, see :mod:`lesion.data.masks`
-``masks/class/*`` beside the classes     masks
+``masks/class/*`` next to the classes    masks
 a folder beside splits that has splits   a copy of the dataset: left out, with a warning
 a folder named like a split, with        a class, if no other folder is a split
 images in it and no folders

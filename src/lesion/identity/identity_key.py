@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lesion.core.errors import ConfigError
-from lesion.core.files import sync
+from lesion.core.files import PART_PREFIX, sync
 from lesion.database.audit import record
 from lesion.database.storage import Storage
 from lesion.database.tables import IdentityKey, Image
@@ -137,7 +137,7 @@ def _new_key(storage: Storage) -> bytes:
             code="identity_key_missing",
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".part-{secrets.token_hex(8)}")
+    unfinished = path.with_name(f"{PART_PREFIX}{secrets.token_hex(8)}")
     unfinished.touch(mode=0o600, exist_ok=False)
     try:
         unfinished.write_text(secrets.token_hex(KEY_BYTES) + "\n", encoding="ascii")

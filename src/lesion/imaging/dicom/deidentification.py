@@ -1,9 +1,8 @@
 """A copy of a DICOM file that has its picture and a short list of elements, and nothing else that came with it.
 
-The profiles of PS3.15 annex E list what has to be removed, and leave private elements, texts inside of sequences,
-comments inside of compressed pixels and the bits beside a pixel's value to further rules. Here it is the other way
-round: the copy is written from the decoded pixels and from `KEPT`, each value checked for its form, so that what is
-not on the list cannot remain.
+The profiles of PS3.15 annex E list what has to be removed. Private elements, texts in sequences, comments in compressed
+pixels and unused bits of pixels need further rules there. Here it is the other way round: the copy is written from the
+decoded pixels and from `KEPT`, each value checked for its form, so that what is not on the list cannot remain.
 """
 
 import io
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 METHOD = "Lesion: listed elements only, pixels written again"  # LO: 64 characters
 TextInPixels = Literal["yes", "possible", "no"]
 
-# What is kept beside the picture: elements by the form that their value must have. Another value is left out.
+# What is kept in addition to the picture: each element with the form of its value. Other values are left out.
 _CODE, _NUMBERS, _NAME = r"[A-Z0-9_ ]{1,16}", r"[-+0-9.eE \\]{1,400}", r"[^\\\0-\x1f]{1,64}"
 _STANDARD_UID = r"1\.2\.840\.10008(\.\d+){1,12}"
 KEPT = {

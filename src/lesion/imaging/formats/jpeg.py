@@ -8,14 +8,14 @@ from lesion.imaging.orientation import first_orientation
 from lesion.imaging.refusals import corrupt, truncated, unsupported
 
 SIGNATURE = rb"\xff\xd8\xff"
-MAX_SCANS = 100  # each scan of a progressive JPEG passes over the whole picture; real files have about 10
-MAX_SCANNED_PIXELS = 1_000_000_000  # pixels × scans: a picture of 50 million pixels may have 20 scans
+MAXSCANS = 100  # each scan of a progressive JPEG passes over the whole picture; real files have about 10
+MAXSCANNED_PIXELS = 1_000_000_000  # pixels × scans: a picture of 50 million pixels may have 20 scans
 
-_EXIF, _ICC, _SCAN, _END = 0xE1, 0xE2, 0xDA, 0xD9
+_EXIF, _ICC, SCAN, END = 0xE1, 0xE2, 0xDA, 0xD9
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # they contain the size
 _WITHOUT_LENGTH = frozenset(range(0xD0, 0xD9)) | {0x00, 0x01}
 _METADATA = (frozenset(range(0xE0, 0xF0)) - {0xE0, 0xEE}) | {0xFE}  # JFIF and Adobe stay: they name the colors
-_EXIF_NAME, _XMP_NAME, _ICC_NAME = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
+EXIF_NAME, _XMP_NAME, ICC_NAME = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 
 
 def parse_jpeg(data: bytes) -> Header:
@@ -28,13 +28,13 @@ def parse_jpeg(data: bytes) -> Header:
             if size is not None:  # Pillow would use the first and libjpeg the second
                 raise corrupt("JPEG", "it gives its size twice")
             size = _frame_size(content)
-        elif marker == _EXIF and body.startswith(_EXIF_NAME):
+        elif marker == _EXIF and body.startswith(EXIF_NAME):
             exif = exif or body
         elif marker == _EXIF and body.startswith(_XMP_NAME):
             xmp = xmp or body
-        elif marker == _ICC and body.startswith(_ICC_NAME):
+        elif marker == _ICC and body.startswith(ICC_NAME):
             profile.setdefault(body[12], body[14:])
-        elif marker == _SCAN:
+        elif marker == SCAN:
             scan_start = start
         if marker not in _METADATA:
             parts.append(content)
@@ -57,7 +57,7 @@ def _frame_size(content: bytes) -> tuple[int, int]:
 
 def check_scans(scans: int, width: int, height: int) -> None:
     """Refuse (image_corrupt) a picture whose many scans would take the decoder very long."""
-    most = min(MAX_SCANS, max(1, MAX_SCANNED_PIXELS // max(1, width * height)))
+    most = min(MAXSCANS, max(1, MAXSCANNED_PIXELS // max(1, width * height)))
     if scans > most:
         raise corrupt("JPEG", f"it is spread over more than {most} scans")
 
@@ -71,7 +71,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
     for _ in range(MAX_PARTS):
         position = _next_marker(data, position)
         marker = data[position + 1]
-        if marker == _SCAN:
+        if marker == SCAN:
             yield marker, position, b""
             return
         if marker in _WITHOUT_LENGTH:
@@ -79,7 +79,7 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
             continue
         (length,) = struct.unpack_from(">H", data, position + 2)
         content = data[position : position + 2 + length]
-        if marker == _END or len(content) < length + 2:
+        if marker == END or len(content) < length + 2:
             raise truncated("JPEG", data)
         if length < 2:
             raise corrupt("JPEG", "a segment is shorter than its own length field")

@@ -1,4 +1,4 @@
-"""Image files without what was written beside the picture: places, names, dates, serial numbers, comments, thumbnails.
+"""Image files without their metadata: places, names, dates, serial numbers, comments, thumbnails.
 
 The compressed picture stays byte for byte. What changes how it is shown stays as well (orientation and color profile),
 and so does the device that took it. A file that has nothing else is returned as it is.
@@ -20,8 +20,7 @@ from lesion.imaging.formats.tiff_places import pixel_places
 from lesion.imaging.headers import read_header
 from lesion.imaging.refusals import corrupt, truncated
 
-_EXIF_NAME, _ICC_NAME = b"Exif\0\0", b"ICC_PROFILE\0"
-_APP0, _APP1, _APP2, _ADOBE, _COMMENT, _SCAN, _END = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE, 0xDA, 0xD9
+_APP0, _APP1, _APP2, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JFIF_BYTES, _ADOBE_BYTES = 18, 16  # of these segments, without the thumbnail of the first one
 _ICC_BYTES = 65_519  # of a profile in one segment
@@ -74,7 +73,7 @@ def _short_exif(header: Header) -> bytes:
 def _jpeg(data: bytes, header: Header) -> bytes:
     first, others, scan_start = [data[:2]], list[bytes](), 0
     for marker, start, content in jpeg.jpeg_segments(data):
-        if marker == _SCAN:
+        if marker == jpeg.SCAN:
             scan_start = start
         elif marker == _APP0 and content[4:9] == b"JFIF\0" and len(first) == 1:
             first.append(_cut(content, _JFIF_BYTES)[:-2] + bytes(2))
@@ -83,10 +82,10 @@ def _jpeg(data: bytes, header: Header) -> bytes:
         elif not _is_metadata(marker):
             others.append(content)
     exif = _short_exif(header)
-    beside = [_segment(_APP1, _EXIF_NAME + exif)] if exif else []
+    beside = [_segment(_APP1, jpeg.EXIF_NAME + exif)] if exif else []
     blocks = [header.profile[start : start + _ICC_BYTES] for start in range(0, len(header.profile), _ICC_BYTES)]
     for number, block in enumerate(blocks, start=1):
-        beside.append(_segment(_APP2, _ICC_NAME + bytes([number, len(blocks)]) + block))
+        beside.append(_segment(_APP2, jpeg.ICC_NAME + bytes([number, len(blocks)]) + block))
     scans = _scans(data, scan_start) if header.ended else [data[scan_start:]]
     return b"".join([*first, *beside, *others, *scans])
 
@@ -109,12 +108,12 @@ def _scans(data: bytes, position: int) -> Iterator[bytes]:
         marker = data[position + 1]
         (length,) = struct.unpack_from(">H", data, position + 2)
         following = position + 2 + length
-        if marker == _SCAN:
+        if marker == jpeg.SCAN:
             following = _next_marker(data, following)
         if not _is_metadata(marker):
             yield data[position:following]
         position = _next_marker(data, following)
-        if data[position + 1 : position + 2] == bytes([_END]):
+        if data[position + 1 : position + 2] == bytes([jpeg.END]):
             break
     else:
         raise corrupt("JPEG", f"it has more than {MAX_PARTS:,} segments")
