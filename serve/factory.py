@@ -10,6 +10,7 @@ from pathlib import Path
 from lesion.core.cpu import available_cores
 from lesion.core.errors import ConfigError
 from lesion.core.logs import LogFormat
+from lesion.core.validation import complete_class_names
 from lesion.database.storage import Storage
 from lesion.intake.rules import IntakeSettings
 from lesion.model.bundle import Bundle
@@ -52,9 +53,16 @@ def create_server(
         opened = Bundle.open(bundle)
     else:
         raise ConfigError("Without a storage there must be a bundle. Give bundle=FOLDER or storage=local.")
+    check_class_names(opened, settings)
     settings = _fit_to_machine(settings)
     api = InferenceAPI(opened.path, settings, storage, log_format, traces)
     return Server(api, opened, settings, storage=storage, access=access, intake=intake)
+
+
+def check_class_names(bundle: Bundle, settings: ServerSettings) -> None:
+    """Raise a ConfigError if the settings name a class that the bundle has not, or two classes alike."""
+    shown = {label: name for label, name in bundle.class_names.items() if name != label}
+    complete_class_names("server.class_names", shown | (settings.class_names or {}), bundle.classes)
 
 
 def _fit_to_machine(settings: ServerSettings) -> ServerSettings:

@@ -176,6 +176,7 @@ class Info(BaseModel):
     model_version: str
     created: str | None
     classes: list[str]
+    class_names: dict[str, str] = Field(description="The name by which each class is shown to persons.")
     preprocessing: dict[str, Any]
     calibration: dict[str, Any]
     answer_rules: dict[str, Any] | None = Field(

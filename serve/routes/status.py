@@ -64,12 +64,13 @@ async def live() -> Live:
 async def info(state: StateDep) -> Info:
     """Describe the model that is served: classes, version, metrics, engine, limits."""
     bundle, engine = state.bundle, state.shared_state.engine
-    facts = bundle.facts
+    facts, own = bundle.facts, state.settings.class_names or {}
     return Info(
         name=bundle.name,
         model_version=bundle.version,
         created=facts.get("created"),
         classes=list(bundle.classes),
+        class_names={label: own.get(label, name) for label, name in bundle.class_names.items()},
         preprocessing=facts["preprocessing"],
         calibration=dict(facts["calibration"]),
         answer_rules=facts.get("answer_rules"),

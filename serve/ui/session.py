@@ -81,6 +81,12 @@ def read(client: Client, path: str, **params: Any) -> Any:  # noqa: ANN401 - JSO
     return _json(client, health(client)["model_version"], path, params)
 
 
+def class_names(client: Client) -> dict[str, str]:
+    """Return the name by which each class of the model is shown."""
+    names: dict[str, str] = read(client, "/info")["class_names"]
+    return names
+
+
 def read_bytes(client: Client, path: str, **params: Any) -> bytes:  # noqa: ANN401 - query parameters
     """Return the file at a path, at most a minute old."""
     return _bytes(client, health(client)["model_version"], path, params)

@@ -67,6 +67,13 @@ def test_splits_and_classes(data):
     }
 
 
+def test_classes_are_shown_by_the_names_that_are_configured(root):
+    assert make(root).class_names == {"a": "a", "b": "b"}
+    assert make(root, class_names={"b": "Second"}).class_names == {"a": "a", "b": "Second"}
+    with pytest.raises(ConfigError, match=r"data\.class_names names 'c', which is not a class"):
+        make(root, class_names={"c": "Third"})
+
+
 def test_evaluation_batches_are_the_preprocessed_files_in_order(data):
     rows = data.manifest.split("val")
     loaded = batches(data.val_dataloader())

@@ -100,6 +100,8 @@ def test_sealed_files_can_be_read_by_other_users(bundle: Path) -> None:
         (FACTS | {"classes": ["one"]}, "bundle_facts_invalid"),
         (FACTS | {"classes": ["one", "one"]}, "bundle_facts_invalid"),
         (FACTS | {"classes": [["one"], ["two"]]}, "bundle_facts_invalid"),
+        (FACTS | {"class_names": {"no such class": "One"}}, "bundle_facts_invalid"),
+        (FACTS | {"class_names": ["One"]}, "bundle_facts_invalid"),
         (FACTS | {"calibration": {"temperature": 0}}, "bundle_facts_invalid"),
         (FACTS | {"calibration": {"temperature": True}}, "bundle_facts_invalid"),
         (FACTS | {"calibration": {"temperature": 10**400}}, "bundle_facts_invalid"),  # no float can hold it

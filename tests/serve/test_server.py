@@ -172,6 +172,7 @@ def test_health_and_info_and_index(server: ServerProcess, predictor: Predictor) 
     }  # fmt: skip
     info = server.client.get("/info").json()
     assert info["classes"] == list(predictor.bundle.classes)
+    assert info["class_names"] == predictor.bundle.class_names
     assert info["model_version"] == predictor.bundle.version
     assert (info["engine"], info["precision"]) == ("openvino:cpu", "f32")
     assert info["metrics"] == predictor.bundle.facts["metrics"]

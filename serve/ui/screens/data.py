@@ -11,8 +11,9 @@ from lesion.core.text import format_percent
 from serve.ui.charts import data_charts
 from serve.ui.components import NO_DATA, START_WITH_STORAGE, show_figure
 from serve.ui.error_messages import error_boundary
-from serve.ui.session import has_storage, read, read_bytes
+from serve.ui.session import class_names, has_storage, read, read_bytes
 from serve.ui.text import data_findings
+from serve.ui.text.class_names import name_rows, name_statistics, shown_name
 from serve.ui.text.sentences import escape_markdown, select_lowest
 
 _MONTAGE_SIZES = (12, 24, 48)
@@ -29,19 +30,21 @@ def show(client: Client) -> None:
     if not stats["images"]:
         st.info("There are no accepted images yet. Upload some, or import the first model with its data.")
         return
-    _show_classes(stats["classes"])
-    _show_montage(client, stats)
+    names = class_names(client)
+    named = name_statistics(stats, names)
+    _show_classes(named["classes"])
+    _show_montage(client, stats, names)
     left, right = st.columns(2, gap="large")
     with left:
-        _show_brightness(stats["brightness"])
+        _show_brightness(named["brightness"])
     with right, error_boundary("resolutions", part=True):
         chart = data_charts.resolution_bars(stats["resolutions"], stats["other_resolutions"])
         show_figure(chart, "Resolutions", data_findings.resolutions(stats, read(client, "/info")["preprocessing"]))
     left, right = st.columns(2, gap="large")
     with left:
-        _show_duplicates(stats)
+        _show_duplicates(named)
     with right:
-        _show_leakage(stats["leakage"], known=stats["leakage_known"])
+        _show_leakage(named["leakage"], known=stats["leakage_known"])
     days = stats["uploads"]
     show_figure(data_charts.upload_bars(days) if days else None, "Uploads", data_findings.uploads(days))
 
@@ -78,19 +81,22 @@ def _show_classes(classes: list[dict[str, Any]]) -> None:
 
 @st.fragment
 @error_boundary("montage")
-def _show_montage(client: Client, stats: dict[str, Any]) -> None:
+def _show_montage(client: Client, stats: dict[str, Any], names: dict[str, str]) -> None:
     st.header("Images")
     images = {row["label"]: row["images"] for row in stats["classes"]}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        label = st.selectbox("Class to look at", list(images), width=240)
+        label = st.selectbox(
+            "Class to look at", list(images), format_func=lambda each: shown_name(each, names), width=240
+        )
         number = st.selectbox("How many", _MONTAGE_SIZES, index=1, width=120)
         seed: int = st.session_state.setdefault("montage-seed", 0)
         if st.button("Show others"):
             st.session_state["montage-seed"] = seed = seed + 1
-    st.markdown(escape_markdown(data_findings.montage(label, number, stats["brightness"])))
+    name = shown_name(label, names)
+    st.markdown(escape_markdown(data_findings.montage(name, number, name_rows(stats["brightness"], names))))
     if images[label]:
         montage = read_bytes(client, "/dataset/montage", label=label, images=number, seed=seed)
-        st.image(montage, width="stretch", alt=f"Images of {label}")
+        st.image(montage, width="stretch", alt=f"Images of {name}")
 
 
 def _show_brightness(rows: list[dict[str, Any]]) -> None:

@@ -2,19 +2,21 @@
 
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import streamlit as st
 
 from lesion.client import Client
 from lesion.domain.trial import DomainTrial
+from lesion.evaluation.findings import EvaluationRecord
 from serve.ui.charts import model_charts
 from serve.ui.components import NO_DATA, START_WITH_STORAGE, offer_download, show_figure, show_report
 from serve.ui.error_messages import error_boundary, report_failure
 from serve.ui.screens import model_evaluation
-from serve.ui.session import has_role, has_storage, none_if_missing, read, read_bytes
+from serve.ui.session import class_names, has_role, has_storage, none_if_missing, read, read_bytes
 from serve.ui.text import model_findings
+from serve.ui.text.class_names import name_evaluation, name_keys, name_rows
 from serve.ui.text.sentences import escape_markdown, format_time, select_lowest
 
 _DATA = {
@@ -35,8 +37,9 @@ def show(client: Client) -> None:
     info = read(client, "/info")
     if not has_storage(client):
         _show_identity(info, info["created"], in_use=True)
-        model_evaluation.show_headline(info)
-        model_evaluation.show_classes(info)
+        named = name_evaluation(info, info["class_names"])
+        model_evaluation.show_headline(named)
+        model_evaluation.show_classes(named)
         _show_domain_trial(info)
         more = "It then also stores evaluations, earlier models and what they were made from."
         st.info(f"{NO_DATA} {START_WITH_STORAGE} {more}")
@@ -45,7 +48,7 @@ def show(client: Client) -> None:
     facts = read(client, f"/models/{version}")
     in_use = version == info["model_version"]
     _show_identity(info | facts, facts.get("created", facts["created_at"]), in_use=in_use)
-    _show_origin(facts)
+    _show_origin(facts, class_names(client))
     _show_domain_trial(facts)
     with error_boundary("evaluation", part=True):
         _show_evaluation(client, version, facts)
@@ -68,10 +71,10 @@ def _show_evaluation(client: Client, version: str, facts: dict[str, Any]) -> Non
     """Show everything that was measured, or what the model itself contains of it."""
     evaluation = none_if_missing(partial(read, client, f"/models/{version}/evaluation"))
     if evaluation is not None:
-        model_evaluation.show(evaluation)
+        model_evaluation.show(cast(EvaluationRecord, name_evaluation(evaluation, class_names(client))))
         return
     st.info("This model came without the details of its evaluation.")
-    scores = {"metrics": {}} | facts
+    scores = name_evaluation({"metrics": {}} | facts, class_names(client))
     model_evaluation.show_headline(scores)
     model_evaluation.show_classes(scores)
 
@@ -108,7 +111,7 @@ def _show_identity(facts: dict[str, Any], created: str | None, *, in_use: bool) 
     st.caption(escape_markdown(f"{use}{creation}{fit}"))
 
 
-def _show_origin(facts: dict[str, Any]) -> None:
+def _show_origin(facts: dict[str, Any], names: dict[str, str]) -> None:
     data = facts.get("data", {})
     lineage = facts.get("lineage", {}) | {name: facts[name] for name in ("parent", "snapshot_id", "job_id")}
     weights = facts.get("model", {}).get("weights", {})
@@ -122,7 +125,8 @@ def _show_origin(facts: dict[str, Any]) -> None:
     ]
     with st.expander("Data and lineage"):
         if images := data.get("images"):
-            _show_images(pd.DataFrame(images).fillna(0).astype(int))
+            named = {split: name_keys(counts, names) for split, counts in images.items()}
+            _show_images(pd.DataFrame(named).fillna(0).astype(int))
         st.table(pd.DataFrame(rows, columns=["What", "Value"]).set_index("What"), alt="Where the model comes from")
 
 
@@ -155,7 +159,9 @@ def _show_last_challenger(client: Client) -> None:
         return
     comparison = job["verdict"]["comparisons"][-1]
     title = f"{job['version'] or 'The challenger'} against {job['parent']}"
-    selected, note = select_lowest(comparison["recalls"], _gain, "where the challenger gains least")
+    selected, note = select_lowest(
+        name_rows(comparison["recalls"], class_names(client)), _gain, "where the challenger gains least"
+    )
     show_figure(model_charts.recalls(selected), title, model_findings.comparison(comparison), note)
     rows = [
         {"Score": score}

@@ -8,8 +8,9 @@ import streamlit as st
 from lesion.client import Client, ClientError
 from serve.ui.components import apply_change, ask_reason
 from serve.ui.error_messages import advice_for, error_boundary, is_session_error
-from serve.ui.session import read, read_bytes
+from serve.ui.session import class_names, read, read_bytes
 from serve.ui.text import admin_findings
+from serve.ui.text.class_names import shown_name
 from serve.ui.text.sentences import escape_markdown, format_time
 
 _PAGE_SIZE = 8
@@ -26,11 +27,11 @@ def show(client: Client) -> None:
         images = read(client, "/quarantine", after=page_starts[-1], limit=_PAGE_SIZE)["images"]
     total = read(client, "/training_data")["status"]["quarantined"]
     st.markdown(escape_markdown(admin_findings.quarantine(total, images)))
-    classes = read(client, "/info")["classes"]
+    names = class_names(client)
     with st.container(horizontal=True):
         for image in images:
             with st.container(border=True, width=_CARD_WIDTH):
-                _show_image(client, image, classes)
+                _show_image(client, image, names)
     if len(page_starts) > 1 or len(images) == _PAGE_SIZE:
         with st.container(horizontal=True):
             if st.button("Earlier", disabled=len(page_starts) == 1):
@@ -41,8 +42,9 @@ def show(client: Client) -> None:
                 st.rerun()
 
 
-def _show_image(client: Client, image: dict[str, Any], classes: list[str]) -> None:
-    sha256, uploaded_as = image["sha256"], image["label"]
+def _show_image(client: Client, image: dict[str, Any], names: dict[str, str]) -> None:
+    sha256, label = image["sha256"], image["label"]
+    uploaded_as = shown_name(label, names)
     try:
         thumbnail = read_bytes(client, f"/quarantine/{sha256}/thumbnail")
     except ClientError as error:
@@ -55,12 +57,15 @@ def _show_image(client: Client, image: dict[str, Any], classes: list[str]) -> No
     st.caption(
         escape_markdown(f"{image['reason']} Uploaded by {image['uploader']} on {format_time(image['created_at'])}.")
     )
-    index = classes.index(uploaded_as) if uploaded_as in classes else None
-    label = st.selectbox("Release as", classes, index=index, key=f"label-{sha256}")
+    classes = list(names)
+    index = classes.index(label) if label in names else None
+    chosen = st.selectbox(
+        "Release as", classes, index=index, format_func=partial(shown_name, names=names), key=f"label-{sha256}"
+    )
     with st.container(horizontal=True):
-        if st.button("Release", key=f"release-{sha256}", type="primary", disabled=label is None):
-            request = partial(client.call, "POST", f"/quarantine/{sha256}/release", json={"label": label})
-            apply_change(request, f"The image is accepted as {label}.")
+        if st.button("Release", key=f"release-{sha256}", type="primary", disabled=chosen is None) and chosen:
+            request = partial(client.call, "POST", f"/quarantine/{sha256}/release", json={"label": chosen})
+            apply_change(request, f"The image is accepted as {shown_name(chosen, names)}.")
         if st.button("Drop", key=f"drop-{sha256}"):
             drop(client, sha256)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -16,6 +17,7 @@ from serve.ui.components import offer_csv
 from serve.ui.error_messages import is_file_error, report_failure
 from serve.ui.screens import upload_preview
 from serve.ui.session import clear_cache, read
+from serve.ui.text.class_names import shown_name
 from serve.ui.text.sentences import accepted_images, escape_markdown, upload_outcome, upload_unfinished
 
 BY_FOLDER = "By the folders of the ZIP"
@@ -90,8 +92,14 @@ def _choose_files(info: dict[str, Any], max_bytes: int, progress: UploadProgress
     """Let users choose files, their class and their group; return also whether these can be sent."""
     left, right = st.columns(2)
     number = st.session_state.setdefault("upload-number", 0)
-    classes = [*info["classes"], BY_FOLDER]
-    label = left.selectbox("Class of these images", classes, index=None, placeholder="Choose a class")
+    names = {**info["class_names"], BY_FOLDER: BY_FOLDER}
+    label = left.selectbox(
+        "Class of these images",
+        list(names),
+        index=None,
+        format_func=partial(shown_name, names=names),
+        placeholder="Choose a class",
+    )
     # Empty after a finished upload, or the next patient's images would join this group. After a visit to another screen
     # it is the group of an unfinished upload, or the rest of its images would join no group.
     group = right.text_input(

@@ -10,6 +10,8 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from lesion.client import Client, ClientError
 from serve.ui.charts.data_charts import OUTCOMES
 from serve.ui.error_messages import is_file_error, report_failure
+from serve.ui.session import class_names
+from serve.ui.text.class_names import shown_name
 from serve.ui.text.sentences import escape_markdown, preview_outcome
 
 _PREVIEW = "upload-preview"  # in the session
@@ -49,8 +51,9 @@ def show(
         st.warning(escape_markdown(reason))
         st.code(tree, language=None)
     if preview.classes:
+        names = class_names(client)
         rows = [
-            {"Class": name} | {OUTCOMES[kind].capitalize(): counts[kind] for kind in _KINDS}
+            {"Class": shown_name(name, names)} | {OUTCOMES[kind].capitalize(): counts[kind] for kind in _KINDS}
             for name, counts in preview.classes.items()
         ]
         st.dataframe(pd.DataFrame(rows), hide_index=True, alt="What was found for each class")

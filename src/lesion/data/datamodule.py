@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lesion.core.cpu import available_cores
 from lesion.core.errors import ConfigError
-from lesion.core.validation import check_seed
+from lesion.core.validation import check_seed, complete_class_names
 from lesion.data.cache import PixelCache
 from lesion.data.manifest import Manifest, Policy, build_manifest
 from lesion.data.masks import read_mask
@@ -121,6 +121,7 @@ class DataModule(LightningDataModule):
         seed: Seed of the order and of the augmentation.
         limits: ``max_image_bytes``, ``max_pixels`` and ``min_side`` of images, as for a server; what is left out has
             the usual value. Images of a ``manifest`` were checked when it was made, and are all taken.
+        class_names: The names by which classes are shown to persons; a class that is left out is shown by its own.
 
     Raises:
         ConfigError: A setting makes no sense, or leaves a split without images.
@@ -149,6 +150,7 @@ class DataModule(LightningDataModule):
         cache_dir: Path | str | None = None,
         seed: int = 0,
         limits: Mapping[str, int] | None = None,
+        class_names: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         if type(batch_size) is not int or batch_size < 2:
@@ -169,6 +171,7 @@ class DataModule(LightningDataModule):
                 limits=Limits.from_settings(limits),
             )  # fmt: skip
         _check_splits(self.manifest)
+        self.class_names = complete_class_names("data.class_names", class_names or {}, self.classes)
         self._fractions = dict(fractions)
         self._cache = PixelCache(Path(cache_dir) if cache_dir else None, self.preprocessing, self.manifest.limits)
         self._augmentation = augmentation

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lesion.conformal.answer_rules import AnswerRules
 from lesion.core.errors import BundleError
 from lesion.core.files import file_facts, sync, write_atomically
+from lesion.core.validation import complete_class_names
 from lesion.domain.domain import Domain
 from lesion.domain.trial import DomainTrial
 from lesion.evaluation.findings import patients_notes
@@ -98,6 +99,11 @@ class Bundle:
     def classes(self) -> tuple[str, ...]:
         """The class names in the order of the logits."""
         return tuple(self.facts["classes"])
+
+    @property
+    def class_names(self) -> dict[str, str]:
+        """The name by which each class is shown to persons; everywhere else classes have their own."""
+        return complete_class_names("class_names", self.facts.get("class_names", {}), self.classes)
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, TypeVar, cast
 
 from lesion.conformal.answer_rules import AnswerRules
-from lesion.core.errors import BundleError
+from lesion.core.errors import BundleError, ConfigError
 from lesion.core.files import FileFacts, bytes_sha256
+from lesion.core.validation import complete_class_names
 from lesion.domain.trial import DomainTrial
 from lesion.evaluation.reliability import AnswerFrequency
 from lesion.imaging.preprocessing import Preprocessing
@@ -55,6 +56,7 @@ class BundleFacts(TypedDict):
     version: str
     created: str
     classes: list[str]
+    class_names: NotRequired[dict[str, str]]  # by which each class is shown
     preprocessing: dict[str, Any]  # the fields of :class:`lesion.imaging.preprocessing.Preprocessing`
     model: ModelFacts
     calibration: CalibrationFacts
@@ -142,6 +144,8 @@ def check_facts(facts: Mapping[str, Any]) -> BundleFacts:
         _require(
             isinstance(entry, dict) and set(entry) == {"sha256", "bytes"}, f"'files.{name}' needs sha256 and bytes"
         )
+    shown = facts.get("class_names", {})
+    _read_fact("class_names", lambda: complete_class_names("class_names", shown, names))
     if (stored := facts.get("answer_rules")) is not None:
         rules = _read_fact("answer_rules", lambda: AnswerRules.from_json(stored))
         _require(len(rules.sets.groups) == len(names), "'answer_rules' must be for the bundle's classes")
@@ -160,7 +164,7 @@ def _read_fact(name: str, read: Callable[[], Read]) -> Read:
     """Return what ``read`` makes of a fact; what it cannot read is a BundleFactsError."""
     try:
         return read()
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+    except (ConfigError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise BundleFactsError(f"'{name}' in {FACTS_FILE} cannot be read: {error!r}") from error
 
 

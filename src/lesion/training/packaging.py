@@ -53,6 +53,7 @@ def write_bundle(
         "name": name,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "classes": list(datamodule.classes),
+        "class_names": datamodule.class_names,
         "preprocessing": datamodule.preprocessing.to_dict(),
         "model": model.facts(),
         "calibration": calibration_facts(evaluation.calibration),

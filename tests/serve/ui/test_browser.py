@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -19,6 +20,7 @@ from lesion.core.text import format_percent
 from lesion.database.storage import Storage
 from lesion.database.tables import ApiKey, Image
 from scripts.dev.browsing import PAGES, WIDTHS, choose, drop, fetch, go, press, settle
+from serve.ui.text.class_names import name_prediction
 from serve.ui.text.sentences import DISCLAIMER, describe_heat_map, headline
 from tests.support.servers.browser import IN_A_BROWSER, Front, OpenWindow, PageProcess, World, shows
 from tests.support.servers.serving import ServerProcess, eventually
@@ -35,6 +37,12 @@ def phantoms(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
     with ServerProcess(bundle_path, *settings) as server, Front(server.url) as front, PageProcess(front.url) as page:
         yield World(server, storage, front, page)
     storage.engine.dispose()
+
+
+def answer_to(world: World, data: bytes, **params: bool) -> dict[str, Any]:
+    """The API's answer for an image, with its classes named as the page shows them."""
+    answer = world.server.client.post("/predict", params=params, content=data).json()
+    return name_prediction(answer, world.server.client.get("/info").json()["class_names"])
 
 
 def pixels(page: Page) -> np.ndarray:
@@ -58,7 +66,7 @@ def test_an_image_is_answered_and_its_overlay_follows_the_slider(
     phantoms: World, open_window: OpenWindow, scans: list[Path]
 ) -> None:
     data = scans[0].read_bytes()
-    answer = phantoms.server.client.post("/predict", params={"explain": True, "layers": True}, content=data).json()
+    answer = answer_to(phantoms, data, explain=True, layers=True)
     seen = np.asarray(Picture.open(io.BytesIO(base64.b64decode(answer["explanation"]["image_png_base64"]))))
     page = open_window(phantoms.page)
     drop(page, scans[0])
@@ -89,7 +97,7 @@ def test_a_dicom_file_is_answered_as_its_pixels_are(
     pytest.importorskip("pydicom", reason="the extra lesion[dicom] is optional")
     from tests.support.images.dicom_files import dicom_file
 
-    answer = phantoms.server.client.post("/predict", content=scans[0].read_bytes()).json()
+    answer = answer_to(phantoms, scans[0].read_bytes())
     scan = tmp_path / "scan.dcm"
     scan.write_bytes(dicom_file(np.asarray(Picture.open(scans[0]).convert("L"))))
     page = open_window(phantoms.page)
@@ -105,16 +113,17 @@ def test_another_class_is_explained_on_demand(phantoms: World, open_window: Open
     data = scans[0].read_bytes()
     drop(page, scans[0])
     first, other = list(phantoms.server.client.post("/predict", content=data).json()["probabilities"])[:2]
+    names = phantoms.server.client.get("/info").json()["class_names"]
 
     def said_of(label: str) -> str:
         path = f"/predict?explain=true&layers=true&class={label}"
         explanation = phantoms.server.client.post(path, content=data).json()["explanation"]
         heat = np.asarray(Picture.open(io.BytesIO(base64.b64decode(explanation["heatmap_png_base64"]))))
-        return describe_heat_map(label, explanation, any_heat=bool(heat.any()))
+        return describe_heat_map(names[label], explanation, any_heat=bool(heat.any()))
 
     shows(page, said_of(first))
     before = pixels(page)
-    choose(page, "What speaks for", other)
+    choose(page, "What speaks for", names[other])
     shows(page, said_of(other))
     eventually(lambda: not np.array_equal(pixels(page), before))
 
@@ -134,10 +143,10 @@ def test_many_images_become_a_table_and_a_refused_one_says_why(
     shows(page, "1 file refused.")
     table = fetch(page, "Download as CSV").read_text("utf-8")
     assert [name in table for name in (*(scan.name for scan in scans[:3]), "notes.png")] == [True] * 4
-    classes = phantoms.server.client.get("/info").json()["classes"]
+    names = phantoms.server.client.get("/info").json()["class_names"].values()
     columns = table.splitlines()[0].lstrip("\ufeff").split(",")
     assert columns[:5] == ["Image", "Answer", "Most probable class", "Confidence", "Time in ms"]
-    assert set(columns[5:]) == {f"P({name})" for name in classes}
+    assert set(columns[5:]) == {f"P({name})" for name in names}
     assert reason.split(".")[0] in table
 
 
@@ -188,8 +197,9 @@ def test_a_file_that_is_too_large_is_refused_in_words(
 def test_visualizations_show_the_data_that_there_is(phantoms: World, open_window: OpenWindow) -> None:
     stats = phantoms.server.client.get("/dataset/stats").json()
     page = open_window(phantoms.page, "Visualizations")
+    names = phantoms.server.client.get("/info").json()["class_names"]
     for each in stats["classes"]:
-        shows(page, each["label"])
+        shows(page, names[each["label"]])
     assert page.get_by_test_id("stVegaLiteChart").count() >= 4
     shows(page, f"{stats['images']:,}")
 

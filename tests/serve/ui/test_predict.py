@@ -1,5 +1,7 @@
 """The Predict screen without a browser, against a real server: what users see and what their clicks do."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,35 @@ def test_an_image_is_answered_in_words_and_bars(page: OpenScreen, lamp_server: S
     assert "Yellow marks where covering the image takes most from bright" in words
     select(opened, "What speaks for", "dark")
     assert "takes most from dark" in page_text(opened)
+
+
+def test_classes_are_shown_by_their_names_and_sent_by_their_own(
+    lamp_root: Path, lamp_storage: Storage, page: OpenScreen
+) -> None:
+    data, names = photo(22), "server.class_names={bright: Lamp on, dark: Lamp off}"
+    storage = ("storage=local", f"storage_root={lamp_root / 'loop'}", "worker=false")
+    with ServerProcess(lamp_root / "champion", *storage, "server.workers=1", names) as server:
+        assert server.client.get("/info").json()["class_names"] == {"bright": "Lamp on", "dark": "Lamp off"}
+        assert server.client.post("/predict", content=data).json()["predicted_class"] == "bright"
+        opened = drop_files(page("predict.page", server.url), ("one.png", data))
+        assert opened.subheader[0].value == "Lamp on"
+        assert "I am very sure that this is Lamp on." in page_text(opened)
+        assert [each.proto.text.split(":")[0] for each in opened.get("progress")] == ["Lamp on", "Lamp off"]
+        select(opened, "What speaks for", "Lamp off")
+        assert "takes most from Lamp off" in page_text(opened)
+        press(select(opened, "Right class", "Lamp off"), "Correct")
+        assert "Uploaded as **Lamp off**" in page_text(page("admin", server.url))
+    with lamp_storage.session() as session:
+        assert get_image(session, bytes_sha256(data)).label == "dark"
+
+
+@pytest.mark.parametrize(
+    ("names", "reason"),
+    [("{lit: On}", "names 'lit', which is not a class"), ("{bright: dark}", "two classes by the same")],
+)
+def test_a_server_does_not_start_with_names_of_other_classes(lamp_root: Path, names: str, reason: str) -> None:
+    with pytest.raises(RuntimeError, match=reason):
+        ServerProcess(lamp_root / "champion", "server.workers=1", f"server.class_names={names}").__enter__()
 
 
 def test_unsure_and_unfamiliar_images_are_called_so(page: OpenScreen) -> None:

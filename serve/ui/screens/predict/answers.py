@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from lesion.client import Client
 from lesion.core.text import format_percent
 from lesion.imaging.heatmap import overlay  # needs only NumPy and Pillow; the server draws with it too
 from serve.ui.error_messages import error_boundary, report_failure
-from serve.ui.session import clear_cache, has_role, has_storage
+from serve.ui.session import class_names, clear_cache, has_role, has_storage
 from serve.ui.text import sentences
+from serve.ui.text.class_names import name_prediction, shown_name
 from serve.ui.text.sentences import DISCLAIMER, escape_markdown, state_of
 
 _ALWAYS_SHOWN, _DEFAULT_SHOWN, _MOST_SHOWN = 3, 5, 30  # classes with a bar
@@ -36,7 +38,7 @@ def show(client: Client, image: ChosenImage, prediction: dict[str, Any]) -> None
     """Show an image and its prediction side by side, one below the other on a phone."""
     left, right = st.columns([3, 2], gap="large")
     with left:
-        _show_prediction(prediction)
+        _show_prediction(name_prediction(prediction, class_names(client)))
         if not image.example and has_storage(client) and has_role(client, "contributor"):
             _ask_feedback(client, image, prediction)
     with right:
@@ -49,13 +51,17 @@ def _show_heat_map(client: Client, image: ChosenImage, prediction: dict[str, Any
     """Show where the model looked; the slider and the choice of a class run only this part again."""
     place = st.container()
     strength = st.slider("Heat map", 0, 100, 60, format="%d %%", help="How much of the image the heat map covers.")
-    label = st.selectbox("What speaks for", list(prediction["probabilities"]), key=f"explain-{image.id}")
+    names, key = class_names(client), f"explain-{image.id}"
+    label = st.selectbox(
+        "What speaks for", list(prediction["probabilities"]), format_func=partial(shown_name, names=names), key=key
+    )
+    name = shown_name(label, names)
     explanation = _explanation(client, image, prediction, label)
     files = (base64.b64decode(explanation[f"{layer}_png_base64"]) for layer in ("image", "heatmap"))
     pixels, heat = (np.asarray(Image.open(io.BytesIO(file))) for file in files)
     mixed = overlay(pixels, heat / 255.0, strength / 100)
-    place.image(mixed, width="stretch", output_format="PNG", alt=f"{image.name} with what speaks for {label}")
-    sentence = sentences.describe_heat_map(label, explanation, any_heat=bool(heat.any()))
+    place.image(mixed, width="stretch", output_format="PNG", alt=f"{image.name} with what speaks for {name}")
+    sentence = sentences.describe_heat_map(name, explanation, any_heat=bool(heat.any()))
     place.caption(escape_markdown(f"{image.name} as the model sees it. {sentence}"))
 
 
@@ -96,22 +102,30 @@ def _ask_feedback(client: Client, image: ChosenImage, prediction: dict[str, Any]
         st.success(escape_markdown(outcomes[image.id]))
         return
     st.caption("The image is sent to the server with your answer, and later models may learn from it.")
-    predicted = prediction["predicted_class"]
+    names, predicted = class_names(client), prediction["predicted_class"]
     label: str | None = None
     # Each key belongs to this image only, or a late click or an earlier choice would count for the next image.
     key = f"agree-{image.id}-{predicted}"
-    if st.button("Agree", key=key, help=f"It shows {escape_markdown(predicted)}.", icon=":material/thumb_up:"):
+    if st.button(
+        "Agree", key=key, help=f"It shows {escape_markdown(shown_name(predicted, names))}.", icon=":material/thumb_up:"
+    ):
         label = predicted
     others = [name for name in prediction["probabilities"] if name != predicted]
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        key, hint = f"right-{image.id}", "Choose the right class"
-        other = st.selectbox("Right class", others, index=None, key=key, placeholder=hint)
+        other = st.selectbox(
+            "Right class",
+            others,
+            index=None,
+            format_func=partial(shown_name, names=names),
+            key=f"right-{image.id}",
+            placeholder="Choose the right class",
+        )
         if st.button("Correct", key=f"correct-{image.id}", disabled=other is None, icon=":material/edit:"):
             label = other
     if label is not None:
         with report_failure():
             outcomes[image.id] = sentences.describe_feedback(
-                client.feedback((image.name, image.content()), label), label
+                client.feedback((image.name, image.content()), label), shown_name(label, names)
             )
             clear_cache()
             st.rerun()

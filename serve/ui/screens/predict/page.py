@@ -14,7 +14,8 @@ from serve.ui.components import offer_csv
 from serve.ui.error_messages import is_file_error, show_error
 from serve.ui.screens.predict import answers
 from serve.ui.screens.predict.answers import ChosenImage
-from serve.ui.session import health, read
+from serve.ui.session import class_names, health, read
+from serve.ui.text.class_names import name_prediction
 from serve.ui.text.sentences import accepted_images, escape_markdown, headline, summarize_predictions
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -35,14 +36,14 @@ def show(client: Client) -> None:
     info = read(client, "/info")
     st.caption(escape_markdown(f"{accepted_images(info)}. Images are not stored unless you send feedback."))
     if not images:
-        _show_last_table()
+        _show_last_table(client)
         return
     answers_by_id = _predict_all(client, images)
     image = images[0]
     if len(images) > 1:
         names = unique_names([image.name for image in images])
         st.session_state[_LAST_ANSWERS] = table = names, [answers_by_id[image.id] for image in images]
-        _show_table(*table)
+        _show_table(client, *table)
         image = images[st.selectbox("Image to look at", range(len(names)), format_func=names.__getitem__)]
     answer = answers_by_id[image.id]
     if isinstance(answer, ClientError):
@@ -121,22 +122,26 @@ def unique_names(names: Sequence[str]) -> list[str]:
     return [f"{number}. {name}" for number, name in enumerate(names, 1)]
 
 
-def _show_last_table() -> None:
+def _show_last_table(client: Client) -> None:
     """Show the last table while no image is chosen: visiting another screen removes the images, but not the table."""
     if (table := st.session_state.get(_LAST_ANSWERS)) is None:
         return
     st.subheader("The last answers")
     st.caption("The images themselves are not kept here. Drop them again to see their heat maps.")
-    _show_table(*table)
+    _show_table(client, *table)
     st.button("Clear", on_click=st.session_state.pop, args=(_LAST_ANSWERS, None))
 
 
-def _show_table(names: list[str], answers: list[Answer]) -> None:
+def _show_table(client: Client, names: list[str], answers: list[Answer]) -> None:
     """Show the answers for many images as a sentence and a table, and offer them with all probabilities as a file."""
     predictions = [answer for answer in answers if not isinstance(answer, ClientError)]
     refused = len(answers) - len(predictions)
     st.markdown(summarize_predictions(predictions) + (f" {format_count(refused, 'file')} refused." if refused else ""))
-    rows = [_row(name, answer) for name, answer in zip(names, answers, strict=True)]
+    labels = class_names(client)
+    rows = [
+        _row(name, answer if isinstance(answer, ClientError) else name_prediction(answer, labels))
+        for name, answer in zip(names, answers, strict=True)
+    ]
     formats = {
         "Confidence": st.column_config.ProgressColumn(format="percent", min_value=0.0, max_value=1.0),
         "Time in ms": st.column_config.NumberColumn(format="%.1f"),

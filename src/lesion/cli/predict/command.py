@@ -80,7 +80,7 @@ def predict(options: argparse.Namespace, stdin: BinaryIO, out: IO[str]) -> int:
         elif options.csv:
             write_csv(rows, out, classes, options.top_k)
         else:
-            write_tables(rows, out, options.top_k)
+            write_tables(rows, out, predictor.bundle.class_names, options.top_k)
     finally:  # the predictions made so far are shown, whatever ended it
         out.flush()
     if not counts:

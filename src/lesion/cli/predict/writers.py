@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -96,10 +96,11 @@ def _csv_cells(answer: Prediction, row: Row, classes: Sequence[str], top_k: int 
     return [*first, *middle, f"{answer.inference_time_ms:.3f}", answer.model_version, *domain, row.overlay, "", ""]
 
 
-def write_tables(rows: Iterable[Row], out: IO[str], top_k: int | None) -> None:
+def write_tables(rows: Iterable[Row], out: IO[str], class_names: Mapping[str, str], top_k: int | None) -> None:
     """Write tables of at most 200 rows each, with the ``top_k`` most probable classes (1 by default) of each image.
 
-    An error that ends ``rows`` is raised after the rows before it are written.
+    Classes are shown by their ``class_names``. An error that ends ``rows`` is raised after the rows before it are
+    written.
     """
     console = Console(file=out, highlight=False, soft_wrap=False)
     pending: list[Row] = []
@@ -107,14 +108,14 @@ def write_tables(rows: Iterable[Row], out: IO[str], top_k: int | None) -> None:
         for row in rows:
             pending.append(row)
             if len(pending) >= _TABLE_ROWS:
-                console.print(_table(pending, top_k or 1))
+                console.print(_table(pending, class_names, top_k or 1))
                 pending = []
     finally:
         if pending:
-            console.print(_table(pending, top_k or 1))
+            console.print(_table(pending, class_names, top_k or 1))
 
 
-def _table(rows: Iterable[Row], top_k: int) -> Table:
+def _table(rows: Iterable[Row], class_names: Mapping[str, str], top_k: int) -> Table:
     table = Table()
     table.add_column("file", overflow="fold", ratio=2)
     table.add_column("prediction", overflow="fold", ratio=3)
@@ -124,17 +125,18 @@ def _table(rows: Iterable[Row], top_k: int) -> Table:
         if isinstance(row.answer, ImageError):
             table.add_row(name, Text(f"{row.answer.code}: {printable(row.answer.message)}", style="red"), "")
         else:
-            table.add_row(name, Text(_words(row.answer, top_k)), f"{row.answer.inference_time_ms:.1f}")
+            table.add_row(name, Text(_words(row.answer, class_names, top_k)), f"{row.answer.inference_time_ms:.1f}")
     return table
 
 
-def _words(answer: Prediction, top_k: int) -> str:
+def _words(answer: Prediction, class_names: Mapping[str, str], top_k: int) -> str:
     """Return the most probable classes, after what keeps the first of them from being an answer."""
-    words = ", ".join(f"{label} {100 * value:.1f} %" for label, value in answer.top(top_k).items())
+    words = ", ".join(f"{class_names[label]} {100 * value:.1f} %" for label, value in answer.top(top_k).items())
     if answer.abstention == "not_recognized":
         return f"not recognized, unlike the training images (nearest: {words})"
     if answer.abstention == "unsure":
         members = answer.prediction_set()
-        possible = "" if members is None else f"; possible: {', '.join(members) or 'none of the classes'}"
+        listed = ", ".join(class_names[label] for label in members or ())
+        possible = "" if members is None else f"; possible: {listed or 'none of the classes'}"
         return f"unsure: {words}{possible}"
     return words
