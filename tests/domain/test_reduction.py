@@ -8,7 +8,9 @@ from lesion.domain.reduction import area_means, gray_levels, reduce_pictures
 from tests.support.images.pictures import picture
 
 
-@pytest.mark.parametrize(("side", "reduced"), [(16, 16), (48, 48), (95, 95), (96, 48), (224, 56), (300, 50)])
+@pytest.mark.parametrize(
+    ("side", "reduced"), [(16, 16), (48, 48), (95, 95), (96, 48), (224, 56), (256, 64), (300, 50), (331, 331)]
+)
 def test_sides(side: int, reduced: int) -> None:
     assert reduce_pictures(picture(0, side)[None]).shape == (1, reduced, reduced, 3)
 

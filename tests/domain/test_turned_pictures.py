@@ -26,7 +26,7 @@ def lit_from_above(seed: int, side: int = 96) -> np.ndarray:
 
 
 @pytest.mark.parametrize("turn", MOVES)
-@pytest.mark.parametrize("side", [48, 96, 240])
+@pytest.mark.parametrize("side", [48, 96, 240, 256, 260])
 def test_a_turned_description_is_that_of_the_turned_picture(turn: str, side: int) -> None:
     pictures = np.stack([picture(seed, side) for seed in range(3)])
     expected = describe(np.ascontiguousarray(MOVES[turn](pictures)))
@@ -39,7 +39,7 @@ def test_every_size_has_a_finite_description(side: int) -> None:
     descriptions = describe(pictures)
     assert descriptions.shape == (2, WIDTH)
     assert np.isfinite(descriptions).all()
-    np.testing.assert_array_equal(descriptions[1], 0)  # a blank picture has neither edges nor a layout
+    np.testing.assert_allclose(descriptions[1], 0, atol=1e-4)  # a blank picture has neither edges nor a layout
 
 
 def test_an_edge_points_from_dark_to_bright() -> None:

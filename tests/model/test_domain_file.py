@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lesion.core.errors import BundleError
+from lesion.domain.domain import Descriptions
 from lesion.model.domain_file import read_domain, save_domain
 from tests.support.bundles.domains import fit_features
 from tests.support.images.pictures import picture
@@ -43,6 +44,25 @@ def test_a_domain_of_format_3_keeps_its_distances(path: Path) -> None:
         np.testing.assert_allclose(judgement.distances, opened.features(features) / 2.5, rtol=1e-5)
 
 
+def test_a_domain_of_format_4_ranks_the_largest_measure_on_its_scale(path: Path) -> None:
+    with np.load(path) as arrays:
+        kept = {name: arrays[name] for name in arrays.files if not name.startswith("known_") and name != "shares"}
+    middles, spreads, scores = np.array([0.5, 1.0, -1.0]), np.array([0.5, 1.0, 2.0]), np.array([-1.0, 0.0, 1.0, 2.0])
+    np.savez(path, **kept, middles=middles, spreads=spreads, scores=scores)
+    images = np.stack([picture(seed, 16) for seed in range(500, 530)])
+    features = np.random.default_rng(1).normal(size=(30, 4)).astype(np.float32)
+    opened, described = read_domain(path), Descriptions.of(features, images)
+    assert opened.pictures is not None
+    appearance, orientation = opened.pictures
+    measures = [
+        np.log(opened.features(features)), np.log(appearance(described.appearance)), orientation(described.orientation)
+    ]  # fmt: skip
+    scaled = np.max([(values - middles[k]) / spreads[k] for k, values in enumerate(measures)], axis=0)
+    judgement = opened.judge(features, images, 0.4)  # two of five: 1 is the border
+    np.testing.assert_allclose(judgement.p_values, [(1 + (scores >= score).sum()) / 5 for score in scaled])
+    np.testing.assert_array_equal(judgement.inside, scaled <= 1)
+
+
 def changed(path: Path, name: str, value: Any) -> None:
     with np.load(path) as arrays:
         np.savez(path, **(dict(arrays) | {name: value}))
@@ -64,10 +84,12 @@ def changed(path: Path, name: str, value: Any) -> None:
         ("references", np.zeros((5, 52), np.float32)),
         ("turns", np.zeros((656, 2), np.float32)),
         ("turns", np.full((656, 3), np.inf, np.float32)),
-        ("middles", np.zeros(2)),
-        ("spreads", np.array([1.0, 0.0, 1.0])),
-        ("scores", np.zeros(0)),
-        ("scores", np.array([1.0, 0.0])),
+        ("shares", np.array([0.5, 0.5])),
+        ("shares", np.array([1.0, 0.0, 0.0])),
+        ("shares", np.array([1.0, 1.0, 1.0])),
+        ("known_features", np.zeros(0)),
+        ("known_appearance", np.array([1.0, 0.0])),
+        ("known_orientation", np.array([0.0, np.nan])),
         ("unknown", np.zeros(1)),
     ],
 )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
+from scipy import ndimage
 
 Images = NDArray[np.uint8]  # (N, S, S, 3)
 
@@ -17,6 +18,7 @@ KINDS = {
     "gray_texture": "textures in gray",
     "leaf": "drawn leaves",
     "section": "drawn sections of other objects",
+    "x_ray": "drawn X-ray pictures",
     "inverted": "its own images with light and dark exchanged",
     "upside_down": "its own images upside down",
     "quarter_turn": "its own images turned by a quarter",
@@ -43,6 +45,7 @@ def foreign_images(own: Images, count: int, seed: int = 0) -> dict[str, Images]:
         "gray_texture": _gray_texture,
         "leaf": _leaf,
         "section": _section,
+        "x_ray": _x_ray,
     }
     pictures = {kind: np.stack([draw(rng, size) for _ in range(count)]) for kind, draw in drawn.items()}
     chosen = own[rng.choice(len(own), min(count, len(own)), replace=False)]
@@ -102,7 +105,7 @@ def _leaf(rng: np.random.Generator, size: int) -> Images:
 
 
 def _section(rng: np.random.Generator, size: int) -> Images:
-    """Like a section or an X-ray of some other object: a few bright and dark ovals on black, in gray."""
+    """Like a section of some other object: a few bright and dark ovals on black, in gray."""
     gray = np.zeros((size, size))
     for _ in range(int(rng.integers(4, 9))):
         x, y = _turned_grid(rng, size)
@@ -110,6 +113,40 @@ def _section(rng: np.random.Generator, size: int) -> Images:
         gray += rng.uniform(-60, 140) * (((x - place[0]) / radii[0]) ** 2 + ((y - place[1]) / radii[1]) ** 2 < 1)
     gray += rng.uniform(2, 12) * rng.normal(size=gray.shape)
     return np.repeat(np.clip(gray, 0, 255)[..., None], 3, axis=2).astype(np.uint8)
+
+
+def _x_ray(rng: np.random.Generator, size: int) -> Images:
+    gray = _chest(rng, size) if rng.random() < 0.5 else _limb(rng, size)
+    gray = ndimage.gaussian_filter(gray, size / 150) + rng.uniform(1, 6) * rng.normal(size=gray.shape)
+    return np.repeat(np.clip(gray, 0, 255)[..., None], 3, axis=2).astype(np.uint8)
+
+
+def _chest(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+    """Return the gray levels of two dark lungs with ribs, beside a bright spine and a heart."""
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    gray = rng.uniform(140, 190) - 70 * np.maximum(np.abs(x) + np.abs(y) - 1.1, 0) + 8 * _smooth(rng, size)
+    width, height, middle = rng.uniform(0.22, 0.32), rng.uniform(0.5, 0.7), rng.uniform(-0.15, 0.05)
+    lungs = ((np.abs(x) - 0.42) / width) ** 2 + ((y - middle) / height) ** 2 < 1
+    ribs = np.sin(rng.uniform(16, 24) * (y + 0.35 * x**2)) > 0.3
+    gray[lungs] -= rng.uniform(60, 110)
+    gray[lungs & ribs] += rng.uniform(12, 30)
+    gray[np.abs(x) < 0.09] += rng.uniform(10, 35)
+    gray[((x - 0.15) / 0.3) ** 2 + ((y - 0.3) / 0.3) ** 2 < 1] += rng.uniform(20, 50)
+    return np.asarray(gray)
+
+
+def _limb(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+    """Return the gray levels of one or two bright bones with a joint, in a softer band on black."""
+    x, y = _turned_grid(rng, size)
+    thick = rng.uniform(0.3, 0.5)
+    gray = np.where(np.abs(y) < thick, rng.uniform(50, 90), 0.0) + rng.uniform(0, 15)
+    bones = (0.0,) if rng.random() < 0.5 else (-0.4 * thick, 0.4 * thick)
+    for place in bones:
+        radius = (0.35 / len(bones) + 0.25 * np.exp(-((x / 0.15) ** 2))) * thick
+        bone = np.abs(y - place) < radius
+        gray += np.where(bone, rng.uniform(60, 100) + 50 * (np.abs(y - place) > 0.75 * radius), 0)
+    gray -= np.where(np.abs(x) < 0.03, rng.uniform(30, 60), 0)
+    return np.asarray(gray)
 
 
 def _turned_grid(rng: np.random.Generator, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -14,9 +14,13 @@ Floats = NDArray[np.floating[Any]]
 
 
 def reduce_pictures(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the means of blocks of pixels of ``(B, S, S, 3)`` pictures: ``(B, R, R, 3)``, R at least 48 if S is."""
-    factor = images.shape[1] // SIDE
-    if factor <= 1:
+    """Return the means of blocks of pixels of ``(B, S, S, 3)`` pictures: ``(B, R, R, 3)``, R at least 48 if S is.
+
+    All blocks are of one size, or a turned picture could be told by where the smaller ones are.
+    """
+    side = images.shape[1]
+    factor = max((factor for factor in range(1, side // SIDE + 1) if side % factor == 0), default=1)
+    if factor == 1:
         return images
     return np.stack([np.asarray(Image.fromarray(image).reduce(factor)) for image in images])
 

@@ -61,7 +61,7 @@ class DomainTrial:
 
         pictures = foreign_images(images, IMAGES)
         kinds = tuple(KindTrial(kind, len(drawn), count(drawn)) for kind, drawn in pictures.items())
-        return cls(len(domain.scores), domain.strays, len(images), count(images), kinds)
+        return cls(domain.calibration_images, domain.strays, len(images), count(images), kinds)
 
     @property
     def missed(self) -> tuple[str, ...]:

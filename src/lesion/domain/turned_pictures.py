@@ -67,6 +67,8 @@ class OrientationDiscriminant:
     @classmethod
     def fit(cls, training: NDArray[np.float32]) -> Self:
         """Fit the descriptions of training images, ``(N, 656)``, of one or more, which all lie right."""
+        from scipy.linalg import solve  # here, since a server reads discriminants and fits none
+
         training = np.concatenate([training, training[:, _order(_MIRRORED)]])
         columns = []
         for turn in TURNS:
@@ -74,7 +76,8 @@ class OrientationDiscriminant:
             differences = training - training[:, order]
             products = differences.T @ differences / np.float32(len(differences))
             ridge = _RIDGE * max(float(np.trace(products)) / WIDTH, 1e-9)
-            direction = np.linalg.solve(products + np.float32(ridge) * np.eye(WIDTH), differences.mean(axis=0))
+            products[np.diag_indices(WIDTH)] += np.float32(ridge)
+            direction = solve(products.astype(np.float64), differences.mean(axis=0), assume_a="pos")
             # direction · (x − x[order]), with the numbers of x gathered and the sign changed
             columns.append(direction[np.argsort(order)] - direction)
         return cls(np.stack(columns, axis=1).astype(np.float32))

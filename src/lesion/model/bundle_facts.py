@@ -14,8 +14,9 @@ from lesion.domain.trial import DomainTrial
 from lesion.evaluation.reliability import AnswerFrequency
 from lesion.imaging.preprocessing import Preprocessing
 
-FORMAT = 4  # 2 added domain.npz, 3 the bias of the calibration, 4 what domain.npz holds of pictures
-READABLE = (2, 3, 4)
+# 2 added domain.npz, 3 the bias of the calibration, 4 what domain.npz holds of pictures, 5 how it ranks each measure
+FORMAT = 5
+READABLE = (2, 3, 4, 5)
 CLASS_NUMBERS: tuple[Literal["bias"], Literal["prevalence"]] = ("bias", "prevalence")  # of a calibration
 FACTS_FILE = "bundle.json"
 MAX_FACTS_BYTES = 4 * 2**20

@@ -7,16 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.domain.appearance import NUMBERS, AppearanceDistance
-from lesion.domain.domain import MEASURES, Domain
+from lesion.domain.domain import Domain
 from lesion.domain.feature_distance import FeatureDistance
 from lesion.domain.turned_pictures import TURNS, WIDTH, OrientationDiscriminant
 from lesion.model.bundle_files import BundleFileError, read_arrays
 
-_OLD = ("mean", "axes", "variances", "scalars")  # of formats 2 and 3: the features alone, and the border
+_FEATURES = ("mean", "axes", "variances", "scalars")  # all that formats 2 and 3 have, with the border in scalars
 _PICTURES = ("center", "scale", "references", "turns")
-_RANKS = ("middles", "spreads", "scores")
-_NAMES = (*_OLD, *_PICTURES, *_RANKS)
-_FLOAT64 = ("scalars", *_RANKS)
+_SCALED = ("middles", "spreads", "scores")  # of format 4
+_KNOWN = ("known_features", "known_appearance", "known_orientation")
+_FLOAT64 = ("scalars", "shares", *_SCALED, *_KNOWN)
+_OF_FORMATS = ((*_FEATURES, *_PICTURES, *_KNOWN, "shares"), (*_FEATURES, *_PICTURES, *_SCALED), _FEATURES)
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -24,6 +25,7 @@ def save_domain(domain: Domain, path: Path) -> None:
     """Write a domain as an ``.npz`` file; one of an older bundle cannot be written."""
     assert domain.pictures is not None
     appearance, orientation = domain.pictures
+    known: dict[str, Any] = dict(zip(_KNOWN, domain.known, strict=True))
     np.savez(
         path,
         mean=domain.features.mean,
@@ -34,15 +36,14 @@ def save_domain(domain: Domain, path: Path) -> None:
         scale=appearance.scale,
         references=appearance.references,
         turns=orientation.weights,
-        middles=domain.middles,
-        spreads=domain.spreads,
-        scores=domain.scores,
+        shares=np.array(domain.shares),
+        **known,
     )
 
 
 def read_domain(path: Path) -> Domain:
-    """Read a domain that :func:`save_domain` wrote, or that of a bundle of format 2 or 3; another is a BundleError."""
-    arrays = read_arrays(path, _NAMES, _OLD)
+    """Read a domain that :func:`save_domain` wrote, or that of a bundle of format 2 to 4; another is a BundleError."""
+    arrays = read_arrays(path, *_OF_FORMATS)
     float64 = all(array.dtype == (np.float64 if name in _FLOAT64 else np.float32) for name, array in arrays.items())
     if not float64 or not _shapes_fit(arrays):
         raise BundleFileError(f"{path.name} does not hold the arrays of a domain.")
@@ -50,13 +51,17 @@ def read_domain(path: Path) -> Domain:
         raise BundleFileError(f"{path.name} holds numbers that do not define a distance.")
     rest, last = arrays["scalars"].tolist()
     features = FeatureDistance(arrays["mean"], arrays["axes"], arrays["variances"], rest)
-    if "scores" not in arrays:
-        return Domain(features, None, np.zeros(1), np.ones(1), np.log([last]))
+    if "turns" not in arrays:
+        return Domain(features, None, (np.log([last]),), (1.0,))
     pictures = (
         AppearanceDistance(arrays["center"], arrays["scale"], arrays["references"]),
         OrientationDiscriminant(arrays["turns"]),
     )
-    return Domain(features, pictures, arrays["middles"], arrays["spreads"], arrays["scores"], int(last))
+    if "scores" in arrays:
+        scale = arrays["middles"], arrays["spreads"]
+        return Domain(features, pictures, (arrays["scores"],), (1.0,), int(last), scale)
+    known = tuple(arrays[name] for name in _KNOWN)
+    return Domain(features, pictures, known, tuple(arrays["shares"].tolist()), int(last))
 
 
 def _shapes_fit(arrays: Arrays) -> bool:
@@ -64,19 +69,15 @@ def _shapes_fit(arrays: Arrays) -> bool:
     features = mean.ndim == 1 and variances.ndim == 1 and arrays["axes"].shape == (len(variances), len(mean))
     if not features or not len(variances) or arrays["scalars"].shape != (2,):
         return False
-    if "scores" not in arrays:
+    if "turns" not in arrays:
         return True
-    references, scores = arrays["references"], arrays["scores"]
-    shapes = {
-        "center": (NUMBERS,),
-        "scale": (NUMBERS,),
-        "references": (len(references), NUMBERS) if references.ndim == 2 and len(references) else (),
-        "turns": (WIDTH, len(TURNS)),
-        "middles": (MEASURES,),
-        "spreads": (MEASURES,),
-        "scores": (len(scores),) if scores.ndim == 1 and len(scores) else (),
-    }
-    return all(arrays[name].shape == shape and shape for name, shape in shapes.items())
+    shapes = {"center": (NUMBERS,), "scale": (NUMBERS,), "turns": (WIDTH, len(TURNS))}
+    shapes |= dict.fromkeys(("middles", "spreads", "shares"), (len(_KNOWN),))
+    if any(arrays[name].shape != shape for name, shape in shapes.items() if name in arrays):
+        return False
+    references, lists = arrays["references"], [arrays[name] for name in (*_KNOWN, "scores") if name in arrays]
+    several = all(values.ndim == 1 and len(values) for values in lists)
+    return several and references.ndim == 2 and references.shape[1] == NUMBERS and len(references) > 0
 
 
 def _numbers_fit(arrays: Arrays) -> bool:
@@ -85,7 +86,9 @@ def _numbers_fit(arrays: Arrays) -> bool:
     rest, last = arrays["scalars"]
     if not (arrays["variances"] > 0).all() or rest <= 0:
         return False
-    if "scores" not in arrays:
+    if "turns" not in arrays:
         return bool(last > 0)
-    ascending = bool((np.diff(arrays["scores"]) >= 0).all())
-    return ascending and last >= 0 and bool((arrays["scale"] > 0).all() and (arrays["spreads"] > 0).all())
+    ascending = all((np.diff(arrays[name]) >= 0).all() for name in (*_KNOWN, "scores") if name in arrays)
+    positive = all((arrays[name] > 0).all() for name in ("scale", "spreads", "shares") if name in arrays)
+    whole = "shares" not in arrays or abs(float(arrays["shares"].sum()) - 1) < 1e-9
+    return ascending and positive and whole and bool(last >= 0)

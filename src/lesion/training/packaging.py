@@ -97,7 +97,14 @@ def spread_images(datamodule: DataModule, count: int, split: str = "test") -> ND
 
 
 def fit_domain(engine: Engine, datamodule: DataModule) -> Domain:
-    """Fit the domain of a model's training images to the features that its engine gives; see :meth:`Domain.fit`.
+    """Fit the domain of a model's training images to the features that its engine gives; see :meth:`Domain.fit`."""
+    return Domain.fit(*describe_domain(engine, datamodule))
+
+
+def describe_domain(
+    engine: Engine, datamodule: DataModule
+) -> tuple[Descriptions, Descriptions, NDArray[np.integer[Any]]]:
+    """Return the descriptions of training and of calibration images, and the group of each training image.
 
     The calibration images are those of the splits val and calibration, which did not train the network.
     """
@@ -111,7 +118,9 @@ def fit_domain(engine: Engine, datamodule: DataModule) -> Domain:
         return Descriptions(*map(np.concatenate, zip(*parts, strict=True)))
 
     calibration = dict.fromkeys(("val", "calibration"), _CALIBRATION_IMAGES)
-    return Domain.fit(describe({"train": DOMAIN_IMAGES}), describe(calibration))
+    rows = _spread(datamodule.dataset("train").labels, DOMAIN_IMAGES)
+    groups = datamodule.manifest.split("train")["group"].to_numpy()[rows]
+    return describe({"train": DOMAIN_IMAGES}), describe(calibration), groups
 
 
 def _spread(labels: NDArray[np.int64], count: int) -> list[int]:

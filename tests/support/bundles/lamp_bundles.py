@@ -32,9 +32,10 @@ def lamp(folder: Path, gain: float, **facts: object) -> Path:
     np.savez(folder / "golden.npz", images=images, probabilities=answers)
     known = np.stack([_lamp_picture(number, SIZE) for number in range(200)])
     described = Descriptions.of(known.mean((1, 2), dtype=np.float32), known)
-    halves = (Descriptions(*(part[start::2] for part in described)) for start in (0, 1))
-    domain = Domain.fit(*halves)
-    wide = replace(domain, scores=domain.scores + 6)  # so that no picture of a test is foreign by chance
+    training, calibration = (Descriptions(*(part[start::2] for part in described)) for start in (0, 1))
+    domain = Domain.fit(training, calibration)
+    # so wide that no picture of a test is foreign by chance
+    wide = replace(domain, known=tuple(values + 6 for values in domain.known))
     save_domain(wide, folder / "domain.npz")
     (folder / "model.safetensors").write_bytes(save({"weight": weights}))
     (folder / "MODEL_CARD.md").write_text("# lamp\n")
