@@ -24,7 +24,7 @@ PHRASES = re.compile(
 SUBJECTS = {
     "a command and its script": ("backup", "download", "identity", "prepare", "serve", "train", "ui", "worker"),
     "a command, its script, its route or its screen": ("keys", "models", "predict", "retrain"),
-    "a subject and its benchmark": ("duplicates", "gate", "page", "replicas"),
+    "a subject and its benchmark": ("duplicates", "foreign_images", "gate", "page", "replicas"),
     "a subject and its screen or route": ("api_keys", "deployments", "images", "uploads"),
 }
 SHARED_NAMES = [f"{name}.py" for names in SUBJECTS.values() for name in names]
