@@ -46,6 +46,7 @@ def write_report(
     config: str | None = None,
     lineage: Mapping[str, Any] | None = None,
     created: datetime | None = None,
+    measurements: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the report as one HTML file that needs no other file, no script and no network; return its path.
 
@@ -69,6 +70,7 @@ def write_report(
         config: The run's configuration as YAML.
         lineage: The origin of the model: versions, commit, parent.
         created: The time of creation; now by default.
+        measurements: The result of ``draw_measurements``, for several reports of one evaluation.
     """
     weights = model.get("weights")
     source = weights.get("source") if isinstance(weights, Mapping) else weights
@@ -77,7 +79,7 @@ def write_report(
         title=title,
         created=(created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z"),
         warnings=[*([RANDOM_WEIGHTS] if source == "none" else []), *evaluation.notes],
-        **_measurements(evaluation, facts, history),
+        **(measurements or draw_measurements(evaluation, facts, history)),
         errors=[views.card(example) for example in errors],
         examples=[views.card(example) for example in examples],
         faithfulness=faithfulness,
@@ -103,8 +105,10 @@ def write_report(
     return path
 
 
-def _measurements(evaluation: Evaluation, facts: Mapping[str, Any] | None, history: Path | None) -> dict[str, Any]:
-    """Return what the sections about the numbers show."""
+def draw_measurements(
+    evaluation: Evaluation, facts: Mapping[str, Any] | None = None, history: Path | None = None
+) -> dict[str, Any]:
+    """Return what a report's sections about the numbers show, with their figures."""
     record = evaluation.to_json()
     weakest, calibration = findings.weakest_finding(record), findings.calibration_finding(record)
     return {

@@ -18,7 +18,7 @@ from lesion.evaluation.cross_validation import CrossValidation
 from lesion.evaluation.evaluation import Evaluation, write_metrics
 from lesion.evaluation.operating_points import parse_specificity
 from lesion.evaluation.probabilities import parse_prevalence
-from lesion.evaluation.report import write_report
+from lesion.evaluation.report import draw_measurements, write_report
 from lesion.model.backbones import default_size
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
@@ -138,6 +138,8 @@ def write_results(
     output, facts, provenance = Path(cfg.paths.output), datamodule.manifest.facts(), lineage(cfg.seed, cfg.parent)
     explanations = explain_run(model.network, datamodule, evaluation, **cfg.explain)
     sources = source_section(datamodule.manifest, evaluation)
+    history = output / "csv" / "metrics.csv"
+    measurements = draw_measurements(evaluation, facts, history)
 
     def write_documents(folder: Path, explanations: Explanations, facts: dict[str, Any]) -> None:
         write_metrics(
@@ -164,7 +166,8 @@ def write_results(
             leakage=leakage,
             validation=validation,
             sources=sources,
-            history=output / "csv" / "metrics.csv",
+            history=history,
+            measurements=measurements,
             config=OmegaConf.to_yaml(cfg, resolve=True),
             lineage=provenance,
         )
