@@ -1,5 +1,7 @@
 """The index that grows: the verdicts of the search over all, image by image."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,6 +51,37 @@ def test_images_with_equal_thumbnails_are_all_named() -> None:
     assert index.query(make_thumbnail(one)).copies == ["a", "c", "d"]
     assert index.query(make_thumbnail(one[:, ::-1])).copies == ["a", "c", "d"]
     assert index.query(make_thumbnail(other)).copies == ["b"]
+
+
+def test_a_search_is_continued_where_it_ended() -> None:
+    index = DuplicateIndex()
+    images = [textured(seed) for seed in range(4)]
+    query = make_thumbnail(images[0])
+    index.add(thumbnails_of(images[0], images[1]), ["a", "b"])
+    first = index.find(query)
+    index.add(thumbnails_of(images[2], images[0][:, ::-1], images[0], images[3]), ["c", "d", "e", "f"])
+    assert first.searched == 2
+    assert sorted(index.names(first).copies) == ["a", "e"]  # an equal picture is found without a search
+    continued = index.find(query, first)
+    assert continued.searched == 5
+    assert sorted(index.names(continued).copies) == sorted(index.query(query).copies) == ["a", "d", "e"]
+    assert index.find(query, continued) is continued
+
+
+def test_threads_add_and_search_at_the_same_time() -> None:
+    index = DuplicateIndex()
+    images = [textured(seed) for seed in range(40)]
+
+    def put_and_find(seed: int) -> list[str]:
+        thumbnail = make_thumbnail(images[seed])
+        before = index.find(thumbnail)
+        index.add(thumbnail[None], [str(seed)])
+        return index.names(index.find(thumbnail, before)).copies
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(put_and_find, range(40)))
+    assert answers == [[str(seed)] for seed in range(40)]
+    assert [index.query(make_thumbnail(image)).copies for image in images] == answers
 
 
 def test_nothing_and_blank_images_match_nothing() -> None:

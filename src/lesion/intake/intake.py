@@ -14,7 +14,7 @@ from lesion.database.audit import UPLOAD_REJECTED, record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import DELETED, Generation, Image
-from lesion.deduplication.duplicate_index import DuplicateIndex
+from lesion.deduplication.duplicate_index import DuplicateIndex, Found
 from lesion.deduplication.pictures import SIDE
 from lesion.identity.identity_key import open_pseudonyms
 from lesion.intake.rules import Case, IntakeSettings, decide
@@ -55,11 +55,10 @@ class Intake:
             ConflictError: No data was imported yet (``catalogue_empty``), or another server stores the same image now
                 (``image_contested``).
         """
-        if not self._last_id:
-            self.refresh()
+        found = self._search(upload)
         for _ in range(_ATTEMPTS):
             with self._storage.session() as session:
-                decision = self._decide(session, upload)
+                decision = self._decide(session, upload, found)
                 if not decision.split:
                     return decision
                 open_generation(session)  # refuses uploads before the first model's data is imported
@@ -72,10 +71,9 @@ class Intake:
 
     def judge(self, upload: Upload) -> Decision:
         """Judge an upload as ``process`` would, and store nothing."""
-        if not self._last_id:
-            self.refresh()
+        found = self._search(upload)
         with self._storage.session() as session:
-            return self._decide(session, upload)
+            return self._decide(session, upload, found)
 
     def note_rejected(self, codes: Mapping[str, int], *, source: str, uploader: str) -> None:
         """Record the number of rejected files of one request by code; nothing else is stored about them."""
@@ -91,17 +89,25 @@ class Intake:
                 return
             self._add_to_index(rows)  # slow the first time: outside of the transaction
 
-    def _decide(self, session: Session, upload: Upload) -> Decision:
-        related, look_alikes = self._related(session, upload)
+    def _search(self, upload: Upload) -> Found:
+        """Search the images that are indexed already: outside of a transaction, in which other uploads would wait."""
+        if not self._last_id:
+            self.refresh()
+        return self._index.find(upload.image.thumbnail)
+
+    def _decide(self, session: Session, upload: Upload, found: Found) -> Decision:
+        related, look_alikes = self._related(session, upload, found)
         return decide(Case(upload, related, self._settings, self._classes, look_alikes))
 
-    def _related(self, session: Session, upload: Upload) -> tuple[list[RelatedImage], list[Image]]:
-        """Return the images with an upload's file, pixels, picture or patient, and those that only look alike."""
+    def _related(self, session: Session, upload: Upload, earlier: Found) -> tuple[list[RelatedImage], list[Image]]:
+        """Return the images with an upload's file, pixels, picture or patient, and those that only look alike.
+
+        ``earlier`` is what was found in the index before the transaction; what was stored since is searched now.
+        """
         while rows := self._unindexed(session):
             self._add_to_index(rows)
         image, patient = upload.image, upload.patient
-        with self._lock:
-            near = self._index.query(image.thumbnail)
+        near = self._index.names(self._index.find(image.thumbnail, earlier))
         conditions = [Image.sha256 == image.sha256, Image.pixel_sha256 == image.pixel_sha256]
         conditions += [Image.sha256.in_(near.copies)]
         conditions += [Image.patient == patient] if patient else []
