@@ -37,6 +37,7 @@ from serve.inference.messages import (
     Unexplained,
 )
 from serve.inference.shared_state import SharedState
+from serve.inference.trial_loading import TrialLoading
 from serve.malloc import return_large_blocks
 from serve.model_follower import ModelFollower
 from serve.observability import tracing
@@ -83,15 +84,17 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
         configure(self.log_format)
         tracing.start(self.traces, "inference")
         self.worker = worker_id()
-        load = partial(
-            Predictor.load,
-            device=device if self.settings.device == "cuda" else self.settings.device,
-            threads=self.settings.threads,
-            precision=self.settings.precision,
-            limits=self.settings.image_limits,
-            domain_level=self.settings.domain_level,
-        )
-        self.current = self._load_bundle(load) if self.storage is None else self._follow(load, self.storage)
+        options: dict[str, Any] = {
+            "device": device if self.settings.device == "cuda" else self.settings.device,
+            "threads": self.settings.threads,
+            "precision": self.settings.precision,
+        }
+        limits, level = self.settings.image_limits, self.settings.domain_level
+        load = partial(Predictor.load, limits=limits, domain_level=level, **options)
+        if self.storage is None:
+            self.current = self._load_bundle(load)
+        else:
+            self.current = self._follow(TrialLoading(load, options, self.settings.start_timeout), self.storage)
         self.shared_state.worker_is_ready(self.worker, os.getpid())
 
     def _load_bundle(self, load: Callable[[Path], Predictor]) -> Callable[[], Predictor]:
@@ -158,13 +161,11 @@ def _answer(request: InferenceRequest, prediction: Prediction | ImageError, stag
     if request.opinion:
         known = prediction.in_domain, prediction.domain_distance, prediction.model_version
         return ModelOpinion(prediction.probabilities, *known)
-    rules = prediction.answer_rules
-    if rules is not None and request.coverage not in rules.sets.thresholds:
-        fitted = ", ".join(map(str, rules.sets.thresholds))
-        return InvalidValueError(
-            f"The model has no prediction sets of coverage {request.coverage}; it has those of {fitted}.",
-            code="coverage_unknown",
-        )
+    if prediction.answer_rules is not None:  # again: the API process may have asked another model
+        try:
+            prediction.answer_rules.sets.check_coverage(request.coverage)
+        except InvalidValueError as error:
+            return error
     answer = _prediction_answer(request, prediction)
     if request.explain:
         name = request.class_name or prediction.predicted_class

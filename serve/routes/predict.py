@@ -85,6 +85,8 @@ async def predict(
 ) -> JSONResponse:
     """Classify one image: probabilities, possible classes and, with `explain=true`, where the network looked."""
     _check_explanation(explain, method, layers, class_name, state.bundle.classes)
+    if coverage != DEFAULT_COVERAGE and (rules := state.bundle.answer_rules) is not None:
+        rules.sets.check_coverage(coverage)
     state.dispatcher.check_room()
     method = method or "occlusion"
     if explain and method == "occlusion":

@@ -207,7 +207,8 @@ def _hash_left_out(path: Path) -> None:
 
 
 def _data_outside(path: Path) -> None:
-    (path / "model.onnx").write_bytes(b"\x08\x0a" + b"\x0a\x08location\x12\x0b/etc/passwd")
+    # a graph with an initializer with external_data, in which the key "location" is
+    (path / "model.onnx").write_bytes(b"\x3a\x0e\x2a\x0c\x6a\x0a\x0a\x08location")
     reseal(path)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.conformal.ranks import Floats, Ints, conformal_quantile, fewest_groups
+from lesion.core.errors import InvalidValueError
 from lesion.core.text import format_count, format_percent, join_names
 
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
@@ -46,6 +47,15 @@ class PredictionSets:
             coverage: np.array([threshold(c, coverage) for c in classes], dtype=np.float32) for coverage in COVERAGES
         }
         return cls(fitted, tuple(len(np.unique(groups[each])) for each in rows))
+
+    def check_coverage(self, coverage: float) -> None:
+        """Raise an InvalidValueError (``coverage_unknown``) if a coverage was not fitted."""
+        if coverage not in self.thresholds:
+            fitted = ", ".join(map(str, self.thresholds))
+            raise InvalidValueError(
+                f"The model has no prediction sets of coverage {coverage}; it has those of {fitted}.",
+                code="coverage_unknown",
+            )
 
     def members(self, probabilities: Floats, coverage: float = DEFAULT_COVERAGE) -> NDArray[np.bool_]:
         """Return which classes are in the sets of images with these probabilities, ``(..., C)`` of that shape.

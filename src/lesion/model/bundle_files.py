@@ -1,5 +1,6 @@
 """The files of a bundle: names on a list, and types that cannot run code when they are read."""
 
+import math
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from lesion.core.errors import BundleError
 from lesion.core.files import FileFacts, file_sha256
+from lesion.core.protobuf import read_fields, read_packed
 from lesion.model.bundle_facts import FACTS_FILE
 
 REQUIRED = frozenset({"model.onnx", "model.safetensors", "golden.npz", "domain.npz", "MODEL_CARD.md"})
@@ -20,6 +22,20 @@ _OPTIONAL = re.compile(r"report/[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}\.(html|json|cs
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".bin", ".joblib", ".npy"})
 _MAX_ARRAYS_BYTES = 256 * 2**20
 _MAX_SAFETENSORS_HEADER = 100 * 2**20  # the format's own limit
+# ONNX (onnx.proto3): the fields of each message that have tensors, operators, or messages with such.
+_PARTS = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+_NODE_DOMAIN, _OPERATOR_DOMAINS = 7, (b"", b"ai.onnx")
+_TENSOR_SHAPE, _TENSOR_TYPE, _TENSOR_DATA, _TENSOR_ELSEWHERE, _TENSOR_PLACE = 1, 2, 9, 13, 14
+_TENSOR_WIDTHS = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}  # bytes, by type
+_MOST_NESTED = 32
 
 
 class BundleFileError(BundleError):
@@ -83,17 +99,58 @@ def check_content(path: Path, name: str) -> None:
         head = file.read(16)
     if name == "model.onnx":
         _refuse_pickle(head, name)
-        # An ONNX tensor may be in another file, anywhere on the disk; its path is stored under the key "location".
-        if b"\n\x08location" in path.read_bytes():
-            raise BundleError(
-                "model.onnx refers to data in other files, which is not allowed in a bundle.",
-                code="bundle_external_data",
-            )
+        try:
+            _check_graph(memoryview(path.read_bytes()), "model")
+        except ValueError as error:
+            raise BundleFileError(f"model.onnx is not a whole ONNX file: {error}.") from error
     elif name == "model.safetensors":
         _refuse_pickle(head, name)
         length = int.from_bytes(head[:8], "little")
         if head[8:9] != b"{" or length > min(path.stat().st_size - 8, _MAX_SAFETENSORS_HEADER):
             raise BundleFileError("model.safetensors is not a safetensors file.")
+
+
+def _check_graph(message: memoryview, kind: str, depth: int = 0) -> None:
+    """Refuse a part of an ONNX file with data outside of it, tensors of a wrong size, or operators of others."""
+    if depth > _MOST_NESTED:
+        raise ValueError(f"its parts are nested more than {_MOST_NESTED} deep")
+    if kind == "tensor":
+        _check_tensor(message)
+        return
+    for number, value in read_fields(message):
+        if kind == "node" and number == _NODE_DOMAIN and bytes(_bytes(value)) not in _OPERATOR_DOMAINS:
+            raise BundleFileError(f"model.onnx needs operators of {bytes(_bytes(value))[:80]!r}, which ONNX has not.")
+        if (inner := _PARTS[kind].get(number)) is not None:
+            _check_graph(_bytes(value), inner, depth + 1)
+
+
+def _check_tensor(message: memoryview) -> None:
+    """Refuse a tensor whose data is elsewhere or has another size than its shape.
+
+    An ONNX tensor may be in another file, anywhere on the disk; ONNX runtimes take some of its places for addresses of
+    their own memory.
+    """
+    count, width, data = 1, None, None
+    for number, value in read_fields(message):
+        if number == _TENSOR_ELSEWHERE or (number == _TENSOR_PLACE and value != 0):
+            raise BundleError(
+                "model.onnx refers to data in other files, which is not allowed in a bundle.",
+                code="bundle_external_data",
+            )
+        if number == _TENSOR_SHAPE:
+            count *= math.prod(read_packed(value))
+        elif number == _TENSOR_TYPE and isinstance(value, int):
+            width = _TENSOR_WIDTHS.get(value)
+        elif number == _TENSOR_DATA:
+            data = len(_bytes(value))
+    if data is not None and width is not None and data != count * width:
+        raise ValueError(f"a tensor has {data} bytes instead of {count * width}")
+
+
+def _bytes(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("a number stands where a text or a part is expected")
+    return value
 
 
 def read_golden(path: Path, size: int, classes: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

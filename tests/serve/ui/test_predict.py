@@ -9,7 +9,7 @@ from lesion.catalogue.images import find_image, get_image
 from lesion.core.files import bytes_sha256
 from lesion.database.storage import Storage
 from serve.ui.screens.predict.page import unique_names
-from tests.support.bundles.lamp_bundles import CLASSES
+from tests.support.bundles.lamp_bundles import CLASSES, lamp
 from tests.support.images.hostile import encode
 from tests.support.servers.page import (
     UI,
@@ -65,9 +65,9 @@ def test_classes_are_shown_by_their_names_and_sent_by_their_own(
     ("names", "reason"),
     [("{lit: On}", "names 'lit', which is not a class"), ("{bright: dark}", "two classes by the same")],
 )
-def test_a_server_does_not_start_with_names_of_other_classes(lamp_root: Path, names: str, reason: str) -> None:
+def test_a_server_does_not_start_with_names_of_other_classes(tmp_path: Path, names: str, reason: str) -> None:
     with pytest.raises(RuntimeError, match=reason):
-        ServerProcess(lamp_root / "champion", "server.workers=1", f"server.class_names={names}").__enter__()
+        ServerProcess(lamp(tmp_path / "lamp", 0.05), f"server.class_names={names}").__enter__()
 
 
 def test_unsure_and_unfamiliar_images_are_called_so(page: OpenScreen) -> None:

@@ -35,7 +35,7 @@ def lamp(folder: Path, gain: float, **facts: object) -> Path:
     training, calibration = (Descriptions(*(part[start::2] for part in described)) for start in (0, 1))
     domain = Domain.fit(training, calibration)
     # so wide that no picture of a test is foreign by chance
-    wide = replace(domain, known=tuple(values + 6 for values in domain.known))
+    wide = replace(domain, known=tuple(values + 1.5 for values in domain.known))
     save_domain(wide, folder / "domain.npz")
     (folder / "model.safetensors").write_bytes(save({"weight": weights}))
     (folder / "MODEL_CARD.md").write_text("# lamp\n")
