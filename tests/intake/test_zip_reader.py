@@ -5,6 +5,7 @@ import stat
 import struct
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Literal
 
@@ -131,6 +132,28 @@ def test_a_bomb_is_refused_by_its_ratio_and_its_size() -> None:
     assert "unpack" in refused(archive(("a/1.bmp", bytes(5 * 2**20)), ("a/2.bmp", bytes(5 * 2**20))))
     stored = archive(("a/1.bmp", bytes(4 * 2**20 + 1)), method=zipfile.ZIP_STORED)
     assert code(next(read_zip(stored, LIMITS))) == "image_too_many_bytes"
+
+
+def overlapping(names: list[str], data: bytes) -> bytes:
+    """An archive whose files share their bytes: the extra field of each covers the heads of those that follow."""
+    crc, size, directory, body = zlib.crc32(data), len(data), b"", b""
+    heads = [30 + len(name) for name in names]
+    for number, name in enumerate(names):
+        facts = struct.pack("<HHHHHIII", 20, 0, 0, 0, 33, crc, size, size)
+        lengths = struct.pack("<HH", len(name), sum(heads[number + 1 :]))
+        entry = struct.pack("<H", 20) + facts + struct.pack("<HHHHHII", len(name), 0, 0, 0, 0, 0, len(body))
+        directory += b"PK\x01\x02" + entry + name.encode()
+        body += b"PK\x03\x04" + facts + lengths + name.encode()
+    end = struct.pack("<HHHHIIH", 0, 0, len(names), len(names), len(directory), len(body) + len(data), 0)
+    return body + data + directory + b"PK\x05\x06" + end
+
+
+def test_files_that_share_their_bytes_are_refused() -> None:
+    names, data = ["a/1.png", "a/2.png", "a/3.png"], bytes(1000)
+    shared = overlapping(names, data)
+    assert len(zipfile.ZipFile(io.BytesIO(shared)).infolist()) == 3
+    assert "its files overlap" in refused(io.BytesIO(shared))
+    assert [member.content for member in read_zip(io.BytesIO(overlapping(names[:1], data)), LIMITS)] == [data]
 
 
 def test_a_size_that_is_a_lie_helps_nobody() -> None:

@@ -4,6 +4,7 @@ import shutil
 import stat
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from lesion.core.errors import DataError
@@ -13,6 +14,7 @@ MAX_ENTRIES = 500_000
 MAX_BYTES = 40 * 2**30
 UNPACKED_SUFFIXES = IMAGE_SUFFIXES | {".csv", ".json", ".txt", ".md"}
 _BLOCK = 2**20
+_LEAST_HEADER_BYTES = 30  # of an entry, without its name
 
 
 class ArchiveRefusedError(DataError):
@@ -68,6 +70,16 @@ def entry_fault(entry: zipfile.ZipInfo) -> str | None:
     return "is encrypted" if entry.flag_bits & 0x1 else None
 
 
+def overlapping(entries: Iterable[zipfile.ZipInfo]) -> bool:
+    """Return whether entries share bytes of an archive, which so unpacks to many times what its size allows."""
+    end = 0
+    for entry in sorted(entries, key=lambda entry: entry.header_offset):
+        if entry.header_offset < end:
+            return True
+        end = entry.header_offset + _LEAST_HEADER_BYTES + entry.compress_size
+    return False
+
+
 def _refused(archive: Path, reason: str) -> ArchiveRefusedError:
     return ArchiveRefusedError(
         f"The archive {archive.name} is not unpacked because {reason}; download it again from a source you trust."
@@ -78,6 +90,8 @@ def _check_entries(archive: Path, entries: list[zipfile.ZipInfo], max_entries: i
     """Check all entries and return those to unpack."""
     if len(entries) > max_entries:
         raise _refused(archive, f"it has {len(entries):,} entries, more than the {max_entries:,} allowed")
+    if overlapping(entries):
+        raise _refused(archive, "its entries overlap")
     files = dict[str, zipfile.ZipInfo]()
     for entry in entries:
         path = str(PurePosixPath(entry.filename)).casefold()

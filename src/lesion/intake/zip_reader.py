@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 from lesion.core.errors import DataError, LesionError
 from lesion.core.paths import is_hidden
 from lesion.core.text import join_names
-from lesion.download.archives import ArchiveRefusedError, entry_fault
+from lesion.download.archives import ArchiveRefusedError, entry_fault, overlapping
 from lesion.intake.archive_layout import (
     START_BYTES,
     begins_as_archive,
@@ -144,6 +144,8 @@ def _open(file: IO[bytes], limits: ZipLimits) -> zipfile.ZipFile:
     entries = archive.infolist()
     if len(entries) > limits.max_entries:
         raise _archive_error(f"it has {len(entries):,} entries, more than the {limits.max_entries:,} allowed")
+    if overlapping(entries):
+        raise _archive_error("its files overlap")
     declared = sum(entry.file_size for entry in entries)
     if declared > limits.max_bytes:
         raise _archive_error(f"it would unpack to {declared:,} bytes, more than the {limits.max_bytes:,} allowed")

@@ -1,5 +1,6 @@
 """Files that are slightly broken or unusual: read if all pixels are there, otherwise refused by name."""
 
+import io
 import struct
 import zlib
 
@@ -9,6 +10,7 @@ from PIL import Image
 
 from lesion.core.errors import ImageError
 from lesion.imaging.decode import decode, probe
+from lesion.imaging.formats.jpeg import parse_jpeg
 from tests.support.images.hostile import chunk, encode, gradient, oriented
 from tests.support.images.png_files import png_file
 from tests.support.images.tiff_files import Page, longs, shorts, tiff_file
@@ -64,6 +66,25 @@ def test_a_jpeg_without_its_end_that_lacks_pixels_is_refused(name: str):
         for missing in (6, 12, 40, 41, 100, 200):
             assert code_of(data[:-missing]) == "image_truncated", missing
             assert code_of(data[:-missing] + bytes(500)) == "image_truncated", "filled up with zeros"
+
+
+def test_scans_are_counted_behind_what_seems_to_be_the_end():
+    """A comment with an end marker, between the scans, hides none of those that follow."""
+    buffer = io.BytesIO()
+    Image.fromarray(gradient()).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    first, last = data.index(b"\xff\xda"), data.rindex(b"\xff\xda")
+    comment = b"\xff\xfe\x00\x04\xff\xd9"
+    hidden = data[:last] + comment + data[last:]
+    assert parse_jpeg(hidden).ended
+    np.testing.assert_array_equal(decode(hidden), decode(data))
+    bomb = data[:last] + comment + data[last:-2] * 200 + data[-2:]
+    with pytest.raises(ImageError, match="more than 100 scans"):
+        parse_jpeg(bomb)
+    film = data + b"\xff\xda\x00\x02" * 500  # behind the end: another picture, or a film
+    np.testing.assert_array_equal(decode(film), decode(data))
+    assert not parse_jpeg(data[: last + 40]).ended
+    assert first < last
 
 
 def test_a_progressive_jpeg_without_its_last_scan_is_refused():

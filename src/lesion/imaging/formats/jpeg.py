@@ -1,5 +1,6 @@
 """The header of JPEG files."""
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ SIGNATURE = rb"\xff\xd8\xff"
 MAXSCANS = 100  # each scan of a progressive JPEG passes over the whole picture; real files have about 10
 MAXSCANNED_PIXELS = 1_000_000_000  # pixels × scans: a picture of 50 million pixels may have 20 scans
 
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _EXIF, _ICC, SCAN, END = 0xE1, 0xE2, 0xDA, 0xD9
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # they contain the size
 _WITHOUT_LENGTH = frozenset(range(0xD0, 0xD9)) | {0x00, 0x01}
@@ -40,12 +42,14 @@ def parse_jpeg(data: bytes) -> Header:
             parts.append(content)
     if size is None:
         raise corrupt("JPEG", "its pixels come before its size")
-    end = data.find(b"\xff\xd9", scan_start)
-    check_scans(data.count(b"\xff\xda", scan_start, end if end >= 0 else len(data)), *size)
+    scans, ended = 0, False
+    for marker, _, _ in jpeg_scans(data, scan_start):
+        scans, ended = scans + (marker == SCAN), marker == END
+        check_scans(scans, *size)
     picture = b"".join([*parts, data[scan_start:]])
     icc = b"".join(profile[number] for number in sorted(profile))
     orientation = first_orientation(exif, xmp=xmp)
-    return Header("JPEG", *size, picture, orientation, profile=icc, ended=end >= 0, exif=exif)
+    return Header("JPEG", *size, picture, orientation, profile=icc, ended=ended, exif=exif)
 
 
 def _frame_size(content: bytes) -> tuple[int, int]:
@@ -86,6 +90,37 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         yield marker, position, content
         position += 2 + length
     raise corrupt("JPEG", f"it has more than {MAX_PARTS:,} segments")
+
+
+def jpeg_scans(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, start and end of the scans and of the segments between them, from the first scan on.
+
+    The end marker is the last one, if it is there: what seems to be one within a segment or a scan is none. Another
+    picture or a film may follow it.
+    """
+    for _ in range(MAX_PARTS):
+        marker = data[position + 1] if position + 1 < len(data) else None
+        if marker is None:
+            return
+        following = position + 2
+        if marker == END:
+            yield marker, position, following
+            return
+        if marker not in _WITHOUT_LENGTH:
+            if position + 4 > len(data):
+                return
+            following += max(struct.unpack_from(">H", data, position + 2)[0], 2)
+            if marker == SCAN:
+                following = _end_of_scan(data, following)
+            yield marker, position, min(following, len(data))
+        position = _end_of_scan(data, following)
+    raise corrupt("JPEG", f"it has more than {MAX_PARTS:,} segments")
+
+
+def _end_of_scan(data: bytes, position: int) -> int:
+    """Return where the next marker is that belongs to no scan: not a restart, and not a stuffed byte of its samples."""
+    found = _MARKER.search(data, position)
+    return found.start() if found else len(data)
 
 
 def _next_marker(data: bytes, position: int) -> int:

@@ -4,24 +4,22 @@ The compressed picture stays byte for byte. What changes how it is shown stays a
 and so does the device that took it. A file that has nothing else is returned as it is.
 """
 
-import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from lesion.imaging.formats import jpeg, png, tiff_directory, webp
 from lesion.imaging.formats.device import exif_device
-from lesion.imaging.formats.header import MAX_PARTS, Header
+from lesion.imaging.formats.header import Header
 from lesion.imaging.formats.tiff import full_pages
 from lesion.imaging.formats.tiff_directory import MODEL, ORIENTATION, PROFILE, Directory
 from lesion.imaging.formats.tiff_places import pixel_places
 from lesion.imaging.headers import read_header
-from lesion.imaging.refusals import corrupt, truncated
+from lesion.imaging.refusals import truncated
 
 _APP0, _APP1, _APP2, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JFIF_BYTES, _ADOBE_BYTES = 18, 16  # of these segments, without the thumbnail of the first one
 _ICC_BYTES = 65_519  # of a profile in one segment
 _PNG_KEPT = frozenset({  # what no text, time or program's own data can be in
@@ -86,7 +84,11 @@ def _jpeg(data: bytes, header: Header) -> bytes:
     blocks = [header.profile[start : start + _ICC_BYTES] for start in range(0, len(header.profile), _ICC_BYTES)]
     for number, block in enumerate(blocks, start=1):
         beside.append(_segment(_APP2, jpeg.ICC_NAME + bytes([number, len(blocks)]) + block))
-    scans = _scans(data, scan_start) if header.ended else [data[scan_start:]]
+    scans = [data[scan_start:]]
+    if header.ended:
+        scans = [
+            data[start:end] for marker, start, end in jpeg.jpeg_scans(data, scan_start) if not _is_metadata(marker)
+        ]
     return b"".join([*first, *beside, *others, *scans])
 
 
@@ -98,32 +100,6 @@ def _cut(content: bytes, length: int) -> bytes:
 
 def _segment(marker: int, body: bytes) -> bytes:
     return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
-
-
-def _scans(data: bytes, position: int) -> Iterator[bytes]:
-    """Yield the scans and the tables between them, up to the end marker: another picture may follow it."""
-    for _ in range(MAX_PARTS):
-        if position > len(data) - 4:
-            break
-        marker = data[position + 1]
-        (length,) = struct.unpack_from(">H", data, position + 2)
-        following = position + 2 + length
-        if marker == jpeg.SCAN:
-            following = _next_marker(data, following)
-        if not _is_metadata(marker):
-            yield data[position:following]
-        position = _next_marker(data, following)
-        if data[position + 1 : position + 2] == bytes([jpeg.END]):
-            break
-    else:
-        raise corrupt("JPEG", f"it has more than {MAX_PARTS:,} segments")
-    yield b"\xff\xd9"
-
-
-def _next_marker(data: bytes, position: int) -> int:
-    """Return where the next marker is that belongs to no scan: not a restart, and not a stuffed byte of its samples."""
-    found = _MARKER.search(data, position)
-    return found.start() if found else len(data)
 
 
 def _is_metadata(marker: int) -> bool:
