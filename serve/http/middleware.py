@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +25,8 @@ ACCESS_LOG = logging.getLogger("serve.access_log")
 
 _VALID_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LINGER_S = 5.0  # how long a refused body is still received and discarded, so that the client reads the response
+_FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
+_CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1")
 _ROOM_S = 0.05  # how often a body that waits for memory checks again
 
 
@@ -159,6 +162,7 @@ class BodyLimits:
             return
         limit = self.larger.get(scope["path"], self.max_body_bytes)
         await _refuse_encoding(Headers(scope=scope), receive)
+        await _refuse_charset(Headers(scope=scope), receive)
         await _refuse_declared_size(Headers(scope=scope), limit, receive)
         body = _Body(receive, self, limit, self.timeout * max(limit / self.max_body_bytes, 1))
         self.arriving[body] = None
@@ -217,6 +221,18 @@ async def _refuse_encoding(headers: Headers, receive: Receive) -> None:
         raise UnsupportedTypeError(
             f"A body with Content-Encoding: {encoding[:40]} is not unpacked. Send it as it is, without that header.",
             code="encoding_not_supported",
+        )
+
+
+async def _refuse_charset(headers: Headers, receive: Receive) -> None:
+    """Refuse a form in a rare or unknown character set, on which the parser would fail."""
+    kind, options = parse_options_header(headers.get("content-type", "").encode("latin-1"))
+    charset = options.get(b"charset", b"").decode("latin-1").strip().lower()
+    if kind in _FORMS and charset not in _CHARSETS:
+        await _discard_rest(receive)
+        raise UnsupportedTypeError(
+            f"A form in the character set {charset[:40]!r} is not read. Send it in UTF-8, or leave charset out.",
+            code="charset_not_supported",
         )
 
 

@@ -22,6 +22,8 @@ _REFUSALS = {
     503: "The store does not answer.",
 }
 
+_MOST = 2**63 - 1  # that a database counts to
+
 router = APIRouter(tags=["training data"], dependencies=[require("admin")], responses=refusals(_REFUSALS))
 
 
@@ -36,7 +38,7 @@ class Release(BaseModel):
 @router.get("/quarantine", summary="Images that wait for a decision")
 def quarantine(
     storage: StorageDep,
-    after: Annotated[int, Query(ge=0, description="The last id of the page before.")] = 0,
+    after: Annotated[int, Query(ge=0, le=_MOST, description="The last id of the page before.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
     """List one page of quarantined images in the order of their arrival, each with the reason why it waits."""

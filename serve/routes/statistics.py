@@ -65,7 +65,10 @@ def metrics(request: Request, state: StateDep) -> Response:
     registry.register(SharedStateCollector(state.shared_state, state.settings.queue_size, follower))
     if state.stored:
         registry.register(state.stored.collector)
-    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    try:
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    except (TypeError, ValueError):  # it fails on versions that are no numbers
+        encode, media_type = choose_encoder("")
     return Response(encode(registry), media_type=media_type)
 
 

@@ -62,6 +62,26 @@ def test_a_compressed_body_is_refused_by_name(client, encoding):
     assert f"Content-Encoding: {encoding.lower()}" in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("charset", ["undefined", "idna", "rot13", "\xff"])
+def test_a_form_in_an_odd_character_set_is_refused_by_name(client, charset):
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    answer = client.post("/predict", content=b"--x--", headers={"Content-Type": kind.encode("latin-1")})
+    refusal(answer, 415, "charset_not_supported")
+
+
+def test_a_form_in_a_usual_character_set_is_read(client):
+    body = b'--x\r\nContent-Disposition: form-data; name="other"\r\n\r\n1\r\n--x--\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=x; charset=UTF-8"}
+    assert client.post("/predict", content=body, headers=kind).status_code == 422  # it lacks the image
+
+
+@pytest.mark.parametrize("accept", [b"application/openmetrics-text;version=\xff;q=x", b"text/plain;version=x", b";;,="])
+def test_metrics_are_answered_whatever_is_accepted(client, accept):
+    answer = client.get("/metrics", headers={"Accept": accept})
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain")
+
+
 def test_identity_is_no_compression(client):
     answer = client.post("/predict", content=b"pixels", headers={"Content-Encoding": "identity"})
     assert answer.status_code != 415

@@ -53,7 +53,11 @@ RESPONSES: list[tuple[int, type[LesionError], tuple[str, ...]]] = [
     (413, ImageTooLargeError, ("image_too_many_bytes", "image_too_many_pixels")),
     (413, TooLargeError, ("body_too_large", "too_large")),
     (415, ImageTypeError, ("image_not_recognised", "image_type_not_supported")),
-    (415, UnsupportedTypeError, ("encoding_not_supported", "media_type_not_supported", "type_not_supported")),
+    (
+        415,
+        UnsupportedTypeError,
+        ("charset_not_supported", "encoding_not_supported", "media_type_not_supported", "type_not_supported"),
+    ),
     (422, ArchiveRefusedError, ("archive_refused",)),
     (422, DataError, ("class_missing", "data_invalid", "label_ambiguous")),
     (422, ImageError, ("image_animated", "image_corrupt", "image_mode_not_supported", "image_too_small")),
