@@ -1,16 +1,17 @@
 """What the routes take from the application, as typed dependencies: ``storage: StorageDep``."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from functools import cache
 from operator import attrgetter
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
 from lesion.core.errors import InvalidValueError, NotFoundError
-from lesion.core.roles import Role
+from lesion.core.roles import ROLES, Role
 from lesion.database.storage import Storage
 from lesion.imaging.limits import Limits
 from lesion.intake.intake import Intake
@@ -92,10 +93,35 @@ def require(role: Role) -> Any:  # noqa: ANN401 - what Depends returns
         bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
         header: Annotated[str | None, Security(_HEADER)],
     ) -> None:
-        key = bearer.credentials if bearer is not None else header
-        request.state.principal = state.authenticator.admit(request, key, role)
+        if not hasattr(request.state, "principal"):  # KeyFirstRoute admitted it already
+            key = bearer.credentials if bearer is not None else header
+            request.state.principal = state.authenticator.admit(request, key, role)
 
+    check.__dict__["role"] = role
     return Depends(check)
+
+
+class KeyFirstRoute(APIRoute):
+    """A route that admits a request by its headers before a byte of its body is read.
+
+    FastAPI itself reads and parses the whole body before it asks a dependency such as :func:`require`.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request: first the key of the highest role that is required, then the rest."""
+        answer = super().get_route_handler()
+        required = [getattr(depends.dependency, "role", None) for depends in self.dependencies]
+        roles = [role for role in required if role is not None]
+
+        async def admit_and_answer(request: Request) -> Response:
+            if roles:
+                state = await app_state(request)
+                bearer, header = await _BEARER(request), await _HEADER(request)
+                key = bearer.credentials if bearer is not None else header
+                request.state.principal = state.authenticator.admit(request, key, max(roles, key=ROLES.index))
+            return await answer(request)
+
+        return admit_and_answer
 
 
 async def storage_services(state: StateDep) -> StorageServices:

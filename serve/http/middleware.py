@@ -27,6 +27,7 @@ _VALID_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LINGER_S = 5.0  # how long a refused body is still received and discarded, so that the client reads the response
 _FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 _CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1")
+_MOST_JSON_BYTES = 2**16  # settings and reasons; parsing takes hundreds of times as much memory
 _ROOM_S = 0.05  # how often a body that waits for memory checks again
 
 
@@ -161,6 +162,8 @@ class BodyLimits:
             await self.app(scope, receive, send)
             return
         limit = self.larger.get(scope["path"], self.max_body_bytes)
+        if "json" in Headers(scope=scope).get("content-type", "").lower():
+            limit = min(limit, _MOST_JSON_BYTES)
         await _refuse_encoding(Headers(scope=scope), receive)
         await _refuse_charset(Headers(scope=scope), receive)
         await _refuse_declared_size(Headers(scope=scope), limit, receive)

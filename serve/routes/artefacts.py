@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
 
 from lesion.core.errors import NotFoundError
 from lesion.registry.registry import Registry
-from serve.http.dependencies import RegistryDep, require
+from serve.http.dependencies import KeyFirstRoute, RegistryDep, require
 from serve.http.openapi import refusals
 from serve.routes.models import Version
 
@@ -40,7 +40,9 @@ _REFUSALS = {
     503: "The store does not answer, or the bundle in it is damaged.",
 }
 
-router = APIRouter(prefix="/models/{version}", tags=["models"], responses=refusals(_REFUSALS))
+router = APIRouter(
+    route_class=KeyFirstRoute, prefix="/models/{version}", tags=["models"], responses=refusals(_REFUSALS)
+)
 
 
 class ArtefactMissingError(NotFoundError):

@@ -9,7 +9,15 @@ from lesion.catalogue.dataset_stats import DatasetStats, dataset_stats
 from lesion.catalogue.thumbnails import contact_sheet, sample
 from lesion.core.errors import LesionError, NotFoundError
 from lesion.registry.registry import Registry
-from serve.http.dependencies import CurrentBundle, ImageLimits, RegistryDep, StorageDep, check_label, require
+from serve.http.dependencies import (
+    CurrentBundle,
+    ImageLimits,
+    KeyFirstRoute,
+    RegistryDep,
+    StorageDep,
+    check_label,
+    require,
+)
 from serve.http.openapi import refusals
 from serve.routes.artefacts import ArtefactMissingError, evaluation_of
 from serve.routes.images import PNG, png_response
@@ -24,7 +32,11 @@ _REFUSALS = {
 }
 
 router = APIRouter(
-    prefix="/dataset", tags=["training data"], dependencies=[require("viewer")], responses=refusals(_REFUSALS)
+    route_class=KeyFirstRoute,
+    prefix="/dataset",
+    tags=["training data"],
+    dependencies=[require("viewer")],
+    responses=refusals(_REFUSALS),
 )
 
 

@@ -10,7 +10,7 @@ from lesion.core.errors import NotFoundError
 from lesion.database.tables import DELETED
 from lesion.imaging.heatmap import encode_png
 from lesion.registry.version_views import image_view
-from serve.http.dependencies import ImageLimits, PrincipalDep, StorageDep, StorageServicesDep, require
+from serve.http.dependencies import ImageLimits, KeyFirstRoute, PrincipalDep, StorageDep, StorageServicesDep, require
 from serve.http.openapi import refusals
 from serve.http.schemas import Reason
 
@@ -39,7 +39,9 @@ def _stored_hash(services: StorageServicesDep, sha256: Sha256) -> str:
 # The hash of an image that is stored, whether the request has this one or that of the file as it was sent.
 StoredHash = Annotated[str, Depends(_stored_hash)]
 
-router = APIRouter(prefix="/images/{sha256}", tags=["training data"], responses=refusals(_REFUSALS))
+router = APIRouter(
+    route_class=KeyFirstRoute, prefix="/images/{sha256}", tags=["training data"], responses=refusals(_REFUSALS)
+)
 
 
 def png_response(data: bytes) -> Response:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lesion.auth import api_keys
 from lesion.core.roles import Role
-from serve.http.dependencies import PrincipalDep, StateDep, StorageDep, require
+from serve.http.dependencies import KeyFirstRoute, PrincipalDep, StateDep, StorageDep, require
 from serve.http.openapi import refusals
 from serve.http.rate_limits import usage_today
 
@@ -18,7 +18,9 @@ _REFUSALS = {
     422: "A value is not valid.",
 }
 
-router = APIRouter(tags=["keys"], dependencies=[require("admin")], responses=refusals(_REFUSALS))
+router = APIRouter(
+    route_class=KeyFirstRoute, tags=["keys"], dependencies=[require("admin")], responses=refusals(_REFUSALS)
+)
 
 
 class NewKey(BaseModel):

@@ -9,7 +9,7 @@ from pydantic import Field
 from lesion.catalogue.lineage import lineage_of_version
 from lesion.registry.deployments import previous
 from lesion.registry.version_views import deployment_view, model_summary, model_view
-from serve.http.dependencies import PrincipalDep, RegistryDep, StorageDep, require
+from serve.http.dependencies import KeyFirstRoute, PrincipalDep, RegistryDep, StorageDep, require
 from serve.http.openapi import refusals
 from serve.http.schemas import Reason
 
@@ -20,7 +20,7 @@ _REFUSALS = {
     503: "The store does not answer.",
 }
 
-router = APIRouter(tags=["models"], responses=refusals(_REFUSALS))
+router = APIRouter(route_class=KeyFirstRoute, tags=["models"], responses=refusals(_REFUSALS))
 
 Version = Annotated[str, Path(pattern="^[0-9a-f]{12}$", description="A model version.")]
 

@@ -10,7 +10,7 @@ from lesion.conformal.prediction_sets import DEFAULT_COVERAGE
 from lesion.core.errors import InvalidValueError, UnsupportedTypeError
 from lesion.explanation.explanation import Method
 from lesion.imaging.refusals import EmptyImageError
-from serve.http.dependencies import StateDep, require
+from serve.http.dependencies import KeyFirstRoute, StateDep, require
 from serve.http.openapi import refusals
 from serve.http.schemas import PredictionAnswer
 from serve.inference.messages import InferenceRequest
@@ -50,7 +50,7 @@ _REQUEST_BODY: dict[str, Any] = {
     },
 }
 
-router = APIRouter(tags=["prediction"], dependencies=[require("viewer")])
+router = APIRouter(route_class=KeyFirstRoute, tags=["prediction"], dependencies=[require("viewer")])
 
 
 @router.post(

@@ -10,7 +10,7 @@ from lesion.catalogue import images
 from lesion.catalogue.counts import count_images, count_new_images
 from lesion.database.tables import DELETED, QUARANTINED
 from lesion.registry.version_views import image_view
-from serve.http.dependencies import CurrentBundle, PrincipalDep, StorageDep, check_label, require
+from serve.http.dependencies import CurrentBundle, KeyFirstRoute, PrincipalDep, StorageDep, check_label, require
 from serve.http.openapi import refusals
 from serve.http.schemas import Reason
 from serve.routes.images import PNG, StoredHash, thumbnail
@@ -24,7 +24,9 @@ _REFUSALS = {
 
 _MOST = 2**63 - 1  # that a database counts to
 
-router = APIRouter(tags=["training data"], dependencies=[require("admin")], responses=refusals(_REFUSALS))
+router = APIRouter(
+    route_class=KeyFirstRoute, tags=["training data"], dependencies=[require("admin")], responses=refusals(_REFUSALS)
+)
 
 
 class Release(BaseModel):

@@ -18,7 +18,7 @@ from lesion.retraining.estimate import estimate
 from lesion.retraining.jobs import BATCH_SIZE, EPOCHS, LEARNING_RATE, JobRunningError, RetrainRequest
 from lesion.retraining.recipe import default_settings
 from lesion.retraining.stored_reports import load_report
-from serve.http.dependencies import AppState, CurrentBundle, PrincipalDep, StateDep, StorageDep, require
+from serve.http.dependencies import AppState, CurrentBundle, KeyFirstRoute, PrincipalDep, StateDep, StorageDep, require
 from serve.http.openapi import REFUSALS, refusals
 from serve.http.problems import problem_of
 from serve.request_errors import BusyError
@@ -34,7 +34,7 @@ _BOUNDS: dict[str, tuple[float | int, float | int]] = {
     "learning_rate": LEARNING_RATE,
 }
 
-router = APIRouter(tags=["retraining"], dependencies=[require("admin")], responses=REFUSALS)
+router = APIRouter(route_class=KeyFirstRoute, tags=["retraining"], dependencies=[require("admin")], responses=REFUSALS)
 JobId = Annotated[str, Path(description="What POST /retrain answered.", pattern="^[0-9a-f]{32}$")]
 
 

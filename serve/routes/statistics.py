@@ -7,13 +7,13 @@ from fastapi import APIRouter, Request, Response
 from prometheus_client.exposition import choose_encoder
 from pydantic import BaseModel, Field
 
-from serve.http.dependencies import StateDep, require
+from serve.http.dependencies import KeyFirstRoute, StateDep, require
 from serve.http.openapi import REFUSALS
 from serve.observability.collectors import SharedStateCollector
 from serve.observability.prometheus import process_metrics
 from serve.observability.request_stats import Counts
 
-router = APIRouter(tags=["status"], responses=REFUSALS)
+router = APIRouter(route_class=KeyFirstRoute, tags=["status"], responses=REFUSALS)
 
 _SHARES = {"p50_ms": 0.5, "p95_ms": 0.95, "p99_ms": 0.99}
 

@@ -7,11 +7,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from lesion.imaging.file_types import readable_types
-from serve.http.dependencies import AppState, CurrentBundle, PrincipalDep, StateDep, require
+from serve.http.dependencies import AppState, CurrentBundle, KeyFirstRoute, PrincipalDep, StateDep, require
 from serve.http.openapi import REFUSALS
 from serve.http.schemas import Health, Info, Me, ServerLimits, Workers
 
-router = APIRouter(tags=["status"])
+router = APIRouter(route_class=KeyFirstRoute, tags=["status"])
 
 
 class Live(BaseModel):

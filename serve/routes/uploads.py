@@ -10,7 +10,7 @@ from lesion.core.errors import InvalidValueError, LesionError, UnsupportedTypeEr
 from lesion.intake.archive_layout import START_BYTES, is_archive
 from lesion.intake.uploads import match_class
 from lesion.intake.zip_reader import LabeledFile, ZipLimits, read_zip
-from serve.http.dependencies import PrincipalDep, StateDep, StorageServicesDep, require
+from serve.http.dependencies import KeyFirstRoute, PrincipalDep, StateDep, StorageServicesDep, require
 from serve.http.openapi import refusals
 from serve.http.schemas import UploadAnswer, UploadPreview
 from serve.ingest import Origin, clean, judge_files
@@ -31,7 +31,12 @@ _REFUSALS = {
 _TEXT = {"type": "string", "maxLength": MAX_LABEL}
 _FILE = {"type": "string", "format": "binary"}
 
-router = APIRouter(tags=["training data"], dependencies=[require("contributor")], responses=refusals(_REFUSALS))
+router = APIRouter(
+    route_class=KeyFirstRoute,
+    tags=["training data"],
+    dependencies=[require("contributor")],
+    responses=refusals(_REFUSALS),
+)
 
 
 def _form_body(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Who may send what: every route for every role, servers without keys, limits, and a database that goes away."""
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -70,6 +71,50 @@ def operations(client: TestClient) -> list[tuple[str, str]]:
     assert isinstance(client.app, FastAPI)
     paths = client.app.openapi()["paths"]
     return [(method.upper(), path) for path, item in paths.items() for method in item]
+
+
+@pytest.mark.parametrize(
+    ("path", "role", "code"),
+    [
+        ("/keys", "", "key_missing"),
+        ("/keys", "wrong", "key_unknown"),
+        ("/keys", "viewer", "role_insufficient"),
+        ("/rollback", "contributor", "role_insufficient"),
+        ("/upload_training_data", "viewer", "role_insufficient"),
+        ("/feedback", "revoked", "key_unknown"),
+        ("/predict", "", "key_missing"),
+    ],
+)
+def test_a_stranger_is_refused_before_a_byte_of_the_body_is_read(
+    client: TestClient, texts: dict[str, str], path: str, role: str, code: str
+) -> None:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        raise AssertionError("the body was read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    key = [(b"authorization", f"Bearer {texts[role]}".encode())] if role else []
+    scope: dict[str, Any] = {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
+        "headers": [(b"content-type", b"application/json"), (b"content-length", b"100"), *key],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8000), "scheme": "http", "http_version": "1.1",
+    }  # fmt: skip
+    eventually(lambda: client.get("/me").status_code == 401)  # the keys are known
+    call: Any = client.app
+    asyncio.run(call(scope, receive, send))
+    assert sent[0]["status"] == (403 if code == "role_insufficient" else 401)
+    assert json.loads(sent[1]["body"])["code"] == code
+
+
+@pytest.mark.usefixtures("texts")
+def test_a_request_counts_once_against_its_limit(client: TestClient, storage: Storage) -> None:
+    key = api_keys.create(storage, "two", "viewer", "test", per_minute=2)
+    eventually(lambda: client.get("/me").status_code == 401)
+    statuses = [client.get("/me", headers=bearer(key)).status_code for _ in range(3)]
+    assert statuses == [200, 200, 429]
 
 
 class TestRoles:

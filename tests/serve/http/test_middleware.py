@@ -1,4 +1,4 @@
-"""HEAD is GET without the body, and a body with a content encoding is refused by name."""
+"""HEAD is GET without the body; bodies in odd encodings and character sets, and long JSON, are refused."""
 
 import asyncio
 import gzip
@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from serve.http.middleware import HeadRequests
+from lesion.core.errors import TooLargeError
+from serve.http.middleware import BodyLimits, HeadRequests
 from serve.request_errors import missing_file
 from tests.support.bundles.registry_bundles import sealed
 from tests.support.servers.app import client_of, make_app, refusal
@@ -62,6 +63,30 @@ def test_a_compressed_body_is_refused_by_name(client, encoding):
     assert f"Content-Encoding: {encoding.lower()}" in answer.json()["detail"]
 
 
+def test_json_has_a_small_limit_of_its_own():
+    read: list[int] = []
+
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        read.append(len((await receive())["body"]))
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"[" * 70_000, "more_body": False}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    limits = BodyLimits(route, max_body_bytes=10**6, max_total_bytes=10**7, timeout=5.0)
+    scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/keys"}
+    asyncio.run(limits(scope | {"headers": [(b"content-type", b"image/png")]}, receive, send))
+    assert read == [70_000]
+    for headers in (
+        [(b"content-type", b"application/json")],
+        [(b"content-type", b"Application/merge-patch+JSON; a=b")],
+    ):
+        with pytest.raises(TooLargeError, match="65,536"):
+            asyncio.run(limits(scope | {"headers": headers}, receive, send))
+
+
 @pytest.mark.parametrize("charset", ["undefined", "idna", "rot13", "\xff"])
 def test_a_form_in_an_odd_character_set_is_refused_by_name(client, charset):
     kind = f"multipart/form-data; boundary=x; charset={charset}"
@@ -72,7 +97,7 @@ def test_a_form_in_an_odd_character_set_is_refused_by_name(client, charset):
 def test_a_form_in_a_usual_character_set_is_read(client):
     body = b'--x\r\nContent-Disposition: form-data; name="other"\r\n\r\n1\r\n--x--\r\n'
     kind = {"Content-Type": "multipart/form-data; boundary=x; charset=UTF-8"}
-    assert client.post("/predict", content=body, headers=kind).status_code == 422  # it lacks the image
+    assert client.post("/predict", content=body, headers=kind).status_code != 415
 
 
 @pytest.mark.parametrize("accept", [b"application/openmetrics-text;version=\xff;q=x", b"text/plain;version=x", b";;,="])
