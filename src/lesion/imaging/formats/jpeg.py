@@ -95,8 +95,8 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
 def jpeg_scans(data: bytes, position: int) -> Iterator[tuple[int, int, int]]:
     """Yield marker, start and end of the scans and of the segments between them, from the first scan on.
 
-    The end marker is the last one, if it is there: what seems to be one within a segment or a scan is none. Another
-    picture or a film may follow it.
+    The end marker is the last one, if it is there, and not what looks like it within a segment. Another picture or a
+    film may follow it.
     """
     for _ in range(MAX_PARTS):
         marker = data[position + 1] if position + 1 < len(data) else None
