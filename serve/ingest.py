@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from lesion.core.errors import LesionError
+from lesion.core.text import clean_name
 from lesion.data.inspection import ImageRecord, examine
 from lesion.database.tables import ACCEPTED, QUARANTINED, REJECTED
 from lesion.identity.pseudonyms import Pseudonyms
@@ -27,7 +27,6 @@ from serve.request_errors import BusyError
 _BATCH = 8  # files of one upload that are examined at the same time
 _PATIENCE_S = 20.0  # how long a file waits for a free inference worker
 _PAUSE_S = 0.25
-_NAME_LENGTH = 100
 _decoders = ThreadPoolExecutor(2, "examine")  # two for all uploads, since a decoded image may fill 150 MB
 
 
@@ -51,11 +50,6 @@ class Origin:
     source: str  # upload or feedback
     uploader: str  # who sent them
     group: str = ""  # what they have in common, as the sender calls it; empty if unknown
-
-
-def clean(text: str, length: int = _NAME_LENGTH) -> str:
-    """Return a sender's text so that it can be echoed: shortened, and without control and formatting characters."""
-    return "".join(letter for letter in text if unicodedata.category(letter)[0] != "C")[:length]
 
 
 async def judge_files(
@@ -168,11 +162,13 @@ class _Rehearsal:
             return decision
         sha256, label, name = first
         if label != upload.label:
-            reason = f"The same picture is in this upload as {clean(name)!r}, under {label}."
+            reason = f"The same picture is in this upload as {clean_name(name)!r}, under {label}."
             return Decision(REJECTED, "label_conflict", reason)
         if sha256 == upload.image.sha256:
-            return Decision(decision.status, "already_known", f"The same file is in this upload as {clean(name)!r}.")
-        return Decision(REJECTED, "duplicate", f"The same picture is in this upload as {clean(name)!r}.")
+            return Decision(
+                decision.status, "already_known", f"The same file is in this upload as {clean_name(name)!r}."
+            )
+        return Decision(REJECTED, "duplicate", f"The same picture is in this upload as {clean_name(name)!r}.")
 
 
 def _keep_with(intake: Intake) -> Judge:
@@ -191,7 +187,7 @@ async def _process(judge: Judge, answer: UploadAnswer, file: Examined, upload: U
         _reject(answer, file.name, error, upload.label)
         return
     _count(answer, decision.status, decision.code, upload.label)
-    name, reason = clean(file.name), {"code": decision.code, "reason": decision.reason}
+    name, reason = clean_name(file.name), {"code": decision.code, "reason": decision.reason}
     if decision.status not in (ACCEPTED, QUARANTINED):
         answer.rejected.append(RejectedFile(name=name, **reason))
         return
@@ -201,7 +197,7 @@ async def _process(judge: Judge, answer: UploadAnswer, file: Examined, upload: U
 
 def _reject(answer: UploadAnswer, name: str, error: LesionError, label: str = "") -> None:
     _count(answer, REJECTED, error.code, label)
-    answer.rejected.append(RejectedFile(name=clean(name), code=error.code, reason=error.message))
+    answer.rejected.append(RejectedFile(name=clean_name(name), code=error.code, reason=error.message))
 
 
 def _count(answer: UploadAnswer, status: str, code: str, label: str) -> None:
@@ -209,7 +205,7 @@ def _count(answer: UploadAnswer, status: str, code: str, label: str) -> None:
     if not isinstance(answer, UploadPreview):
         UPLOADS.labels(status, code).inc()
     elif label:
-        counts = answer.classes.setdefault(clean(label), ClassPreview())
+        counts = answer.classes.setdefault(clean_name(label), ClassPreview())
         setattr(counts, status, getattr(counts, status) + 1)
 
 

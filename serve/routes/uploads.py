@@ -7,13 +7,14 @@ from fastapi import APIRouter, Query, Request
 from starlette.datastructures import FormData, UploadFile
 
 from lesion.core.errors import InvalidValueError, LesionError, UnsupportedTypeError
+from lesion.core.text import clean_name
 from lesion.intake.archive_layout import START_BYTES, is_archive
 from lesion.intake.uploads import match_class
 from lesion.intake.zip_reader import LabeledFile, ZipLimits, read_zip
 from serve.http.dependencies import KeyFirstRoute, PrincipalDep, StateDep, StorageServicesDep, require
 from serve.http.openapi import refusals
 from serve.http.schemas import UploadAnswer, UploadPreview
-from serve.ingest import Origin, clean, judge_files
+from serve.ingest import Origin, judge_files
 from serve.request_errors import missing_file
 
 MAX_FILES = 1000
@@ -137,7 +138,7 @@ def _text(form: FormData, field: str) -> str:
             code="field_repeated",
         )
     value = values.pop() if values else ""
-    if not isinstance(value, str) or len(value) > MAX_LABEL or value != clean(value, MAX_LABEL):
+    if not isinstance(value, str) or len(value) > MAX_LABEL or value != clean_name(value, MAX_LABEL):
         raise InvalidValueError(
             f"The field '{field}' must be plain text of at most {MAX_LABEL} characters.", code="field_invalid"
         )

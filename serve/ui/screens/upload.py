@@ -11,7 +11,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from lesion.client import Client, ClientError
-from lesion.core.text import format_count
+from lesion.core.text import clean_name, format_count
 from serve.ui.charts import data_charts
 from serve.ui.components import offer_csv
 from serve.ui.error_messages import is_file_error, report_failure
@@ -207,7 +207,7 @@ def _send_chunk(client: Client, chunk: Sequence[UploadedFile], batch: Batch) -> 
             return None
         if not is_file_error(error):
             raise
-        return [_row(file.name, "rejected", error.message) for file in chunk]
+        return [_row(clean_name(file.name), "rejected", error.message) for file in chunk]
     return [_row(entry["name"], kind, entry["reason"]) for kind in OUTCOMES for entry in outcome[kind]]
 
 

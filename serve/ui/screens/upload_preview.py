@@ -8,6 +8,7 @@ import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from lesion.client import Client, ClientError
+from lesion.core.text import clean_name
 from serve.ui.charts.data_charts import OUTCOMES
 from serve.ui.error_messages import is_file_error, report_failure
 from serve.ui.session import class_names
@@ -79,7 +80,7 @@ def make_preview(
             if "\n" in error.message:
                 preview.layouts.append(error.message)
             else:
-                preview.refused += [{"File": file.name, "Reason": error.message} for file in chunk]
+                preview.refused += [{"File": clean_name(file.name), "Reason": error.message} for file in chunk]
             continue
         for name, counts in answer["classes"].items():
             before = preview.classes.setdefault(name, dict.fromkeys(_KINDS, 0))

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
-from lesion.core.text import format_count, format_percent
+from lesion.core.text import defuse_formulas, format_count, format_percent
 
 DISCLAIMER = (
     "Not a medical device. Lesion is for research and teaching; nothing that it says replaces the judgment of a "
@@ -17,7 +17,6 @@ MOST_CLASSES = 30  # that the page shows at once
 State = Literal["not_recognized", "unsure", "sure"]
 Row = TypeVar("Row")
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>$~#|]|:(?=[a-zA-Z]))")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _STAGES = {
     "queued": "Waiting for a free worker",
@@ -291,4 +290,4 @@ def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
 
 
 def _cell(value: object) -> object:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return defuse_formulas(value) if isinstance(value, str) else value

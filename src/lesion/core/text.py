@@ -1,8 +1,13 @@
 """Numbers and lists of names as text: the same in messages, in reports and on the page."""
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
+
+MAX_NAME = 100  # letters of a name that are shown
+# Equals, plus, minus and at, also as wide letters, at the start of a cell or behind what may separate cells.
+_FORMULA = re.compile(r"(^|[;\t\r\n])(?=[\s\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 def format_count(number: int, noun: str) -> str:
@@ -38,6 +43,28 @@ def natural_order(text: str) -> tuple[Any, ...]:
     """
     parts = re.split(r"(\d+)", text.casefold())  # text and numbers take turns
     return *(int(part) if number % 2 else part for number, part in enumerate(parts)), text
+
+
+def clean_name(name: str, length: int = MAX_NAME) -> str:
+    r"""Return a name from outside without letters that control, hide or turn text, cut in the middle if it is longer.
+
+    >>> clean_name("scan\u202egnp.exe"), clean_name("a" * 300 + ".png", 9)
+    ('scangnp.exe', 'aaaa….png')
+    """
+    shown = "".join(letter for letter in name if unicodedata.category(letter)[0] != "C")
+    if len(shown) <= length:
+        return shown
+    first, last = length // 2, length - length // 2 - 1
+    return f"{shown[:first]}…{shown[-last:]}"
+
+
+def defuse_formulas(text: str) -> str:
+    """Put an apostrophe before what a spreadsheet would run as a formula, also where it splits cells at semicolons.
+
+    >>> defuse_formulas("=1+1"), defuse_formulas("a; -2"), defuse_formulas("1 + 1 = 2")
+    ("'=1+1", "a;' -2", '1 + 1 = 2')
+    """
+    return _FORMULA.sub(r"\1'", text)
 
 
 def join_names(names: Iterable[object], limit: int = 5, quote: str = "") -> str:

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from lesion.client import Client, ClientError
-from lesion.core.text import format_count
+from lesion.core.text import clean_name, format_count
 from serve.ui.components import offer_csv
 from serve.ui.error_messages import is_file_error, show_error
 from serve.ui.screens.predict import answers
@@ -55,7 +55,7 @@ def show(client: Client) -> None:
 
 def _choose_files() -> list[ChosenImage]:
     files = st.file_uploader("Drop one or more images here", accept_multiple_files=True, key="predict-files")
-    return [ChosenImage(file.file_id, file.name, file.getvalue) for file in files]
+    return [ChosenImage(file.file_id, clean_name(file.name), file.getvalue) for file in files]
 
 
 def _take_photo() -> list[ChosenImage]:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from lesion.cli.predict.inputs import printable
 from lesion.core.errors import ImageError
+from lesion.core.text import defuse_formulas
 from lesion.model.predictor import Prediction
 
 _TABLE_ROWS = 200  # of one table: all of them are in memory, since they set the widths of its columns
@@ -27,7 +28,6 @@ _LAST_COLUMNS = (
     "code",
     "error",
 )
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def write_csv(rows: Iterable[Row], out: IO[str], classes: Sequence[str], top_k: 
             cells = [row.name, *[""] * (len(columns) - 3), row.answer.code, row.answer.message]
         else:
             cells = _csv_cells(row.answer, row, classes, top_k)
-        table.writerow([f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell for cell in cells])
+        table.writerow([defuse_formulas(cell) for cell in cells])
 
 
 def _csv_cells(answer: Prediction, row: Row, classes: Sequence[str], top_k: int | None) -> list[str]:
