@@ -14,6 +14,7 @@ from lesion.database.storage import Storage
 from lesion.intake.rules import IntakeSettings
 from lesion.model.bundle import Bundle
 from serve.http.auth import Authenticator
+from serve.http.connections import BoundedConnection
 from serve.http.dependencies import AppState
 from serve.http.middleware import BodyLimits, HeadRequests, RequestContext
 from serve.http.openapi import describe
@@ -49,6 +50,10 @@ class Server(SupervisedServer):
         self.access = access
         self.intake = intake
         super().__init__(api, settings)
+
+    def run(self, *arguments: Any, **uvicorn: Any) -> None:  # noqa: ANN401 - those of SupervisedServer.run
+        """Serve; see :meth:`SupervisedServer.run`."""
+        super().run(*arguments, **{"http": BoundedConnection, **uvicorn})
 
     def configure(self, app: FastAPI) -> None:
         """Add this project's routes, error handlers and middleware, the outermost last."""
