@@ -31,7 +31,7 @@ _DATA = (
     "excluded", "copies",
 )  # fmt: skip
 _FILES = ("refused", "conflicts")
-_ZIP_BLOCK = 2**20
+_ZIP_BLOCK = 2**16  # what a client that reads nothing may hold of a download, about
 _ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # ZIP's earliest, for every file: the same files give the same archive
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 _REFUSALS = {
