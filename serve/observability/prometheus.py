@@ -22,6 +22,9 @@ if "--multiprocessing-fork" not in sys.orig_argv:  # parent_process() is not kno
 from prometheus_client import CollectorRegistry, Counter, Histogram, values
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from serve.observability.reserved_files import ReservedDict
+
+vars(values)["MmapedDict"] = ReservedDict
 # What prometheus-client itself chooses if it is first imported after the folder was made.
 values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
 
