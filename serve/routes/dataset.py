@@ -44,7 +44,7 @@ router = APIRouter(
 def stats(registry: RegistryDep, bundle: CurrentBundle) -> DatasetStats:
     """Count images by class, split, size, format, group and day of upload, and measure the brightness of each class."""
     leakage, known = _leakage(registry)
-    with registry.storage.session() as session:
+    with registry.storage.reading() as session:
         return dataset_stats(session, bundle.classes, bundle.preprocessing, leakage, leakage_known=known)
 
 
@@ -61,7 +61,7 @@ def montage(
 ) -> Response:
     """Lay out randomly drawn accepted images of one class in rows, as one PNG file."""
     check_label(bundle, label)
-    with storage.session() as session:
+    with storage.reading() as session:
         rows = sample(session, label, images, seed)
     if not rows:
         raise NotFoundError(f"There is no accepted image of the class {label!r} yet.", code="class_empty")

@@ -32,7 +32,7 @@ Sha256 = Annotated[
 
 
 def _stored_hash(services: StorageServicesDep, sha256: Sha256) -> str:
-    with services.storage.session() as session:
+    with services.storage.reading() as session:
         return images.stored_hash(session, sha256, services.intake.pseudonyms)
 
 
@@ -52,7 +52,7 @@ def png_response(data: bytes) -> Response:
 @router.get("", summary="One image's facts", dependencies=[require("admin")])
 def image(storage: StorageDep, sha256: StoredHash) -> dict[str, Any]:
     """Return the record of an image, and the versions that were trained or tested with it."""
-    with storage.session() as session:
+    with storage.reading() as session:
         row = images.get_image(session, sha256)
         return image_view(row) | {"versions": lineage_of_image(session, sha256)}
 
@@ -60,7 +60,7 @@ def image(storage: StorageDep, sha256: StoredHash) -> dict[str, Any]:
 @router.get("/thumbnail", summary="A small picture of an image", dependencies=[require("contributor")], **PNG)
 def thumbnail(storage: StorageDep, limits: ImageLimits, sha256: StoredHash) -> Response:
     """Return the stored picture as PNG, at most 256 pixels wide and high."""
-    with storage.session() as session:
+    with storage.reading() as session:
         row = images.get_image(session, sha256)
     if row.status == DELETED:
         raise NotFoundError(f"The pixels of the image '{sha256}' were deleted.", code="image_deleted")

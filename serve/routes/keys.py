@@ -59,7 +59,7 @@ class KeyView(BaseModel):
 @router.get("/keys", summary="All keys")
 def all_keys(storage: StorageDep) -> list[KeyView]:
     """List every key that was created, including revoked ones."""
-    with storage.session() as session:
+    with storage.reading() as session:
         used, keys = usage_today(session), api_keys.all_keys(session)
         return [KeyView(**api_keys.key_view(key), requests_today=used.get(key.id, 0)) for key in keys]
 

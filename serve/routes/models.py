@@ -54,7 +54,7 @@ def model_images(
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
 ) -> Mapping[str, Any]:
     """Return what a version was made from: counts, and one page of images."""
-    with storage.session() as session:
+    with storage.reading() as session:
         return lineage_of_version(session, version, after=after, limit=limit)
 
 

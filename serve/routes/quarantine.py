@@ -44,7 +44,7 @@ def quarantine(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> dict[str, Any]:
     """List one page of quarantined images in the order of their arrival, each with the reason why it waits."""
-    with storage.session() as session:
+    with storage.reading() as session:
         rows = images.list_images(session, status=QUARANTINED, after=after, limit=limit)
         return {"images": [{"id": row.id, **image_view(row)} for row in rows]}
 
@@ -75,5 +75,5 @@ def drop(storage: StorageDep, principal: PrincipalDep, sha256: StoredHash, reaso
 @router.get("/training_data", summary="What there is to learn from")
 def training_data(storage: StorageDep) -> dict[str, Any]:
     """Count the images by status, label, split and gate generation, and those that the next retraining would add."""
-    with storage.session() as session:
+    with storage.reading() as session:
         return {**count_images(session), "next_retrain": count_new_images(session)}

@@ -146,7 +146,7 @@ def retrain_estimate(
     epochs: Annotated[int, Query(ge=EPOCHS[0], le=EPOCHS[1])] = RetrainRequest.epochs,
 ) -> RetrainEstimate:
     """Estimate the duration of a retraining from the last ones, and list the settings that may be chosen."""
-    with storage.session() as session:
+    with storage.reading() as session:
         duration = estimate(session, epochs)
     defaults = {"epochs": RetrainRequest.epochs, **default_settings(bundle)}
     return RetrainEstimate(epochs=epochs, **asdict(duration), defaults=defaults, bounds=_BOUNDS)

@@ -72,7 +72,7 @@ class Intake:
     def judge(self, upload: Upload) -> Decision:
         """Judge an upload as ``process`` would, and store nothing."""
         found = self._search(upload)
-        with self._storage.session() as session:
+        with self._storage.reading() as session:
             return self._decide(session, upload, found)
 
     def note_rejected(self, codes: Mapping[str, int], *, source: str, uploader: str) -> None:
@@ -83,7 +83,7 @@ class Intake:
     def refresh(self) -> None:
         """Index what is new in the catalogue, so that the next upload need not wait for it."""
         while True:
-            with self._storage.session() as session:
+            with self._storage.reading() as session:
                 rows = self._unindexed(session)
             if not rows:
                 return

@@ -83,7 +83,7 @@ class Registry:
 
     def champion(self) -> Deployment | None:
         """Return the last row of the ledger, which names the served version; None if no model was deployed yet."""
-        with self.storage.session() as session:
+        with self.storage.reading() as session:
             return deployments.last_row(session)
 
     def deploy_first(self, version: str, actor: str, reason: str) -> Deployment:
@@ -170,17 +170,17 @@ class Registry:
 
     def history(self) -> list[Deployment]:
         """Return the whole ledger, the oldest row first."""
-        with self.storage.session() as session:
+        with self.storage.reading() as session:
             return list(deployments.all_rows(session))
 
     def models(self) -> list[ModelVersion]:
         """Return all registered versions, the oldest first."""
-        with self.storage.session() as session:
+        with self.storage.reading() as session:
             return list(session.scalars(select(ModelVersion).order_by(ModelVersion.created_at, ModelVersion.version)))
 
     def model(self, version: str) -> ModelVersion:
         """Return a registered version, or raise an UnknownVersionError."""
-        with self.storage.session() as session:
+        with self.storage.reading() as session:
             return deployments.get_version(session, version)
 
     def fetch(self, version: str) -> Path:

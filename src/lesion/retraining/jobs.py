@@ -174,13 +174,13 @@ def active_job(session: Session) -> Job | None:
 
 def job(storage: Storage, job_id: str) -> Job:
     """Return a job, or raise a JobNotFoundError."""
-    with storage.session() as session:
+    with storage.reading() as session:
         return _existing(session.get(Job, job_id), job_id)
 
 
 def jobs(storage: Storage, limit: int = 50) -> list[Job]:
     """Return the latest jobs, newest first."""
-    with storage.session() as session:
+    with storage.reading() as session:
         return list(session.scalars(select(Job).order_by(Job.created_at.desc(), Job.id).limit(limit)))
 
 

@@ -42,7 +42,7 @@ def load_report(storage: Storage, job_id: str) -> str:
             f"The retraining {job_id} has no report: it is {state}, and only the gate's decision makes one.",
             code="report_missing",
         ) from error
-    with storage.session() as session:
+    with storage.reading() as session:
         limits = limits_of_accepted(session)
     return _PLACEHOLDER.sub(
         lambda match: _picture(storage, base64.b64decode(match[1]).decode("ascii", "replace"), limits), page
