@@ -1,7 +1,7 @@
 """Files of prometheus-client whose room on the disk is reserved before anything is written to them.
 
 prometheus-client maps sparse files into memory. If the disk is full when a part without room is written, the kernel
-ends the process (SIGBUS). Here a file has its room from the start, and where there is none, its metrics stand still.
+ends the process (SIGBUS). Here a file has its room from the start; without room, its metrics stand still.
 """
 
 import logging
