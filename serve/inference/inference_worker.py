@@ -94,7 +94,9 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
         if self.storage is None:
             self.current = self._load_bundle(load)
         else:
-            self.current = self._follow(TrialLoading(load, options, self.settings.start_timeout), self.storage)
+            marks = Path(self.storage.cache) / "loading"
+            trial = TrialLoading(load, options, self.settings.start_timeout, marks)
+            self.current = self._follow(trial, self.storage)
         self.shared_state.worker_is_ready(self.worker, os.getpid())
 
     def _load_bundle(self, load: Callable[[Path], Predictor]) -> Callable[[], Predictor]:

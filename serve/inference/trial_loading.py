@@ -39,24 +39,28 @@ class TrialLoading:
 
     A worker that is at work has each further bundle loaded in another process first, unless it was loaded on this
     machine before. The first bundle of a new worker is loaded without a trial, which would double the time of a start,
-    unless a worker before it ended while it loaded the same bundle: each leaves a mark beside the bundle for as long as
-    it loads, and another once it has loaded.
+    unless a worker before it ended while it loaded the same bundle: each leaves a mark for as long as it loads, and
+    another once it has loaded.
     """
 
     load: Callable[[Path], Predictor]
     options: Mapping[str, Any]  # of Predictor.load, as far as JSON has them
     timeout: float  # seconds
+    marks: Path  # the folder of the marks, which the workers of this machine share
     _loaded_before: bool = field(default=False, init=False)
 
     def __call__(self, bundle: Path) -> Predictor:
         """Load a bundle; one that fails in its trial is a TrialLoadingError."""
-        loads = bundle.with_name(f"{bundle.name}.loads")
-        if (self._loaded_before or _was_interrupted(bundle)) and not loads.exists():
-            with _locked(bundle):  # one worker tries it out, the others wait for what becomes of it
+        with contextlib.suppress(OSError):
+            self.marks.mkdir(parents=True, exist_ok=True)
+        mark = self.marks / bundle.name
+        loads = mark.with_suffix(".loads")
+        if (self._loaded_before or _was_interrupted(mark)) and not loads.exists():
+            with _locked(mark):  # one worker tries it out, the others wait for what becomes of it
                 if not loads.exists():
                     load_in_another_process(bundle, self.options, self.timeout)
                     _touch(loads)
-        with _marked(bundle):
+        with _left(mark):
             predictor = self.load(bundle)
         _touch(loads)
         self._loaded_before = True
@@ -92,9 +96,9 @@ def load_in_another_process(
 
 
 @contextlib.contextmanager
-def _marked(bundle: Path) -> Iterator[None]:
-    """Leave a mark beside a bundle while this process loads it."""
-    mark = bundle.with_name(f"{bundle.name}.loading-{os.getpid()}")
+def _left(mark: Path) -> Iterator[None]:
+    """Leave a mark while this process loads a bundle."""
+    mark = mark.with_suffix(f".loading-{os.getpid()}")
     _touch(mark)
     try:
         yield
@@ -112,16 +116,16 @@ def _touch(mark: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(bundle: Path) -> Iterator[None]:
+def _locked(mark: Path) -> Iterator[None]:
     """Keep other processes of this machine from the trial of a bundle."""
-    with bundle.with_name(f"{bundle.name}.trial").open("a") as file:
+    with mark.with_suffix(".trial").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # released when the file is closed, also by the end of the process
         yield
 
 
-def _was_interrupted(bundle: Path) -> bool:
+def _was_interrupted(mark: Path) -> bool:
     """Return whether a process ended while it loaded a bundle, and remove its marks."""
-    marks = list(bundle.parent.glob(f"{bundle.name}.loading-*"))
+    marks = list(mark.parent.glob(f"{mark.name}.loading-*"))
     ended = [mark for mark in marks if not _is_alive(mark.name.rpartition("-")[2])]
     for mark in ended:
         with contextlib.suppress(OSError):

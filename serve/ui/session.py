@@ -82,8 +82,11 @@ def read(client: Client, path: str, **params: Any) -> Any:  # noqa: ANN401 - JSO
 
 
 def class_names(client: Client) -> dict[str, str]:
-    """Return the name by which each class of the model is shown."""
-    names: dict[str, str] = read(client, "/info")["class_names"]
+    """Return the name by which each class of the model is shown; none where the server does not tell them now."""
+    try:
+        names: dict[str, str] = read(client, "/info")["class_names"]
+    except ClientError:  # what else needs /info says so; for names alone no page is lost
+        return {}
     return names
 
 

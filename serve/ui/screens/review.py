@@ -8,7 +8,7 @@ import streamlit as st
 from lesion.client import Client, ClientError
 from serve.ui.components import apply_change, ask_reason
 from serve.ui.error_messages import advice_for, error_boundary, is_session_error
-from serve.ui.session import class_names, read, read_bytes
+from serve.ui.session import read, read_bytes
 from serve.ui.text import admin_findings
 from serve.ui.text.class_names import shown_name
 from serve.ui.text.sentences import escape_markdown, format_time
@@ -27,7 +27,7 @@ def show(client: Client) -> None:
         images = read(client, "/quarantine", after=page_starts[-1], limit=_PAGE_SIZE)["images"]
     total = read(client, "/training_data")["status"]["quarantined"]
     st.markdown(escape_markdown(admin_findings.quarantine(total, images)))
-    names = class_names(client)
+    names = read(client, "/info")["class_names"]
     with st.container(horizontal=True):
         for image in images:
             with st.container(border=True, width=_CARD_WIDTH):

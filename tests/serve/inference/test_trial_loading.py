@@ -35,50 +35,61 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return tried
 
 
-def loading(bundle: Path) -> TrialLoading:
-    return TrialLoading(lambda path: Predictor.load(path, **OPTIONS), OPTIONS, 60)
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    return tmp_path / "marks"
 
 
-def beside(bundle: Path) -> set[str]:
-    return {path.name.removeprefix(bundle.name) for path in bundle.parent.iterdir()} - {""}
+def loading(marks: Path) -> TrialLoading:
+    return TrialLoading(lambda path: Predictor.load(path, **OPTIONS), OPTIONS, 60, marks)
 
 
-def test_a_start_needs_no_trial_and_further_bundles_have_one(bundle: Path, trials: list[Path], tmp_path: Path) -> None:
-    worker = loading(bundle)
+def left(marks: Path) -> set[str]:
+    return {path.name for path in marks.iterdir()}
+
+
+def test_a_start_needs_no_trial_and_further_bundles_have_one(
+    bundle: Path, marks: Path, trials: list[Path], tmp_path: Path
+) -> None:
+    worker = loading(marks)
     assert worker(bundle).bundle.name == "lamp"
-    assert (trials, beside(bundle)) == ([], {".loads"})
+    assert (trials, left(marks)) == ([], {"lamp.loads"})
     other = lamp(tmp_path / "cache" / "other", 0.02)
     worker(other)
     assert trials == [other]
     worker(bundle)
-    loading(other)(other)  # both were loaded here before
+    loading(marks)(other)  # both were loaded here before
     assert trials == [other]
 
 
-def test_a_bundle_whose_loading_ended_a_worker_is_tried_out_at_the_next_start(bundle: Path, trials: list[Path]) -> None:
+def test_a_bundle_whose_loading_ended_a_worker_is_tried_out_at_the_next_start(
+    bundle: Path, marks: Path, trials: list[Path]
+) -> None:
+    marks.mkdir()
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    mark = bundle.with_name(f"lamp.loading-{ended.pid}")
+    mark = marks / f"lamp.loading-{ended.pid}"
     mark.touch()
-    alive = bundle.with_name(f"lamp.loading-{os.getppid()}")
+    alive = marks / f"lamp.loading-{os.getppid()}"
     alive.touch()
-    loading(bundle)(bundle)
+    loading(marks)(bundle)
     assert trials == [bundle]
     assert not mark.exists()
     assert alive.exists()
 
 
-def test_the_mark_is_there_while_a_worker_loads(bundle: Path) -> None:
+def test_the_mark_is_there_while_a_worker_loads(bundle: Path, marks: Path) -> None:
     seen: list[set[str]] = []
 
     def load(path: Path) -> Predictor:
-        seen.append(beside(path))
+        assert path == bundle
+        seen.append(left(marks))
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        TrialLoading(load, OPTIONS, 60)(bundle)
-    assert seen == [{f".loading-{os.getpid()}"}]
-    assert beside(bundle) == set()
+        TrialLoading(load, OPTIONS, 60, marks)(bundle)
+    assert seen == [{f"lamp.loading-{os.getpid()}"}]
+    assert left(marks) == set()
 
 
 @pytest.mark.parametrize(

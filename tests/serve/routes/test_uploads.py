@@ -187,7 +187,11 @@ def test_an_unknown_label_is_rejected_and_keeps_nothing(server, root, phantoms, 
 
 def test_names_are_echoed_without_what_could_mislead(server, phantoms):
     data = next(phantoms)
-    names = {"a\x1b[31m\u202egnp.exe": "a[31mgnp.exe", "x" * 500: "x" * 100, "Müller 1.png": "Müller 1.png"}
+    names = {
+        "a\x1b[31m\u202egnp.exe": "a[31mgnp.exe",
+        "x" * 500: "x" * 50 + "…" + "x" * 49,
+        "Müller 1.png": "Müller 1.png",
+    }
     response = upload(server, [(name, data) for name in names], label="nonsense")
     assert [each["name"] for each in response.json()["rejected"]] == list(names.values())
 
