@@ -61,8 +61,7 @@ def create_server(
 
 def check_class_names(bundle: Bundle, settings: ServerSettings) -> None:
     """Raise a ConfigError if the settings name a class that the bundle has not, or two classes alike."""
-    shown = {label: name for label, name in bundle.class_names.items() if name != label}
-    complete_class_names("server.class_names", shown | (settings.class_names or {}), bundle.classes)
+    complete_class_names("server.class_names", bundle.class_names | (settings.class_names or {}), bundle.classes)
 
 
 def _fit_to_machine(settings: ServerSettings) -> ServerSettings:

@@ -8,7 +8,6 @@ calibration images, to see how far such strays widen it. Intervals are exact bin
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib
@@ -26,7 +25,7 @@ from lesion.domain.foreign_images import KINDS, foreign_images
 from lesion.imaging.decode import decode
 from lesion.model.bundle import Bundle
 from lesion.model.engines import OpenVINOEngine
-from lesion.training.packaging import describe_domain, spread_images
+from lesion.training.packaging import describe_domain, describe_images, spread_images
 from scripts.bench.common import bench_parser, bench_table, machine, verdict
 
 SEED = 1  # the trial in a bundle has 0
@@ -40,7 +39,6 @@ LEAST = dict.fromkeys(
 ) | {"upside_down": 0.6}  # fmt: skip
 MOST_FALL = 0.03
 Images = NDArray[np.uint8]
-Describe = Callable[[Images], Descriptions]
 
 
 def main() -> int:
@@ -55,9 +53,7 @@ def main() -> int:
     engine = OpenVINOEngine(bundle.onnx, precision="f32")
 
     def describe(images: Images) -> Descriptions:
-        batches = (images[start : start + 64] for start in range(0, len(images), 64))
-        parts = [Descriptions.of(engine(batch).features, batch) for batch in batches]
-        return Descriptions(*map(np.concatenate, zip(*parts, strict=True)))
+        return describe_images(engine, (images[start : start + 64] for start in range(0, len(images), 64)))
 
     own = spread_images(datamodule, 10**6)
     foreign = {name: describe(images) for name, images in pictures(bundle, own, options).items()}

@@ -83,6 +83,14 @@ async def app_state(request: Request) -> AppState:
 StateDep = Annotated[AppState, Depends(app_state)]
 
 
+def _admit(
+    request: Request, state: AppState, bearer: HTTPAuthorizationCredentials | None, header: str | None, role: Role
+) -> None:
+    """Find out who sent a request, with the key that either header has; see :meth:`Authenticator.admit`."""
+    key = bearer.credentials if bearer is not None else header
+    request.state.principal = state.authenticator.admit(request, key, role)
+
+
 @cache
 def require(role: Role) -> Any:  # noqa: ANN401 - what Depends returns
     """Return the dependency of a route whose sender must have this role or a higher one."""
@@ -94,8 +102,7 @@ def require(role: Role) -> Any:  # noqa: ANN401 - what Depends returns
         header: Annotated[str | None, Security(_HEADER)],
     ) -> None:
         if not hasattr(request.state, "principal"):  # KeyFirstRoute admitted it already
-            key = bearer.credentials if bearer is not None else header
-            request.state.principal = state.authenticator.admit(request, key, role)
+            _admit(request, state, bearer, header, role)
 
     check.__dict__["role"] = role
     return Depends(check)
@@ -115,10 +122,8 @@ class KeyFirstRoute(APIRoute):
 
         async def admit_and_answer(request: Request) -> Response:
             if roles:
-                state = await app_state(request)
-                bearer, header = await _BEARER(request), await _HEADER(request)
-                key = bearer.credentials if bearer is not None else header
-                request.state.principal = state.authenticator.admit(request, key, max(roles, key=ROLES.index))
+                state, bearer, header = await app_state(request), await _BEARER(request), await _HEADER(request)
+                _admit(request, state, bearer, header, max(roles, key=ROLES.index))
             return await answer(request)
 
         return admit_and_answer

@@ -162,11 +162,14 @@ class BodyLimits:
             await self.app(scope, receive, send)
             return
         limit = self.larger.get(scope["path"], self.max_body_bytes)
-        if "json" in Headers(scope=scope).get("content-type", "").lower():
+        headers = Headers(scope=scope)
+        media_type = headers.get("content-type", "").lower()
+        if "json" in media_type:
             limit = min(limit, _MOST_JSON_BYTES)
-        await _refuse_encoding(Headers(scope=scope), receive)
-        await _refuse_charset(Headers(scope=scope), receive)
-        await _refuse_declared_size(Headers(scope=scope), limit, receive)
+        await _refuse_encoding(headers, receive)
+        if "charset" in media_type:
+            await _refuse_charset(media_type, receive)
+        await _refuse_declared_size(headers, limit, receive)
         body = _Body(receive, self, limit, self.timeout * max(limit / self.max_body_bytes, 1))
         self.arriving[body] = None
         try:
@@ -227,10 +230,10 @@ async def _refuse_encoding(headers: Headers, receive: Receive) -> None:
         )
 
 
-async def _refuse_charset(headers: Headers, receive: Receive) -> None:
+async def _refuse_charset(media_type: str, receive: Receive) -> None:
     """Refuse a form in a rare or unknown character set, on which the parser would fail."""
-    kind, options = parse_options_header(headers.get("content-type", "").encode("latin-1"))
-    charset = options.get(b"charset", b"").decode("latin-1").strip().lower()
+    kind, options = parse_options_header(media_type.encode("latin-1"))
+    charset = options.get(b"charset", b"").decode("latin-1").strip()
     if kind in _FORMS and charset not in _CHARSETS:
         await _discard_rest(receive)
         raise UnsupportedTypeError(

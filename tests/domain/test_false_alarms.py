@@ -1,6 +1,6 @@
 """The promise of the domain: of images like the training images at most the level is called foreign.
 
-Images are drawn as numbers, with what those of one patient have in common, and judged by ranks that are counted anew.
+Each image is a row of random numbers, half of whose variance the images of one patient share. No picture is made.
 """
 
 import numpy as np

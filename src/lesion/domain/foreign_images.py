@@ -122,7 +122,7 @@ def _x_ray(rng: np.random.Generator, size: int) -> Images:
 
 
 def _chest(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-    """Return the gray levels of two dark lungs with ribs, beside a bright spine and a heart."""
+    """Return the gray levels of a drawn chest: two dark lungs with ribs, a bright spine and a heart, (S, S)."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     gray = rng.uniform(140, 190) - 70 * np.maximum(np.abs(x) + np.abs(y) - 1.1, 0) + 8 * _smooth(rng, size)
     width, height, middle = rng.uniform(0.22, 0.32), rng.uniform(0.5, 0.7), rng.uniform(-0.15, 0.05)

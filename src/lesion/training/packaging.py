@@ -3,8 +3,9 @@
 import html
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -108,19 +109,18 @@ def describe_domain(
 
     The calibration images are those of the splits val and calibration, which did not train the network.
     """
-
-    def describe(counts: Mapping[str, int]) -> Descriptions:
-        parts = []
-        for split, count in counts.items():
-            dataset = datamodule.dataset(split)
-            for batch in dataset.batches(_spread(dataset.labels, count)):
-                parts.append(Descriptions.of(engine(batch).features, batch))
-        return Descriptions(*map(np.concatenate, zip(*parts, strict=True)))
-
-    calibration = dict.fromkeys(("val", "calibration"), _CALIBRATION_IMAGES)
-    rows = _spread(datamodule.dataset("train").labels, DOMAIN_IMAGES)
+    training = datamodule.dataset("train")
+    rows = _spread(training.labels, DOMAIN_IMAGES)
+    held_out = [datamodule.dataset(split) for split in ("val", "calibration")]
+    calibration = chain.from_iterable(each.batches(_spread(each.labels, _CALIBRATION_IMAGES)) for each in held_out)
     groups = datamodule.manifest.split("train")["group"].to_numpy()[rows]
-    return describe({"train": DOMAIN_IMAGES}), describe(calibration), groups
+    return describe_images(engine, training.batches(rows)), describe_images(engine, calibration), groups
+
+
+def describe_images(engine: Engine, batches: Iterable[NDArray[np.uint8]]) -> Descriptions:
+    """Return the descriptions of all images of batches, (B, S, S, 3) uint8 each."""
+    parts = [Descriptions.of(engine(batch).features, batch) for batch in batches]
+    return Descriptions(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _spread(labels: NDArray[np.int64], count: int) -> list[int]:

@@ -138,8 +138,7 @@ def write_results(
     output, facts, provenance = Path(cfg.paths.output), datamodule.manifest.facts(), lineage(cfg.seed, cfg.parent)
     explanations = explain_run(model.network, datamodule, evaluation, **cfg.explain)
     sources = source_section(datamodule.manifest, evaluation)
-    history = output / "csv" / "metrics.csv"
-    measurements = draw_measurements(evaluation, facts, history)
+    measurements = draw_measurements(evaluation, facts, output / "csv" / "metrics.csv")
 
     def write_documents(folder: Path, explanations: Explanations, facts: dict[str, Any]) -> None:
         write_metrics(
@@ -166,7 +165,6 @@ def write_results(
             leakage=leakage,
             validation=validation,
             sources=sources,
-            history=history,
             measurements=measurements,
             config=OmegaConf.to_yaml(cfg, resolve=True),
             lineage=provenance,

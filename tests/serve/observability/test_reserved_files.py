@@ -1,4 +1,4 @@
-"""Metrics on a full disk: what has its room stays stored, and nothing is written where there is none."""
+"""Metrics on a full disk: values with room in their file are still stored, the others are kept in memory."""
 
 import errno
 import os
