@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion.core.errors import BundleError, LesionError
-from lesion.core.parent_death import end_with_parent
+from lesion.core.parent_death import end_with_parent, is_running
 from lesion.model.predictor import Predictor
 
 logger = logging.getLogger(__name__)
@@ -126,21 +126,16 @@ def _locked(mark: Path) -> Iterator[None]:
 def _was_interrupted(mark: Path) -> bool:
     """Return whether a process ended while it loaded a bundle, and remove its marks."""
     marks = list(mark.parent.glob(f"{mark.name}.loading-*"))
-    ended = [mark for mark in marks if not _is_alive(mark.name.rpartition("-")[2])]
+    ended = [mark for mark in marks if _has_ended(mark.name.rpartition("-")[2])]
     for mark in ended:
         with contextlib.suppress(OSError):
             mark.unlink(missing_ok=True)
     return bool(ended)
 
 
-def _is_alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:  # it is another user's
-        return True
-    return int(process) != os.getpid()  # a new process in a container may have the number of the one that ended
+def _has_ended(process: str) -> bool:
+    # A new process in a container may have the number of the one that ended.
+    return not process.isdecimal() or int(process) == os.getpid() or not is_running(int(process))
 
 
 def main(settings: str) -> int:

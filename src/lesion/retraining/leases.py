@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import delete, or_, select, update
 
+from lesion.core.parent_death import is_running
 from lesion.database.audit import record
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry, Job, Worker, now
@@ -89,7 +90,7 @@ class WorkerHeartbeats:
             session.execute(delete(Worker).where(Worker.id == own_id))
 
     def _is_alive(self, worker: Worker) -> bool:
-        if worker.host == self._identity.host and not _is_running(worker.pid):
+        if worker.host == self._identity.host and not is_running(worker.pid):
             return False
         last = self._last_seen.get(worker.id)
         if last is None or last[0] != worker.seen_at:
@@ -162,15 +163,3 @@ def take_over(storage: Storage, job_id: str, dead: str | None, worker: str) -> i
             session.flush()
         entries = session.scalars(select(AuditEntry).filter_by(subject=job_id, action=_WORKER_DIED))
         return sum(point.items() <= entry.detail.items() for entry in entries)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    with suppress(OSError, IndexError):  # a dead process keeps its id until its parent has waited for it
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    return True
