@@ -1,9 +1,12 @@
 """Bounds of a connection that uvicorn has not: of a request's head, of waiting for it, and of all connections."""
 
 import asyncio
+import re
 import resource
+from collections import Counter
 from typing import Any, ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_HEAD_BYTES = 2**16  # of a request line and its headers
@@ -13,12 +16,21 @@ HEAD_TIMEOUT_S = 10.0  # in which a request's head must have arrived
 WRITE_TIMEOUT_S = 30.0  # after which a client that takes nothing of its answer is given up
 _LINGER_S = 2.0
 _FILES_IN_RESERVE = 100  # of those that a process may open: for databases, pipes and uploads
+_HOST = re.compile(rb"[\w.~%!$&'()*+,;=:\[\]-]*", re.ASCII)
 _REASONS = {
+    400: "The request is not HTTP/1.1 as RFC 9112 has it: it needs one Host header, with a valid value.",
     414: "The address of the request is too long.",
+    417: "The only expectation that can be met is 100-continue. Send the request without its Expect header.",
     431: "The request has too many or too long headers.",
     503: "The server has too many connections. Try again soon.",
 }
-_STATUS = {414: "URI Too Long", 431: "Request Header Fields Too Large", 503: "Service Unavailable"}
+_STATUS = {
+    400: "Bad Request",
+    414: "URI Too Long",
+    417: "Expectation Failed",
+    431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
+}
 
 
 class _HeadError(Exception):
@@ -29,15 +41,18 @@ class BoundedConnection(HttpToolsProtocol):
     """A connection of uvicorn's, by httptools, with bounds.
 
     Without them a stranger's header without end is held in memory and copied with each piece of it, and connections
-    that send nothing keep everybody else out.
+    that send nothing keep everybody else out. One address may hold half of the connections. An upgrade to another
+    protocol, which some clients offer with their first request, is ignored (RFC 9110, 7.8).
     """
 
-    _waiting: ClassVar[dict["BoundedConnection", None]] = {}  # those without a whole head, the longest first
+    _waiting: ClassVar[dict["BoundedConnection", None]] = {}  # those that wait for a whole head, the longest first
+    _count_of: ClassVar[Counter[str]] = Counter()  # connections by address
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(*arguments, **options)
         self._head_open = True
         self._head_bytes = 0
+        self._upgrading = False
         self._header_bytes = 0  # of the headers and the address that were parsed
         self._refused: int | None = None  # the status
         self._head_timer: asyncio.TimerHandle | None = None
@@ -46,10 +61,15 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head; beyond the most connections, give up the one that waits longest."""
         super().connection_made(transport)
+        self._count_of[self._address] += 1
         self._await_head()
-        if len(self.connections) <= most_connections():
+        most = most_connections()
+        if self._count_of[self._address] > most // 2:
+            longest = next(each for each in self._waiting if each._address == self._address)
+        elif len(self.connections) > most:
+            longest = next(iter(self._waiting))
+        else:
             return
-        longest = next(iter(self._waiting))
         if longest is self:
             self._refuse(503)
         else:
@@ -58,6 +78,9 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._head_is_there()
+        self._count_of[self._address] -= 1
+        if not self._count_of[self._address]:
+            del self._count_of[self._address]
         self._stop_write_timer()
         super().connection_lost(exc)
 
@@ -80,7 +103,25 @@ class BoundedConnection(HttpToolsProtocol):
     def _feed(self, data: bytes) -> None:
         if self._refused is None:
             self._head_bytes += len(data) if self._head_open else 0
-            super().data_received(data)
+            self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:  # its argument is where what follows begins
+            self._parse_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+
+    def _parse_without_upgrade(self, rest: bytes) -> None:
+        """Parse a request again without its wish for an upgrade: the parser takes its body for another protocol."""
+        line = b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
+        headers = [b"%s: %s" % header for header in self.headers if header[0] != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        self._upgrading = False
+        self._parse(b"\r\n".join([line, *headers, b"", rest]))
 
     def on_message_begin(self) -> None:
         """Begin a head."""
@@ -92,28 +133,54 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_url(self, url: bytes) -> None:
         """Add to the address, within its bound."""
-        self._count(len(url), 414)
+        self._header_bytes += len(url)
+        if self._header_bytes > MOST_HEAD_BYTES:
+            self._stop_parsing(414)
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header, within the bounds of all."""
-        self._count(len(name) + len(value), 431)
-        super().on_header(name, value)
-        if len(self.headers) > MOST_HEADERS:
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MOST_HEAD_BYTES or len(self.headers) == MOST_HEADERS:
             self._stop_parsing(431)
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Begin the answer, unless too many requests wait for theirs."""
+        """Begin the answer, unless the request is not valid or too many wait for their answers."""
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._upgrading = True
+            return
         self._head_open = False
         self._head_is_there()
+        self._check_headers()
         if len(self.pipeline) >= MOST_PIPELINED:
             self._stop_parsing(503)
         super().on_headers_complete()
 
-    def _count(self, size: int, status: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > MOST_HEAD_BYTES:
-            self._stop_parsing(status)
+    def on_message_complete(self) -> None:
+        """End a request, unless it will be parsed again."""
+        if not self._upgrading:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Begin to wait for the next request."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():
+            self._waiting[self] = None
+
+    def _check_headers(self) -> None:
+        hosts = 0
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1 if _HOST.fullmatch(value) else 2
+            elif name == b"expect" and value.lower() != b"100-continue":
+                self._stop_parsing(417)
+        if hosts > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            self._stop_parsing(400)
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _stop_parsing(self, status: int) -> None:
         self._refused = status

@@ -1,5 +1,6 @@
 """The loop's state: migrations that give the tables of the code, transactions, and files that appear whole."""
 
+import hashlib
 import multiprocessing
 import os
 import pickle
@@ -20,8 +21,8 @@ from sqlalchemy.exc import IntegrityError
 
 from lesion.catalogue.images import add_image
 from lesion.catalogue.snapshots import _renew_gate, frozen_generations, gate_images
-from lesion.core.errors import ConfigError, NotFoundError, UnavailableError
-from lesion.database.object_store import ObjectNotFoundError, ObjectStore, StoreError
+from lesion.core.errors import ConfigError, InvalidValueError, NotFoundError, UnavailableError
+from lesion.database.object_store import DamagedFileError, ObjectNotFoundError, ObjectStore, StoreError, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import Base, Generation, Image, Worker
 from tests.support.images.loop_images import new_storage, row_of
@@ -240,6 +241,24 @@ class TestObjectStore:
             store.get("images/x")
         assert caught.value.code == "file_gone"
         assert isinstance(caught.value, NotFoundError)
+
+    def test_an_image_whose_file_was_replaced_is_not_given(self, store, tmp_path):
+        sha256 = hashlib.sha256(b"mine").hexdigest()
+        store.put(image_key(sha256), b"mine")
+        assert store.get_image(sha256) == b"mine"
+        (tmp_path / "files" / image_key(sha256)).write_bytes(b"somebody else's")
+        with pytest.raises(DamagedFileError, match=r"does not match its hash"):
+            store.get_image(sha256)
+
+    @pytest.mark.parametrize("key", ["../outside", "images/../../outside", "/etc/passwd", "images/\0"])
+    def test_a_key_that_leads_out_of_the_store_is_refused(self, store, tmp_path, key):
+        (tmp_path / "outside").write_bytes(b"kept")
+        for act in (store.get, store.has, store.names, store.delete, store.delete_folder):
+            with pytest.raises(InvalidValueError, match="leads out of the store"):
+                act(key)
+        with pytest.raises(InvalidValueError, match="leads out of the store"):
+            store.put(key, b"x")
+        assert (tmp_path / "outside").read_bytes() == b"kept"
 
     def test_delete_twice(self, store):
         store.put("a", b"1")

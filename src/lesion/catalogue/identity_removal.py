@@ -19,7 +19,7 @@ from lesion.core.errors import ConflictError, ImageError
 from lesion.core.files import bytes_sha256
 from lesion.data.manifest import Manifest
 from lesion.database.audit import record
-from lesion.database.object_store import image_key
+from lesion.database.object_store import DamagedFileError, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry, Image, Job, Snapshot, SnapshotImage, now
 from lesion.identity.identity_key import open_pseudonyms
@@ -63,7 +63,7 @@ def remove_identity(storage: Storage, actor: str, *, progress: bool = True) -> R
     for sha256 in track(hashes, f"Checking {len(hashes):,} images", disable=not progress):
         try:
             rewritten += _rewrite(storage, sha256, pseudonyms, actor)
-        except ImageError as error:
+        except (ImageError, DamagedFileError) as error:
             unreadable += 1
             logger.warning("the image %s was left as it is: %s", sha256, error.message)
     with storage.session() as session:
@@ -78,7 +78,7 @@ def remove_identity(storage: Storage, actor: str, *, progress: bool = True) -> R
 
 def _rewrite(storage: Storage, sha256: str, pseudonyms: Pseudonyms, actor: str) -> bool:
     """Check one image, and return whether its file was replaced."""
-    data = storage.store.get(image_key(sha256))
+    data = storage.store.get_image(sha256)
     file = deidentify(data, replace(DEFAULT_LIMITS, max_bytes=len(data), max_pixels=2**40, min_side=1), pseudonyms)
     new = bytes_sha256(file.data)
     with storage.session() as session:

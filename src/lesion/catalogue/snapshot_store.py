@@ -13,7 +13,7 @@ from lesion.core.errors import NotFoundError
 from lesion.core.files import bytes_sha256
 from lesion.data.manifest import Manifest
 from lesion.database.audit import record
-from lesion.database.object_store import ObjectStore, StoreError, image_key
+from lesion.database.object_store import ObjectStore, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import DELETED, EXCLUDED, Image, Snapshot, SnapshotImage
 
@@ -80,7 +80,8 @@ def materialise(storage: Storage, snapshot_id: str, folder: Path) -> Path:
 
     Raises:
         NotFoundError: There is no such snapshot.
-        StoreError: The store does not answer, or a file's content does not match its hash.
+        StoreError: The store does not answer.
+        DamagedFileError: A file's content does not match its hash.
     """
     snapshot = get_snapshot(storage, snapshot_id)
     with storage.session() as session:
@@ -108,10 +109,7 @@ def _fetch_images(storage: Storage, hashes: Sequence[str]) -> None:
         key = image_key(sha256)
         if (storage.cache / key).is_file():
             return
-        data = storage.store.get(key)
-        if bytes_sha256(data) != sha256:
-            raise StoreError(f"The content of '{key}' in the store does not match its hash. Restore it from a backup.")
-        cache.put(key, data)
+        cache.put(key, storage.store.get_image(sha256))
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(fetch, hashes))

@@ -2,6 +2,7 @@
 
 import hashlib
 import heapq
+import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,12 +15,14 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lesion.core.errors import ImageError
-from lesion.database.object_store import ObjectNotFoundError, ObjectStore, image_key
+from lesion.database.object_store import DamagedFileError, ObjectNotFoundError, ObjectStore
 from lesion.database.tables import ACCEPTED, Image
 from lesion.imaging.decode import decode
 from lesion.imaging.heatmap import encode_png
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 from lesion.imaging.montage import montage
+
+logger = logging.getLogger(__name__)
 
 _TILE = 112  # pixels
 _CACHED_SHEETS = 16  # each up to 1 MB
@@ -32,6 +35,7 @@ def thumbnail(store: ObjectStore, sha256: str, side: int, limits: Limits = DEFAU
     Raises:
         ObjectNotFoundError: Its file was removed.
         StoreError: The store does not answer.
+        DamagedFileError: Its file was replaced by another one.
         ImageError: It exceeds the limits.
     """
     return _decoders.submit(_reduce, store, sha256, side, limits).result()
@@ -48,7 +52,7 @@ def sample(session: Session, label: str, count: int, seed: int) -> tuple[str, ..
 
 @lru_cache(maxsize=_CACHED_SHEETS)
 def contact_sheet(store: ObjectStore, hashes: Sequence[str], limits: Limits = DEFAULT_LIMITS) -> bytes:
-    """Return a PNG file with images in rows, without those that were deleted meanwhile or exceed the limits.
+    """Return a PNG file with images in rows, without those that were deleted, are damaged or exceed the limits.
 
     The result is cached, so ``hashes`` must be a tuple.
     """
@@ -58,13 +62,16 @@ def contact_sheet(store: ObjectStore, hashes: Sequence[str], limits: Limits = DE
             return _reduce(store, sha256, _TILE, limits)
         except (ImageError, ObjectNotFoundError):
             return None
+        except DamagedFileError as error:
+            logger.error("%s", error.message)
+            return None
 
     tiles = [pixels for pixels in _decoders.map(tile, hashes) if pixels is not None]
     return encode_png(np.asarray(montage(tiles, side=_TILE)))
 
 
 def _reduce(store: ObjectStore, sha256: str, side: int, limits: Limits) -> NDArray[np.uint8]:
-    data = store.get(image_key(sha256))
+    data = store.get_image(sha256)
     limits = replace(limits, max_bytes=max(limits.max_bytes, len(data)))  # kept DICOM is larger than what was sent
     picture = Pillow.fromarray(decode(data, limits, target_side=side))
     picture.thumbnail((side, side))

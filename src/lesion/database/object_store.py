@@ -10,8 +10,8 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from lesion.core.errors import ConfigError, LesionError, NotFoundError, UnavailableError
-from lesion.core.files import atomic_path
+from lesion.core.errors import ConfigError, InvalidValueError, LesionError, NotFoundError, UnavailableError
+from lesion.core.files import atomic_path, bytes_sha256
 
 
 class StoreError(UnavailableError):
@@ -24,6 +24,12 @@ class ObjectNotFoundError(NotFoundError, StoreError):
     """The object store answers, but has no file under this key."""
 
     default_code = "file_gone"
+
+
+class DamagedFileError(LesionError):
+    """A stored file has another content than the one that was stored."""
+
+    default_code = "file_damaged"
 
 
 def image_key(sha256: str) -> str:
@@ -41,7 +47,8 @@ class ObjectStore:
 
     The ``address`` is a folder, or one of fsspec's such as ``s3://bucket/prefix``; ``options`` are arguments of the
     fsspec file system, such as ``endpoint_url``. An address of an unknown kind, or of one whose package is not
-    installed, is a ConfigError. Every method raises a ``StoreError`` when the store does not answer.
+    installed, is a ConfigError. Every method raises a ``StoreError`` when the store does not answer, and an
+    InvalidValueError for a key that leads out of the store.
     """
 
     def __init__(self, address: str, options: Mapping[str, Any]) -> None:
@@ -66,7 +73,7 @@ class ObjectStore:
 
     def put(self, key: str, data: bytes) -> None:
         """Store data under a key, unless the key exists: then its content is assumed to be the same."""
-        path = str(self._root / key)
+        path = self._path(key)
         with _store_errors(f"'{key}' could not be stored"):
             if self.has(key):
                 return
@@ -81,21 +88,30 @@ class ObjectStore:
     def has(self, key: str) -> bool:
         """Return whether a key exists."""
         with _store_errors(f"'{key}' could not be looked up in the store"):
-            return bool(self._files.exists(str(self._root / key)))
+            return bool(self._files.exists(self._path(key)))
 
     def get(self, key: str) -> bytes:
         """Return the content of a key, or raise an ObjectNotFoundError."""
         with _store_errors(f"'{key}' could not be read from the store"):
             try:
-                return bytes(self._files.cat_file(str(self._root / key)))
+                return bytes(self._files.cat_file(self._path(key)))
             except FileNotFoundError as error:
                 raise ObjectNotFoundError(f"The store has no '{key}'.") from error
+
+    def get_image(self, sha256: str) -> bytes:
+        """Return an image's file, or raise an ObjectNotFoundError, or a DamagedFileError if its hash is another."""
+        data = self.get(image_key(sha256))
+        if bytes_sha256(data) != sha256:
+            raise DamagedFileError(
+                f"The content of '{image_key(sha256)}' in the store does not match its hash. Restore it from a backup."
+            )
+        return data
 
     def names(self, prefix: str = "") -> list[str]:
         """Return the keys below ``prefix/``, or all keys, sorted."""
         with _store_errors("The store could not be listed"):
             try:
-                entries = self._files.find(str(self._root / prefix), detail=True)
+                entries = self._files.find(self._path(prefix), detail=True)
             except FileNotFoundError:  # the bucket is made with the first file
                 entries = {}
         files = [path for path, entry in entries.items() if entry["type"] != "directory"]  # an empty bucket lists one
@@ -105,12 +121,12 @@ class ObjectStore:
         """Remove a key; do nothing if it does not exist."""
         with _store_errors(f"'{key}' could not be removed from the store"):
             if self.has(key):
-                self._files.rm_file(str(self._root / key))
+                self._files.rm_file(self._path(key))
 
     def delete_folder(self, prefix: str) -> None:
         """Remove every key below ``prefix/``; do nothing if there are none."""
         with _store_errors(f"'{prefix}' could not be removed from the store"), suppress(FileNotFoundError):
-            self._files.rm(str(self._root / prefix), recursive=True)
+            self._files.rm(self._path(prefix), recursive=True)
 
     def put_folder(self, prefix: str, folder: Path, names: Iterable[str]) -> None:
         """Store files of a folder under ``prefix/<name>``."""
@@ -140,6 +156,12 @@ class ObjectStore:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return target
+
+    def _path(self, key: str) -> str:
+        relative = PurePosixPath(key)
+        if relative.is_absolute() or ".." in relative.parts or "\0" in key:
+            raise InvalidValueError(f"The key {key[:80]!r} leads out of the store.", code="key_invalid")
+        return str(self._root / relative)
 
 
 @contextmanager

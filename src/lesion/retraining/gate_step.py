@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from lesion.catalogue.images import limits_of_accepted
 from lesion.catalogue.snapshots import frozen_generations, gate_images
 from lesion.core.errors import ImageError
-from lesion.database.object_store import ObjectNotFoundError, image_key
+from lesion.database.object_store import ObjectNotFoundError
 from lesion.database.storage import Storage
 from lesion.database.tables import ACCEPTED, GATE, QUARANTINED, GateLook, Generation, Image
 from lesion.model.bundle import Bundle
@@ -150,7 +150,7 @@ def _gate_set(
 
 def _read(storage: Storage, sha256: str) -> bytes | None:
     try:
-        return storage.store.get(image_key(sha256))
+        return storage.store.get_image(sha256)
     except ObjectNotFoundError:
         return None
 

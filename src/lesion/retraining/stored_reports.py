@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from lesion.catalogue.images import limits_of_accepted
 from lesion.catalogue.thumbnails import thumbnail
 from lesion.core.errors import ImageError
-from lesion.database.object_store import ObjectNotFoundError, StoreError
+from lesion.database.object_store import DamagedFileError, ObjectNotFoundError, StoreError
 from lesion.database.storage import Storage
 from lesion.imaging.heatmap import encode_png
 from lesion.imaging.limits import Limits
@@ -52,7 +52,7 @@ def load_report(storage: Storage, job_id: str) -> str:
 def _picture(storage: Storage, sha256: str, limits: Limits) -> str:
     try:
         picture = encode_png(thumbnail(storage.store, sha256, _SIDE, limits))
-    except (StoreError, ImageError):  # it was deleted
+    except (StoreError, DamagedFileError, ImageError):  # it was deleted, or replaced by another
         return _BLANK
     return _PNG + base64.b64encode(picture).decode("ascii")
 

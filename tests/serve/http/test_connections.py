@@ -50,9 +50,13 @@ def run(act: Act) -> None:
     asyncio.run(acting())
 
 
+async def connect(port: int, address: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0))
+
+
 async def exchange(port: int, *pieces: bytes, pause: float = 0.0) -> bytes:
     """Send pieces on one connection, and return all that comes back until it is closed."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await connect(port)
     received = asyncio.create_task(reader.read())
     with contextlib.suppress(ConnectionError):
         for piece in pieces:
@@ -100,6 +104,12 @@ def test_many_requests_on_one_connection_are_answered() -> None:
         ([b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\n\r\n"], b"414"),
         ([b"GET /", *([b"a" * 10_000] * 8)], b"414"),
         ([b"no request at all\r\n\r\n"], b"400"),
+        ([b"GET / HTTP/1.1\r\n\r\n"], b"400"),
+        ([HEAD + b"Host: y\r\n\r\n"], b"400"),
+        ([b"GET / HTTP/1.1\r\nHost: x y\r\n\r\n"], b"400"),
+        ([b"GET / HTTP/1.1\r\nHost: x/y\r\n\r\n"], b"400"),
+        ([b"CONNECT x:443 HTTP/1.1\r\nHost: x:443\r\n\r\n"], b"400"),
+        ([HEAD + b"Expect: 200-ok\r\ncontent-length: 2\r\n\r\nab"], b"417"),
     ],
 )
 def test_a_head_beyond_its_bounds_is_refused(pieces: list[bytes], status: bytes) -> None:
@@ -137,18 +147,75 @@ def test_a_connection_without_a_whole_head_is_closed(monkeypatch: pytest.MonkeyP
     run(act)
 
 
+def ended(reader: asyncio.StreamReader) -> bool:
+    return reader.at_eof() or reader.exception() is not None
+
+
 def test_beyond_the_most_connections_the_one_that_waits_longest_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "most_connections", lambda: 10)
 
     async def act(port: int) -> None:
-        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(15)]
+        idle = [await connect(port, f"127.0.0.{2 + number % 5}") for number in range(15)]
         await asyncio.sleep(0.2)
         assert (await exchange(port, HEAD + CLOSE + b"content-length: 2\r\n\r\nab")).endswith(b"2")
-        ended = [reader.at_eof() or reader.exception() is not None for reader, _ in idle]
-        assert ended[:5] == [True] * 5
-        assert ended[-5:] == [False] * 5
+        assert [ended(reader) for reader, _ in idle] == [True] * 6 + [False] * 9
         for _, writer in idle:
             writer.close()
+
+    run(act)
+
+
+@pytest.mark.parametrize("request_first", [False, True])
+def test_one_address_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyPatch, request_first: bool) -> None:
+    monkeypatch.setattr(connections, "most_connections", lambda: 10)
+
+    async def act(port: int) -> None:
+        others = [await connect(port, f"127.0.0.{3 + number}") for number in range(5)]
+        greedy = []
+        for _ in range(20):
+            greedy.append(await connect(port, "127.0.0.2"))
+            if request_first:  # then it waits for the next one
+                greedy[-1][1].write(HEAD + b"content-length: 1\r\n\r\na")
+                await greedy[-1][0].readuntil(b"\r\n\r\n1")
+        await asyncio.sleep(0.2)
+        assert [ended(reader) for reader, _ in greedy] == [True] * 15 + [False] * 5
+        assert not any(ended(reader) for reader, _ in others)
+        reader, writer = others[0]
+        writer.write(HEAD + CLOSE + b"content-length: 2\r\n\r\nab")
+        assert (await reader.read()).endswith(b"2")
+        for _, writer in greedy + others:
+            writer.close()
+
+    run(act)
+
+
+UPGRADE = HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\nHTTP2-Settings: AAMAAABkAAQCAAAAAAIAAAAA\r\n"
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket"])
+def test_the_wish_for_another_protocol_is_ignored(protocol: bytes) -> None:
+    async def act(port: int) -> None:
+        sized = UPGRADE % protocol + b"content-length: 70000\r\n\r\n" + b"b" * 70_000
+        chunked = UPGRADE % protocol + b"transfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+        last = HEAD + CLOSE + b"content-length: 3\r\n\r\nabc"
+        answers = await exchange(port, sized[:200], sized[200:] + chunked + chunked, last, pause=0.05)
+        assert [answer[-5:].lstrip() for answer in answers.split(b"HTTP/1.1 200 OK")[1:]] == [
+            b"70000",
+            b"5",
+            b"5",
+            b"3",
+        ]
+
+    run(act)
+
+
+@pytest.mark.parametrize(
+    ("more", "status"), [(b"", b"200"), (b"x: " + b"v" * 65_500 + b"\r\n", b"431"), (b"Host: y\r\n", b"400")]
+)
+def test_a_head_with_an_upgrade_has_the_same_bounds(more: bytes, status: bytes) -> None:
+    async def act(port: int) -> None:
+        answer = await exchange(port, UPGRADE % b"h2c" + more + CLOSE + b"content-length: 2\r\n\r\nab")
+        assert answer.startswith(b"HTTP/1.1 " + status)
 
     run(act)
 
