@@ -18,7 +18,7 @@ from lesion.core.errors import DataError, NotFoundError
 from lesion.core.files import bytes_sha256
 from lesion.data.manifest import Manifest, build_manifest
 from lesion.data.scan import scan_folders
-from lesion.database.object_store import ObjectStore, StoreError, image_key
+from lesion.database.object_store import DamagedFileError, ObjectStore, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import Generation, Image, Snapshot, SnapshotImage
 from tests.support.images.loop_images import FRACTIONS, manifest_of, new_storage, put_picture, small_manifest
@@ -311,7 +311,7 @@ class TestMaterialise:
         sha = manifest.table["sha256"].iloc[3]
         storage.store.delete(image_key(sha))
         storage.store.put(image_key(sha), b"something else")
-        with pytest.raises(StoreError, match="does not match its hash"):
+        with pytest.raises(DamagedFileError, match="does not match its hash"):
             materialise(storage, "job1", tmp_path / "job")
         assert not (storage.cache / image_key(sha)).exists()
 

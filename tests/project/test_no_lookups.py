@@ -1,4 +1,4 @@
-"""No package of the environment tells others of its use."""
+"""Commands look up no name on the network, and packages tell others nothing of their use."""
 
 import os
 import subprocess
@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.lookups.name_server import can_isolate, looked_up_names, recording
 from tests.support.paths import REPOSITORY
+
+needs_namespaces = pytest.mark.skipif(
+    not can_isolate(), reason="this machine gives a process no network namespace of its own (unshare)"
+)
 
 SPY = """
 import os, socket
@@ -23,6 +28,41 @@ def noted(function):
 for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex"):
     setattr(socket, name, noted(getattr(socket, name)))
 """
+
+# Caches without anything that identifies the machine.
+KEPT = (".cache/matplotlib/", ".cache/wandb/logs/", ".local/share/wandb/artifacts/staging/")
+
+
+@pytest.mark.slow
+@needs_namespaces
+@pytest.mark.parametrize(
+    "command",
+    [
+        (sys.executable, "-c", "import socket; socket.gethostbyname('asked.example')"),
+        ("getent", "hosts", "asked.example"),
+    ],
+    ids=["python", "native"],
+)
+def test_a_name_that_is_looked_up_is_recorded(tmp_path: Path, command: tuple[str, ...]) -> None:
+    record = tmp_path / "record"
+    assert subprocess.run(recording(record, *command), cwd=REPOSITORY, capture_output=True, check=False).returncode != 0
+    assert looked_up_names(record) == {"asked.example"}
+
+
+@pytest.mark.slow
+@needs_namespaces
+def test_no_command_looks_a_name_up(tmp_path: Path) -> None:
+    record, home = tmp_path / "record", tmp_path / "home"
+    home.mkdir()
+    environment = os.environ | {"HOME": str(home)}
+    command = recording(record, sys.executable, "-m", "tests.support.lookups.story", str(tmp_path))
+    told = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=560, check=False
+    )
+    assert told.returncode == 0, told.stderr
+    assert looked_up_names(record) == set()
+    files = [path.relative_to(home).as_posix() for path in home.rglob("*") if path.is_file()]
+    assert [file for file in files if not file.startswith(KEPT)] == []
 
 
 def test_openvinos_telemetry_is_not_installed() -> None:

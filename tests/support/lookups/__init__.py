@@ -1,0 +1,1 @@
+"""Recording which names commands look up."""
