@@ -94,7 +94,7 @@ def status_line(connection: socket.socket) -> str:
 
 
 def answer_of(response: httpx.Response | None) -> str:
-    """Return the status of a response and the code of its problem; ``cut`` if there is none."""
+    """Return the status of a response and the code of its problem; ``cut`` without a response."""
     if response is None:
         return "cut"
     with suppress(json.JSONDecodeError, AttributeError, UnicodeDecodeError):
