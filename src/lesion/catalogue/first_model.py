@@ -23,7 +23,8 @@ def import_run(storage: Storage, run: Path, actor: str, reason: str) -> Imported
     """Import a training run: its images as the first snapshot, its bundle as a version; the first one is the champion.
 
     ``run`` is the run's folder or that of its bundle, ``reason`` is for the ledger. Called again it changes nothing; an
-    import that was interrupted continues. A ConfigError tells that the folder is not a complete run, or that its bundle
+    import that was interrupted continues. A SignatureError tells that the bundle was signed by none of the storage's
+    signers, where it has any. A ConfigError tells that the folder is not a complete run, or that its bundle
     was trained on other data than its manifest lists; see :func:`lesion.catalogue.import_run.import_manifest` too.
     """
     from lesion.catalogue.import_run import import_manifest  # needs pandas, which a server does without
@@ -31,6 +32,10 @@ def import_run(storage: Storage, run: Path, actor: str, reason: str) -> Imported
 
     run = run.resolve().parent if (run / FACTS_FILE).is_file() else run
     bundle = Bundle.open(run / "bundle")
+    if storage.signers:
+        from lesion.registry import bundle_signatures
+
+        bundle_signatures.verify(bundle, [Path(signer) for signer in storage.signers])
     if not (run / "manifest.parquet").is_file():
         raise ConfigError(
             f"'{run}' has a bundle and no manifest.parquet, but retraining needs the data that the bundle was trained "

@@ -14,6 +14,8 @@ from lesion.cli.text_table import print_rows
 from lesion.core.cli_errors import cli_errors
 from lesion.database.storage import Storage
 from lesion.identity.identity_key import open_pseudonyms
+from lesion.model.bundle import Bundle
+from lesion.registry import bundle_signatures
 from lesion.registry.registry import Registry
 from lesion.registry.version_views import deployment_view, image_view, model_summary, model_view
 
@@ -25,6 +27,7 @@ _EXAMPLES = """\
   lesion models list
   lesion models promote 3f9a0c41d2be --reason "better on the new scanner, see report"
   lesion models rollback --reason "too many false alarms" storage=cluster
+  lesion models sign outputs/brain_tumor_mri/2025-11-23_19-00-00 --key key.pem
 """
 
 
@@ -32,7 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb and return 0; settings such as ``storage=cluster`` may stand anywhere in the command line."""
     options, settings = parse(_parser(), arguments)
     with cli_errors():
-        result, rows = _run(open_storage(settings), options)
+        if options.verb in ("sign", "verify"):
+            result = rows = _run_on_bundle(options)
+        else:
+            result, rows = _run(open_storage(settings), options)
         if options.json:
             print(json.dumps(result, indent=2, ensure_ascii=False))
         else:
@@ -68,6 +74,14 @@ def _run(storage: Storage, options: argparse.Namespace) -> tuple[Any, Any]:
     return result, result
 
 
+def _run_on_bundle(options: argparse.Namespace) -> dict[str, str]:
+    folder = options.run / "bundle" if (options.run / "bundle").is_dir() else options.run
+    bundle = Bundle.open(folder)
+    if options.verb == "sign":
+        return {"version": bundle.version, "signature": str(bundle_signatures.sign(bundle, options.key))}
+    return {"version": bundle.version, "signer": str(bundle_signatures.verify(bundle, options.signer))}
+
+
 def _stored_hash(storage: Storage, sha256: str) -> str:
     pseudonyms = open_pseudonyms(storage)
     with storage.session() as session:
@@ -93,6 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("import", help="import a training run; the first one becomes the champion")
     verb.add_argument("run", type=Path, help="the run's folder, with bundle/ and manifest.parquet")
     verb.add_argument("--reason", default="the first model", help=_REASON)
+    verb = verbs.add_parser("sign", help="sign a run's bundle, so that others know where it comes from")
+    verb.add_argument("run", type=Path, help="the folder of the run, or of its bundle")
+    verb.add_argument(
+        "--key", type=Path, required=True, help="a private Ed25519 key: a PEM file, as of openssl genpkey"
+    )
+    verb = verbs.add_parser("verify", help="tell who signed a run's bundle")
+    verb.add_argument("run", type=Path, help="the folder of the run, or of its bundle")
+    verb.add_argument("--signer", type=Path, required=True, nargs="+", help="public keys of those who are trusted")
     verbs.add_parser("list", help="all versions")
     verbs.add_parser("show", help="one version").add_argument("version")
     promote = verbs.add_parser("promote", help="make a version the champion")

@@ -1,7 +1,7 @@
 """The state of the server and the retraining: a database and an object store, on this machine or shared by many."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,12 +46,15 @@ class Storage:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     # 64 hexadecimal digits; None: in a file on this machine, see lesion.identity.identity_key.
     identity_key: str | None = field(default=None, repr=False)
+    # Files with public keys; if there are any, only bundles that one of them signed are imported.
+    signers: Sequence[str] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cache", Path(self.cache))  # a config has it as text
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("database", "files", "cache", "options", "identity_key")}
+        plain = ("database", "files", "cache", "options", "identity_key", "signers")
+        return {name: getattr(self, name) for name in plain}
 
     @property
     def url(self) -> URL:
