@@ -15,7 +15,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from lesion.core.errors import ImageError
-from lesion.database.object_store import DamagedFileError, ObjectNotFoundError, ObjectStore
+from lesion.database.object_store import DamagedFileError, ObjectNotFoundError, ObjectStore, StoreError
 from lesion.database.tables import ACCEPTED, Image
 from lesion.imaging.decode import decode
 from lesion.imaging.heatmap import encode_png
@@ -25,6 +25,7 @@ from lesion.imaging.montage import montage
 logger = logging.getLogger(__name__)
 
 _TILE = 112  # pixels
+_WAIT_S = 20.0  # for a picture: a store that hangs must not keep the threads of all requests
 _CACHED_SHEETS = 16  # each up to 1 MB
 _decoders = ThreadPoolExecutor(2, "thumbnails")  # only two for all requests: a decoded image may take 150 MB
 
@@ -34,11 +35,16 @@ def thumbnail(store: ObjectStore, sha256: str, side: int, limits: Limits = DEFAU
 
     Raises:
         ObjectNotFoundError: Its file was removed.
-        StoreError: The store does not answer.
+        StoreError: The store does not answer, or not within 20 seconds.
         DamagedFileError: Its file was replaced by another one.
         ImageError: It exceeds the limits.
     """
-    return _decoders.submit(_reduce, store, sha256, side, limits).result()
+    waiting = _decoders.submit(_reduce, store, sha256, side, limits)
+    try:
+        return waiting.result(_WAIT_S)
+    except TimeoutError as error:
+        waiting.cancel()
+        raise _late() from error
 
 
 def sample(session: Session, label: str, count: int, seed: int) -> tuple[str, ...]:
@@ -54,7 +60,7 @@ def sample(session: Session, label: str, count: int, seed: int) -> tuple[str, ..
 def contact_sheet(store: ObjectStore, hashes: Sequence[str], limits: Limits = DEFAULT_LIMITS) -> bytes:
     """Return a PNG file with images in rows, without those that were deleted, are damaged or exceed the limits.
 
-    The result is cached, so ``hashes`` must be a tuple.
+    The result is cached, so ``hashes`` must be a tuple. A StoreError tells that the store does not answer.
     """
 
     def tile(sha256: str) -> NDArray[np.uint8] | None:
@@ -66,8 +72,15 @@ def contact_sheet(store: ObjectStore, hashes: Sequence[str], limits: Limits = DE
             logger.error("%s", error.message)
             return None
 
-    tiles = [pixels for pixels in _decoders.map(tile, hashes) if pixels is not None]
+    try:
+        tiles = [pixels for pixels in _decoders.map(tile, hashes, timeout=_WAIT_S) if pixels is not None]
+    except TimeoutError as error:  # what has not begun is cancelled
+        raise _late() from error
     return encode_png(np.asarray(montage(tiles, side=_TILE)))
+
+
+def _late() -> StoreError:
+    return StoreError(f"The store gave no picture within {_WAIT_S:g} seconds. Try again.", code="store_slow")
 
 
 def _reduce(store: ObjectStore, sha256: str, side: int, limits: Limits) -> NDArray[np.uint8]:

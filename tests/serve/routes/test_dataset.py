@@ -326,11 +326,32 @@ def test_however_many_ask_two_images_are_decoded_at_once(
     assert most == 2
 
 
+def test_a_store_that_hangs_keeps_nobody(client: TestClient, put: Put, monkeypatch: pytest.MonkeyPatch) -> None:
+    sha256 = put("glioma")
+    woken = threading.Event()
+
+    def hang(*_: Any, **__: Any) -> Any:
+        woken.wait(60)
+
+    monkeypatch.setattr(thumbnails, "decode", hang)
+    monkeypatch.setattr(thumbnails, "_WAIT_S", 0.2)
+    try:
+        for path in (f"/images/{sha256}/thumbnail", "/dataset/montage?label=glioma&seed=99"):
+            refusal(client.get(path), 503, "store_slow")
+    finally:
+        woken.set()
+
+
 class TestThumbnails:
-    def test_of_any_image_that_is_kept(self, client: TestClient, storage: Storage, tmp_path: Path, put: Put) -> None:
-        accepted, waiting = put("glioma"), put("glioma", status="quarantined")
-        data = write(tmp_path / "large.png", 99, side=600).read_bytes()
-        (Path(storage.files) / image_key(accepted)).write_bytes(data)
+    def test_a_file_that_was_replaced_is_not_shown(self, client: TestClient, storage: Storage, put: Put) -> None:
+        mine, other = put("glioma"), put("glioma")
+        files = Path(storage.files)
+        (files / image_key(mine)).write_bytes((files / image_key(other)).read_bytes())
+        refusal(client.get(f"/images/{mine}/thumbnail"), 500, "file_damaged")
+        assert opened(client.get("/dataset/montage", params={"label": "glioma"}).content).size == (120, 120)
+
+    def test_of_any_image_that_is_kept(self, client: TestClient, put: Put) -> None:
+        accepted, waiting = put("glioma", side=600), put("glioma", status="quarantined")
         answer = client.get(f"/images/{accepted}/thumbnail")
         assert (answer.headers["content-type"], answer.headers["cache-control"]) == ("image/png", "private, no-store")
         assert opened(answer.content).size == (256, 256)

@@ -74,12 +74,12 @@ def row_of(file: Path, label: str = "a", **fields: Any) -> Image:
 
 
 def put_picture(
-    storage: Storage, folder: Path, seed: int, label: str = "a", suffix: str = ".png", **fields: Any
+    storage: Storage, folder: Path, seed: int, label: str = "a", suffix: str = ".png", side: int = 48, **fields: Any
 ) -> str:
     """Bring a picture into the store and the catalogue, as the intake does; return its hash."""
     from lesion.catalogue.images import add_image
 
-    file = write(folder / f"{seed}{suffix}", seed)
+    file = write(folder / f"{seed}{suffix}", seed, side=side)
     row = row_of(file, label, **fields)
     storage.store.put(image_key(row.sha256), file.read_bytes())
     with storage.session() as session:
