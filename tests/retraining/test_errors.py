@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from lesion.core.errors import ConfigError, LesionError
 from lesion.promotion.gate_settings import GateSettings
@@ -21,19 +22,18 @@ class ReplayedError(Exception):
         self.code = code
 
 
-class RetriesExceededError(Exception):
-    def __init__(self, errors: list[Exception]) -> None:
-        super().__init__("Step train exceeded its maximum of 4 retries")
-        self.errors = errors
-
-
 @pytest.mark.parametrize(
     ("error", "kind", "code", "message"),
     [
         (JobCancelledError("ann cancelled it."), JobCancelledError, "job_cancelled", "ann cancelled it."),
         (ReplayedError("ann cancelled it.", "job_cancelled"), JobCancelledError, "job_cancelled", "ann cancelled it."),
         (ReplayedError("No images.", "gate_empty"), LesionError, "gate_empty", "No images."),
-        (RetriesExceededError([ValueError("first"), LesionError("Full.", code="x")]), LesionError, "x", "Full."),
+        (
+            OperationalError("UPDATE x", {}, Exception("full")),
+            LesionError,
+            "database_unavailable",
+            "Its database failed: (builtins.Exception) full",
+        ),
         (KeyError("gone"), LesionError, "error", "An unexpected error ended it (KeyError): 'gone'"),
     ],
 )

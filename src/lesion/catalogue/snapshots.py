@@ -1,7 +1,7 @@
 """Snapshots: the data that one model is trained on, as a manifest in the store. For retraining workers, not servers."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pandas as pd
 from sqlalchemy import func, select
@@ -26,7 +26,12 @@ _COMPUTED = ("path", "source_split", "group", "duplicate_group")  # a manifest's
 _COLUMNS = ("id", "generation", "group_key", "thumbnail", *(column for column in COLUMNS if column not in _COMPUTED))
 
 
-def take_snapshot(storage: Storage, job_id: str, renew_images: int) -> Snapshot:
+def take_snapshot(
+    storage: Storage,
+    job_id: str,
+    renew_images: int,
+    attempt: Callable[[Callable[[], None]], None] = lambda save: save(),
+) -> Snapshot:
     """Fix the data of a job: all accepted images; those of the frozen gate generations are the ``test`` split.
 
     Groups of related images are computed again over the images of all servers, and an image on another side than its
@@ -34,6 +39,8 @@ def take_snapshot(storage: Storage, job_id: str, renew_images: int) -> Snapshot:
 
     With ``renew_images`` held-out images or more, the open gate generation is frozen and the next one is opened. A
     split without any image of some class is a DataError (``class_missing``).
+
+    ``attempt`` is called with the function that saves the computed groups, and may call it again after an error.
     """
     with storage.session() as session:
         existing = session.get(Snapshot, job_id)
@@ -50,12 +57,16 @@ def take_snapshot(storage: Storage, job_id: str, renew_images: int) -> Snapshot:
         frozen = frozen_generations(session)
     table = regroup(pd.DataFrame(rows, columns=list(_COLUMNS)))  # slow: outside of any transaction
     manifest = _manifest(table, frozen, base)
-    snapshot = store_manifest(storage, job_id, manifest)
-    try:
+
+    def save() -> None:
+        snapshot = store_manifest(storage, job_id, manifest)
         with storage.session() as session:
             if session.get(Snapshot, job_id) is None:
                 store_regrouping(session, table, job_id)
                 add_snapshot(session, snapshot, manifest, actor=job_id)
+
+    try:
+        attempt(save)
     except IntegrityError:  # another worker took it at the same time
         logger.info("The snapshot of job %s was taken by another worker.", job_id)
     return get_snapshot(storage, job_id)

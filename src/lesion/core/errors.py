@@ -61,6 +61,12 @@ class UnavailableError(LesionError):
     default_code = "unavailable"
 
 
+class NoSpaceError(UnavailableError):
+    """A disk, a database or a store is full."""
+
+    default_code = "storage_full"
+
+
 class ImageError(LesionError):
     """An image that the decoder refuses."""
 

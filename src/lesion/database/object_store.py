@@ -10,14 +10,34 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from lesion.core.errors import ConfigError, InvalidValueError, LesionError, NotFoundError, UnavailableError
+from lesion.core.errors import (
+    ConfigError,
+    InvalidValueError,
+    LesionError,
+    NoSpaceError,
+    NotFoundError,
+    UnavailableError,
+)
 from lesion.core.files import atomic_path, bytes_sha256
+from lesion.database.failures import is_full
 
 
 class StoreError(UnavailableError):
-    """The object store does not answer, or is full."""
+    """The object store does not answer."""
 
     default_code = "store_failed"
+
+
+class StoreFullError(NoSpaceError, StoreError):
+    """The object store has no room, or the disk that a file of it is copied to."""
+
+    default_code = "store_full"
+
+
+class StoreContentError(StoreError):
+    """The object store answers, but its files are others than expected."""
+
+    default_code = "store_wrong"
 
 
 class ObjectNotFoundError(NotFoundError, StoreError):
@@ -136,25 +156,27 @@ class ObjectStore:
     def fetch_folder(self, prefix: str, names: Iterable[str], target: Path) -> Path:
         """Copy the files ``prefix/<name>`` to a local folder, which appears when it is complete.
 
-        An existing folder is left as it is. A missing file is an ObjectNotFoundError.
+        An existing folder is left as it is. A missing file is an ObjectNotFoundError; a disk here that is full is a
+        StoreFullError.
         """
         if target.is_dir():
             return target
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        try:
-            for name in names:
-                file = temporary / name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(self.get(f"{prefix}/{name}"))
-            temporary.chmod(0o755)
+        with _store_errors(f"'{prefix}' could not be copied to '{target}'"):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
             try:
-                temporary.rename(target)
-            except OSError:  # another process was first
-                if not target.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+                for name in names:
+                    file = temporary / name
+                    file.parent.mkdir(parents=True, exist_ok=True)
+                    file.write_bytes(self.get(f"{prefix}/{name}"))
+                temporary.chmod(0o755)
+                try:
+                    temporary.rename(target)
+                except OSError:  # another process was first
+                    if not target.is_dir():
+                        raise
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
         return target
 
     def _path(self, key: str) -> str:
@@ -172,4 +194,6 @@ def _store_errors(problem: str) -> Iterator[None]:
     except LesionError:
         raise
     except Exception as error:
+        if is_full(error):
+            raise StoreFullError(f"{problem}: {error}. Free space there, then try again.") from error
         raise StoreError(f"{problem}: {error}. Try again.") from error

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lesion.core.errors import BundleError
-from lesion.database.object_store import ObjectNotFoundError, StoreError, bundle_key
+from lesion.database.object_store import ObjectNotFoundError, StoreContentError, bundle_key
 from lesion.database.storage import Storage
 from lesion.model.bundle import Bundle
 from lesion.model.bundle_facts import FACTS_FILE
@@ -55,7 +55,7 @@ class BundleCache:
             folder = store.fetch_folder(bundle_key(version), names, self.path(version))
         except ObjectNotFoundError as error:
             if not store.has(f"{bundle_key(version)}/{FACTS_FILE}"):  # not the bundle's fault
-                raise StoreError(
+                raise StoreContentError(
                     f"The store has no files of {version}. Check that storage.files belongs to storage.database.",
                     code="store_foreign",
                 ) from error

@@ -6,7 +6,7 @@ import shutil
 import sys
 import threading
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -30,12 +30,14 @@ from lesion.retraining.checkpoints import Checkpoints
 from lesion.retraining.gate_step import compare
 from lesion.retraining.jobs import JobError, JobState, RetrainRequest, job
 from lesion.retraining.leases import EXECUTION_SEPARATOR, JobCancelledError, LeaseLost, finish, record_progress
+from lesion.retraining.patience import JobPaused, Patience
 from lesion.retraining.recipe import RunPaths, recipe
 from lesion.retraining.training_subprocess import Progress, TrainingProcess
 
 logger = logging.getLogger(__name__)
 
 _EVALUATION = CONFIGS / "evaluation" / "default.yaml"
+_RETRY_S = 1.0
 # The progress of the whole job at the start of each stage.
 _SNAPSHOT, _TRAIN, _EVALUATE, _REGISTER, _GATE, _PROMOTE = 0.01, 0.05, 0.85, 0.92, 0.93, 0.99
 
@@ -58,6 +60,7 @@ class RetrainSettings:
     trainer: Mapping[str, Any] = field(default_factory=dict)
     nice: int = 10  # how much lower the priority of a training is than that of other processes, such as a server
     threads: int | None = None  # CPU threads of training; torch's own choice if None
+    patience_s: float = 600.0  # how long a job waits for a database, store or disk that fails, before it fails itself
     schedule: Schedule = field(default_factory=Schedule)
 
     @property
@@ -87,6 +90,7 @@ class Stages:
         self.storage = storage
         self.worker = worker
         self.stopping = threading.Event()  # this worker ends: stop, so that another one continues
+        self.patience = Patience(settings.patience_s)
         self._settings = settings
         self._gate = gate
         self._registry = Registry(storage)
@@ -106,6 +110,18 @@ class Stages:
             raise LeaseLost(job_id)
         record_progress(self.storage, job_id, self.worker, **values)
 
+    def attempt(self, job_id: str, stage: Callable[..., Any], *arguments: Any, **named: Any) -> Any:  # noqa: ANN401
+        """Run a stage with its arguments; if that fails for now, raise JobPaused."""
+        try:
+            result = stage(job_id, *arguments, **named)
+        except Exception as error:
+            if not self.patience.allows_retry(job_id, error):
+                raise
+            logger.warning("%s waits: %s", job_id, str(error).splitlines()[0])
+            raise JobPaused(job_id) from error
+        self.patience.note_success(job_id)
+        return result
+
     def begin(self, job_id: str) -> Start:
         """Record what the challenger starts from and is compared with: the champion of this moment."""
         champion = self._registry.champion()
@@ -117,7 +133,7 @@ class Stages:
     def snapshot(self, job_id: str) -> str:
         """Record what the challenger is trained on; return the snapshot's id."""
         self.report_progress(job_id, stage="snapshot")
-        snapshot = take_snapshot(self.storage, job_id, self._gate.renew_images)
+        snapshot = take_snapshot(self.storage, job_id, self._gate.renew_images, lambda save: self._repeat(job_id, save))
         self.report_progress(job_id, snapshot_id=snapshot.id, stage="train", progress=_TRAIN)
         return snapshot.id
 
@@ -178,6 +194,18 @@ class Stages:
                 job = session.get(Job, folder.name)
             if job is not None and job.active is None and job.state != JobState.FAILED:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _repeat(self, job_id: str, save: Callable[[], None]) -> None:
+        """Save what took long to compute, again and again while the database or the store fails."""
+        while True:
+            try:
+                return save()
+            except Exception as error:
+                if not self.patience.allows_retry(job_id, error):
+                    raise
+                logger.warning("%s waits: %s", job_id, str(error).splitlines()[0])
+            if self.stopping.wait(_RETRY_S):
+                raise LeaseLost(job_id)
 
     def _end(self, job_id: str, state: JobState, reason: str) -> str:
         finish(self.storage, job_id, self.worker, state, reason)

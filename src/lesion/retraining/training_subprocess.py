@@ -1,10 +1,12 @@
 """Training as a subprocess, by the same command that users run: torch stays out of the worker's own process."""
 
+import errno
 import fcntl
 import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 DEATHS = 3  # after this many in a row without a new epoch, it is not tried again
 _POLL_S = 1.0
 _LOCK_S = 60.0
+_LEAST_FREE_BYTES = 2**25  # less than a checkpoint
 _TAIL_LINES, _TAIL_CHARACTERS = 15, 1500
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\S\n]+$", re.MULTILINE)
 _HYDRA: dict[str, Any] = {
@@ -73,12 +76,15 @@ class TrainingProcess:
         Raises:
             JobError: The training failed (``training_failed``), was killed again and again (``training_killed``), or
                 another one still runs in the folder (``training_busy``).
+            OSError: The disk is full; with more room, the training continues from its last checkpoint.
         """
         self.output.mkdir(parents=True, exist_ok=True)
         deaths, last_epoch = 0, -1
         while not self._is_done:
             with self._lock(report_progress) as lock:
                 status = self._run_once(lock, report_progress)
+            if status > 0 and shutil.disk_usage(self.folder).free < _LEAST_FREE_BYTES:
+                raise OSError(errno.ENOSPC, f"The training failed (exit status {status}), and the disk is full")
             if status > 0 or (status == 0 and not self._is_done):
                 raise JobError(f"The training failed (exit status {status}). {self._tail()}", code="training_failed")
             epoch = self.progress().epoch

@@ -75,7 +75,7 @@ class WorkerProcess:
                 self._close()
 
     def poll(self) -> None:
-        """Start a new job, take over the jobs of dead workers, and request a retraining when it is due."""
+        """Start a new job, continue one that paused, take over those of dead workers, and request one that is due."""
         with _logged("the jobs could not be read"):
             with self._storage.session() as session:
                 job = active_job(session)
@@ -84,8 +84,11 @@ class WorkerProcess:
             elif self._settings.schedule.new_images:
                 self._request_if_due()
             alive = self._heartbeats.alive()
-            for job_id in self._workflows.orphans(alive):
-                self._adopt(job_id, alive)
+            for job_id, worker in self._workflows.pending().items():
+                if worker == self.id:
+                    self._workflows.resume_idle(job_id)
+                elif worker not in alive:
+                    self._adopt(job_id, alive)
 
     def _ensure_enqueued(self, job: Job) -> None:
         ended = self._workflows.has_ended(job.id)

@@ -1,17 +1,18 @@
 """The durable order of a retraining's stages, on DBOS: a stage that is done stays done, even if its worker dies."""
 
 import logging
-from collections.abc import Callable, Set
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dbos import DBOS, DBOSPortableJSONSerializer, SetWorkflowID, StepOptions, WorkflowStatus
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import SQLAlchemyError
 
 from lesion.core.errors import LesionError
-from lesion.database.object_store import ObjectNotFoundError, StoreError
 from lesion.database.storage import Storage
 from lesion.retraining.leases import JobCancelledError, claim
+from lesion.retraining.patience import JobPaused, may_pass
 from lesion.retraining.stages import Stages
 
 logger = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 NAME = "retrain"  # of the workflow and of its queue
 ORDER = "1"  # increase it when the stages or their results change: jobs that are running then end as failed
 _ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
+_PAUSE_S = 2.0  # between two attempts of a job whose database or store failed
 
 
 class Workflows:
@@ -30,6 +32,7 @@ class Workflows:
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
         self.running: set[str] = set()
+        self._idle_since: dict[str, float] = {}  # by job: since when nothing here runs it
         DBOS(
             config={
                 "name": "lesion",
@@ -67,36 +70,57 @@ class Workflows:
         status = DBOS.get_workflow_status(job_id)
         return None if status is None else status.status in _ENDED
 
-    def orphans(self, alive: Set[str]) -> list[str]:
-        """Return the jobs whose worker is not alive."""
+    def pending(self) -> dict[str, str | None]:
+        """Return the jobs that are not over or waiting in the queue, each with its worker."""
         pending: list[WorkflowStatus] = DBOS.list_workflows(
             name=NAME, status=["PENDING"], load_input=False, load_output=False
         )
-        return [status.workflow_id for status in pending if status.executor_id not in alive]
+        return {status.workflow_id: status.executor_id for status in pending}
+
+    def resume_idle(self, job_id: str) -> None:
+        """Continue a job of this worker that nothing here runs: it was paused, or it could not be begun."""
+        if job_id in self.running:
+            self._idle_since.pop(job_id, None)
+        elif time.monotonic() - self._idle_since.setdefault(job_id, time.monotonic()) >= _PAUSE_S:
+            self.resume(job_id)
+            del self._idle_since[job_id]
 
     def resume(self, job_id: str) -> None:
-        """Continue an orphan at the stage where it was."""
+        """Continue a job that nobody runs at the stage where it was."""
         DBOS.resume_workflow(job_id, queue_name=NAME)
 
     def _retrain(self, job_id: str) -> str:
         """Run a job; return its last state.
 
-        ``LeaseLost`` passes through, and DBOS then records nothing: the job continues elsewhere.
+        ``LeaseLost`` and ``JobPaused`` pass through, and DBOS then records nothing: the job continues later.
         """
         stages = self._stages.execution()
-        if claim(stages.storage, job_id, stages.worker) is None:
-            return "over"
         self.running.add(job_id)
         try:
-            start = _step("begin", stages.begin, job_id)
-            snapshot = _step("snapshot", stages.snapshot, job_id)
-            version = _step("train", stages.train, job_id, start["parent"], snapshot)
-            outcome = _step("compare", stages.compare, job_id, start["parent"], version)
-            return str(_step("conclude", stages.conclude, job_id, start["deployment"], version, **outcome))
+            if claim(stages.storage, job_id, stages.worker) is None:
+                return "over"
+            try:
+                return self._run_stages(stages, job_id)
+            except Exception as error:
+                if stages.patience.allows_retry(job_id, error):
+                    raise
+                return stages.fail(job_id, _lesion_error(job_id, error))
         except Exception as error:
-            return stages.fail(job_id, _lesion_error(job_id, error))
+            if not may_pass(error):
+                raise
+            raise JobPaused(job_id) from error
         finally:
             self.running.discard(job_id)
+
+    def _run_stages(self, stages: Stages, job_id: str) -> str:
+        def step(name: str, stage: Callable[..., Any], *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - JSON
+            return DBOS.run_step(StepOptions(name=name), stages.attempt, job_id, stage, *arguments, **named)
+
+        start = step("begin", stages.begin)
+        snapshot = step("snapshot", stages.snapshot)
+        version = step("train", stages.train, start["parent"], snapshot)
+        outcome = step("compare", stages.compare, start["parent"], version)
+        return str(step("conclude", stages.conclude, start["deployment"], version, **outcome))
 
 
 def system_database(storage: Storage) -> str:
@@ -107,26 +131,17 @@ def system_database(storage: Storage) -> str:
     return url.render_as_string(hide_password=False)
 
 
-def _step(name: str, stage: Callable[..., Any], *arguments: Any, **named: Any) -> Any:  # noqa: ANN401 - JSON
-    retries = StepOptions(retries_allowed=True, max_attempts=4, interval_seconds=2.0, backoff_rate=2.0)
-    options = StepOptions(name=name, should_retry=_is_temporary, **retries)
-    return DBOS.run_step(options, stage, *arguments, **named)
-
-
-def _is_temporary(error: BaseException) -> bool:
-    """Return whether a second attempt may succeed: a database or store did not answer."""
-    return isinstance(error, DBAPIError | StoreError) and not isinstance(error, ObjectNotFoundError)
-
-
 def _lesion_error(job_id: str, error: Exception) -> LesionError:
     """Return what ended a job. DBOS replays an error from before a crash without its class, but with its code."""
-    last = (getattr(error, "errors", None) or [error])[-1]  # the error of the last attempt
-    if isinstance(last, LesionError):
-        return last
-    code = getattr(last, "code", None)
+    if isinstance(error, LesionError):
+        return error
+    if isinstance(error, SQLAlchemyError):
+        logger.error("the retraining %s failed", job_id, exc_info=error)
+        return LesionError(f"Its database failed: {str(error).splitlines()[0]}", code="database_unavailable")
+    code = getattr(error, "code", None)
     if code == JobCancelledError.default_code:
-        return JobCancelledError(str(last))
+        return JobCancelledError(str(error))
     if isinstance(code, str):
-        return LesionError(str(last), code=code)
+        return LesionError(str(error), code=code)
     logger.error("the retraining %s failed", job_id, exc_info=error)
-    return LesionError(f"An unexpected error ended it ({type(last).__name__}): {str(last)[:1000]}")
+    return LesionError(f"An unexpected error ended it ({type(error).__name__}): {str(error)[:1000]}")
