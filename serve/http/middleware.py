@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, MutableHeaders
@@ -15,8 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lesion.core import logs
 from lesion.core.errors import LesionError, TooLargeError, UnsupportedTypeError
+from lesion.database.failures import is_full
 from serve.http.dependencies import AppState
-from serve.http.problems import problem, problem_of
+from serve.http.problems import no_space, problem, problem_of
 from serve.observability import tracing
 from serve.request_errors import BodyTimeoutError, BusyError
 
@@ -77,7 +79,10 @@ class RequestContext:
             await problem_of(scope, error)(scope, receive, send_with_id)
         except ClientDisconnect:
             pass  # the sender left, and nothing failed
-        except Exception:
+        except Exception as error:
+            if is_full(error) and response is None:  # of the folder for temporary files, where large bodies are kept
+                await no_space(scope, error)(scope, receive, send_with_id)
+                return HTTPStatus.INSUFFICIENT_STORAGE
             logger.exception("request %s failed", scope["request_id"])
             if response is not None:
                 raise

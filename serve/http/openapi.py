@@ -23,6 +23,7 @@ _KEY_REFUSALS = {
     401: "No key, or one that is unknown or revoked.",
     403: "The key's role does not allow this.",
     429: "Too many requests. Retry-After says when to try again.",
+    507: "A disk of the server is full. Send the same again when there is room.",
 }
 REFUSALS = refusals({})
 

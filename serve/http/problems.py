@@ -14,6 +14,7 @@ from starlette.types import Scope
 
 from lesion.core import errors
 from lesion.core.errors import LesionError
+from lesion.database.failures import is_full
 from lesion.imaging.refusals import EmptyImageError, UnreadableFileError
 from serve.request_errors import BodyTimeoutError, RequestError
 
@@ -54,6 +55,7 @@ _STATUSES: dict[type, int] = {
     errors.UnsupportedTypeError: 415,
     errors.InvalidValueError: 422,
     errors.UnavailableError: 503,
+    errors.NoSpaceError: 507,
     # Subjects
     RequestError: 400,
     errors.ConfigError: 400,
@@ -97,6 +99,13 @@ def problem_of(
     return problem(scope, status_of(error), error.code, error.message, headers, **extra)
 
 
+def no_space(scope: Scope, error: Exception) -> JSONResponse:
+    """Build the response to a request that failed because a disk of this server or its database is full."""
+    logger.error("request %s: a disk is full: %s", scope.get("request_id"), str(error).splitlines()[0])
+    detail = "A disk of the server is full. When its operator has freed space, send the same again: nothing is stored "
+    return problem(scope, 507, errors.NoSpaceError.default_code, detail + "twice.")
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Answer every error of an app with a problem document."""
 
@@ -106,6 +115,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(SQLAlchemyError)
     async def on_database_error(request: Request, error: SQLAlchemyError) -> JSONResponse:
+        if is_full(error):
+            return no_space(request.scope, error)
         logger.error("request %s: the database failed", request.scope.get("request_id"), exc_info=error)
         detail = "The database does not answer. Send the same request again soon; nothing is stored twice."
         return problem(request.scope, 503, "database_unavailable", detail)

@@ -1,10 +1,12 @@
 """API keys over HTTP, for admins."""
 
 import asyncio
+from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import SQLAlchemyError
 
 from lesion.auth import api_keys
 from lesion.core.roles import Role
@@ -71,7 +73,8 @@ async def create(
     """Create a key. From the first one on, every request but `GET /health` needs one."""
     limits = {"per_minute": new.per_minute, "per_day": new.per_day}
     text = await asyncio.to_thread(api_keys.create, storage, new.name, new.role, str(principal), **limits)
-    await state.authenticator.sync()
+    with suppress(SQLAlchemyError):  # the key is made, and its text must not be lost; it is read within a second
+        await state.authenticator.sync()
     response.headers["Cache-Control"] = "no-store"
     return KeyMade(id=text.split("_")[1], name=new.name, role=new.role, key=text)
 

@@ -60,6 +60,7 @@ _BY_STATUS: dict[int, Advice] = {
     409: Advice("This cannot be done now"),
     413: Advice("This is too large for the server", "Send a smaller file, or fewer files at a time."),
     429: Advice("Too many requests", retry=f"Wait a little. {_RETRY} every ten seconds.", check_s=_SLOW_CHECK_S),
+    507: Advice("A disk of the server is full", f"Tell {_OPERATOR}, who must free space.", "Then try again."),
     503: Advice("The server is not ready", retry=f"{_RETRY} and continues when it is.", check_s=_CHECK_S),
 }
 _REFUSED = Advice("The server refused this")

@@ -17,10 +17,11 @@ STOPPED = 130  # exit status after Ctrl-C
 def cli_errors(checkpoint: Path | None = None) -> Iterator[None]:
     """Print an error that the user can correct as one sentence on stderr, and exit with status 2.
 
-    These are a ``LesionError``, a setting that Hydra refuses, and a file or disk that cannot be read or written. Hydra
-    wraps what a ``_target_`` raises, so the causes of an error are searched too. Any other error is a mistake in the
-    program and keeps its traceback, and so do all errors with ``LESION_TRACEBACK=1``. Ctrl-C exits with status 130 and
-    tells how to resume from ``checkpoint``, if that file has been written by then.
+    These are a ``LesionError``, a setting that Hydra refuses, a database that does not answer or has no room, and a
+    file or disk that cannot be read or written. Hydra wraps what a ``_target_`` raises, so the causes of an error are
+    searched too. Any other error is a mistake in the program and keeps its traceback, and so do all errors with
+    ``LESION_TRACEBACK=1``. Ctrl-C exits with status 130 and tells how to resume from ``checkpoint``, if that file has
+    been written by then.
     """
     try:
         yield
@@ -47,7 +48,7 @@ def _user_error(error: Exception) -> LesionError | None:
         link = link.__cause__ or link.__context__
     link = error
     while link is not None:
-        if user_error := _hydra_error(link) or _file_error(link):
+        if user_error := _hydra_error(link) or _file_error(link) or _database_error(link):
             return user_error
         link = link.__cause__  # not its context: a mistake in the handling of a missing file is a mistake
     return None
@@ -62,6 +63,17 @@ def _file_error(error: BaseException) -> LesionError | None:
         f"{subject} cannot be read or written: {reason}. Name another path, free some space or change the "
         "permissions, and try again.",
         code="file_refused",
+    )
+
+
+def _database_error(error: BaseException) -> LesionError | None:
+    exceptions = sys.modules.get("sqlalchemy.exc")  # a command without a database does not load it
+    if exceptions is None or not isinstance(error, exceptions.OperationalError):
+        return None
+    return LesionError(
+        f"The database cannot be used now: {str(error.__cause__).strip()}. Check that it runs, that its disk has room "
+        "and that nothing else holds it, and try again.",
+        code="database_unavailable",
     )
 
 

@@ -31,8 +31,6 @@ class StoreError(UnavailableError):
 class StoreFullError(NoSpaceError, StoreError):
     """The object store has no room, or the disk that a file of it is copied to."""
 
-    default_code = "store_full"
-
 
 class StoreContentError(StoreError):
     """The object store answers, but its files are others than expected."""

@@ -18,7 +18,7 @@ from lesion.core.errors import (
     TooLargeError,
     UnsupportedTypeError,
 )
-from lesion.database.object_store import ObjectNotFoundError, StoreError
+from lesion.database.object_store import ObjectNotFoundError, StoreContentError, StoreError, StoreFullError
 from lesion.download.archives import ArchiveRefusedError
 from lesion.imaging.refusals import EmptyImageError, ImageTooLargeError, ImageTypeError, UnreadableFileError
 from lesion.registry.deployments import ChampionChangedError, InvalidReasonError, RegistryError, UnknownVersionError
@@ -75,7 +75,9 @@ RESPONSES: list[tuple[int, type[LesionError], tuple[str, ...]]] = [
     (503, BundleError, ("bundle_golden_mismatch", "bundle_link", "bundle_missing", "bundle_pickle")),
     (503, BundleError, ("bundle_exists", "bundle_version_mismatch", "domain_unfit")),
     (503, BusyError, ("no_worker_ready", "queue_full", "server_busy", "shutting_down", "timed_out", "worker_died")),
-    (503, StoreError, ("store_failed", "store_foreign")),
+    (503, StoreContentError, ("store_foreign", "store_wrong")),
+    (503, StoreError, ("store_failed",)),
+    (507, StoreFullError, ("storage_full",)),
 ]
 CASES = [(status, kind, code) for status, kind, codes in RESPONSES for code in codes]
 ONE_CODE = [(kind, codes[0]) for _, kind, codes in RESPONSES if len(codes) == 1 and codes[0] != "image_truncated"]
