@@ -79,6 +79,7 @@ class ServerSettings(Section):
     max_pixels: Count = DEFAULT_LIMITS.max_pixels  # the largest width × height
     min_side: Count = DEFAULT_LIMITS.min_side  # the smallest side in pixels
     start_timeout: Seconds = 120.0  # seconds in which every inference worker must have loaded
+    drain_timeout: Seconds = 10.0  # seconds in which open requests may still be answered when the server is stopped
     # The names by which classes are shown to persons, where the model has no or other ones.
     class_names: dict[str, str] | None = None
 

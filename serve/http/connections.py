@@ -15,6 +15,7 @@ MOST_PIPELINED = 20  # requests that wait on one connection for those before the
 HEAD_TIMEOUT_S = 10.0  # in which a request's head must have arrived
 WRITE_TIMEOUT_S = 30.0  # after which a client that takes nothing of its answer is given up
 _LINGER_S = 2.0
+_IDLE_S = 1.0  # how long an idle connection is kept when the server is stopped
 _FILES_IN_RESERVE = 100  # of those that a process may open: for databases, pipes and uploads
 _HOST = re.compile(rb"[\w.~%!$&'()*+,;=:\[\]-]*", re.ASCII)
 _REASONS = {
@@ -55,6 +56,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._upgrading = False
         self._header_bytes = 0  # of the headers and the address that were parsed
         self._refused: int | None = None  # the status
+        self._ending = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
 
@@ -83,6 +85,19 @@ class BoundedConnection(HttpToolsProtocol):
             del self._count_of[self._address]
         self._stop_write_timer()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Answer what has come and close; a request that is on its way to an idle connection has a moment to arrive."""
+        self._ending = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(_IDLE_S, self._close_idle)
+        else:
+            super().shutdown()
+
+    def _close_idle(self) -> None:
+        begun = self._head_open and (self._head_bytes > 0 or self.cycle is not None)
+        if not begun and (self.cycle is None or self.cycle.response_complete):
+            self.transport.close()
 
     def give_up(self) -> None:
         """Close the connection at once."""
@@ -156,6 +171,8 @@ class BoundedConnection(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             self._stop_parsing(503)
         super().on_headers_complete()
+        if self._ending:
+            self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
         """End a request, unless it will be parsed again."""

@@ -78,7 +78,8 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
 
     def setup(self, device: str) -> None:
         """Load the model in an inference worker and report that it is ready."""
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
+        for number in (signal.SIGINT, signal.SIGTERM):  # they may reach every process; the parent decides
+            signal.signal(number, signal.SIG_IGN)
         exit_with_parent()
         return_large_blocks()
         configure(self.log_format)

@@ -15,6 +15,9 @@ https://github.com/Lightning-AI/LitServe.
     A lifespan of the application was requested and declined in #110.
 ``LitServer._init_manager``
     A signal to the whole process group would end the manager first. No upstream issue known.
+``LitServer._start_server``, ``LitServer._perform_graceful_shutdown``
+    LitServe closes its queues before the requests are answered, ends its API processes one after the other, and keeps
+    its listening socket open, so that who connects meanwhile is reset. No upstream issue known.
 ``LitServer.verify_worker_status``
     LitServe waits for the first worker only, and forever if that was killed. No upstream issue known; #681 is about the
     same wait in a helper for tests.
@@ -35,9 +38,10 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.managers import SyncManager
@@ -57,6 +61,7 @@ from lesion.core.errors import BundleError, ConfigError
 from serve.bind import usable_address
 from serve.inference.child_processes import end_children, exit_with_parent
 from serve.inference.shared_state import SharedState
+from serve.listening import stop_listening
 from serve.malloc import return_large_blocks
 from serve.settings import ServerSettings
 
@@ -66,7 +71,8 @@ IDLE_WAIT_S = 0.1
 _BATCH_BYTES = 32 * 2**20  # a batch with this many bytes accepts no further image
 _MONITOR_S = 0.25
 _RESTART_PAUSE_S = 2.0  # before an inference worker that never became ready is started again
-DRAIN_S = 10  # how long requests may still be answered at shutdown
+_BEGIN_END = signal.SIGUSR1  # tells an API process to answer what it has and end
+_END_S = 5.0  # how much longer than its requests an API process may take to end
 
 
 def count_gpus() -> int:
@@ -140,7 +146,8 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
             restart_workers=True,
         )
         self.monitor_internal = _MONITOR_S
-        self.uvicorn_graceful_timeout = DRAIN_S
+        self.uvicorn_graceful_timeout = settings.drain_timeout
+        self._sockets: Sequence[socket.socket] = ()
         total = len(self.devices) * settings.workers
         self.api_processes = settings.api_processes or max(1, total // 4)
         self.shared_state = api.shared_state = SharedState(total, self.api_processes)
@@ -171,6 +178,7 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """Run in each API process, around its whole life."""
         exit_with_parent()
+        _end_when_told()
         index: int = app.response_queue_id  # type: ignore[attr-defined]
         requests = self._get_request_queue(self.lit_api.api_path)
         async with super().lifespan(app), self.api_process(app, index, requests, self.response_buffer):
@@ -211,6 +219,7 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
                 raise ConfigError(f"The server could not run on {host}:{port}: {error}") from error
         finally:
             self._stopping = True
+            self._kill_inference_workers()
             end_children()
             for number, handler in previous.items():
                 signal.signal(number, handler)
@@ -237,6 +246,47 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
         self.litapi_request_queues[self.lit_api.api_path] = manager.Queue()
         self._transport = create_transport_from_config(self.transport_config)
         return manager
+
+    def _start_server(
+        self,
+        port: int,
+        num_uvicorn_servers: int,
+        log_level: str,
+        sockets: Sequence[socket.socket],
+        *arguments: Any,  # noqa: ANN401 - LitServe's
+        **uvicorn: Any,  # noqa: ANN401
+    ) -> dict[int, BaseProcess]:
+        self._sockets = sockets
+        processes: dict[int, BaseProcess] = super()._start_server(
+            port, num_uvicorn_servers, log_level, sockets, *arguments, **uvicorn
+        )
+        return processes
+
+    def _perform_graceful_shutdown(
+        self,
+        manager: SyncManager,
+        uvicorn_workers: dict[int, BaseProcess],
+        *arguments: Any,  # noqa: ANN401
+    ) -> None:
+        """End the API processes once they have answered, and only then what they need for it."""
+        stop_listening(self._sockets)
+        processes = [process for process in uvicorn_workers.values() if process.is_alive()]
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process.pid or 0, _BEGIN_END)
+        deadline = time.monotonic() + self.settings.drain_timeout + _END_S
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+            if process.is_alive():
+                logger.error("an API process did not end in time; killing it")
+                process.kill()
+        self._kill_inference_workers()
+        super()._perform_graceful_shutdown(manager, {}, *arguments)
+
+    def _kill_inference_workers(self) -> None:
+        """End the inference workers, which ignore other signals: a signal to all processes must not stop answers."""
+        for worker in getattr(self, "inference_workers", ()):
+            worker.kill()
 
     def verify_worker_status(self) -> None:
         """Wait until every inference worker is ready."""
@@ -279,6 +329,15 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
                     self.inference_workers[worker].kill()
 
         threading.Thread(target=watch, name="watch-processes", daemon=True).start()
+
+
+def _end_when_told() -> None:
+    """Have an API process ignore signals that its parent gets too, and shut down when the parent tells it to."""
+    shut_down = signal.getsignal(signal.SIGTERM)  # uvicorn's
+    assert callable(shut_down)
+    signal.signal(_BEGIN_END, lambda number, frame: shut_down(signal.SIGTERM, frame))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _begin_manager() -> None:

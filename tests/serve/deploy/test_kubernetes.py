@@ -22,9 +22,9 @@ from lesion.cli import retrain
 from lesion.core.version import __version__
 from lesion.registry.registry import Registry
 from lesion.retraining.worker import _END_S
-from serve.inference.litserve_overrides import DRAIN_S
 from serve.routes.retrain import _SILENCE_S
 from serve.server import UPLOAD_PATH
+from serve.settings import ServerSettings
 from tests.support.bundles.registry_bundles import sealed
 from tests.support.images.loop_images import new_storage
 from tests.support.manifests import (
@@ -220,7 +220,7 @@ def test_a_server_may_take_its_time_to_start(manifests: list[Manifest], tmp_path
 
 def test_there_is_time_to_end(manifests: list[Manifest]) -> None:
     found = pods(manifests)
-    for name, own in (("api", DRAIN_S), ("ui", 5)):
+    for name, own in (("api", ServerSettings().drain_timeout), ("ui", 5)):
         pause = found[name]["spec"]["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
         assert pause >= 5, "endpoints are removed meanwhile"
         assert found[name]["spec"]["terminationGracePeriodSeconds"] >= pause + own + 10
