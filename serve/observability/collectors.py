@@ -83,7 +83,8 @@ class DatabaseCollector(Collector):
 def database_metrics(storage: Storage) -> list[Metric]:
     """Count the rows of the tables; cheap enough for every scrape."""
     number, moment = func.count(), now()
-    alive = Worker.seen_at > moment - timedelta(seconds=2 * SILENT_S)
+    silence = timedelta(seconds=2 * SILENT_S)
+    alive = Worker.seen_at.between(moment - silence, moment + silence)  # a clock may have been set back
     with storage.reading() as session:
         states = session.execute(select(Job.state, number).group_by(Job.state)).all()
         statuses = session.execute(select(Image.status, number).group_by(Image.status)).all()
@@ -103,7 +104,7 @@ def database_metrics(storage: Storage) -> list[Metric]:
         _gauge("retraining_workers", "Retraining workers with a recent heartbeat.", workers),
     ]
     if requested_at is not None:
-        age = (moment - requested_at).total_seconds()
+        age = max(0.0, (moment - requested_at).total_seconds())
         metrics.append(_gauge("job_active_seconds", "The age of the active retraining.", age))
     return [*metrics, deployments]
 
