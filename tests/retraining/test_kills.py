@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image as Picture
-from sqlalchemy import make_url, select
+from sqlalchemy import select
 
 from lesion.catalogue.import_run import import_manifest
 from lesion.core.files import bytes_sha256
@@ -38,6 +38,7 @@ from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
 from tests.support.images.loop_images import new_storage
 from tests.support.images.pictures import picture
 from tests.support.servers.serving import ServerProcess, eventually
+from tests.support.servers.slow_writes import file_of, hold
 from tests.support.servers.worker_runs import REQUEST, WorkerRun, actions
 from tests.support.training_subprocess import CONFIG, STAND_IN
 
@@ -57,10 +58,6 @@ AFTER_STEP = "INSERT ON operation_outputs WHEN NEW.function_name IN ('begin', 't
 # The state, seen without a lock
 
 
-def file_of(database: str) -> str:
-    return str(make_url(database).database)
-
-
 def query(database: str, statement: str) -> Sequence[Any]:
     """Read what is committed, whoever holds the database's lock."""
     with closing(sqlite3.connect(file_of(database), timeout=PATIENCE_S)) as connection:
@@ -70,24 +67,6 @@ def query(database: str, statement: str) -> Sequence[Any]:
 def stage_of(storage: Storage) -> str:
     """The stage of the only job."""
     return str(query(storage.database, "SELECT stage FROM jobs")[0][0])
-
-
-def hold(database: str, *events: str, seconds: float = HELD_S) -> None:
-    """From now on these writes take about so many seconds, in their transaction."""
-    with closing(sqlite3.connect(file_of(database), timeout=PATIENCE_S, isolation_level=None)) as connection:
-        count = (
-            "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {}) SELECT count(*) AS c FROM n"
-        )
-        took = []
-        for _ in range(5):
-            begin = time.monotonic()
-            connection.execute(count.format(100_000)).fetchall()
-            took.append(time.monotonic() - begin)
-        most = int(100_000 * seconds / min(took))
-        view = f"takes_{seconds:.0f}_s"
-        connection.execute(f"CREATE VIEW IF NOT EXISTS {view} AS {count.format(most)}")
-        for event in events:
-            connection.execute(f'CREATE TRIGGER "{event}" AFTER {event} BEGIN SELECT c FROM {view}; END')
 
 
 def let_go(database: str, event: str) -> None:
@@ -327,7 +306,7 @@ KILLS = (
 
 def test_a_server_killed_at_each_stage_goes_on_where_it_was(storage: Storage, starter: Starter, tmp_path: Path) -> None:
     first, server, uploaded = champion_of(storage), starter.start(), list[str]()
-    hold(storage.database, *(event for _, event, everything in KILLS if event and not everything))
+    hold(storage.database, *(event for _, event, everything in KILLS if event and not everything), seconds=HELD_S)
     job_id = server.client.post("/retrain", json=BODY).json()["job_id"]
     owner = None
     for number, (stage, event, everything) in enumerate(KILLS):
@@ -486,8 +465,8 @@ def test_inference_workers_killed_at_each_stage_are_replaced(
     companion = next(one for one in server.family() if {"lesion", "worker"} <= set(one.cmdline()))
     eventually(lambda: "is ready" in server.output(), PATIENCE_S)
     workflows = system_database(storage)
-    hold(workflows, AFTER_STEP)
-    hold(storage.database, IN_PROMOTE)
+    hold(workflows, AFTER_STEP, seconds=HELD_S)
+    hold(storage.database, IN_PROMOTE, seconds=HELD_S)
     with RequestStats(server.url) as traffic, Uploads(server.url, 9000, storage.database) as uploads:
         kill_one(server)
         job_id = server.client.post("/retrain", json=BODY).json()["job_id"]
@@ -523,7 +502,7 @@ def test_inference_workers_killed_at_each_stage_are_replaced(
 def test_a_worker_and_its_training_killed_at_each_stage_go_on(storage: Storage, tmp_path: Path) -> None:
     record, runs = tmp_path / "starts", list[WorkerRun]()
     held = (("register", IN_REGISTER), ("promote", IN_PROMOTE), ("promote", IN_END))
-    hold(storage.database, *(event for _, event in held))
+    hold(storage.database, *(event for _, event in held), seconds=HELD_S)
     (tmp_path / "snapshot").touch()
 
     def work() -> WorkerRun:
