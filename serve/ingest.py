@@ -5,29 +5,31 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 
 from lesion.core.errors import LesionError
 from lesion.core.text import clean_name
-from lesion.data.inspection import ImageRecord, examine
+from lesion.data.inspection import ImageRecord, examine_received
 from lesion.database.tables import ACCEPTED, QUARANTINED, REJECTED
 from lesion.identity.pseudonyms import Pseudonyms
-from lesion.identity.received_files import ReceivedFile, deidentify
-from lesion.imaging.limits import Limits
+from lesion.identity.received_files import ReceivedFile
+from lesion.imaging.refusals import ImageMemoryError
 from lesion.intake.intake import Intake
 from lesion.intake.uploads import Decision, ModelOpinion, Upload
 from lesion.intake.zip_reader import LabeledFile
 from serve.http.dependencies import AppState
 from serve.http.problems import status_of
 from serve.http.schemas import ClassPreview, JudgedImage, RejectedFile, UploadAnswer, UploadPreview
+from serve.inference.large_images import small_only
 from serve.observability.prometheus import UPLOADS
 from serve.request_errors import BusyError
 
 _BATCH = 8  # files of one upload that are examined at the same time
 _PATIENCE_S = 20.0  # how long a file waits for a free inference worker
 _PAUSE_S = 0.25
-_decoders = ThreadPoolExecutor(2, "examine")  # two for all uploads, since a decoded image may fill 150 MB
+_decoders = ThreadPoolExecutor(2, "examine")  # for all uploads; large images are decoded in another process
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,20 +106,18 @@ async def _examine(state: AppState, file: LabeledFile, pseudonyms: Pseudonyms) -
     if isinstance(file.content, LesionError):
         return file.content
     loop, limits = asyncio.get_running_loop(), state.settings.image_limits
+    receive = partial(examine_received, pseudonyms=pseudonyms)
     try:
-        received, record = await loop.run_in_executor(_decoders, _receive, file.content, limits, pseudonyms)
+        try:
+            received, record = await loop.run_in_executor(_decoders, receive, file.content, small_only(limits))
+        except ImageMemoryError:
+            received, record = await state.dispatcher.large_images.call(receive, file.content, limits)
         opinion = await _opinion(state, file.content) if file.label in state.bundle.classes else None
     except LesionError as error:
         if _is_server_fault(error):
             raise
         return error
     return Examined(file.name, received, record, opinion)
-
-
-def _receive(data: bytes, limits: Limits, pseudonyms: Pseudonyms) -> tuple[ReceivedFile, ImageRecord]:
-    received = deidentify(data, limits, pseudonyms)
-    # What is stored may have more bytes than what was sent, since pixels are not compressed in it.
-    return received, examine(received.data, replace(limits, max_bytes=max(limits.max_bytes, len(received.data))))
 
 
 def _upload(examined: Examined, label: str, origin: Origin, patient: str) -> Upload:

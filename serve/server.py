@@ -97,4 +97,5 @@ class Server(SupervisedServer):
                 yield
             finally:
                 watch.cancel()
+                state.dispatcher.large_images.close()
                 await asyncio.to_thread(tracing.stop)

@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from queue import Queue
 from typing import Any, cast
 
@@ -12,8 +12,9 @@ from litserve.utils import LitAPIStatus, ResponseBufferItem
 from lesion.core.errors import LesionError
 from lesion.intake.uploads import ModelOpinion
 from serve.inference.explainer import Explainer
+from serve.inference.large_images import LargeImages
 from serve.inference.litserve_overrides import PendingRequest
-from serve.inference.messages import InferenceAnswer, InferenceRequest, Request, Unexplained
+from serve.inference.messages import InferenceAnswer, InferenceRequest, LargeImage, Request, Unexplained
 from serve.inference.shared_state import SharedState
 from serve.request_errors import BusyError, ModelReplacedError
 
@@ -21,6 +22,7 @@ _WATCH_S = 0.2
 # An inference worker that dies while it waits may take one request with it before it learned which: LitServe's queue
 # is in a manager process, whose thread still serves the dead worker for one wait (``litserve_overrides.IDLE_WAIT_S``).
 _REQUEUE_AFTER_S = 0.5
+_MOST_MODELS = 2  # that a large image is fitted for, one after the other, if the model is replaced meanwhile
 _LARGE = 256 * 1024  # bytes above which a thread, not the event loop, pickles and sends a request
 
 
@@ -41,7 +43,8 @@ class Dispatcher:
     _lost_worker_at: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self.explainer = Explainer(self._submit)
+        self.explainer = Explainer(self._ask)
+        self.large_images = LargeImages()
 
     def check_room(self) -> None:
         """Raise a BusyError if no inference worker is ready or too many requests wait, before a body is read."""
@@ -71,7 +74,26 @@ class Dispatcher:
         """Ask an inference worker for its opinion on an uploaded image; raises what :meth:`predict` raises."""
         return cast(ModelOpinion, await self._submit(InferenceRequest(data, opinion=True)))
 
-    async def _submit(self, request: Request) -> object:
+    async def _submit(self, request: InferenceRequest) -> object:
+        """Return an inference worker's answer; decode an image that is too large for it in another process first."""
+        answer = await self._ask(request)
+        for _ in range(_MOST_MODELS):
+            if isinstance(answer, LargeImage):
+                answer = await self._ask(await self._fit(request, answer))
+        if isinstance(answer, LargeImage):
+            raise ModelReplacedError("The model was replaced while an image was decoded for it. Try again.")
+        return answer
+
+    async def _fit(self, request: InferenceRequest, large: LargeImage) -> InferenceRequest:
+        self.large_images.check_room()
+        try:
+            async with asyncio.timeout(self.timeout):
+                pixels = await self.large_images.call(large.preprocessing.read, request.data, large.limits)
+        except TimeoutError:
+            raise _timed_out(self.timeout) from None
+        return replace(request, data=pixels.tobytes(), fitted=large.preprocessing, created=time.monotonic())
+
+    async def _ask(self, request: Request) -> object:
         self.check_room()
         uid = uuid.uuid4().hex
         pending = PendingRequest(asyncio.Event(), message=(self.index, uid, time.monotonic(), request))
@@ -82,7 +104,7 @@ class Dispatcher:
                 await self._put(pending.message, len(request.data))
                 await pending.event.wait()
         except TimeoutError:
-            raise BusyError(f"No answer within {self.timeout:g} seconds. Try again later.", code="timed_out") from None
+            raise _timed_out(self.timeout) from None
         except (OSError, EOFError) as error:  # LitServe's queue has ended: the server is shutting down
             raise BusyError("The server is shutting down.", code="shutting_down") from error
         finally:
@@ -127,3 +149,7 @@ class Dispatcher:
             self.requests.put(message)
         else:
             await asyncio.to_thread(self.requests.put, message)
+
+
+def _timed_out(seconds: float) -> BusyError:
+    return BusyError(f"No answer within {seconds:g} seconds. Try again later.", code="timed_out")

@@ -23,15 +23,18 @@ from lesion.database.storage import Storage
 from lesion.explanation.explanation import Explanation
 from lesion.explanation.occlusion import Odds, combine, cover
 from lesion.imaging import heatmap
+from lesion.imaging.refusals import ImageMemoryError
 from lesion.intake.uploads import ModelOpinion
 from lesion.model.predictor import Prediction, Predictor
 from lesion.registry.registry import Registry
 from serve.inference.child_processes import exit_with_parent
+from serve.inference.large_images import small_only
 from serve.inference.litserve_overrides import IdleBatchLoop, worker_id
 from serve.inference.messages import (
     CoverRequest,
     InferenceAnswer,
     InferenceRequest,
+    LargeImage,
     MapRequest,
     Request,
     Unexplained,
@@ -47,7 +50,7 @@ from serve.settings import ServerSettings, TraceSettings
 
 logger = logging.getLogger(__name__)
 
-Answer = InferenceAnswer | Unexplained | Odds | dict[str, Any] | ModelOpinion | LesionError
+Answer = InferenceAnswer | LargeImage | Unexplained | Odds | dict[str, Any] | ModelOpinion | LesionError
 
 
 class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
@@ -90,7 +93,7 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
             "threads": self.settings.threads,
             "precision": self.settings.precision,
         }
-        limits, level = self.settings.image_limits, self.settings.domain_level
+        limits, level = small_only(self.settings.image_limits), self.settings.domain_level
         load = partial(Predictor.load, limits=limits, domain_level=level, **options)
         if self.storage is None:
             self.current = self._load_bundle(load)
@@ -138,7 +141,9 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
         self.shared_state.worker_computes(self.worker, True)
         began, waited = time.time_ns(), [time.monotonic() - request.created for request in requests]
         predictor, batch = self.current(), StageTimer()
-        images = [request.data for request in requests if isinstance(request, InferenceRequest)]
+        current = predictor.bundle.preprocessing
+        asked = [request for request in requests if isinstance(request, InferenceRequest)]
+        images = [_image(request) for request in asked if request.fitted in (None, current)]
         try:
             if images:
                 BATCH_SIZE.observe(len(images))
@@ -148,7 +153,11 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
                 stages = StageTimer()
                 if isinstance(request, InferenceRequest):
                     stages.add("queue", began - round(1e9 * seconds), seconds)
-                    answers.append(_answer(request, next(predictions), stages))
+                    prediction = next(predictions) if request.fitted in (None, current) else None
+                    if prediction is None or isinstance(prediction, ImageMemoryError):
+                        answers.append(LargeImage(current, self.settings.image_limits))
+                    else:
+                        answers.append(_answer(request, prediction, stages))
                     tracing.record(request.trace, (*stages.intervals, *batch.intervals))
                 else:
                     answers.append(_explain(predictor, request, stages))
@@ -156,6 +165,12 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
             return answers
         finally:
             self.shared_state.worker_computes(self.worker, False)
+
+
+def _image(request: InferenceRequest) -> bytes | NDArray[np.uint8]:
+    if request.fitted is None:
+        return request.data
+    return np.frombuffer(request.data, np.uint8).reshape(request.fitted.size, request.fitted.size, 3)
 
 
 def _answer(request: InferenceRequest, prediction: Prediction | ImageError, stages: StageTimer) -> Answer:

@@ -8,13 +8,18 @@ from lesion.conformal.abstention import AbstentionReason
 from lesion.conformal.prediction_sets import DEFAULT_COVERAGE
 from lesion.explanation.explanation import Method
 from lesion.explanation.occlusion import Boxes, Odds
+from lesion.imaging.limits import Limits
+from lesion.imaging.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceRequest:
-    """An image as it goes to an inference worker: raw bytes, smaller than pixels, which are decoded there."""
+    """An image as it goes to an inference worker: raw bytes, smaller than pixels, which are decoded there.
 
-    data: bytes  # the image file
+    Only a large image is decoded elsewhere, see `LargeImage`, and goes as the pixels that the network needs.
+    """
+
+    data: bytes  # the image file, or what ``fitted`` made of it
     explain: bool = False  # whether to add an overlay
     method: Method = "occlusion"  # of the overlay
     layers: bool = False  # whether to add the image and the heat map of the overlay too
@@ -22,9 +27,21 @@ class InferenceRequest:
     top_k: int | None = None  # the number of probabilities in the answer; all when None
     coverage: float = DEFAULT_COVERAGE  # of the prediction set
     opinion: bool = False  # whether the answer is for the intake of training data, as a ModelOpinion
+    fitted: Preprocessing | None = None  # what made ``data`` the network's input; None for an image file
     trace: str = ""  # the trace of the request, or empty; see :func:`serve.observability.tracing.current`
     # When, by the monotonic clock that all processes of this machine share.
     created: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class LargeImage:
+    """The answer to an image that takes more memory than an inference worker may use: how to fit it elsewhere.
+
+    It is also the answer to one that was fitted for another model.
+    """
+
+    preprocessing: Preprocessing  # of the model that the worker serves
+    limits: Limits
 
 
 class InferenceAnswer(TypedDict):

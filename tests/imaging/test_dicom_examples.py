@@ -104,7 +104,7 @@ def test_color(name: str):
 @pytest.mark.parametrize("name", GRAYSCALE)
 def test_stored_values(name: str):
     data = example(name)
-    pixels = read_pixels(read_elements(data, LIMITS), data)
+    pixels = read_pixels(read_elements(data, LIMITS), data, LIMITS)
     assert np.array_equal(pixels.values(pixels.numbers), pixel_array(pydicom.dcmread(io.BytesIO(data))))
 
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 _TILE = 112  # pixels
 _WAIT_S = 20.0  # for a picture: a store that hangs must not keep the threads of all requests
 _CACHED_SHEETS = 16  # each up to 1 MB
-_decoders = ThreadPoolExecutor(2, "thumbnails")  # only two for all requests: a decoded image may take 150 MB
+_decoders = ThreadPoolExecutor(2, "thumbnails")  # only two for all requests: a decoded image may take 350 MB
 
 
 def thumbnail(store: ObjectStore, sha256: str, side: int, limits: Limits = DEFAULT_LIMITS) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from rich.progress import track
 from lesion.core.errors import ImageError
 from lesion.core.files import bytes_sha256
 from lesion.deduplication.features import make_thumbnail
+from lesion.identity.pseudonyms import Pseudonyms
+from lesion.identity.received_files import ReceivedFile, deidentify
 from lesion.imaging.decode import decode, perceptual_hash, pixels_sha256, probe, read
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
@@ -51,6 +53,13 @@ def examine(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageRecord:
         brightness=float(image.mean(dtype=np.float64)),
         thumbnail=make_thumbnail(image),
     )
+
+
+def examine_received(data: bytes, limits: Limits, pseudonyms: Pseudonyms) -> tuple[ReceivedFile, ImageRecord]:
+    """Take from an image file what identifies a person, and examine what may be stored; see `deidentify`."""
+    received = deidentify(data, limits, pseudonyms)
+    # What is stored may have more bytes than what was sent, since pixels are not compressed in it.
+    return received, examine(received.data, replace(limits, max_bytes=max(limits.max_bytes, len(received.data))))
 
 
 def inspect(path: Path, limits: Limits = DEFAULT_LIMITS) -> ImageRecord | ImageError:

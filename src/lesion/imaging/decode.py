@@ -2,7 +2,7 @@
 
 Training, uploads and serving all decode here, so the network sees the same pixels in production as in training.
 Everything that the header can tell is refused before any pixel is decoded, Pillow gets a file without metadata, and
-``Limits.max_pixels`` bounds the memory. No global setting of Pillow is changed, so calls from many threads are safe.
+``Limits.memory`` bounds what decoding holds. No global setting of Pillow is changed: calls from many threads are safe.
 """
 
 import hashlib
@@ -26,7 +26,16 @@ from lesion.imaging.formats.header import Header
 from lesion.imaging.formats.jpeg_ending import with_endings
 from lesion.imaging.formats.png_rows import check_rows
 from lesion.imaging.headers import read_header
-from lesion.imaging.limits import DEFAULT_LIMITS, Limits, check_bytes, check_samples, check_size, too_many_bytes
+from lesion.imaging.limits import (
+    DEFAULT_LIMITS,
+    RGB_BYTES,
+    Limits,
+    check_bytes,
+    check_memory,
+    check_samples,
+    check_size,
+    too_many_bytes,
+)
 from lesion.imaging.orientation import orient
 from lesion.imaging.pixels import MODES, same_pixels, to_rgb
 from lesion.imaging.refusals import UnreadableFileError
@@ -92,23 +101,11 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, target_side: int | N
         from lesion.imaging.dicom.picture import decode as decode_dicom  # an optional extra
 
         return decode_dicom(data, limits)
-    header = _checked_header(data, limits)
+    header = _checked_header(data, limits, target_side)
     if not header.whole:
         raise refusals.truncated(header.format, data)
     try:
-        if header.layout:
-            image = samples_to_rgb(header, header.layout)
-        elif not header.ended:
-            image = to_rgb(_load_without_end(header, data), header.format, header.profile)
-        else:
-            with _open(header) as picture:
-                if target_side is not None and header.format == "JPEG":
-                    _draft(picture, target_side)
-                picture.load()
-                if header.format == "PNG":
-                    check_rows(header.picture, picture)
-                image = to_rgb(picture, header.format, header.profile)
-        return orient(image, header.orientation)
+        return orient(_pixels(header, data, _divisor(header, target_side)), header.orientation)
     except Exception as error:  # a third-party parser given hostile bytes can raise anything
         raise _refusal(error, header, data) from error
 
@@ -173,7 +170,7 @@ def perceptual_hash(image: NDArray[np.uint8]) -> int:
     return int(str(imagehash.phash(Image.fromarray(image))), 16)
 
 
-def _checked_header(data: bytes, limits: Limits) -> Header:
+def _checked_header(data: bytes, limits: Limits, target_side: int | None = None) -> Header:
     header, supported = read_header(data), ", ".join(FORMATS)
     if header is None:
         if kind := other_image_type(data):
@@ -188,7 +185,25 @@ def _checked_header(data: bytes, limits: Limits) -> Header:
         raise refusals.several_pictures(header.format)
     if header.layout:
         check_samples(header.format, header.width * header.height * header.layout.bytes)
+    pictures = 1 if header.ended else 2  # to compare them
+    pixels = header.width * header.height // _divisor(header, target_side) ** 2
+    check_memory(header.format, header.buffers + pixels * (pictures * header.pixel_bytes + RGB_BYTES), limits)
     return header
+
+
+def _pixels(header: Header, data: bytes, divisor: int) -> NDArray[np.uint8]:
+    """Decode a picture as it is stored; a JPEG at a part of its size."""
+    if header.layout:
+        return samples_to_rgb(header, header.layout)
+    if not header.ended:
+        return to_rgb(_load_without_end(header, data), header.format, header.profile)
+    with _open(header) as picture:
+        if divisor > 1:
+            picture.draft(None, (header.width // divisor, header.height // divisor))
+        picture.load()
+        if header.format == "PNG":
+            check_rows(header.picture, picture)
+        return to_rgb(picture, header.format, header.profile)
 
 
 def _mode(header: Header) -> str:
@@ -223,13 +238,12 @@ def _open(header: Header) -> ImageFile.ImageFile:
     return picture
 
 
-def _draft(picture: ImageFile.ImageFile, target_side: int) -> None:
-    """Ask libjpeg for the smallest of 1/8, 1/4, 1/2 whose shorter side is at least ``2 * target_side``."""
-    for divisor in (8, 4, 2):
-        width, height = (side // divisor for side in picture.size)
-        if min(width, height) >= 2 * target_side:
-            picture.draft(None, (width, height))
-            return
+def _divisor(header: Header, target_side: int | None) -> int:
+    """Return 8, 4 or 2 for a JPEG whose shorter side, divided by it, is at least ``2 * target_side``; otherwise 1."""
+    if target_side is None or header.format != "JPEG" or not header.ended:
+        return 1
+    side = min(header.width, header.height)
+    return next((divisor for divisor in (8, 4, 2) if side // divisor >= 2 * target_side), 1)
 
 
 def _refusal(error: Exception, header: Header, data: bytes) -> ImageError:

@@ -1,7 +1,8 @@
 """Pictures whose samples Pillow would cut to 8 bits or mix up, read exactly: see `SampleLayout`."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from lesion.imaging.refusals import corrupt, unsupported
 
 Rows = Callable[[int, int], NDArray[np.uint16]]  # from row to row: (rows, W, stored samples)
 
-_BAND_SAMPLES = 2**22
+_BAND_SAMPLES = 2**20
 _OPAQUE = (255, 1023, 4095, 16383)  # the highest alpha of programs that use fewer than 16 bits
 _BYTES_OF_GRAY_ALPHA = "RGBA"  # 16 bits of gray and alpha, as the four bytes that they are
 
@@ -27,13 +28,18 @@ def samples_to_rgb(header: Header, layout: SampleLayout) -> NDArray[np.uint8]:
     The colors are scaled from the depth in use, as gray is (`highest_in_use`), and a picture that is transparent
     everywhere is shown as if it were not.
     """
-    read = _png_rows(header, layout) if header.format == "PNG" else _tiff_rows(header, layout)
+    # Several times, which takes less memory than to keep them; a small picture is a single band, which is kept.
+    read = lru_cache(maxsize=1)(_png_rows(header, layout) if header.format == "PNG" else _tiff_rows(header, layout))
     step = max(1, _BAND_SAMPLES // (header.width * layout.stored))
-    bands = [read(top, min(top + step, header.height)) for top in range(0, header.height, step)]
-    highest = highest_in_use(band[..., : layout.colors] for band in bands) if layout.bits == 16 else 255
-    table, opaque = depth_table(highest), _opaque_alpha(bands, layout)
+    tops = range(0, header.height, step)
+
+    def bands() -> Iterator[NDArray[np.uint16]]:
+        return (read(top, min(top + step, header.height)) for top in tops)
+
+    highest = highest_in_use(band[..., : layout.colors] for band in bands()) if layout.bits == 16 else 255
+    table, opaque = depth_table(highest), _opaque_alpha(bands(), layout)
     image = np.empty((header.height, header.width, 3), np.uint8)
-    for top, values in zip(range(0, header.height, step), bands, strict=True):
+    for top, values in zip(tops, bands(), strict=True):
         color = table[values[..., : layout.colors]]
         alpha = _alpha(values, layout, opaque) if opaque else None
         image[top : top + step] = _shown(255 - color if layout.inverted else color, alpha, header.profile)
@@ -50,7 +56,7 @@ def _shown(color: NDArray[np.uint8], alpha: Image.Image | None, profile: bytes) 
     return np.asarray(on_black(to_srgb(picture, profile), alpha))
 
 
-def _opaque_alpha(bands: list[NDArray[np.uint16]], layout: SampleLayout) -> int:
+def _opaque_alpha(bands: Iterable[NDArray[np.uint16]], layout: SampleLayout) -> int:
     """Return the value of full opacity; 0 if the picture has no transparency, or has nothing else."""
     if layout.key:
         return int(any(np.any(_is_visible(band, layout.key)) for band in bands))

@@ -1,15 +1,18 @@
 """Limits on the images that are decoded, and the checks that need no decoding."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from lesion.core.errors import ConfigError, ImageError
-from lesion.imaging.refusals import EmptyImageError, ImageTooLargeError, corrupt
+from lesion.imaging.refusals import EmptyImageError, ImageMemoryError, ImageTooLargeError, corrupt
 
 # Of a picture whose samples are read one by one (see SampleLayout): as many as the largest of 8 bits has by default.
 # No setting: what one door takes, every other one takes too.
 MAX_SAMPLE_BYTES = 150_000_000
+RGB_BYTES = 3  # of a pixel, as it is returned
+_PIXEL_BYTES = 4 + RGB_BYTES  # of color of 8 bits while it is decoded: Pillow's four, and the result
+_ACCEPTED_PIXEL_BYTES = 32  # more than any kind of file takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,13 @@ class Limits:
     max_bytes: int = 20 * 2**20  # of the file
     max_pixels: int = 50_000_000  # width × height
     min_side: int = 16  # the shorter side in pixels
+    # Bytes that decoding may hold at once beside the file; None: as many as color of 8 bits with the most pixels.
+    max_memory: int | None = field(default=None, compare=False)
+
+    @property
+    def memory(self) -> int:
+        """Return how many bytes decoding may hold at once beside the file."""
+        return _PIXEL_BYTES * self.max_pixels if self.max_memory is None else self.max_memory
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, Any] | None) -> Self:
@@ -42,8 +52,9 @@ class Limits:
 
     def covering(self, max_bytes: int, max_pixels: int, min_side: int) -> "Limits":
         """Return these limits, wide enough for images that were accepted before: by their facts, under other limits."""
+        pixels = max(self.max_pixels, max_pixels)
         return Limits(
-            max(self.max_bytes, max_bytes), max(self.max_pixels, max_pixels), max(1, min(self.min_side, min_side))
+            max(self.max_bytes, max_bytes), pixels, max(1, min(self.min_side, min_side)), _ACCEPTED_PIXEL_BYTES * pixels
         )
 
 
@@ -85,6 +96,15 @@ def check_samples(kind: str, size: int) -> None:
             f"The {kind} image takes {size:,} bytes once it is decoded, more than the {MAX_SAMPLE_BYTES:,} allowed; "
             "make it smaller, or save it with 8 bits.",
             code="image_too_many_pixels",
+        )
+
+
+def check_memory(kind: str, needed: int, limits: Limits) -> None:
+    """Refuse (image_too_many_pixels) a picture whose decoding would hold more than ``limits.memory`` bytes at once."""
+    if needed > limits.memory:
+        raise ImageMemoryError(
+            f"The {kind} image takes {needed:,} bytes while it is decoded, more than the {limits.memory:,} allowed; "
+            "make it smaller, or save it as PNG or as a JPEG that is not progressive.",
         )
 
 

@@ -17,7 +17,7 @@ MODES = OPAQUE | ALPHA | DEEP
 
 _DEPTHS = (8, 10, 12, 14, 16)  # bits that scanners and cameras store in 16
 _TOPS = np.array([2**depth - 1 for depth in _DEPTHS])
-_BAND_PIXELS = 2**22
+_BAND_PIXELS = 2**20
 ODD_SHARE = 0.001  # of the pixels: so many may lie above the depth in use, such as hot pixels and burnt-in marks
 
 

@@ -18,6 +18,7 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 _SIZES = range(16, 4097)
 _CELLS = 64  # side of the reduced image in which the dark margins are searched
 _DARK, _BLACK = 0.1, 8  # as a share of the 99th percentile; as a gray value
+_BAND_PIXELS = 2**20
 _MIN_CONTENT = 0.4  # of a side: smaller content is not a picture with margins but a spot in a picture
 
 
@@ -72,7 +73,7 @@ class Preprocessing:
         size, resample = self.size, _FILTERS[self.interpolation]
         if (height, width) == (size, size):
             return image.copy()
-        picture = Image.fromarray(image)
+        picture = _picture(image, "RGB")
         if self.fit == "stretch":
             return np.array(picture.resize((size, size), resample))
         if self.fit == "crop":
@@ -120,6 +121,17 @@ class Preprocessing:
         return cls(**{"decoder": 1, **values})
 
 
+def _picture(image: NDArray[np.uint8], mode: Literal["L", "RGB"]) -> Image.Image:
+    """Return an image, uint8 (H, W, 3), as Pillow's; in bands of rows, since Pillow copies what it is given twice."""
+    height, width = image.shape[:2]
+    if height * width <= _BAND_PIXELS:
+        return Image.fromarray(image) if mode == "RGB" else Image.fromarray(image).convert(mode)
+    rows, picture = max(1, _BAND_PIXELS // width), Image.new(mode, (width, height))
+    for top in range(0, height, rows):
+        picture.paste(Image.fromarray(image[top : top + rows]).convert(mode), (0, top))
+    return picture
+
+
 def content_box(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     """Find the part of a uint8 (H, W, 3) image inside its dark margins, with a precision of 1/64 of the side.
 
@@ -128,7 +140,7 @@ def content_box(image: NDArray[np.uint8]) -> tuple[int, int, int, int]:
     right and bottom in pixels; the last two are exclusive.
     """
     height, width = image.shape[:2]
-    cells = np.asarray(Image.fromarray(image).convert("L").resize((_CELLS, _CELLS), Image.Resampling.BOX))
+    cells = np.asarray(_picture(image, "L").resize((_CELLS, _CELLS), Image.Resampling.BOX))
     bright = cells > max(_DARK * np.percentile(cells, 99), _BLACK)
     rows, columns = (np.flatnonzero(bright.sum(axis=axis) > 1) for axis in (1, 0))  # a single one may be dust
     if min(len(rows) and np.ptp(rows), len(columns) and np.ptp(columns)) < _CELLS * _MIN_CONTENT:

@@ -18,6 +18,10 @@ class ImageTooLargeError(TooLargeError, ImageError):
     default_code = "image_too_many_pixels"
 
 
+class ImageMemoryError(ImageTooLargeError):
+    """A picture whose decoding would hold more memory than allowed, known before it begins."""
+
+
 class ImageTypeError(UnsupportedTypeError, ImageError):
     """A file that is no image, or an image of a type that is not supported."""
 

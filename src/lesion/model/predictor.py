@@ -191,11 +191,13 @@ class Predictor:
             check_golden(bundle, engine)
         return cls(bundle, engine, limits, decoders, domain_level)
 
-    def predict(self, items: Sequence[bytes], stage: Stage = nullcontext) -> list[Prediction | ImageError]:
+    def predict(
+        self, items: Sequence[bytes | NDArray[np.uint8]], stage: Stage = nullcontext
+    ) -> list[Prediction | ImageError]:
         """Predict one batch of encoded images.
 
         Args:
-            items: The bytes of image files.
+            items: The bytes of image files, or what the bundle's preprocessing made of them, (S, S, 3) uint8.
             stage: A context manager entered around ``decode`` and ``infer``, to measure them.
 
         Returns:
@@ -230,7 +232,9 @@ class Predictor:
         others = np.delete(probabilities, index, axis=1).sum(axis=1)
         return np.stack([probabilities[:, index], others], axis=1)
 
-    def _read(self, data: bytes) -> NDArray[np.uint8] | ImageError:
+    def _read(self, data: bytes | NDArray[np.uint8]) -> NDArray[np.uint8] | ImageError:
+        if isinstance(data, np.ndarray):
+            return data
         try:
             return self._preprocessing.read(data, self.limits)
         except ImageError as error:

@@ -136,6 +136,10 @@ def _refused() -> dict[str, HostileImage]:
             b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + b"\xfe\x3f\0" * 2,
             "image_too_many_pixels",
         ),
+        "6000x6000.webp": (  # 36 megapixels, of 16 bytes each
+            b"RIFF" + struct.pack("<I", 22) + b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + b"\x6f\x17\0" * 2,
+            "image_too_many_pixels",
+        ),
         "50000x50000.tif": (_grey_tiff((257, 4, 1, 50_000), width=50_000), "image_too_many_pixels"),
         "1x1.png": (encode(gradient()[:1, :1]), "image_too_small"),
         "thin.png": (encode(np.zeros((15, 4000, 3), np.uint8)), "image_too_small"),

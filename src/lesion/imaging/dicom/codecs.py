@@ -7,11 +7,13 @@ with the elements of the file: otherwise a small picture could hide a huge one.
 
 import struct
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lesion.imaging.dicom.bounded_reading import MAX_FRAGMENTS
 from lesion.imaging.formats.jpeg import check_scans, jpeg_segments
 from lesion.imaging.formats.jpeg_ending import with_endings
 from lesion.imaging.refusals import corrupt, several_pictures, unsupported
@@ -46,7 +48,9 @@ def join_fragments(data: bytes, *, one_each: bool) -> bytes:
     """
     from pydicom.encaps import generate_fragments
 
-    offsets, *fragments = generate_fragments(data)
+    offsets, *fragments = islice(generate_fragments(data), MAX_FRAGMENTS + 1)
+    if len(fragments) == MAX_FRAGMENTS:
+        raise corrupt("DICOM", f"its pixels have {MAX_FRAGMENTS:,} fragments or more")
     if offsets.startswith(_SIGNATURES):  # the table of offsets is missing
         offsets, fragments = b"", [offsets, *fragments]
     starts = len(fragments) if one_each else sum(fragment.startswith(_SIGNATURES) for fragment in fragments)
@@ -70,6 +74,16 @@ def read_stream(frame: bytes) -> Stream | None:
         raise EOFError from error
 
 
+def codec_bytes(stream: Stream) -> int:
+    """Return the bytes that the codec of a picture holds for each pixel, beside the result."""
+    if stream.kind == "JPEG 2000":
+        return 4 * stream.samples + 1
+    if stream.kind == "JPEG":  # of several scans: the coefficients; without its end marker: the picture, to compare it
+        again = stream.samples if stream.data.rfind(_END) < stream.data.rfind(_SCAN) else 0
+        return again + (2 * stream.samples if stream.data.count(_SCAN) > 1 else 0)
+    return 2 * stream.samples if stream.kind == "RLE" else 0
+
+
 def decode_stream(stream: Stream, space: str) -> NDArray[Any]:
     """Decode a picture whose header was checked, without any change of its color space.
 
@@ -81,7 +95,7 @@ def decode_stream(stream: Stream, space: str) -> NDArray[Any]:
         check_scans(stream.data.count(_SCAN), stream.width, stream.height)
         if stream.data.rfind(_END) > stream.data.rfind(_SCAN):
             return _decode_jpeg(stream, stream.data, space)
-        pictures = [_decode_jpeg(stream, data, space) for data in with_endings(stream.data)]
+        pictures = [_decode_jpeg(stream, data, space) for data in with_endings(stream.data, large=True)]
         if not pictures or not np.array_equal(pictures[0], pictures[1]):
             raise EOFError("the scans of a JPEG stream end too early")
         return pictures[0]

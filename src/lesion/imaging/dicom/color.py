@@ -18,18 +18,19 @@ _BAND_PIXELS = 2**20
 
 def to_rgb(dataset: "Dataset", pixels: StoredPixels) -> NDArray[np.uint8]:
     """Return colors of any depth as sRGB, uint8 (rows, columns, 3); of more than 8 bits the upper 8 are kept."""
-    values = (pixels.numbers >> pixels.low_bit) & (2**pixels.bits - 1)
-    if pixels.bits > 8:
-        values = values >> (pixels.bits - 8)
-    elif pixels.bits < 8:
-        values = values * 255 // (2**pixels.bits - 1)
-    rgb = np.array(values, np.uint8, order="C")
-    if pixels.space.startswith("YBR_FULL"):
-        from pydicom.pixels.processing import convert_color_space
+    from pydicom.pixels.processing import convert_color_space
 
-        rows = max(1, _BAND_PIXELS // rgb.shape[1])  # the conversion needs 12 bytes per number
-        for top in range(0, len(rgb), rows):
-            rgb[top : top + rows] = convert_color_space(rgb[top : top + rows], "YBR_FULL", "RGB")
+    rgb: NDArray[np.uint8] = np.empty(pixels.numbers.shape, np.uint8)
+    rows = max(1, _BAND_PIXELS // rgb.shape[1])  # the conversion of colors needs 12 bytes per number
+    for top in range(0, len(rgb), rows):
+        values = (pixels.numbers[top : top + rows] >> pixels.low_bit) & (2**pixels.bits - 1)
+        if pixels.bits > 8:
+            values = values >> (pixels.bits - 8)
+        elif pixels.bits < 8:
+            values = values * 255 // (2**pixels.bits - 1)
+        band = np.array(values, np.uint8, order="C")
+        is_ybr = pixels.space.startswith("YBR_FULL")
+        rgb[top : top + rows] = convert_color_space(band, "YBR_FULL", "RGB") if is_ybr else band
     return _in_srgb(dataset, rgb)
 
 

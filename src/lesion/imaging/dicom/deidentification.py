@@ -95,7 +95,7 @@ def deidentify(data: bytes, limits: Limits, remap_uid: Callable[[str], str]) -> 
     """
     try:
         dataset = read_elements(data, limits, also=(*KEPT, *REMAPPED_UIDS, "PatientID"))
-        pixels = read_pixels(dataset, data)
+        pixels = read_pixels(dataset, data, limits)
         copy = _kept_elements(dataset)
         for name in REMAPPED_UIDS:
             uid = element_text(dataset, name) or (bytes_sha256(data) if name == "SOPInstanceUID" else "")

@@ -4,13 +4,14 @@ Facts about the patient are never parsed. An element without a value counts as m
 to be empty.
 """
 
-import io
 import zlib
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from lesion.core.errors import ImageError
-from lesion.imaging.limits import Limits, check_size
+from lesion.imaging.dicom.bounded_reading import BoundedFile, Bounds, check_kinds, read_nested
+from lesion.imaging.limits import Limits, check_memory, check_size
 from lesion.imaging.refusals import (
     ImageTooLargeError,
     corrupt,
@@ -40,10 +41,18 @@ _TAGS = (
     *(f"{color}PaletteColorLookupTableDescriptor" for color in _COLORS),
     *(f"{kind}{color}PaletteColorLookupTableData" for kind in ("", "Segmented") for color in _COLORS),
 )  # fmt: skip
+_LONG = {
+    "PixelData": 2**32,
+    "FloatPixelData": 2**32,
+    "DoubleFloatPixelData": 2**32,
+    "ICCProfile": 2**23,
+    "LUTData": 2**18,
+}
+_PALETTE_BYTES = 2**20  # of a channel; an expanded one of 65,536 entries has an eighth of it
 _YBR = ("YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _INTERPRETATIONS = {1: ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"), 3: ("RGB", *_YBR)}  # by samples per pixel
 _BITS = {1: (1, 8, 16), 3: (8, 16)}  # allocated, by samples per pixel
-_DEFLATED = "1.2.840.10008.1.2.1.99"
+DEFLATED = "1.2.840.10008.1.2.1.99"
 _META_BYTES = 4096  # the transfer syntax is among the first elements
 _OTHER_BYTES = 2**22  # of a deflated file, all that is not pixels
 
@@ -65,8 +74,12 @@ def read_elements(data: bytes, limits: Limits, also: Sequence[str] = _DEVICE) ->
             "DICOM", "install the extra lesion[dicom] (pip install 'lesion[dicom]') or save the picture as PNG"
         ) from error
     inflated = _inflate(data, limits)
-    source = io.BytesIO(data if inflated is None else inflated)
+    bounds = _bounds()
+    source = BoundedFile(data if inflated is None else inflated, bounds)
     dataset = pydicom.dcmread(source, force=True, specific_tags=[*_TAGS, *also])
+    check_kinds(dataset, bounds)
+    if (first_number(dataset, "NumberOfFrames") or 1) <= 1:  # the sequences of the others may be long
+        read_nested(dataset, bounds)
     if not dataset.file_meta.get("TransferSyntaxUID"):
         dataset.file_meta.TransferSyntaxUID = _guessed_syntax(*dataset.original_encoding)
     _drop_empty(dataset, also)
@@ -102,6 +115,21 @@ def first_number(dataset: "Dataset", name: str) -> float | None:
     return None if value is None or value == "" else float(value)
 
 
+@cache
+def _bounds() -> Bounds:
+    from pydicom.tag import Tag
+
+    long = _LONG | {name: _PALETTE_BYTES for name in _TAGS if name.endswith("LookupTableData")}
+    sequences = {name for name in (*_TAGS, *_FRAME_PARTS) if name.endswith("Sequence")}
+    inner = (name for names in _FRAME_PARTS.values() for name in names)
+    short = {*_TAGS, *inner, "LUTDescriptor"} - sequences - set(long)
+    return Bounds(
+        frozenset(int(Tag(name)) for name in short),
+        frozenset(int(Tag(name)) for name in sequences),
+        {int(Tag(name)): most for name, most in long.items()},
+    )
+
+
 def _inflate(data: bytes, limits: Limits) -> bytes | None:
     """Return the elements of a file with the deflated transfer syntax, and None for every other file.
 
@@ -109,22 +137,24 @@ def _inflate(data: bytes, limits: Limits) -> bytes | None:
     """
     from pydicom.filereader import read_dataset, read_preamble
 
-    if _DEFLATED.encode() not in data[:_META_BYTES]:
+    if DEFLATED.encode() not in data[:_META_BYTES]:
         return None
-    file = io.BytesIO(data)
+    file = BoundedFile(data, _bounds())
     read_preamble(file, force=True)
     meta = read_dataset(file, False, True, stop_when=lambda tag, kind, length: tag >> 16 != 2)
-    if meta.get("TransferSyntaxUID") != _DEFLATED:
+    if meta.get("TransferSyntaxUID") != DEFLATED:
         return None
     decompressor, most = zlib.decompressobj(-zlib.MAX_WBITS), 3 * limits.max_pixels + _OTHER_BYTES
+    most = min(most, limits.memory)
     try:
-        inflated = decompressor.decompress(file.read(), most)
+        inflated = decompressor.decompress(memoryview(data)[file.tell() :], most)
     except zlib.error as error:
         raise corrupt("DICOM", "its deflated elements are damaged") from error
     if decompressor.eof:
         return inflated
     if len(inflated) < most:
         raise truncated("DICOM", data)
+    check_memory("DICOM", most + 1, limits)
     raise ImageTooLargeError(
         f"The DICOM file inflates to more than {most:,} bytes, which is more than a picture of {limits.max_pixels:,} "
         "pixels needs; make the picture smaller."

@@ -24,7 +24,7 @@ def decode(data: bytes, limits: Limits) -> NDArray[np.uint8]:
     """
     try:
         dataset = read_elements(data, limits)
-        pixels = read_pixels(dataset, data)
+        pixels = read_pixels(dataset, data, limits)
         if dataset.SamplesPerPixel == 3:
             return to_rgb(dataset, pixels)
         if dataset.PhotometricInterpretation == "PALETTE COLOR":
@@ -41,7 +41,7 @@ def probe(data: bytes, limits: Limits) -> tuple[str, int, int, str]:
     """
     try:
         dataset = read_elements(data, limits)
-        find_stream(dataset, data)
+        find_stream(dataset, data, limits)
     except Exception as error:
         raise refusal(error, data) from error
     mode = "RGB" if dataset.SamplesPerPixel == 3 else _DEEP_MODES[int(dataset.BitsAllocated)]

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lesion.imaging.dicom.codecs import Stream, decode_rle, decode_stream, join_fragments, read_stream
+from lesion.imaging.dicom.codecs import Stream, codec_bytes, decode_rle, decode_stream, join_fragments, read_stream
+from lesion.imaging.dicom.elements import DEFLATED
+from lesion.imaging.limits import RGB_BYTES, Limits, check_memory
 from lesion.imaging.refusals import corrupt, several_pictures, truncated, unsupported
 
 if TYPE_CHECKING:
@@ -36,11 +38,27 @@ class StoredPixels:
         return values
 
 
-def find_stream(dataset: "Dataset", data: bytes) -> Stream | None:
+def find_stream(dataset: "Dataset", data: bytes, limits: Limits) -> Stream | None:
     """Find the compressed picture in the elements of the file ``data``, and check its header.
 
-    Return None for pixels that are not compressed, whose number is checked instead.
+    Return None for pixels that are not compressed, whose number is checked instead. Both are refused where decoding
+    them takes more memory than the limits allow.
     """
+    stream = _stream(dataset, data)
+    samples, bits = int(dataset.SamplesPerPixel), int(dataset.BitsAllocated) if stream is None else stream.bits
+    numbers = samples * -(-bits // 8)
+    pixel_bytes = numbers + (RGB_BYTES if samples == 3 else 1 + RGB_BYTES)
+    if stream is None:  # a copy of what is in the file or, if it is deflated, was in it
+        pixel_bytes += numbers
+        if dataset.file_meta.TransferSyntaxUID == DEFLATED:
+            pixel_bytes += numbers
+    else:
+        pixel_bytes = max(pixel_bytes, numbers + codec_bytes(stream))
+    check_memory("DICOM", int(dataset.Rows) * int(dataset.Columns) * pixel_bytes, limits)
+    return stream
+
+
+def _stream(dataset: "Dataset", data: bytes) -> Stream | None:
     syntax = dataset.file_meta.TransferSyntaxUID
     if not dataset["PixelData"].is_undefined_length and syntax in _NATIVE:
         if len(dataset.PixelData) < _native_bytes(dataset):
@@ -68,9 +86,9 @@ def find_stream(dataset: "Dataset", data: bytes) -> Stream | None:
     return stream
 
 
-def read_pixels(dataset: "Dataset", data: bytes) -> StoredPixels:
-    """Read the pixels in the elements of the file ``data``, and decompress them."""
-    stream = find_stream(dataset, data)
+def read_pixels(dataset: "Dataset", data: bytes, limits: Limits) -> StoredPixels:
+    """Read the pixels in the elements of the file ``data``, and decompress them, in as much memory as is allowed."""
+    stream = find_stream(dataset, data, limits)
     if stream is None:
         return _native(dataset)
     if stream.kind == "RLE":

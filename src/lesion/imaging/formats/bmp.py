@@ -16,11 +16,12 @@ def parse_bmp(data: bytes) -> Header:
     """Parse the header of a BMP file."""
     (header_size,) = struct.unpack_from("<I", data, 14)
     if header_size == 12:
-        width, height = struct.unpack_from("<HH", data, 18)
-        return Header("BMP", width, height, data)
+        width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+        return Header("BMP", width, height, data, pixel_bytes=4 if bits > 8 else 1)
     if not 40 <= header_size <= 124:
         raise unsupported("BMP", f"a header of {header_size:,} bytes")
-    width, height, _, _, compression = struct.unpack_from("<iiHHI", data, 18)
+    width, height, _, bits, compression = struct.unpack_from("<iiHHI", data, 18)
     if compression not in _UNCOMPRESSED:  # Pillow decodes run lengths in Python: many seconds for one image
         raise unsupported("BMP", _COMPRESSIONS.get(compression, f"compression method {compression}"))
-    return Header("BMP", width, abs(height), data)  # a negative height: stored from the top
+    height = abs(height)  # a negative one: stored from the top
+    return Header("BMP", width, height, data, pixel_bytes=4 if bits > 8 else 1)

@@ -22,3 +22,5 @@ class Header:
     whole: bool = True  # False: a TIFF file is too short for its size
     exif: bytes = b""  # the block of EXIF data, unchecked; a TIFF file is one itself
     layout: SampleLayout | None = None  # samples that Pillow would cut to 8 bits, and how they are read
+    pixel_bytes: int = 4  # of one pixel while it is decoded, as Pillow and its codec hold it
+    buffers: int = 0  # bytes that the codec holds beside the picture

@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Iterator
+from math import ceil
 
 from lesion.imaging.formats.header import MAX_PARTS, Header
 from lesion.imaging.orientation import first_orientation
@@ -22,14 +23,14 @@ EXIF_NAME, _XMP_NAME, ICC_NAME = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0",
 
 def parse_jpeg(data: bytes) -> Header:
     """Parse the header of a JPEG file and take its metadata off; a second picture or a film may follow the first."""
-    size, parts, scan_start = None, [data[:2]], 0
+    frame, size, parts, scan_start = b"", None, [data[:2]], 0
     exif, xmp, profile = b"", b"", dict[int, bytes]()
     for marker, start, content in jpeg_segments(data):
         body = content[4:]
         if marker in _FRAMES:
             if size is not None:  # Pillow would use the first and libjpeg the second
                 raise corrupt("JPEG", "it gives its size twice")
-            size = _frame_size(content)
+            frame, size = content, _frame_size(content)
         elif marker == _EXIF and body.startswith(EXIF_NAME):
             exif = exif or body
         elif marker == _EXIF and body.startswith(_XMP_NAME):
@@ -49,7 +50,17 @@ def parse_jpeg(data: bytes) -> Header:
     picture = b"".join([*parts, data[scan_start:]])
     icc = b"".join(profile[number] for number in sorted(profile))
     orientation = first_orientation(exif, xmp=xmp)
-    return Header("JPEG", *size, picture, orientation, profile=icc, ended=ended, exif=exif)
+    return Header(
+        "JPEG",
+        *size,
+        picture,
+        orientation,
+        profile=icc,
+        ended=ended,
+        exif=exif,
+        pixel_bytes=1 if frame[9] == 1 else 4,
+        buffers=_coefficient_bytes(frame) if scans > 1 else 0,
+    )
 
 
 def _frame_size(content: bytes) -> tuple[int, int]:
@@ -57,6 +68,14 @@ def _frame_size(content: bytes) -> tuple[int, int]:
     if depth != 8:
         raise unsupported("JPEG", f"{depth} bits per sample")
     return width, height
+
+
+def _coefficient_bytes(frame: bytes) -> int:
+    """Return the bytes of all coefficients, two each: a picture of several scans is held so until the last one."""
+    height, width, count = struct.unpack_from(">HHB", frame, 5)
+    factors = [divmod(frame[11 + 3 * index], 16) for index in range(count)]
+    across, down = (max(1, *(pair[axis] for pair in factors)) for axis in (0, 1))
+    return sum(2 * 64 * ceil(width * x / across / 8) * ceil(height * y / down / 8) for x, y in factors)
 
 
 def check_scans(scans: int, width: int, height: int) -> None:

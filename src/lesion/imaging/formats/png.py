@@ -48,8 +48,9 @@ def parse_png(data: bytes) -> Header:
     frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big")
     picture, orientation = b"".join(parts), _orientation(found)
     exif = found.get(b"eXIf", b"")
+    layout, profile, held = _layout(found), _profile(found), _pixel_bytes(found[b"IHDR"])
     return Header(
-        "PNG", width, height, picture, orientation, frames > 1, _profile(found), exif=exif, layout=_layout(found)
+        "PNG", width, height, picture, orientation, frames > 1, profile, exif=exif, layout=layout, pixel_bytes=held
     )
 
 
@@ -121,6 +122,14 @@ def _profile(found: dict[bytes, bytes]) -> bytes:
     if b"iCCP" in found:
         return _unpacked(found[b"iCCP"].partition(b"\0")[2][1:])
     return raw_profile(found.get(b"Raw profile type icc") or found.get(b"Raw profile type icm", b""))
+
+
+def _pixel_bytes(size: bytes) -> int:
+    """Return the bytes of one pixel while it is decoded; color of 16 bits is decoded twice, into 8 bits each."""
+    bits, color_type = size[8:10]
+    if color_type in (2, 6):
+        return 8 if bits == 16 else 4
+    return 4 if color_type == 4 else 2 if bits == 16 else 1
 
 
 def _layout(found: dict[bytes, bytes]) -> SampleLayout | None:

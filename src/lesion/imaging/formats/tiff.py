@@ -1,11 +1,13 @@
 """TIFF files: the page that is the picture, checked, and rewritten with only the tags that describe pixels."""
 
 from lesion.imaging.formats.header import Header
+from lesion.imaging.formats.sample_layout import SampleLayout
 from lesion.imaging.formats.tiff_directory import (
     BITS,
     COMPRESSION,
     HEIGHT,
     PHOTOMETRIC,
+    ROWS_PER_STRIP,
     SAMPLE_FORMAT,
     SAMPLES,
     TILE_HEIGHT,
@@ -35,7 +37,7 @@ _CODEC_NAMES = {
     50002: "JPEG XL",
 }
 _RAW_PHOTO = 32803  # the sensor's own pattern of colors
-_FLOAT = 3
+_UNCOMPRESSED, _YCBCR, _FLOAT = 1, 6, 3
 _MAX_TILE = 2**28  # bytes
 _MAX_SAMPLES = 6
 _MAX_PAGES = 1024
@@ -54,6 +56,7 @@ def parse_tiff(data: bytes) -> Header:
     _check(page)
     whole = check_places(data, page)
     values, layout = sample_layout(data, page)
+    pixel_bytes, buffers = _memory(page, layout)
     return Header(
         "TIFF",
         page.number(WIDTH, 0),
@@ -65,6 +68,8 @@ def parse_tiff(data: bytes) -> Header:
         whole=whole,
         exif=data,
         layout=layout,
+        pixel_bytes=pixel_bytes,
+        buffers=buffers,
     )
 
 
@@ -92,6 +97,21 @@ def _pages(data: bytes, order: str, place: int) -> list[Directory]:
     if not pages:
         raise corrupt("TIFF", "it has no page")
     return pages
+
+
+def _memory(page: Directory, layout: SampleLayout | None) -> tuple[int, int]:
+    """Return the bytes of one pixel while it is decoded, and those of the strip or tile that is unpacked at a time."""
+    samples, bits = page.number(SAMPLES, 1), page.number(BITS, 1)
+    if layout is not None:
+        pixel_bytes = (len(layout.planes) or layout.stored) * layout.bits // 8
+    else:
+        pixel_bytes = 4 if samples > 1 else max(1, bits // 8)
+    if page.number(COMPRESSION, 1) == _UNCOMPRESSED:
+        return pixel_bytes, 0
+    width, height = page.number(WIDTH, 0), page.number(HEIGHT, 0)
+    rows = page.number(TILE_HEIGHT, min(page.number(ROWS_PER_STRIP, height), height))
+    unpacked_bits = 32 if page.number(PHOTOMETRIC, 0) == _YCBCR else samples * bits
+    return pixel_bytes, rows * page.number(TILE_WIDTH, width) * unpacked_bits // 8
 
 
 def _check(page: Directory) -> None:

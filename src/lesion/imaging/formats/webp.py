@@ -10,6 +10,7 @@ from lesion.imaging.refusals import corrupt, truncated
 SIGNATURE = rb"RIFF....WEBP"
 
 _PIXELS = (b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
+_PIXEL_BYTES = 13  # of color: what libwebp decodes, Pillow's copy of it, and Pillow's picture (4)
 _METADATA_FLAGS = 0x20 | 0x08 | 0x04  # of the chunk VP8X: profile, EXIF and XMP
 _ANIMATION_FLAG = 0x02
 
@@ -29,13 +30,14 @@ def parse_webp(data: bytes) -> Header:
     orientation = first_orientation(exif=exif, xmp=found.get(b"XMP ", b""))
     if first != b"VP8X":
         width, height = _still_size(first, content)
-        return Header("WEBP", width, height, file_of(chunks[:1]), orientation, exif=exif)
+        return Header("WEBP", width, height, file_of(chunks[:1]), orientation, exif=exif, pixel_bytes=_PIXEL_BYTES)
     width, height = (int.from_bytes(content[start : start + 3], "little") + 1 for start in (4, 7))
     frames = sum(name == b"ANMF" for name, _ in pixels)
     extended = bytes([content[0] & ~_METADATA_FLAGS]) + content[1:]
     animated = bool(content[0] & _ANIMATION_FLAG) and frames != 1
     picture = file_of([(b"VP8X", extended), *pixels])
-    return Header("WEBP", width, height, picture, orientation, animated, found.get(b"ICCP", b""), exif=exif)
+    profile = found.get(b"ICCP", b"")
+    return Header("WEBP", width, height, picture, orientation, animated, profile, exif=exif, pixel_bytes=_PIXEL_BYTES)
 
 
 def chunks_of(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -1,0 +1,142 @@
+"""The memory of decoding is counted from the header alone, for each kind of file, and refused beyond its limit."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from lesion.imaging.decode import decode, probe
+from lesion.imaging.limits import DEFAULT_LIMITS, Limits
+from lesion.imaging.preprocessing import Preprocessing
+from lesion.imaging.refusals import ImageMemoryError
+from tests.support.images.decoding_memory import decode_in_child
+from tests.support.images.dicom_files import dicom_file
+from tests.support.images.hostile import encode, gradient
+from tests.support.images.png_files import png_file
+from tests.support.images.tiff_files import Page, tiff_file
+
+COLOR = gradient()  # 64 × 48
+GRAY = np.ascontiguousarray(COLOR[..., 0])
+PIXELS = 64 * 48
+BLOCKS = 8 * 6  # of 8 × 8 pixels
+
+
+def deep(samples: np.ndarray) -> np.ndarray:
+    return samples.astype(np.uint16) * 257
+
+
+def jpeg_without_end(picture: np.ndarray) -> bytes:
+    return encode(picture, "JPEG").removesuffix(b"\xff\xd9")
+
+
+def counts() -> dict[str, tuple[bytes, int]]:
+    """Files, and how many bytes their decoding holds: Pillow's picture, the codec's buffers, the result (3 a pixel)."""
+    alpha = np.dstack([COLOR, GRAY])
+    progressive = encode(COLOR, "JPEG", progressive=True, subsampling=2)
+    return {
+        "gray.png": (encode(GRAY), PIXELS * (1 + 3)),
+        "palette.png": (encode(Image.fromarray(COLOR).quantize(8)), PIXELS * (1 + 3)),
+        "gray16.png": (encode(deep(GRAY)), PIXELS * (2 + 3)),
+        "color.png": (encode(COLOR), PIXELS * (4 + 3)),
+        "alpha.png": (encode(alpha), PIXELS * (4 + 3)),
+        "gray_alpha16.png": (png_file(deep(alpha[..., 2:]), "LA", 16), PIXELS * (4 + 3)),
+        "color16.png": (png_file(deep(COLOR), "RGB", 16), PIXELS * (8 + 3)),
+        "gray.jpg": (encode(GRAY, "JPEG"), PIXELS * (1 + 3)),
+        "color.jpg": (encode(COLOR, "JPEG"), PIXELS * (4 + 3)),
+        "cmyk.jpg": (encode(Image.fromarray(COLOR).convert("CMYK"), "JPEG"), PIXELS * (4 + 3)),
+        "no_end.jpg": (jpeg_without_end(COLOR), PIXELS * (4 + 4 + 3)),
+        # two bytes for each coefficient: one of brightness for each pixel, two of color for four pixels
+        "progressive.jpg": (progressive, PIXELS * (4 + 3) + 128 * (BLOCKS + 2 * BLOCKS // 4)),
+        "color.webp": (encode(COLOR, "WEBP"), PIXELS * (4 + 9 + 3)),
+        "gray.bmp": (encode(GRAY, "BMP"), PIXELS * (1 + 3)),
+        "color.bmp": (encode(COLOR, "BMP"), PIXELS * (4 + 3)),
+        "plain.tif": (encode(COLOR, "TIFF"), PIXELS * (4 + 3)),
+        "packed.tif": (encode(COLOR, "TIFF", compression="tiff_lzw"), PIXELS * (4 + 3 + 3)),  # one strip, unpacked
+        "color16.tif": (tiff_file(Page(deep(COLOR), 2)), PIXELS * (6 + 3)),
+        "gray16.dcm": (dicom_file(deep(GRAY)), PIXELS * (2 + 2 + 1 + 3)),
+        "color.dcm": (dicom_file(COLOR), PIXELS * (3 + 3 + 3)),
+    }
+
+
+@pytest.mark.parametrize("name", counts())
+def test_memory_is_counted_before_decoding(name: str) -> None:
+    data, needed = counts()[name]
+    enough, short = Limits(max_memory=needed), Limits(max_memory=needed - 1)
+    assert probe(data, enough).width == 64
+    assert decode(data, enough).shape == (48, 64, 3)
+    for refuse in (probe, decode):
+        with pytest.raises(ImageMemoryError, match=f"takes {needed:,} bytes while it is decoded") as refusal:
+            refuse(data, short)
+        assert refusal.value.code == "image_too_many_pixels"
+
+
+def test_a_deflated_file_is_unpacked_only_as_far_as_its_memory_allows() -> None:
+    data = dicom_file(np.zeros((1000, 1000), np.uint16), syntax=DeflatedExplicitVRLittleEndian)
+    assert len(data) < 5000
+    with pytest.raises(ImageMemoryError, match="takes 1,000,001 bytes"):
+        probe(data, Limits(max_memory=10**6))
+
+
+def test_a_jpeg_that_is_read_at_an_eighth_takes_as_little_memory() -> None:
+    data = encode(gradient(480, 640), "JPEG")
+    needed = 640 * 480 // 64 * 7
+    assert Preprocessing(size=16).read(data, Limits(max_memory=needed)).shape == (16, 16, 3)
+    with pytest.raises(ImageMemoryError, match=f"takes {needed:,} bytes"):
+        Preprocessing(size=16).read(data, Limits(max_memory=needed - 1))
+
+
+def test_the_memory_follows_from_the_most_pixels_and_covers_what_was_accepted_before() -> None:
+    assert DEFAULT_LIMITS.memory == 7 * 50_000_000
+    data, needed = encode(COLOR, "WEBP"), 16 * PIXELS
+    with pytest.raises(ImageMemoryError):
+        decode(data, Limits(max_pixels=PIXELS))
+    accepted = Limits(max_pixels=PIXELS).covering(len(data), PIXELS, 16)
+    assert accepted.memory >= needed
+    assert decode(data, accepted).shape == (48, 64, 3)
+
+
+def test_large_pictures_are_fitted_as_in_one_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bands of rows, which takes less memory: the same pixels."""
+    picture = np.zeros((300, 200, 3), np.uint8)
+    picture[40:260, 20:180] = gradient(220, 160)
+    fits = [Preprocessing(size=64, trim=trim) for trim in (False, True)]
+    whole = [fit(picture) for fit in fits]
+    monkeypatch.setattr("lesion.imaging.preprocessing._BAND_PIXELS", 1000)
+    for fit, expected in zip(fits, whole, strict=True):
+        np.testing.assert_array_equal(fit(picture), expected)
+        assert not np.array_equal(expected, replace(fit, trim=not fit.trim)(picture))
+
+
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "LA"])
+def test_deep_pictures_are_the_same_in_bands(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = np.random.default_rng(3).integers(0, 2**16, (48, 64, len(kind)), np.uint16)
+    data = png_file(samples, kind, 16)
+    whole = decode(data)
+    monkeypatch.setattr("lesion.imaging.exact_samples._BAND_SAMPLES", 500)
+    np.testing.assert_array_equal(decode(data), whole)
+    assert whole.std() > 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "options", "pixel_bytes"),
+    [
+        ("PNG", {"compress_level": 1}, 7),
+        ("JPEG", {}, 7),
+        ("JPEG", {"progressive": True, "subsampling": 0}, 13),
+        ("WEBP", {"method": 0, "quality": 10}, 16),
+        ("TIFF", {"compression": "tiff_adobe_deflate"}, 7),
+    ],
+)
+def test_what_is_counted_is_what_decoding_takes(
+    kind: str, options: dict[str, Any], pixel_bytes: int, tmp_path: Path
+) -> None:
+    picture = np.resize(gradient(), (3000, 4000, 3))
+    shape, growth = decode_in_child(encode(picture, kind, **options), tmp_path, encode(COLOR, kind, **options))
+    assert shape == "3000x4000x3"
+    counted = pixel_bytes * 3000 * 4000
+    assert 0.8 * counted < growth < 1.1 * counted + 2**24, "bands of rows take up to 16 MiB"
