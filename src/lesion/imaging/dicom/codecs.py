@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.imaging.dicom.bounded_reading import MAX_FRAGMENTS
+from lesion.imaging.dicom.j2k_parts import check_j2k_parts
 from lesion.imaging.formats.jpeg import check_scans, jpeg_segments
 from lesion.imaging.formats.jpeg_ending import with_endings
 from lesion.imaging.refusals import corrupt, several_pictures, unsupported
@@ -167,4 +168,5 @@ def _read_j2k(frame: bytes) -> Stream:
     depths = {1 + component[0] % 128 for component in components}  # the highest bit is the sign
     if len(depths) != 1:
         raise unsupported("DICOM", "JPEG 2000 whose components differ in their bits")
+    check_j2k_parts(frame)
     return Stream("JPEG 2000", width - left, height - top, samples, depths.pop(), None, frame)

@@ -35,13 +35,15 @@ _SCALARS = frozenset(
 )
 _FRACTIONS = frozenset({529, 532})  # of YCbCr
 _FEW = frozenset({BITS, EXTRA_SAMPLES, SAMPLE_FORMAT, 530, 531}) | _FRACTIONS  # about one number per channel
-_MANY = frozenset({STRIPS, STRIP_LENGTHS, 320, TILES, TILE_LENGTHS, 347})  # strips, palette, JPEG tables
+_PLACES = frozenset({STRIPS, STRIP_LENGTHS, TILES, TILE_LENGTHS})
+_MANY = _PLACES | {320, 347}  # and palette, JPEG tables
 _BYTES = frozenset({_XMP, PROFILE})
 _BYTE, _TEXT, _SHORT, _LONG, _FRACTION, _UNDEFINED, _PLACE = 1, 2, 3, 4, 5, 7, 13  # types
 _KINDS = {1: _BYTE, 2: _SHORT, 4: _LONG}  # by bytes of a number
 _DTYPES = {_BYTE: "u1", _SHORT: "u2", _LONG: "u4", _FRACTION: "u4", _UNDEFINED: "u1"}
 _TABLES = 347  # of JPEG
-_MAX_VALUES = 2**17  # strips or tiles; Pillow turns each into a Python object
+_MAX_VALUES = 2**17
+_MAX_PLACES = 2**15  # of strips or tiles; Pillow makes several Python objects of each
 _MAX_BYTES = 4 * 2**20  # of a profile
 _MAX_SUB_DIRECTORIES = 16
 _REDUCED, _MASK = 1, 4  # bits of the tag SUBFILE
@@ -136,7 +138,7 @@ def write_file(data: bytes, order: str, values: Mapping[int, NDArray[np.unsigned
 def _values(data: bytes, order: str, position: int) -> NDArray[np.unsignedinteger]:
     """Return the numbers of one entry as a view of the file; more than 4 bytes are stored elsewhere in it."""
     tag, kind, number = struct.unpack_from(order + "HHI", data, position)
-    most = 1 if tag in _SCALARS else 64 if tag in _FEW else _MAX_VALUES
+    most = 1 if tag in _SCALARS else 64 if tag in _FEW else _MAX_PLACES if tag in _PLACES else _MAX_VALUES
     kinds = (
         (_SHORT, _LONG)
         if tag in _SCALARS
@@ -144,6 +146,8 @@ def _values(data: bytes, order: str, position: int) -> NDArray[np.unsignedintege
         if tag in _FRACTIONS
         else (_BYTE, _SHORT, _LONG, _UNDEFINED)
     )
+    if tag in _PLACES and number > most:
+        raise corrupt("TIFF", f"it has {number:,} strips or tiles, more than {most:,}")
     if kind not in kinds or not 1 <= number <= most:
         raise corrupt("TIFF", f"its tag {tag} has {number:,} values of type {kind}")
     dtype, start = np.dtype(order + _DTYPES[kind]), position + 8
