@@ -19,6 +19,7 @@ from lesion.imaging.refusals import ImageMemoryError
 from lesion.intake.intake import Intake
 from lesion.intake.uploads import Decision, ModelOpinion, Upload
 from lesion.intake.zip_reader import LabeledFile
+from serve import senders
 from serve.http.dependencies import AppState
 from serve.http.problems import status_of
 from serve.http.schemas import ClassPreview, JudgedImage, RejectedFile, UploadAnswer, UploadPreview
@@ -72,6 +73,7 @@ async def judge_files(
         LesionError: The server, not a file, is at fault (5xx). Files that were judged before stay as they are, and the
             same upload again does not change them.
     """
+    senders.current.set(senders.NOBODY)  # what was sent is kept, even if its sender does not wait so long
     answer = UploadAnswer(accepted=[], quarantined=[], rejected=[])
     if dry_run:
         answer = UploadPreview(accepted=[], quarantined=[], rejected=[], classes={})

@@ -4,10 +4,12 @@ import asyncio
 import re
 import resource
 from collections import Counter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serve import senders
 
 MOST_HEAD_BYTES = 2**16  # of a request line and its headers
 MOST_HEADERS = 100
@@ -51,6 +53,7 @@ class BoundedConnection(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - uvicorn's
         super().__init__(*arguments, **options)
+        self._sender = senders.Sender()
         self._head_open = True
         self._head_bytes = 0
         self._upgrading = False
@@ -80,6 +83,7 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""
         self._head_is_there()
+        self._sender.leave()
         self._count_of[self._address] -= 1
         if not self._count_of[self._address]:
             del self._count_of[self._address]
@@ -141,6 +145,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a head."""
         super().on_message_begin()
+        cast(dict[str, Any], self.scope)[senders.KEY] = self._sender
         self._header_bytes = 0
         if not self._head_open:  # a further request on the same connection
             self._head_open, self._head_bytes = True, 0

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from lesion.core import logs
 from lesion.core.errors import LesionError, TooLargeError, UnsupportedTypeError
 from lesion.database.failures import is_full
+from serve import senders
 from serve.http.dependencies import AppState
 from serve.http.problems import no_space, problem, problem_of
 from serve.observability import tracing
@@ -53,6 +54,7 @@ class RequestContext:
         requested_id = headers.get("x-request-id", "")
         scope["request_id"] = requested_id if _VALID_ID.fullmatch(requested_id) else uuid.uuid4().hex
         logs.request_id.set(scope["request_id"])
+        senders.current.set(scope.get(senders.KEY, senders.NOBODY))
         with tracing.request_span(scope["method"], headers) as span:
             status = await self._respond(scope, receive, send)
             tracing.describe(span, scope["method"], self._route(scope), status, scope["request_id"])

@@ -2,15 +2,19 @@
 
 import asyncio
 import time
-import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from queue import Queue
 from typing import Any, cast
 
 from litserve.utils import LitAPIStatus, ResponseBufferItem
+from starlette.requests import ClientDisconnect
 
 from lesion.core.errors import LesionError
 from lesion.intake.uploads import ModelOpinion
+from serve import senders
 from serve.inference.explainer import Explainer
 from serve.inference.large_images import LargeImages
 from serve.inference.litserve_overrides import PendingRequest
@@ -40,6 +44,7 @@ class Dispatcher:
     buffer: dict[str, ResponseBufferItem]
     queue_size: int
     timeout: float
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1), init=False)
     _lost_worker_at: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -94,10 +99,15 @@ class Dispatcher:
         return replace(request, data=pixels.tobytes(), fitted=large.preprocessing, created=time.monotonic())
 
     async def _ask(self, request: Request) -> object:
+        """Return an inference worker's answer, or raise a ClientDisconnect once the sender has left."""
+        sender, number = senders.current.get(), next(self._numbers)
+        if sender.gone:
+            raise ClientDisconnect
         self.check_room()
-        uid = uuid.uuid4().hex
+        uid, drop = str(number), partial(self.shared_state.abandon, self.index, number)
         pending = PendingRequest(asyncio.Event(), message=(self.index, uid, time.monotonic(), request))
         self.buffer[uid] = pending
+        sender.on_leaving.add(drop)
         self.shared_state.add_in_flight(self.index, 1)
         try:
             async with asyncio.timeout(self.timeout):
@@ -108,8 +118,11 @@ class Dispatcher:
         except (OSError, EOFError) as error:  # LitServe's queue has ended: the server is shutting down
             raise BusyError("The server is shutting down.", code="shutting_down") from error
         finally:
+            sender.on_leaving.discard(drop)
             self.buffer.pop(uid, None)
             self.shared_state.add_in_flight(self.index, -1)
+        if sender.gone:
+            raise ClientDisconnect
         answer, status = pending.response
         if isinstance(answer, LesionError):
             raise answer

@@ -18,10 +18,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
+from starlette.requests import ClientDisconnect
+
 from lesion.core.errors import LesionError
 from lesion.core.parent_death import end_with_parent
 from lesion.imaging.limits import Limits
 from lesion.imaging.refusals import ImageTooLargeError, corrupt, out_of_memory
+from serve import senders
 from serve.malloc import return_large_blocks
 from serve.request_errors import BusyError
 
@@ -61,10 +64,13 @@ class LargeImages:
 
         Raises:
             LesionError: The function raised it, or the image ended the process.
+            ClientDisconnect: The sender left before it was the image's turn.
         """
         self._waiting += 1
         try:
             async with self._turn:
+                if senders.current.get().gone:
+                    raise ClientDisconnect
                 if self._idle is not None:
                     self._idle.cancel()
                 loop = asyncio.get_running_loop()

@@ -63,6 +63,7 @@ from serve.inference.child_processes import end_children, exit_with_parent
 from serve.inference.shared_state import SharedState
 from serve.listening import stop_listening
 from serve.malloc import return_large_blocks
+from serve.request_errors import BusyError
 from serve.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,8 @@ class IdleBatchLoop(BatchedLoop):  # type: ignore[misc]
     ) -> tuple[list[Any], list[Any]]:
         """Return one batch of (API process, request id, request).
 
-        The second list is empty: each API process answers its own requests that took too long.
+        Requests whose senders left are answered at once, without computing anything. The second list is empty: each API
+        process answers its own requests that took too long.
         """
         batch: list[Any] = []
         deadline = 0.0
@@ -115,6 +117,10 @@ class IdleBatchLoop(BatchedLoop):  # type: ignore[misc]
             except Empty:
                 break
             if time.monotonic() - sent > lit_api.request_timeout:
+                continue
+            if lit_api.shared_state.is_abandoned(consumer, int(uid)):
+                left = BusyError("The sender left.", code="sender_left")  # nobody reads it
+                self.put_response(transport, consumer, uid, left, LitAPIStatus.OK, LoopResponseType.REGULAR)
                 continue
             self.put_response(transport, consumer, uid, (), LitAPIStatus.START, LoopResponseType.REGULAR)
             batch.append((consumer, uid, request))

@@ -7,6 +7,7 @@ from multiprocessing import get_context
 from serve.observability.request_stats import RequestStats
 
 _ENGINE_BYTES = 256
+_MARKS = 4096  # requests of one API process whose senders left; more than wait at the same time
 _VERSION_DIGITS = 12  # hexadecimal: a version fits into one machine word, which is written at once
 
 
@@ -20,6 +21,7 @@ class SharedState:
         self._versions = context.RawArray("q", workers)
         self._lost_ledger = context.RawArray("b", workers)
         self._in_flight = context.RawArray("q", api_processes)
+        self._abandoned = context.RawArray("q", api_processes * _MARKS)
         self._engine = context.RawArray("c", _ENGINE_BYTES)
         self.request_stats = RequestStats(api_processes)
 
@@ -76,6 +78,14 @@ class SharedState:
     def worker_computes(self, worker: int, computing: bool) -> None:
         """Set whether an inference worker computes a batch; written by it."""
         self._busy_since[worker] = time.monotonic() if computing else 0.0
+
+    def abandon(self, api_process: int, request: int) -> None:
+        """Mark a request, by its number from 1, as one that nobody waits for; written by its API process."""
+        self._abandoned[api_process * _MARKS + request % _MARKS] = request
+
+    def is_abandoned(self, api_process: int, request: int) -> bool:
+        """Return whether nobody waits for a request."""
+        return bool(self._abandoned[api_process * _MARKS + request % _MARKS] == request)
 
     def stuck(self, seconds: float) -> list[int]:
         """Return the inference workers that have computed one batch for longer than ``seconds``."""

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import uvicorn
 
+from serve import senders
 from serve.http import connections
 from serve.http.connections import BoundedConnection
+from serve.senders import Sender
 
 Act = Callable[[int], Awaitable[None]]
 
@@ -29,8 +31,8 @@ async def answer_length(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[int]:
-    config = uvicorn.Config(answer_length, port=0, http=BoundedConnection, lifespan="off", log_level="critical")
+async def serving(app: Any = answer_length) -> AsyncIterator[int]:
+    config = uvicorn.Config(app, port=0, http=BoundedConnection, lifespan="off", log_level="critical")
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve())
     while not server.started:
@@ -42,9 +44,9 @@ async def serving() -> AsyncIterator[int]:
         await task
 
 
-def run(act: Act) -> None:
+def run(act: Act, app: Any = answer_length) -> None:
     async def acting() -> None:
-        async with asyncio.timeout(20), serving() as port:
+        async with asyncio.timeout(20), serving(app) as port:
             await act(port)
 
     asyncio.run(acting())
@@ -234,3 +236,29 @@ def test_a_client_that_takes_nothing_of_its_answer_is_given_up(monkeypatch: pyte
         assert len(await exchange(port, request)) > 2**25  # one who reads gets all
 
     run(act)
+
+
+def test_the_sender_of_all_requests_of_a_connection_leaves_with_it() -> None:
+    seen: dict[int, set[Sender]] = {}
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.setdefault(scope["client"][1], set()).add(scope[senders.KEY])
+        await asyncio.sleep(0.05)
+        await answer_length(scope, receive, send)
+
+    async def act(port: int) -> None:
+        request = HEAD + b"content-length: 0\r\n\r\n"
+        reader, writer = await connect(port)
+        other_reader, other_writer = await connect(port)
+        writer.write(2 * request)  # one waits for the other
+        other_writer.write(request)
+        await reader.readuntil(b"0")
+        await other_reader.readuntil(b"0")
+        writer.close()
+        [left], [stayed] = (seen[each.get_extra_info("sockname")[1]] for each in (writer, other_writer))
+        while not left.gone:
+            await asyncio.sleep(0.01)
+        assert not stayed.gone
+        other_writer.close()
+
+    run(act, app)
