@@ -53,6 +53,7 @@ class Origin:
     source: str  # upload or feedback
     uploader: str  # who sent them
     group: str = ""  # what they have in common, as the sender calls it; empty if unknown
+    may_correct: bool = False  # whether the sender may change the label of an image that is stored
 
 
 async def judge_files(
@@ -78,7 +79,7 @@ async def judge_files(
     if dry_run:
         answer = UploadPreview(accepted=[], quarantined=[], rejected=[], classes={})
     judge = _Rehearsal(intake) if dry_run else _keep_with(intake)
-    remaining, first = iter(files), True
+    remaining, first, pictures = iter(files), True, set[str]()
     while True:
         try:
             batch = await asyncio.to_thread(lambda: list(islice(remaining, _BATCH)))
@@ -96,7 +97,11 @@ async def judge_files(
                 _reject(answer, file.name, examination, file.label)
                 continue
             patient = examination.received.patient or intake.pseudonyms.patient(origin.group)
-            await _process(judge, answer, examination, _upload(examination, file.label, origin, patient))
+            upload = _upload(examination, file.label, origin, patient)
+            # One picture under two classes in the same upload is a contradiction, not a correction.
+            upload = replace(upload, may_correct=origin.may_correct and upload.image.pixel_sha256 not in pictures)
+            pictures.add(upload.image.pixel_sha256)
+            await _process(judge, answer, examination, upload)
     if answer.rejected and not dry_run:
         codes = Counter(file.code for file in answer.rejected)
         await asyncio.to_thread(intake.note_rejected, codes, source=origin.source, uploader=origin.uploader)

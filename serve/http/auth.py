@@ -47,6 +47,10 @@ class Principal:
     role: str
     key_id: str = ""
 
+    def may(self, role: str) -> bool:
+        """Return whether this is a key with a role or a higher one."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
     def __str__(self) -> str:
         return f"{self.name} ({self.key_id})" if self.key_id else self.name
 

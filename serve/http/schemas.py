@@ -218,7 +218,8 @@ class JudgedImage(BaseModel):
     sha256: str = Field(description="Of what is stored, which may differ from what was sent: it names no person.")
     label: str
     code: str = Field(
-        description="Empty, or why it waits in quarantine, or `already_known`, or `burned_in_text_possible`."
+        description="Empty, or why it waits in quarantine, or `already_known`, `label_corrected` or "
+        "`burned_in_text_possible`."
     )
     reason: str = Field(description="The same as a sentence for users.")
 

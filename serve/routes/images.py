@@ -5,6 +5,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Response
 
 from lesion.catalogue import images, thumbnails
+from lesion.catalogue.label_corrections import label_history
 from lesion.catalogue.lineage import lineage_of_image
 from lesion.core.errors import NotFoundError
 from lesion.database.tables import DELETED
@@ -51,10 +52,11 @@ def png_response(data: bytes) -> Response:
 
 @router.get("", summary="One image's facts", dependencies=[require("admin")])
 def image(storage: StorageDep, sha256: StoredHash) -> dict[str, Any]:
-    """Return the record of an image, and the versions that were trained or tested with it."""
+    """Return the record of an image, the changes of its label, and the versions that were trained or tested with it."""
     with storage.reading() as session:
         row = images.get_image(session, sha256)
-        return image_view(row) | {"versions": lineage_of_image(session, sha256)}
+        changes = label_history(session, sha256)
+        return image_view(row) | {"label_history": changes, "versions": lineage_of_image(session, sha256)}
 
 
 @router.get("/thumbnail", summary="A small picture of an image", dependencies=[require("contributor")], **PNG)

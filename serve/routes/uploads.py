@@ -76,13 +76,17 @@ async def upload_training_data(
         bool, Query(description="Store nothing: answer which classes were found and what would become of each file.")
     ] = False,
 ) -> UploadPreview | UploadAnswer:
-    """Judge each file separately: kept, put in quarantine, or rejected. The same upload again changes nothing."""
+    """Judge each file separately: kept, put in quarantine, or rejected. The same upload again changes nothing.
+
+    An image that is stored under another label gets the new one if an admin sends it (``label_corrected``); from others
+    it is rejected (``label_conflict``).
+    """
     state.dispatcher.check_room()
     _check_multipart(request)
     async with request.form(max_files=MAX_FILES, max_fields=_MAX_FIELDS) as form:
         files = _files(form, "files")
         label, group = _label(form, state.bundle.classes), _text(form, "group")
-        origin = Origin("upload", str(principal), group)
+        origin = Origin("upload", str(principal), group, may_correct=principal.may("admin"))
         if len(files) == 1 and _is_archive(files[0]):
             limits = ZipLimits(max_file_bytes=state.settings.max_image_bytes)
             images: Iterable[LabeledFile] = read_zip(files[0].file, limits, label or None, state.bundle.classes)
@@ -106,7 +110,7 @@ async def feedback(
     _check_multipart(request)
     async with request.form(max_files=1, max_fields=_MAX_FIELDS) as form:
         files = _files(form, "file")
-        origin = Origin("feedback", str(principal), _text(form, "group"))
+        origin = Origin("feedback", str(principal), _text(form, "group"), may_correct=principal.may("admin"))
         images = _read(files, _required(_label(form, state.bundle.classes)))
         return await judge_files(state, services.intake, images, origin)
 

@@ -13,7 +13,7 @@ from lesion.core.roles import ROLES
 from serve.ui.error_messages import error_boundary, show_error
 from serve.ui.screens import admin, data, model, retrain
 from serve.ui.screens.predict import page
-from serve.ui.session import connect, current_user, sign_in, sign_out
+from serve.ui.session import admit, connect, current_user, dismiss, free_files, sign_in, sign_out
 from serve.ui.text.sentences import DISCLAIMER, escape_markdown
 
 ICON = Path(__file__).parent / "icon.png"  # Streamlit would fetch its own from the internet
@@ -39,6 +39,7 @@ def main() -> None:
             st.navigation(_screens(client, ROLES), position="hidden")
             if error.status != HTTPStatus.UNAUTHORIZED:
                 raise
+            dismiss()
             _show_sign_in(error)
         else:
             _show_screen(client, user)
@@ -55,6 +56,7 @@ def _show_screen(client: Client, user: dict[str, Any]) -> None:
             title="This page is not open to other machines",
         )
         return
+    admit()
     screens = _screens(client, ROLES[: ROLES.index(user["role"]) + 1])
     chosen = st.navigation(screens, position="hidden")
     with st.container(horizontal=True):  # Streamlit's own navigation covers the page on a phone
@@ -65,6 +67,7 @@ def _show_screen(client: Client, user: dict[str, Any]) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(f"Signed in as {escape_markdown(user['name'])}, {user['role']}.")
             st.button("Sign out", on_click=sign_out, type="tertiary")
+    free_files()
 
 
 def _screens(client: Client, roles: Sequence[str]) -> list[st.Page]:

@@ -1,19 +1,25 @@
 """What belongs to one browser session: the server, the API key of its user, and answers that were read recently."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import streamlit as st
+from streamlit import runtime
+from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileManager
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.uploaded_file_manager import UploadedFile
 
 from lesion.client import Client, ClientError, ServerUnavailableError
 from lesion.core.roles import ROLES
+from serve.ui.held_files import HELD
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 ADDRESS = "LESION_API"  # the environment variable with the server's address
 _HEALTH_S, _JSON_S, _FILE_S = 2.0, 10.0, 60.0  # how long answers are kept
 _HEALTH_TIMEOUT_S = 5.0
+_KEPT = "kept-files"  # in the session, while the script runs
 # What all answers that are kept have in common. The cache tells clients apart by server and key.
 _CACHE: dict[str, Any] = {
     "show_spinner": False,
@@ -42,8 +48,46 @@ def sign_in(key: str) -> None:
 
 def sign_out() -> None:
     """Forget the key and everything that was shown with it."""
+    dismiss()
     st.session_state.clear()
     clear_cache()
+
+
+def admit() -> None:
+    """Let this session send files to the page, and longer messages; at the begin of a run."""
+    st.session_state.pop(_KEPT, None)  # of a run that was broken off
+    if (context := get_script_run_ctx()) is not None:
+        HELD.admit(context.session_id, *_connection())
+
+
+def keep_files(files: Sequence[UploadedFile]) -> None:
+    """Keep these files: an uploader of this run shows them."""
+    st.session_state.setdefault(_KEPT, set()).update(file.file_id for file in files)
+
+
+def free_files() -> None:
+    """Free the files that have left the page, at the end of a run; Streamlit would keep them until the session ends."""
+    kept: set[str] = st.session_state.pop(_KEPT, set())
+    context = get_script_run_ctx()
+    if context is not None and runtime.exists():  # not in a test without a browser
+        HELD.keep(dropped_files(), context.session_id, kept)
+
+
+def dropped_files() -> MemoryUploadedFileManager:
+    """Return where Streamlit keeps the files of all sessions."""
+    return cast("MemoryUploadedFileManager", runtime.get_instance().uploaded_file_mgr)
+
+
+def dismiss() -> None:
+    """Let this session send nothing more."""
+    if (context := get_script_run_ctx()) is not None:
+        HELD.dismiss(context.session_id, *_connection())
+
+
+def _connection() -> list[str]:
+    """Return what distinguishes the browser's connection, through which it may then send longer messages."""
+    key = st.context.headers.get("Sec-WebSocket-Key")
+    return [key] if key else []
 
 
 def current_user(client: Client) -> dict[str, Any]:

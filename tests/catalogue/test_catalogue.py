@@ -145,7 +145,12 @@ class TestListing:
         with storage.session() as session:
             assert count_new_images(session)["images"] == 3  # a retraining was canceled: no model has learned from it
         version(storage, "v1", "s1")
-        expected = {"images": 2, "held_out": 1, "splits": {"gate": {"a": 1}, "train": {"b": 1}, "val": {"a": 1}}}
+        expected = {
+            "images": 2,
+            "held_out": 1,
+            "relabeled": 0,
+            "splits": {"gate": {"a": 1}, "train": {"b": 1}, "val": {"a": 1}},
+        }
         with storage.session() as session:
             assert count_new_images(session) == expected
             assert count_new_images(session, "s1") == expected

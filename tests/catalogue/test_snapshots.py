@@ -12,6 +12,7 @@ from lesion.catalogue import images, snapshots
 from lesion.catalogue.counts import count_new_images
 from lesion.catalogue.images import CatalogueError
 from lesion.catalogue.import_run import import_manifest
+from lesion.catalogue.label_corrections import correct_label
 from lesion.catalogue.snapshot_store import image_root, materialise
 from lesion.catalogue.snapshots import gate_images, take_snapshot
 from lesion.core.errors import DataError, NotFoundError
@@ -188,7 +189,42 @@ class TestTake:
         with imported.session() as session:
             assert session.get_one(SnapshotImage, ("job1", train)).split == "train"
             assert session.get(SnapshotImage, ("job1", held)) is None
-            assert count_new_images(session, "job1") == {"images": 0, "held_out": 1, "splits": {"gate": {"a": 1}}}
+            counts = {"images": 0, "held_out": 1, "relabeled": 0, "splits": {"gate": {"a": 1}}}
+            assert count_new_images(session, "job1") == counts
+
+    def test_a_corrected_label_is_used_by_the_next_snapshot_and_counted_until_then(self, put, imported, tmp_path):
+        def label_in(job: str, sha: str) -> str:
+            table = taken(imported, job, tmp_path / job).table
+            return str(table.loc[table["sha256"] == sha, "label"].item())
+
+        sha = put(100)
+        take_snapshot(imported, "job1", renew_images=5)
+        with imported.session() as session:
+            assert count_new_images(session, "job1")["relabeled"] == 0
+            correct_label(session, sha, "eve", "b")
+        with imported.session() as session:
+            assert count_new_images(session, "job1") == {"images": 0, "held_out": 0, "relabeled": 1, "splits": {}}
+        take_snapshot(imported, "job2", renew_images=5)
+        with imported.session() as session:
+            assert count_new_images(session, "job2")["relabeled"] == 0
+            correct_label(session, sha, "eve", "a")
+        take_snapshot(imported, "job3", renew_images=5)
+        assert [label_in(job, sha) for job in ("job1", "job2", "job3")] == ["a", "b", "a"]
+
+    def test_a_corrected_test_image_leaves_the_frozen_gate_and_is_never_trained_on(self, put, imported, tmp_path):
+        with imported.session() as session:
+            (sha, label, _), *others = gate_images(session, 1)
+            correct_label(session, sha, "eve", "b" if label == "a" else "a")
+            assert gate_images(session, 1) == others
+        take_snapshot(imported, "job1", renew_images=5)
+        assert split_of(taken(imported, "job1", tmp_path / "1"), sha) is None
+        for number in range(4):
+            put(100 + number, "ab"[number % 2], split="gate")
+        take_snapshot(imported, "job2", renew_images=5)
+        manifest = taken(imported, "job2", tmp_path / "2")
+        assert split_of(manifest, sha) == "test"
+        with imported.session() as session:
+            assert (sha, "b" if label == "a" else "a") in [row[:2] for row in gate_images(session, 2)]
 
     def test_enough_held_out_images_renew_the_gate(self, put, imported, tmp_path):
         held = [put(100 + number, "ab"[number % 2], split="gate") for number in range(4)]

@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from PIL import Image as Pillow
 from sqlalchemy import func, select, update
 
-from lesion.catalogue.images import CatalogueError, delete_image, release
+from lesion.catalogue.images import CatalogueError, delete_image, get_image, release
+from lesion.catalogue.label_corrections import correct_label, label_history
 from lesion.core.errors import ConfigError, ConflictError, ImageError
 from lesion.data.inspection import ImageRecord, examine
 from lesion.database.audit import entries
@@ -196,7 +197,7 @@ def intake(storage: Storage) -> Intake:
 
 
 def send(
-    intake: Intake, image: np.ndarray | bytes, label: str = "a", opinion: ModelOpinion | None = None, **fields: str
+    intake: Intake, image: np.ndarray | bytes, label: str = "a", opinion: ModelOpinion | None = None, **fields: Any
 ) -> Decision:
     data = image if isinstance(image, bytes) else encode(image)
     return intake.process(Upload(examine(data), label, opinion=opinion, **({"uploader": "ann"} | fields)), data)
@@ -365,3 +366,94 @@ def test_the_champion_judges_what_it_was_trained_for(run_folder: RunFolder, stor
         accepted = session.scalar(select(func.count()).where(Image.status == "accepted"))
         assert accepted is not None
         assert accepted > len(rows) / 2
+
+
+# Corrections
+
+
+def correcting(label: str, *others: RelatedImage, **changes: Any) -> Decision:
+    upload = Upload(examined(**changes), label, "ann", SURE_OF_A, may_correct=True)
+    return decide(Case(upload, others, SETTINGS, CLASSES))
+
+
+def test_who_may_correct_labels_changes_that_of_the_same_picture_and_no_other() -> None:
+    for status in ("accepted", "quarantined"):
+        made = correcting("b", known(sha256="same", status=status), sha256="same")
+        assert (made.status, made.code, made.corrected, made.split) == (status, "label_corrected", ("same",), "")
+        assert made.reason == "The label of this image was a and is b now."
+    made = correcting("b", known(pixel_sha256="same"), pixel_sha256="same")
+    assert (made.code, made.corrected, made.known_as) == ("label_corrected", ("f" * 64,), "f" * 64)
+    assert correcting("a", known(sha256="same"), sha256="same").code == "already_known"
+    assert correcting("b", known()).code == "label_conflict"  # a near-duplicate is another image
+    assert correcting("d", known(sha256="same"), sha256="same").code == "label_unknown"
+    assert correcting("b", known(sha256="same", status="deleted"), sha256="same").code == "deleted_before"
+
+
+def test_a_correction_tells_of_copies_that_keep_the_old_label() -> None:
+    others = [known(sha256="same"), known(sha256="e" * 64), known(sha256="d" * 64, near=False)]
+    made = correcting("b", *others, sha256="same")
+    assert made.reason == "The label of this image was a and is b now. 1 near-duplicate of it is still a."
+
+
+def test_a_correction_and_one_back_are_kept_with_who_and_when(intake: Intake, storage: Storage) -> None:
+    data = encode(picture(0))
+    send(intake, data)
+    sha256 = examine(data).sha256
+    assert send(intake, data, "b", uploader="bob").code == "label_conflict"  # he may not
+    before = stored(storage)[0]
+    assert send(intake, data, "b", uploader="eve", may_correct=True).code == "label_corrected"
+    [row] = stored(storage)
+    assert (row.label, row.status, row.split, row.uploader) == ("b", "accepted", before.split, "ann")
+    assert row.changed_at > before.changed_at
+    assert send(intake, encode(picture(0), "BMP"), "a", uploader="bob", may_correct=True).code == "label_corrected"
+    assert stored(storage)[0].label == "a"
+    with storage.session() as session:
+        changes = label_history(session, sha256)
+        actions = [entry.action for entry in entries(session, subject=sha256)]
+    assert [(each["actor"], each["was"], each["label"]) for each in changes] == [("eve", "a", "b"), ("bob", "b", "a")]
+    assert changes[0]["at"] < changes[1]["at"]
+    assert actions == ["image.accepted", "image.label_corrected", "image.label_corrected"]
+    assert intake.judge(Upload(examine(data), "c", "eve", may_correct=True)).code == "label_corrected"
+    assert stored(storage)[0].label == "a"  # only judged
+
+
+def test_a_quarantined_image_is_relabeled_and_still_waits(intake: Intake, storage: Storage) -> None:
+    data = encode(picture(0))
+    assert send(intake, data, "b", SURE_OF_A).status == "quarantined"
+    outcome = send(intake, data, "c", uploader="eve", may_correct=True)
+    assert (outcome.status, outcome.code) == ("quarantined", "label_corrected")
+    [row] = stored(storage)
+    assert (row.label, row.status) == ("c", "quarantined")
+    with storage.session() as session:
+        release(session, row.sha256, "eve", "a")
+        assert [each["label"] for each in label_history(session, row.sha256)] == ["c", "a"]
+
+
+def test_a_correction_never_changes_a_frozen_part_of_the_gate_set(
+    intake: Intake, storage: Storage, tmp_path: Path
+) -> None:
+    sha256 = put_picture(storage, tmp_path, 5, split="gate")
+    with storage.session() as session:
+        session.execute(update(Generation).where(Generation.number == 2).values(status="frozen"))
+        session.add(Generation(number=3, status="open"))
+    outcome = send(intake, picture(5), "b", uploader="eve", may_correct=True)
+    assert outcome.reason == (
+        "The label of this image was a and is b now. It leaves the part of the gate set that models were compared on, "
+        "and joins the next one."
+    )
+    with storage.session() as session:
+        row = get_image(session, sha256)
+        assert (row.label, row.split, row.generation) == ("b", "gate", 3)
+        detail = entries(session, subject=sha256)[-1].detail
+    assert detail == {"label": "b", "was": "a", "split": "gate", "generation": 3, "left": 2}
+    send(intake, picture(5), "a", uploader="eve", may_correct=True)
+    with storage.session() as session:  # never back into the frozen part, and never into the training data
+        row = get_image(session, sha256)
+        assert (row.label, row.split, row.generation) == ("a", "gate", 3)
+
+
+def test_an_image_that_is_deleted_meanwhile_is_not_relabeled(storage: Storage, tmp_path: Path) -> None:
+    sha256 = put_picture(storage, tmp_path, 5)
+    delete_image(storage, sha256, "ann", "by mistake")
+    with storage.session() as session, pytest.raises(CatalogueError, match="was deleted"):
+        correct_label(session, sha256, "eve", "b")

@@ -16,7 +16,7 @@ from serve.ui.charts import data_charts
 from serve.ui.components import offer_csv
 from serve.ui.error_messages import is_file_error, report_failure
 from serve.ui.screens import upload_preview
-from serve.ui.session import clear_cache, read
+from serve.ui.session import clear_cache, keep_files, read
 from serve.ui.text.class_names import shown_name
 from serve.ui.text.sentences import accepted_images, escape_markdown, upload_outcome, upload_unfinished
 
@@ -118,6 +118,7 @@ def _choose_files(info: dict[str, Any], max_bytes: int, progress: UploadProgress
         key=f"upload-files-{number}",
         max_upload_size=zip_mib,
     )
+    keep_files(files)
     without_folders = label == BY_FOLDER and any(not is_zip(file) for file in files)
     if without_folders:
         st.warning("Only a ZIP has folders that name the classes. Choose a class, or drop only a ZIP.")

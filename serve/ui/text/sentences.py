@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar
 
 import pandas as pd
 
-from lesion.core.text import defuse_formulas, format_count, format_percent
+from lesion.core.text import defuse_formulas, drop_hidden, format_count, format_percent
 
 DISCLAIMER = (
     "Not a medical device. Lesion is for research and teaching; nothing that it says replaces the judgment of a "
@@ -229,12 +229,15 @@ def upload_unfinished(sent: int, total: int, *, dropped: bool) -> str:
 
 def next_retraining(new: Mapping[str, Any]) -> str:
     """Write what the next retraining would add, from ``next_retrain`` of ``/training_data``."""
-    images, held_out = new["images"], new["held_out"]
+    images, held_out, relabeled = new["images"], new["held_out"], new["relabeled"]
     more = f"; {format_count(held_out, 'more image')} {'is' if held_out == 1 else 'are'} held out to compare models."
+    corrected = f" It would use {format_count(relabeled, 'corrected label')}." if relabeled else ""
     if not images:
         nothing = "There are no new images to learn from since the last retraining"
-        return f"{nothing}{more}" if held_out else f"{nothing}. Upload labeled images first."
-    return f"The next retraining would learn from {format_count(images, 'new image')}{more if held_out else '.'}"
+        rest = more if held_out else "." if relabeled else ". Upload labeled images first."
+        return f"{nothing}{rest}{corrected}"
+    learned = f"The next retraining would learn from {format_count(images, 'new image')}"
+    return f"{learned}{more if held_out else '.'}{corrected}"
 
 
 def describe_estimate(estimate: Mapping[str, Any]) -> str:
@@ -265,8 +268,9 @@ def describe_outcome(job: Mapping[str, Any], version_in_use: str | None = None) 
 
 def describe_feedback(outcome: Mapping[str, Any], label: str) -> str:
     """Write what happened to an image that was sent with its right class, from the response of ``/feedback``."""
-    if outcome["accepted"]:
-        return f"Thank you. The image is stored as {label}."
+    for entry in outcome["accepted"]:
+        stored = f"The image is stored as {label}."
+        return f"Thank you. {entry['reason'] if entry['code'] == 'label_corrected' else stored}"
     for entry in outcome["quarantined"]:
         return f"Thank you. An admin will look at the image first: {entry['reason']}"
     return f"The image was not stored: {outcome['rejected'][0]['reason']}"
@@ -284,10 +288,10 @@ def selection_note(selected: int, total: int, criterion: str) -> str:
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """Write rows as a CSV file that spreadsheets open, and in which no text from outside acts as a formula."""
+    """Write rows as a CSV file that spreadsheets open, and in which no text acts as a formula, is hidden or turned."""
     table = pd.DataFrame(list(rows)).map(_cell).rename(columns=_cell)
     return table.to_csv(index=False, lineterminator="\r\n").encode("utf-8-sig")
 
 
 def _cell(value: object) -> object:
-    return defuse_formulas(value) if isinstance(value, str) else value
+    return defuse_formulas(drop_hidden(value, kept="\t\r\n")) if isinstance(value, str) else value

@@ -6,12 +6,14 @@ from typing import TypedDict, TypeVar
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from lesion.database.audit import LABEL_CORRECTED
 from lesion.database.tables import (
     ACCEPTED,
     DELETED,
     GATE,
     QUARANTINED,
     TRAINING,
+    AuditEntry,
     Generation,
     Image,
     ModelVersion,
@@ -42,11 +44,12 @@ class NewImages(TypedDict):
     """What the next retraining would add.
 
     ``images`` counts new accepted images of train, val and calibration, ``held_out`` those in the open gate generation,
-    ``splits`` both by split and label.
+    ``splits`` both by split and label. ``relabeled`` counts older images whose labels were corrected meanwhile.
     """
 
     images: int
     held_out: int
+    relabeled: int
     splits: dict[str, dict[str, int]]
 
 
@@ -74,7 +77,9 @@ def count_new_images(session: Session, snapshot_id: str | None = None) -> NewIma
     """
     if snapshot_id is None:
         last = last_snapshot(session, Snapshot.id.in_(select(ModelVersion.snapshot_id)))
-        snapshot_id = last.id if last else ""
+    else:
+        last = session.get(Snapshot, snapshot_id)
+    snapshot_id = last.id if last else ""
     included = select(SnapshotImage.sha256).where(SnapshotImage.snapshot_id == snapshot_id)
     new = select(Image.split, Image.label, func.count()).where(
         Image.status == ACCEPTED, Image.split.in_((*TRAINING, GATE)), Image.sha256.not_in(included)
@@ -82,7 +87,18 @@ def count_new_images(session: Session, snapshot_id: str | None = None) -> NewIma
     splits = nested_counts(session.execute(new.group_by(Image.split, Image.label)).all())
     totals = {split: sum(labels.values()) for split, labels in splits.items()}
     images = sum(totals.get(split, 0) for split in TRAINING)
-    return {"images": images, "held_out": totals.get(GATE, 0), "splits": splits}
+    relabeled = _count_relabeled(session, last) if last else 0
+    return {"images": images, "held_out": totals.get(GATE, 0), "relabeled": relabeled, "splits": splits}
+
+
+def _count_relabeled(session: Session, last: Snapshot) -> int:
+    """Count the accepted images of a snapshot whose labels were corrected after it."""
+    included = select(SnapshotImage.sha256).join(Image, Image.sha256 == SnapshotImage.sha256)
+    included = included.where(SnapshotImage.snapshot_id == last.id, Image.status == ACCEPTED)
+    changed = select(func.count(AuditEntry.subject.distinct())).where(
+        AuditEntry.action == LABEL_CORRECTED, AuditEntry.at > last.created_at, AuditEntry.subject.in_(included)
+    )
+    return session.scalar(changed) or 0
 
 
 def last_snapshot(session: Session, *conditions: ColumnElement[bool]) -> Snapshot | None:

@@ -118,7 +118,7 @@ def _check_classes(manifest: Manifest, before: Mapping[str, Mapping[str, int]]) 
         missing = [label for label, count in labels.items() if count and label not in present and split != EXCLUDED]
         if missing:
             raise DataError(
-                f"The catalogue has no image of {join_names(missing)} left for '{split}': too many were deleted or "
-                "excluded. Upload more images of these classes.",
+                f"The catalogue has no image of {join_names(missing)} left for '{split}': too many were deleted, "
+                "excluded or given another label. Upload more images of these classes.",
                 code="class_missing",
             )

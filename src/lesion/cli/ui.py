@@ -8,8 +8,9 @@ from pathlib import Path
 
 import serve
 from lesion.core.parent_death import end_with_parent
+from serve.ui.held_files import ALL_MIB, DEFAULT_ALL_MIB, DEFAULT_SESSION_MIB, SESSION_MIB
 
-_APP = Path(serve.__file__).parent / "ui" / "app.py"
+_APP = Path(serve.__file__).parent / "ui" / "page_server.py"
 _LOOPBACK = ("127.0.0.1", "localhost")
 _STREAMLIT_SETTINGS = {
     "browser.gatherUsageStats": "false",
@@ -18,6 +19,8 @@ _STREAMLIT_SETTINGS = {
     "logger.hideWelcomeMessage": "true",
     "server.fileWatcherType": "none",
     "server.headless": "true",
+    "server.maxMessageSize": "16",  # MB that one message may have, in both directions
+    "server.maxWidgetStateSize": "8",  # MB of a browser's message: the list of some 20,000 files
     "server.runOnSave": "false",
     "theme.primaryColor": "#0f6a8b",
 }
@@ -25,7 +28,12 @@ _STREAMLIT_SETTINGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Become the process of the page: Streamlit takes the place of this one."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    max_session = options.max_session or max(DEFAULT_SESSION_MIB, options.max_upload)
+    max_all = options.max_all or max(DEFAULT_ALL_MIB, max_session)
+    if not options.max_upload <= max_session <= max_all:
+        parser.error("--max-upload may not be more than --max-session, and that not more than --max-all.")
     if options.parent is not None:
         end_with_parent(options.parent)
     settings = _STREAMLIT_SETTINGS | {
@@ -39,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"The page is at http://{options.host}:{options.port}, the server behind it at {options.api}.", flush=True)
     # -P: nothing in the working directory hides a package.
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(_APP), *flags]
-    os.execve(sys.executable, command, os.environ | {"LESION_API": options.api})  # noqa: S606 - a fixed command, no shell
+    bounds = {SESSION_MIB: str(max_session), ALL_MIB: str(max_all)}
+    environment = os.environ | {"LESION_API": options.api} | bounds
+    os.execve(sys.executable, command, environment)  # noqa: S606 - a fixed command, no shell
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-upload", type=int, default=64, help="MiB per file, the same as the API's server.max_upload_bytes"
     )
+    help_session = f"MiB of dropped files that the page keeps for one browser window; {DEFAULT_SESSION_MIB} by default"
+    parser.add_argument("--max-session", type=int, help=help_session)
+    help_all = f"MiB of them that it keeps for all windows together; {DEFAULT_ALL_MIB} by default"
+    parser.add_argument("--max-all", type=int, help=help_all)
     parser.add_argument(
         "--any-host", action="store_true", help="answer under any name: a proxy is in front of the page"
     )

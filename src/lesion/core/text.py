@@ -45,13 +45,22 @@ def natural_order(text: str) -> tuple[Any, ...]:
     return *(int(part) if number % 2 else part for number, part in enumerate(parts)), text
 
 
+def drop_hidden(text: str, kept: str = "") -> str:
+    r"""Return a text without letters that control, hide or turn text, other than those in ``kept``.
+
+    >>> drop_hidden("gl\u200bio\u202ema\n", kept="\n")
+    'glioma\n'
+    """
+    return "".join(letter for letter in text if unicodedata.category(letter)[0] != "C" or letter in kept)
+
+
 def clean_name(name: str, length: int = MAX_NAME) -> str:
     r"""Return a name from outside without letters that control, hide or turn text, cut in the middle if it is longer.
 
     >>> clean_name("scan\u202egnp.exe"), clean_name("a" * 300 + ".png", 9)
     ('scangnp.exe', 'aaaa….png')
     """
-    shown = "".join(letter for letter in name if unicodedata.category(letter)[0] != "C")
+    shown = drop_hidden(name)
     if len(shown) <= length:
         return shown
     first, last = length // 2, length - length // 2 - 1

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from lesion.database.tables import AuditEntry
 
 UPLOAD_REJECTED = "upload.rejected"  # the detail has ``codes``: number of rejected files of one request by code
+LABEL_CORRECTED = "image.label_corrected"
 
 
 def record(session: Session, actor: str, action: str, subject: str, **detail: Any) -> None:  # noqa: ANN401 - JSON

@@ -8,6 +8,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from lesion.catalogue.images import add_image, open_generation
+from lesion.catalogue.label_corrections import correct_label
 from lesion.core.errors import ConflictError
 from lesion.data.inspection import ImageRecord
 from lesion.database.audit import UPLOAD_REJECTED, record
@@ -59,6 +60,8 @@ class Intake:
         for _ in range(_ATTEMPTS):
             with self._storage.session() as session:
                 decision = self._decide(session, upload, found)
+                for sha256 in decision.corrected:
+                    correct_label(session, sha256, upload.uploader, upload.label)
                 if not decision.split:
                     return decision
                 open_generation(session)  # refuses uploads before the first model's data is imported

@@ -7,6 +7,7 @@ rule                       applies if                                           
 ========================== ==================================================== =========== ============================
 ``unknown_label``          the label is not one of the classes                  rejected    label_unknown
 ``deleted_before``         the same file or pixels were deleted by an admin     rejected    deleted_before
+``corrected``              the same, and the uploader may correct labels        as before   label_corrected
 ``relabeled``              the same file or pixels have another label           rejected    label_conflict
 ``own_file_again``         the uploader sent the same file before               as before   already_known
 ``duplicate``              the same file or pixels have the same label          rejected    duplicate
@@ -33,6 +34,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lesion.core.errors import ConfigError
+from lesion.core.text import format_count, join_names
 from lesion.database.tables import ACCEPTED, DELETED, EXCLUDED, GATE, QUARANTINED, REJECTED, TRAINING, Image
 from lesion.intake.uploads import Decision, RelatedImage, Upload
 
@@ -74,7 +76,7 @@ class Case:
     ) -> None:
         self.image, self.label, self.uploader = upload.image, upload.label, upload.uploader
         self.opinion, self.sent_hash, self.text_in_pixels = upload.opinion, upload.sent_hash, upload.text_in_pixels
-        self.settings, self.classes = settings, classes
+        self.may_correct, self.settings, self.classes = upload.may_correct, settings, classes
         self.relatives = [other for other in related if other.row.status != DELETED]
         self.look_alikes = look_alikes
         rows = [other.row for other in related]
@@ -85,6 +87,11 @@ class Case:
         ]
         same_pixels = [row for row in rows if row.pixel_sha256 == self.image.pixel_sha256]
         self.same_picture = self.same_file + [row for row in same_pixels if row not in self.same_file]
+        self.mislabeled = [row for row in self.same_picture if row.label != self.label]
+
+    def other_copies(self) -> list[Image]:
+        """Return the near-duplicates that are other pictures."""
+        return [other.row for other in self.relatives if other.near and other.row not in self.same_picture]
 
     def copy_with_other_label(self, status: str) -> Image | None:
         """Return the first near-duplicate with this status and another label."""
@@ -102,11 +109,22 @@ def _deleted_before(case: Case) -> str | None:
     return "This image was removed by an admin and is not taken again." if deleted else None
 
 
+def _corrected(case: Case) -> str | None:
+    if not case.may_correct or not case.mislabeled:
+        return None
+    before = join_names(dict.fromkeys(row.label for row in case.mislabeled))
+    frozen = any(other.frozen and other.row in case.mislabeled for other in case.relatives)
+    left = " It leaves the part of the gate set that models were compared on, and joins the next one." if frozen else ""
+    copies = [row.label for row in case.other_copies() if row.label != case.label]
+    verb = "is" if len(copies) == 1 else "are"
+    rest = f" {format_count(len(copies), 'near-duplicate')} of it {verb} still {join_names(dict.fromkeys(copies))}."
+    return f"The label of this image was {before} and is {case.label} now.{left}{rest if copies else ''}"
+
+
 def _relabeled(case: Case) -> str | None:
-    for row in case.same_picture:
-        if row.label != case.label:
-            where = "waits in quarantine" if row.status == QUARANTINED else "is known"
-            return f"The same picture {where} as {row.label}, not {case.label}. Ask an admin which label is right."
+    for row in case.mislabeled:
+        where = "waits in quarantine" if row.status == QUARANTINED else "is known"
+        return f"The same picture {where} as {row.label}, not {case.label}. Ask an admin which label is right."
     return None
 
 
@@ -177,6 +195,9 @@ def _burned_in_text_possible(case: Case) -> str | None:
     return f"{advice} Delete it if so." if case.text_in_pixels == "possible" else None
 
 
+LABEL_CORRECTED = "label_corrected"
+
+
 class Rule(NamedTuple):
     """A rule; ``check`` returns the reason for users if the rule applies. Without ``status`` the old one stays."""
 
@@ -188,6 +209,7 @@ class Rule(NamedTuple):
 RULES = (
     Rule(_unknown_label, REJECTED, "label_unknown"),
     Rule(_deleted_before, REJECTED, "deleted_before"),
+    Rule(_corrected, None, LABEL_CORRECTED),
     Rule(_relabeled, REJECTED, "label_conflict"),
     Rule(_own_file_again, None, "already_known"),
     Rule(_duplicate, REJECTED, "duplicate"),
@@ -207,8 +229,11 @@ def decide(case: Case) -> Decision:
     status, code, reason = ACCEPTED, "", ""
     for rule in RULES:
         if applies := rule.check(case):
-            status, code, reason = rule.status or case.same_file[0].status, rule.code, applies
+            status, code, reason = rule.status or case.same_picture[0].status, rule.code, applies
             break
+    if code == LABEL_CORRECTED:
+        first, hashes = case.mislabeled[0], tuple(row.sha256 for row in case.mislabeled)
+        return Decision(first.status, code, reason, known_as=first.sha256, corrected=hashes)
     if status == REJECTED or code == "already_known":
         return Decision(status, code, reason, known_as=case.same_file[0].sha256 if case.same_file else "")
     relatives = [other.row for other in case.relatives] or case.look_alikes

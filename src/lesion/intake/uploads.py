@@ -30,6 +30,7 @@ class Upload:
     patient: str = ""  # a pseudonym; images with the same one stay on the same side of the split
     sent_hash: str = ""  # keyed, of the file as it was sent
     text_in_pixels: str = "no"  # yes, possible or no: whether the picture itself may show a name
+    may_correct: bool = False  # whether the uploader may change the label of an image that is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Decision:
     split: str = ""
     group_key: str = ""  # its group; empty unless the image is to be stored
     known_as: str = ""  # the hash of the image that it is, if it is known already
+    corrected: tuple[str, ...] = ()  # the hashes of the stored images that get the label of the upload
 
 
 def match_class(name: str, classes: Collection[str]) -> str:

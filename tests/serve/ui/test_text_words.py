@@ -171,18 +171,24 @@ def test_an_upload_that_did_not_come_to_its_end_says_how_to_go_on() -> None:
 
 
 def test_what_the_next_retraining_would_learn_from() -> None:
-    nothing = {"images": 0, "held_out": 0}
+    nothing = {"images": 0, "held_out": 0, "relabeled": 0}
     assert sentences.next_retraining(nothing) == (
         "There are no new images to learn from since the last retraining. Upload labeled images first."
     )
-    assert sentences.next_retraining({"images": 0, "held_out": 1}) == (
+    assert sentences.next_retraining({"images": 0, "held_out": 1, "relabeled": 0}) == (
         "There are no new images to learn from since the last retraining; 1 more image is held out to compare models."
     )
-    assert sentences.next_retraining({"images": 48, "held_out": 12}) == (
+    assert sentences.next_retraining({"images": 48, "held_out": 12, "relabeled": 0}) == (
         "The next retraining would learn from 48 new images; 12 more images are held out to compare models."
     )
-    assert sentences.next_retraining({"images": 1, "held_out": 0}) == (
+    assert sentences.next_retraining({"images": 1, "held_out": 0, "relabeled": 0}) == (
         "The next retraining would learn from 1 new image."
+    )
+    assert sentences.next_retraining({"images": 0, "held_out": 0, "relabeled": 2}) == (
+        "There are no new images to learn from since the last retraining. It would use 2 corrected labels."
+    )
+    assert sentences.next_retraining({"images": 3, "held_out": 0, "relabeled": 1}) == (
+        "The next retraining would learn from 3 new images. It would use 1 corrected label."
     )
 
 
@@ -218,9 +224,10 @@ def test_a_promoted_model_is_called_in_use_only_while_it_is() -> None:
 
 def test_feedback_says_what_became_of_the_image() -> None:
     none: dict[str, list[dict[str, str]]] = {"accepted": [], "quarantined": [], "rejected": []}
-    assert (
-        sentences.describe_feedback(none | {"accepted": [{}]}, "glioma") == "Thank you. The image is stored as glioma."
-    )
+    stored = none | {"accepted": [{"code": "", "reason": ""}]}
+    assert sentences.describe_feedback(stored, "glioma") == "Thank you. The image is stored as glioma."
+    corrected = none | {"accepted": [{"code": "label_corrected", "reason": "It was b and is a now."}]}
+    assert sentences.describe_feedback(corrected, "a") == "Thank you. It was b and is a now."
     waits = none | {"quarantined": [{"reason": "The champion disagrees."}]}
     assert sentences.describe_feedback(waits, "glioma") == (
         "Thank you. An admin will look at the image first: The champion disagrees."

@@ -14,7 +14,7 @@ from serve.ui.components import offer_csv
 from serve.ui.error_messages import is_file_error, show_error
 from serve.ui.screens.predict import answers
 from serve.ui.screens.predict.answers import ChosenImage
-from serve.ui.session import class_names, health, read
+from serve.ui.session import class_names, health, keep_files, read
 from serve.ui.text.class_names import name_prediction
 from serve.ui.text.sentences import accepted_images, escape_markdown, headline, summarize_predictions
 
@@ -55,11 +55,13 @@ def show(client: Client) -> None:
 
 def _choose_files() -> list[ChosenImage]:
     files = st.file_uploader("Drop one or more images here", accept_multiple_files=True, key="predict-files")
+    keep_files(files)
     return [ChosenImage(file.file_id, clean_name(file.name), file.getvalue) for file in files]
 
 
 def _take_photo() -> list[ChosenImage]:
     photo = st.camera_input("Take a picture", key="predict-camera")
+    keep_files([photo] if photo else [])
     return [ChosenImage(photo.file_id, "camera", photo.getvalue)] if photo else []
 
 

@@ -1,0 +1,85 @@
+"""The process of the page: Streamlit, with a guard before it who keeps strangers' files and long messages out.
+
+``lesion ui`` has Streamlit run this file, in which Streamlit finds ``app``.
+"""
+
+import re
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from pathlib import Path
+
+import streamlit as st
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serve.ui.held_files import HELD, NoRoomError
+from serve.ui.session import dropped_files
+
+MOST_BYTES_OF_STRANGERS = 2**16  # of one message of somebody who has not signed in; a key has some 50
+_UPLOADS = "/_stcore/upload_file"
+_UPLOAD = re.compile(rf"{_UPLOADS}/([^/]+)/([^/]+)$")
+_TOO_BIG = 1009  # RFC 6455's code for a message that is too large
+
+
+class Guard:
+    """Refuses files, and messages that are not short, from whoever has not signed in, and files beyond the bounds."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is allowed; ASGI's interface."""
+        if scope["type"] == "websocket":
+            await self._app(scope, _bounded(scope, receive, send), send)
+        elif scope["type"] == "http" and _UPLOADS in scope["path"] and scope["method"] != "OPTIONS":
+            await self._take_file(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _take_file(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Decide by the head of a request, before a byte of its body is read."""
+        place, length = _UPLOAD.search(scope["path"]), Headers(scope=scope).get("content-length", "")
+        if place is None:
+            await _refuse(HTTPStatus.NOT_FOUND, "There is nothing here.")(scope, receive, send)
+            return
+        if not HELD.admits(place[1]):
+            await _refuse(HTTPStatus.FORBIDDEN, "Sign in before you send files.")(scope, receive, send)
+            return
+        if scope["method"] != "PUT":  # a file is removed
+            await self._app(scope, receive, send)
+            return
+        if not (length.isascii() and length.isdecimal()):
+            await _refuse(HTTPStatus.LENGTH_REQUIRED, "The length of the file is missing.")(scope, receive, send)
+            return
+        try:
+            with HELD.arriving(dropped_files(), place[1], place[2], int(length)):
+                await self._app(scope, receive, send)
+        except NoRoomError:
+            message = "The page holds too many files. Upload or remove those that were dropped already, then try again."
+            await _refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)(scope, receive, send)
+
+
+def _refuse(status: HTTPStatus, message: str) -> PlainTextResponse:
+    return PlainTextResponse(message, status)
+
+
+def _bounded(scope: Scope, receive: Receive, send: Send) -> Callable[[], Awaitable[Message]]:
+    """Return a ``receive`` that ends a stranger's connection at a message that is too long."""
+    headers = Headers(scope=scope)
+    # Streamlit's third subprotocol is the session that a browser connects to again.
+    session = [*headers.get("sec-websocket-protocol", "").split(","), "", "", ""][2].strip()
+
+    async def bounded() -> Message:
+        message = await receive()
+        content = message.get("bytes") or message.get("text") or b""
+        if len(content) <= MOST_BYTES_OF_STRANGERS or HELD.admits(headers.get("sec-websocket-key"), session):
+            return message
+        await send({"type": "websocket.close", "code": _TOO_BIG})
+        return {"type": "websocket.disconnect", "code": _TOO_BIG}
+
+    return bounded
+
+
+app = st.App(Path(__file__).with_name("app.py"), middleware=[Middleware(Guard)])

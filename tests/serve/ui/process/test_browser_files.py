@@ -1,0 +1,74 @@
+"""Files that users drop in a real browser: how many bytes the page keeps, and what their names look like."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from scripts.dev.browsing import choose, drop, fetch, go, press, settle
+from tests.support.images.pictures import picture
+from tests.support.servers.browser import IN_A_BROWSER, OpenWindow, PageProcess, shows
+from tests.support.servers.serving import ServerProcess
+
+pytestmark = IN_A_BROWSER
+
+
+@pytest.fixture(scope="module")
+def small_page(lamp_server: ServerProcess) -> Iterator[PageProcess]:
+    """A page that keeps one MiB."""
+    with PageProcess(lamp_server.url, "--max-upload", "1", "--max-session", "1", "--max-all", "1") as served:
+        yield served
+
+
+def large(path: Path, seed: int) -> Path:
+    """A picture file of about 0.6 MiB, which the page can keep once."""
+    noise = np.random.default_rng(seed).integers(170, 230, (800, 900), np.uint8)
+    Image.fromarray(noise).save(path)
+    assert 0.55 < path.stat().st_size / 2**20 < 0.9
+    return path
+
+
+def refused(page: Page) -> None:
+    expect(page.get_by_text("413").first).to_be_visible(timeout=20_000)
+
+
+def test_the_room_of_files_is_free_again_when_they_have_left_the_page(
+    small_page: PageProcess, open_window: OpenWindow, tmp_path: Path
+) -> None:
+    page = open_window(small_page)
+    first, second, third, fourth = (large(tmp_path / f"{number}.png", 9000 + number) for number in range(4))
+    drop(page, first)
+    shows(page, "0.png as the model sees it.")
+    drop(page, second)
+    refused(page)  # both would be too much
+    go(page, "Model Info")
+    go(page, "Upload & Retrain")  # what was dropped on Predict has left the page
+    choose(page, "Class of these images", "bright")
+    for file in (second, third, fourth):
+        drop(page, file)
+        press(page, "Upload 1 file")
+        shows(page, "1 of 1 file accepted.", 60_000)
+        settle(page)
+
+
+def test_names_that_turn_or_hide_text_are_shown_and_saved_plainly(
+    small_page: PageProcess, open_window: OpenWindow, tmp_path: Path
+) -> None:
+    names = {"a\u202egnp.exe.png": "agnp.exe.png", "gl\u200bioma.png": "glioma.png", "a;=1+1.png": "a;'=1+1.png"}
+    for number, name in enumerate(names):
+        Image.fromarray((picture(9100 + number) * 0.4 + 150).astype(np.uint8)).save(tmp_path / name)
+    page = open_window(small_page)
+    drop(page, *(tmp_path / name for name in names))
+    shows(page, "3 images classified")
+    rows = fetch(page, "Download as CSV").read_text("utf-8").splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == list(names.values())
+    page = open_window(small_page, "Upload & Retrain")
+    choose(page, "Class of these images", "bright")
+    drop(page, *(tmp_path / name for name in names))
+    press(page, "Upload 3 files")
+    shows(page, "3 of 3 files accepted.")
+    rows = fetch(page, "Download the list as CSV").read_text("utf-8").splitlines()[1:]
+    assert sorted(row.split(",")[0] for row in rows) == sorted(names.values())
