@@ -14,14 +14,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lesion.database.storage import Storage
 from lesion.database.tables import ACCEPTED, DELETED, QUARANTINED, Deployment, Image, Job, Worker, now
-from lesion.retraining.leases import SILENT_S
+from lesion.retraining.worker_state import SILENT_S
 
 if TYPE_CHECKING:
     from serve.inference.shared_state import SharedState
     from serve.model_follower import ModelFollower
 
 _PATIENCE_S = 3.0
-_STATES = ("queued", "running", "promoted", "rejected", "failed", "cancelled")
+_STATES = ("queued", "running", "promoted", "rejected", "budget_spent", "failed", "cancelled")
 _ACTIONS = ("first", "promote", "rollback", "refused")
 
 

@@ -10,14 +10,17 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from lesion.core.errors import LesionError
 from lesion.database.storage import Storage
+from lesion.database.tables import Job
 from lesion.retraining import jobs
 from lesion.retraining.estimate import estimate
 from lesion.retraining.jobs import BATCH_SIZE, EPOCHS, LEARNING_RATE, JobRunningError, RetrainRequest
 from lesion.retraining.recipe import default_settings
 from lesion.retraining.stored_reports import load_report
+from lesion.retraining.worker_state import worker_state
 from serve.http.dependencies import AppState, CurrentBundle, KeyFirstRoute, PrincipalDep, StateDep, StorageDep, require
 from serve.http.openapi import REFUSALS, refusals
 from serve.http.problems import problem_of
@@ -55,11 +58,23 @@ class RetrainBody(BaseModel):
     )
 
 
+class WorkerView(BaseModel):
+    """Whether a retraining worker runs; without one, jobs wait."""
+
+    running: bool
+    seen_at: str | None = Field(
+        description="When a worker was alive the last time, if none runs; null if it is not known."
+    )
+
+
 class JobView(BaseModel):
     """A retraining."""
 
     job_id: str
-    state: str = Field(description="queued, running, promoted, rejected, failed or cancelled.")
+    state: str = Field(
+        description="queued, running, promoted, rejected, budget_spent, failed or cancelled. With budget_spent nothing "
+        "was decided: the gate set has decided as often as it may without promoting by luck."
+    )
     stage: str = Field(description="snapshot, train, evaluate, register, gate or promote; then as the state.")
     progress: float = Field(ge=0, le=1, description="Of the whole job.")
     epoch: int = Field(description="Completed epochs.")
@@ -81,6 +96,7 @@ class JobView(BaseModel):
     started_at: str | None
     finished_at: str | None
     updated_at: str | None
+    worker: WorkerView | None = Field(description="Null once the job is over.")
 
 
 class RetrainEstimate(BaseModel):
@@ -95,6 +111,7 @@ class RetrainEstimate(BaseModel):
         "have it."
     )
     bounds: dict[str, tuple[float | int, float | int]] = Field(description="The least and the most of each.")
+    worker: WorkerView
 
 
 @router.post(
@@ -126,13 +143,14 @@ async def retrain(
     except JobRunningError as error:
         location = {"Location": f"/retrain_status/{error.job_id}"}
         return problem_of(request.scope, error, location, job_id=error.job_id)
-    return JSONResponse(jobs.job_view(job), 202, {"Location": f"/retrain_status/{job.id}"})
+    view = await asyncio.to_thread(_complete, storage, jobs.job_view(job))
+    return JSONResponse(view.model_dump(), 202, {"Location": f"/retrain_status/{job.id}"})
 
 
 @router.get("/retrain_status/{job_id}", summary="How far a retraining is", responses=_NOT_FOUND)
 async def retrain_status(storage: StorageDep, job_id: JobId) -> JobView:
     """Return a job's state, stage, progress, metrics so far, seconds left and, in the end, the gate's verdict."""
-    return JobView(**await _view(storage, job_id))
+    return await _view(storage, job_id)
 
 
 @router.get(
@@ -147,15 +165,16 @@ def retrain_estimate(
 ) -> RetrainEstimate:
     """Estimate the duration of a retraining from the last ones, and list the settings that may be chosen."""
     with storage.reading() as session:
-        duration = estimate(session, epochs)
+        duration, worker = estimate(session, epochs), _worker(session)
     defaults = {"epochs": RetrainRequest.epochs, **default_settings(bundle)}
-    return RetrainEstimate(epochs=epochs, **asdict(duration), defaults=defaults, bounds=_BOUNDS)
+    return RetrainEstimate(epochs=epochs, **asdict(duration), defaults=defaults, bounds=_BOUNDS, worker=worker)
 
 
 @router.get("/retrain_jobs", summary="The latest retrainings")
 def retrain_jobs(storage: StorageDep, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> list[JobView]:
     """List jobs, the newest first, without the single images of their verdicts."""
-    return [JobView(**jobs.job_summary(job)) for job in jobs.jobs(storage, limit)]
+    _end_abandoned(storage, jobs.jobs(storage, 1))  # the newest one: only that may be active
+    return [_complete(storage, jobs.job_summary(job)) for job in jobs.jobs(storage, limit)]
 
 
 @router.delete(
@@ -166,7 +185,8 @@ def retrain_jobs(storage: StorageDep, limit: Annotated[int, Query(ge=1, le=200)]
 )
 async def cancel(storage: StorageDep, principal: PrincipalDep, job_id: JobId) -> JobView:
     """Cancel a job: at once while it is queued, otherwise within seconds; its training process ends."""
-    return JobView(**jobs.job_view(await asyncio.to_thread(jobs.cancel, storage, job_id, str(principal))))
+    job = await asyncio.to_thread(jobs.cancel, storage, job_id, str(principal))
+    return await asyncio.to_thread(_complete, storage, jobs.job_view(job))
 
 
 @router.get(
@@ -196,16 +216,16 @@ async def events(request: Request, state: StateDep, storage: StorageDep, job_id:
     return StreamingResponse(_stream(request, state, storage, first), media_type="text/event-stream", headers=headers)
 
 
-async def _stream(request: Request, state: AppState, storage: Storage, view: jobs.JobView) -> AsyncIterator[str]:
+async def _stream(request: Request, state: AppState, storage: Storage, view: JobView) -> AsyncIterator[str]:
     state.event_streams += 1
     try:
         yield _event(view)
         silent = 0.0
-        while view["finished_at"] is None and not await request.is_disconnected():
+        while view.finished_at is None and not await request.is_disconnected():
             await asyncio.sleep(_POLL_S)
             silent += _POLL_S
             try:
-                current = await _view(storage, view["job_id"])
+                current = await _view(storage, view.job_id)
             except (SQLAlchemyError, LesionError):
                 continue
             if current != view:
@@ -218,9 +238,34 @@ async def _stream(request: Request, state: AppState, storage: Storage, view: job
         state.event_streams -= 1
 
 
-def _event(view: jobs.JobView) -> str:
-    return f"event: job\ndata: {json.dumps(view)}\n\n"
+def _event(view: JobView) -> str:
+    return f"event: job\ndata: {json.dumps(view.model_dump())}\n\n"
 
 
-async def _view(storage: Storage, job_id: str) -> jobs.JobView:
-    return jobs.job_view(await asyncio.to_thread(jobs.job, storage, job_id))
+async def _view(storage: Storage, job_id: str) -> JobView:
+    def read() -> JobView:
+        _end_abandoned(storage, [jobs.job(storage, job_id)])
+        return _complete(storage, jobs.job_view(jobs.job(storage, job_id)))
+
+    return await asyncio.to_thread(read)
+
+
+def _end_abandoned(storage: Storage, found: list[Job]) -> None:
+    """End a job that was cancelled and whose worker died; only then is a reader a writer."""
+    if any(job.active and job.cancel_requested for job in found):
+        with storage.session() as session:
+            jobs.end_abandoned(session)
+
+
+def _complete(storage: Storage, view: jobs.JobView) -> JobView:
+    """Add to a job whether a worker is there for it."""
+    if view["finished_at"] is not None:
+        return JobView(**view, worker=None)
+    with storage.reading() as session:
+        return JobView(**view, worker=_worker(session))
+
+
+def _worker(session: Session) -> WorkerView:
+    state = worker_state(session)
+    seen_at = state.seen_at.isoformat(timespec="seconds") if state.seen_at is not None else None
+    return WorkerView(running=state.running, seen_at=seen_at)

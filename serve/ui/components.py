@@ -13,7 +13,8 @@ from serve.ui.error_messages import report_failure
 from serve.ui.session import clear_cache, read_bytes
 from serve.ui.text.sentences import escape_markdown, to_csv
 
-JUDGED_STATES = ("promoted", "rejected")  # states of jobs that the gate decided on, with a report
+JUDGED_STATES = ("promoted", "rejected")  # states of jobs that the gate decided on
+_REPORTED_STATES = (*JUDGED_STATES, "budget_spent")  # states of jobs with a report of the gate
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _CONFIRMATION = "confirmation"  # in the session until it was shown
 NO_DATA = "This server stores no data, so there is nothing to show here."
@@ -86,7 +87,7 @@ def show_verdict(client: Client, job: dict[str, Any]) -> None:
         ]
         with st.expander("What was compared"):
             st.table(pd.DataFrame(rows).set_index("Holds"), alt="What the gate compared")
-    if job["state"] in JUDGED_STATES and st.toggle("Show the whole report", key=f"gate-{job['job_id']}"):
+    if job["state"] in _REPORTED_STATES and st.toggle("Show the whole report", key=f"gate-{job['job_id']}"):
         report = read_bytes(client, f"/retrain_jobs/{job['job_id']}/report")
         offer_download("Download the report", report, f"gate-{job['job_id']}.html", "text/html")
         show_report(report.decode(), "The report of the decision")

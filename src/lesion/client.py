@@ -11,7 +11,7 @@ import httpx
 
 from lesion.core.errors import LesionError
 
-ENDED = frozenset({"promoted", "rejected", "failed", "cancelled"})
+ENDED = frozenset({"promoted", "rejected", "budget_spent", "failed", "cancelled"})
 _POLL_S = 1.0
 _UPLOAD_S = 900.0  # to check a thousand photos takes two cores minutes
 Result = TypeVar("Result")

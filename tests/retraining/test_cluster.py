@@ -35,7 +35,7 @@ pytestmark = pytest.mark.slow
 NAMES = (
     "LESION_DATABASE", "LESION_FILES", "LESION_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "LESION_IDENTITY_KEY",
 )  # fmt: skip
-ENDED = ("promoted", "rejected", "failed", "cancelled")
+ENDED = ("promoted", "rejected", "budget_spent", "failed", "cancelled")
 
 
 @pytest.fixture(scope="module")

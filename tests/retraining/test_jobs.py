@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ from lesion.retraining.leases import (
     record_progress,
     take_over,
 )
+from lesion.retraining.worker_state import WorkerState, worker_state
 from tests.support.bundles.registry_bundles import sealed
 from tests.support.images.loop_images import new_storage
 
@@ -139,6 +141,7 @@ def test_a_running_job_learns_that_it_is_cancelled(storage: Storage) -> None:
     assert claim(storage, job_id, "w1") is not None
     record_progress(storage, job_id, "w1", stage="train", progress=0.25, epoch=1)
     assert job_view(job(storage, job_id))["progress"] == 0.25
+    WorkerHeartbeats(storage, WorkerIdentity("w1", "elsewhere", 1)).beat()
     assert cancel(storage, job_id, "bob").state == "running"
     cancel(storage, job_id, "bob")
     with pytest.raises(JobCancelledError, match="bob cancelled it"):
@@ -146,6 +149,67 @@ def test_a_running_job_learns_that_it_is_cancelled(storage: Storage) -> None:
     finish(storage, job_id, "w1", JobState.CANCELLED, "bob cancelled it.")
     ended = job(storage, job_id)
     assert (ended.state, ended.progress, ended.active, ended.owner) == ("cancelled", 0.25, None, None)
+
+
+def test_a_cancelled_job_ends_although_its_worker_is_dead(storage: Storage) -> None:
+    job_id = make_job(storage)
+    claim(storage, job_id, "w1")
+    ended = cancel(storage, job_id, "bob")  # no worker is there any more
+    assert (ended.state, ended.stage, ended.active, ended.owner) == ("cancelled", "cancelled", None, None)
+    assert (ended.reason, ended.finished_at is None) == ("bob cancelled it.", False)
+    with pytest.raises(LeaseLost):  # if it was only away
+        record_progress(storage, job_id, "w1", progress=0.5)
+    assert claim(storage, job_id, "w2") is None
+    assert submit(storage, REQUEST, "ann")[1]
+
+
+def test_a_cancelled_job_ends_when_its_worker_dies_then(storage: Storage) -> None:
+    first = make_job(storage)
+    claim(storage, first, "w1")
+    worker = WorkerHeartbeats(storage, WorkerIdentity("w1", "elsewhere", 1))
+    worker.beat()
+    assert cancel(storage, first, "bob").state == "running"
+    with pytest.raises(JobRunningError):
+        submit(storage, REQUEST, "ann")
+    silent(storage, "w1", 40)
+    assert submit(storage, REQUEST, "ann")[1]
+    assert job(storage, first).state == "cancelled"
+
+
+def silent(storage: Storage, worker: str, seconds: float) -> datetime:
+    """Let the last heartbeat of a worker be so long ago."""
+    with storage.session() as session:
+        row = session.get_one(Worker, worker)
+        row.seen_at = now() - timedelta(seconds=seconds)
+        return row.seen_at
+
+
+def test_whether_a_worker_runs_and_since_when_not(storage: Storage) -> None:
+    def state() -> WorkerState:
+        with storage.session() as session:
+            return worker_state(session)
+
+    assert state() == WorkerState(running=False, seen_at=None)
+    here, elsewhere = WorkerIdentity.of_this_process(), WorkerIdentity("w2", "elsewhere", 1)
+    remote = WorkerHeartbeats(storage, elsewhere)
+    remote.beat()
+    assert state() == WorkerState(running=True)
+    silent(storage, "w2", 20)  # its clock may be behind
+    assert state().running
+    died = silent(storage, "w2", 31)
+    assert state() == WorkerState(running=False, seen_at=died)
+    own = WorkerHeartbeats(storage, here)
+    own.beat()
+    assert state().running
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    own.leave()
+    left = state().seen_at
+    assert left is not None
+    assert timedelta(0) <= now() - left < timedelta(seconds=20)
+    killed = WorkerHeartbeats(storage, replace(here, id="w3", pid=ended.pid))
+    killed.beat()
+    assert not state().running  # at once, since it ran on this machine
 
 
 def test_a_worker_that_was_overruled_may_write_nothing(storage: Storage) -> None:

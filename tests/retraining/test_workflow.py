@@ -26,7 +26,14 @@ from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.registry import Registry
 from lesion.retraining.gate_step import reserve_look
 from lesion.retraining.jobs import cancel, job, submit
-from lesion.retraining.leases import JobCancelledError, LeaseLost, claim, take_over
+from lesion.retraining.leases import (
+    JobCancelledError,
+    LeaseLost,
+    WorkerHeartbeats,
+    WorkerIdentity,
+    claim,
+    take_over,
+)
 from lesion.retraining.stages import RetrainSettings, Stages
 from lesion.retraining.stored_reports import load_report
 from lesion.retraining.workflow import system_database
@@ -173,6 +180,25 @@ def test_a_job_that_was_taken_stops_at_its_next_word(storage: Storage, stages: S
     assert begun["parent"] == job(storage, job_id).parent
 
 
+def test_a_spent_budget_is_called_that_in_the_state_of_the_job(storage: Storage, stages: Stages) -> None:
+    for _ in range(AlphaSpending().looks):
+        earlier = submit(storage, REQUEST, "ann")[0].id
+        assert reserve_look(storage, 1, earlier, AlphaSpending()) is not None
+        cancel(storage, earlier, "ann")
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    outcome = stages.compare(job_id, begun["parent"], version)
+    assert (outcome["promoted"], outcome["spent"]) == (False, True)
+    assert stages.conclude(job_id, begun["deployment"], version, **outcome) == "budget_spent"
+    ended = job(storage, job_id)
+    assert (ended.state, ended.stage, ended.progress, ended.active) == ("budget_spent", "budget_spent", 1.0, None)
+    assert "spends its error budget" in ended.reason
+    assert "not decided, the budget is used up" in load_report(storage, job_id)
+    assert Registry(storage).history()[-1].version == begun["parent"]
+
+
 def test_looks_are_counted_and_end(storage: Storage) -> None:
     spending, numbers = AlphaSpending(), []
     for number in range(spending.looks + 1):
@@ -193,6 +219,7 @@ def test_cancelling_a_training_ends_its_process(
     monkeypatch.setenv("LESION_STAND_IN", json.dumps({"bundle": str(tmp_path / "right"), "epoch_s": 60}))
     job_id = submit(storage, REQUEST, "ann")[0].id
     claim(storage, job_id, "w1")
+    WorkerHeartbeats(storage, WorkerIdentity("w1", "elsewhere", 1)).beat()
     begun, snapshot = stages.begin(job_id), stages.snapshot(job_id)
     starts = storage.cache / "jobs" / job_id / "run" / "starts.txt"
     with ThreadPoolExecutor(1) as pool:

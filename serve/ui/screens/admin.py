@@ -12,7 +12,7 @@ from serve.ui.error_messages import error_boundary
 from serve.ui.screens import api_keys, deployments, review
 from serve.ui.session import has_storage, read, version_in_use
 from serve.ui.text import admin_findings
-from serve.ui.text.sentences import describe_outcome, escape_markdown, format_age, format_time
+from serve.ui.text.sentences import describe_outcome, describe_worker, escape_markdown, format_age, format_time
 
 _REFRESH_S = 10.0
 _JOBS = 50
@@ -58,12 +58,14 @@ def _show_jobs(client: Client) -> None:
     st.markdown(escape_markdown(admin_findings.jobs(jobs, _JOBS)))
     if not jobs:
         return
+    if jobs[0]["worker"] and (warning := describe_worker(jobs[0]["worker"])):
+        st.warning(warning)
     st.dataframe(pd.DataFrame([_row(job) for job in jobs]), hide_index=True, alt="The last retrainings")
     job = st.selectbox(
         "Retraining to look at",
         jobs,
         index=None,
-        format_func=lambda job: f"{format_time(job['created_at'])}, {job['state']}, {job['job_id'][:8]}",
+        format_func=lambda job: f"{format_time(job['created_at'])}, {_state(job)}, {job['job_id'][:8]}",
         placeholder="Choose a retraining",
     )
     if job is None:
@@ -75,12 +77,16 @@ def _show_jobs(client: Client) -> None:
         show_verdict(client, job)
 
 
+def _state(job: dict[str, Any]) -> str:
+    return str(job["state"]).replace("_", " ")
+
+
 def _row(job: dict[str, Any]) -> dict[str, Any]:
     seconds = admin_findings.job_seconds(job)
     return {
         "Requested": format_time(job["created_at"]),
         "By": job["requested_by"],
-        "State": job["state"],
+        "State": _state(job),
         "Epochs": job["epoch"],
         "Minutes": None if seconds is None else round(seconds / 60, 1),
         "Started from": job["parent"],

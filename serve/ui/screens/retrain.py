@@ -70,6 +70,7 @@ def _watch(client: Client, running: bool) -> None:
         _show_end(client, job)
         return
     st.subheader("A retraining is running")
+    _warn_without_worker(job["worker"])
     st.progress(job["progress"], escape_markdown(sentences.describe_stage(job)))
     _show_curves(job["metrics"])
     st.caption(f"{_request(job)}.")
@@ -98,9 +99,15 @@ def _show_curves(metrics: list[dict[str, Any]]) -> None:
         column.altair_chart(chart, width="stretch", alt=f"{title} by epoch")
 
 
+def _warn_without_worker(worker: dict[str, Any]) -> None:
+    if warning := sentences.describe_worker(worker):
+        st.warning(warning)
+
+
 def _show_end(client: Client, job: dict[str, Any]) -> None:
     st.subheader("The last retraining")
-    show_outcome = {"promoted": st.success, "failed": st.error}.get(job["state"], st.info)
+    by_state = {"promoted": st.success, "failed": st.error, "budget_spent": st.warning}
+    show_outcome = by_state.get(job["state"], st.info)
     outcome, reason = sentences.describe_outcome(job, version_in_use(client)), escape_markdown(job["reason"])
     if job["state"] in JUDGED_STATES:  # the reason consists of a statistical test's numbers
         show_outcome(outcome)
@@ -131,6 +138,8 @@ def _offer_retraining(client: Client, running: bool) -> None:
         learning_rate = _ask_number("Learning rate", "learning_rate", options, 1e-5, "%.6f")
         st.caption("Leave these unchanged unless you have a reason. A smaller batch needs less memory.")
     st.markdown(escape_markdown(sentences.describe_estimate(read(client, "/retrain_estimate", epochs=epochs))))
+    if not running:  # or the retraining itself tells it
+        _warn_without_worker(options["worker"])
     if st.button("Start retraining", type="primary", disabled=running):
         settings = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         apply_change(partial(client.retrain, **settings), "The retraining has begun.")

@@ -14,7 +14,7 @@ def jobs(rows: Sequence[Mapping[str, Any]], limit: int) -> str:
     """Write how retrainings ended and how long they took, from ``/retrain_jobs``, which returns the last ``limit``."""
     if not rows:
         return "There has been no retraining yet."
-    states = Counter(row["state"] for row in rows)
+    states = Counter(row["state"].replace("_", " ") for row in rows)
     prefix = "The last " if len(rows) >= limit else ""
     listed = ", ".join(f"{number:,} {state}" for state, number in states.items())
     text = f"{prefix}{format_count(len(rows), 'retraining')}: {listed}."

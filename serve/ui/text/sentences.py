@@ -30,6 +30,7 @@ _STAGES = {
 _OUTCOMES = {
     "promoted": "The new model was proved better and was put into use.",
     "rejected": "The new model was not proved better; the model in use stays.",
+    "budget_spent": "The gate's budget is used up, so nothing was decided; the model in use stays.",
     "failed": "The retraining failed; the model in use stays.",
     "cancelled": "The retraining was canceled; the model in use stays.",
 }
@@ -257,6 +258,14 @@ def describe_stage(job: Mapping[str, Any]) -> str:
         text += f": {job['epoch']} of {format_count(job['epochs'], 'epoch')} done"
     left = job["seconds_left"]
     return f"{text}, {format_duration(left)} left" if left is not None else text
+
+
+def describe_worker(worker: Mapping[str, Any]) -> str:
+    """Write that no retraining worker runs and since when, from ``worker`` of a job or of the estimate."""
+    if worker["running"]:
+        return ""
+    since = f" since {format_time(worker['seen_at'])}" if worker["seen_at"] else " on this storage so far"
+    return f"No worker is running{since}; jobs wait until one is started."
 
 
 def describe_outcome(job: Mapping[str, Any], version_in_use: str | None = None) -> str:

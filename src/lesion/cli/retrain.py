@@ -3,7 +3,8 @@
 An API key of the role admin comes from LESION_API_KEY. No retraining is requested while another is queued or running,
 or while fewer than --new-images images wait: with the same data it would only use up one look at the gate's images.
 The exit status is 0 when there is nothing to do, when the retraining was requested, or with --wait when it ended as
-promoted or rejected; 1 when it failed or was cancelled; 2 when the server refused or does not answer.
+promoted, rejected or budget_spent (the gate could not decide any more); 1 when it failed or was cancelled; 2 when the
+server refused or does not answer.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from lesion.core.cli_errors import cli_errors
 
 _UNAVAILABLE = (502, 503, 504)  # of a server, or a proxy before it, that may answer again later
 _DAY_S, _PAUSE_S = 86_400.0, 2.0
-_DECIDED = ("promoted", "rejected")
+_DECIDED = ("promoted", "rejected", "budget_spent")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,6 +73,8 @@ def _progress_printer() -> Callable[[dict[str, Any]], None]:
     def print_progress(job: dict[str, Any]) -> None:
         nonlocal last_line
         line = f"{job['stage']}, {job['epoch']} of {job['epochs']} epochs"
+        if job["worker"] is not None and not job["worker"]["running"]:
+            line += f"; no worker is running since {job['worker']['seen_at'] or 'the beginning'}, so it waits"
         if line != last_line:
             print(line, flush=True)
         last_line = line

@@ -28,6 +28,11 @@ class Verdict:
     gathered: int  # held-out images in the open generation
     renew_images: int  # how many of them freeze it
 
+    @property
+    def spent(self) -> bool:
+        """Whether nothing was decided, since the generation's error budget was used up before."""
+        return not self.alpha
+
     def to_json(self) -> dict[str, Any]:
         """Return everything as JSON-ready values; the recall of a class without images is None."""
         content = asdict(self)

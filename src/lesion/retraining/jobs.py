@@ -14,6 +14,7 @@ from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
 from lesion.database.audit import record
 from lesion.database.storage import Storage
 from lesion.database.tables import Deployment, Job, now
+from lesion.retraining.worker_state import worker_state
 
 EPOCHS = (1, 100)
 BATCH_SIZE = (2, 512)
@@ -28,11 +29,13 @@ class JobState(StrEnum):
     RUNNING = "running"
     PROMOTED = "promoted"
     REJECTED = "rejected"
+    BUDGET_SPENT = "budget_spent"  # the gate could not decide: its images have decided as often as they may
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
-DECIDED = (JobState.PROMOTED, JobState.REJECTED)  # jobs that went all the way to the gate's decision
+# Jobs that went all the way to the gate.
+DECIDED = (JobState.PROMOTED, JobState.REJECTED, JobState.BUDGET_SPENT)
 
 
 class JobError(ConflictError):
@@ -150,6 +153,7 @@ def _submit(session: Session, request: RetrainRequest, requested_by: str, key: s
             )
         if earlier is not None:
             return earlier, False
+    end_abandoned(session)
     running = active_job(session)
     if running is not None:
         raise JobRunningError(running.id)
@@ -185,7 +189,7 @@ def jobs(storage: Storage, limit: int = 50) -> list[Job]:
 
 
 def cancel(storage: Storage, job_id: str, actor: str) -> Job:
-    """Cancel a job: at once while it is queued, otherwise its worker ends the training within seconds.
+    """Cancel a job: at once while it is queued or no worker runs, otherwise its worker ends it within seconds.
 
     Calling it twice changes nothing; a job that has ended is a JobError (``job_over``).
     """
@@ -200,9 +204,23 @@ def cancel(storage: Storage, job_id: str, actor: str) -> Job:
             job.cancel_requested, job.updated_at = True, now()
             job.reason = f"{actor} cancelled it."
         if job.state == JobState.QUEUED:
-            job.state = job.stage = JobState.CANCELLED.value
-            job.active, job.finished_at = None, now()
+            _end_cancelled(job)
+        else:
+            end_abandoned(session)
         return job
+
+
+def end_abandoned(session: Session) -> None:
+    """End the active job if it was cancelled and no worker runs that could end it; a later worker leaves it alone."""
+    job = session.scalar(select(Job).where(Job.active == 1, Job.cancel_requested).with_for_update())
+    if job is not None and not worker_state(session).running:
+        _end_cancelled(job)
+
+
+def _end_cancelled(job: Job) -> None:
+    job.state = job.stage = JobState.CANCELLED.value
+    job.active, job.owner, job.seconds_left = None, None, None
+    job.finished_at = job.updated_at = now()
 
 
 def job_summary(job: Job) -> JobView:

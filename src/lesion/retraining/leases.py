@@ -4,10 +4,8 @@ import os
 import socket
 import time
 import uuid
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, or_, select, update
@@ -17,8 +15,8 @@ from lesion.database.audit import record
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry, Job, Worker, now
 from lesion.retraining.jobs import DECIDED, JobError, JobState
+from lesion.retraining.worker_state import SILENT_S, WORKER_LEFT, this_host
 
-SILENT_S = 15.0  # a worker without a heartbeat for this long is considered dead
 EXECUTION_SEPARATOR = "/"  # in Job.owner, between the worker's id and the part that tells its executions apart
 _WORKER_DIED = "job.worker_died"
 
@@ -47,10 +45,8 @@ class WorkerIdentity:
     @classmethod
     def of_this_process(cls) -> "WorkerIdentity":
         """Return a new identity for this process."""
-        host, pid = socket.gethostname(), os.getpid()
-        with suppress(OSError):
-            host += " " + str(Path("/proc/self/ns/pid").readlink())
-        return cls(f"{socket.gethostname()[:100]}-{pid}-{uuid.uuid4().hex[:8]}", host[:200], pid)
+        pid = os.getpid()
+        return cls(f"{socket.gethostname()[:100]}-{pid}-{uuid.uuid4().hex[:8]}", this_host(), pid)
 
 
 class WorkerHeartbeats:
@@ -88,6 +84,7 @@ class WorkerHeartbeats:
             owned = or_(Job.owner == own_id, Job.owner.startswith(own_id + EXECUTION_SEPARATOR, autoescape=True))
             session.execute(update(Job).where(owned, Job.active == 1).values(owner=None))
             session.execute(delete(Worker).where(Worker.id == own_id))
+            record(session, own_id, WORKER_LEFT, own_id)
 
     def _is_alive(self, worker: Worker) -> bool:
         if worker.host == self._identity.host and not is_running(worker.pid):

@@ -81,6 +81,7 @@ class Outcome(TypedDict):
 
     promoted: bool
     reason: str
+    spent: bool  # whether it could not decide, since the budget of its images is used up
 
 
 class Stages:
@@ -167,9 +168,11 @@ class Stages:
         folders = self._registry.fetch(parent), self._registry.fetch(version)
         verdict = compare(self.storage, job_id, folders, self._gate, lambda: self.report_progress(job_id))
         self.report_progress(job_id, verdict=verdict.to_json(), progress=_PROMOTE)
-        return Outcome(promoted=bool(verdict.promoted), reason=" ".join(verdict.reasons))
+        return Outcome(promoted=bool(verdict.promoted), reason=" ".join(verdict.reasons), spent=verdict.spent)
 
-    def conclude(self, job_id: str, deployment: int, version: str, promoted: bool, reason: str) -> str:
+    def conclude(
+        self, job_id: str, deployment: int, version: str, promoted: bool, reason: str, spent: bool = False
+    ) -> str:
         """Promote or reject the challenger and end the job; return the job's last state."""
         with self.storage.session() as session:
             concluded = session.scalar(select(Deployment.id).where(Deployment.job_id == job_id))
@@ -180,12 +183,17 @@ class Stages:
                     self._registry.promote(version, "gate", reason, job_id=job_id, expected=deployment)
                 except RegistryError as error:
                     promoted, reason = False, f"It passed the gate and was not promoted: {error.message}"
-        return self._end(job_id, JobState.PROMOTED if promoted else JobState.REJECTED, reason)
+        refused = JobState.BUDGET_SPENT if spent else JobState.REJECTED
+        return self._end(job_id, JobState.PROMOTED if promoted else refused, reason)
 
     def fail(self, job_id: str, error: LesionError) -> str:
         """End a job that cannot continue; return its last state."""
         cancelled = isinstance(error, JobCancelledError)
         return self._end(job_id, JobState.CANCELLED if cancelled else JobState.FAILED, error.message)
+
+    def remove_checkpoints(self, job_id: str) -> None:
+        """Remove what a job would have continued from, which was ended without its worker."""
+        self._checkpoints(job_id).delete()
 
     def remove_leftovers(self) -> None:
         """Remove the files on this disk of jobs that a worker on another machine has ended."""

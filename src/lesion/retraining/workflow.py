@@ -98,6 +98,7 @@ class Workflows:
         self.running.add(job_id)
         try:
             if claim(stages.storage, job_id, stages.worker) is None:
+                stages.remove_checkpoints(job_id)
                 return "over"
             try:
                 return self._run_stages(stages, job_id)

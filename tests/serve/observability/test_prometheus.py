@@ -158,7 +158,8 @@ def test_uploads_jobs_and_swaps_of_a_server_with_a_storage(tmp_path: Path) -> No
     with ServerProcess("null", *settings) as server:
         shown = scrape(server)
         assert (shown("database_up"), shown("ledger_followed"), shown("retraining_workers")) == (1, 1, 0)
-        assert shown.labels("jobs", "state") == {"queued", "running", "promoted", "rejected", "failed", "cancelled"}
+        ended = {"promoted", "rejected", "budget_spent", "failed", "cancelled"}
+        assert shown.labels("jobs", "state") == {"queued", "running"} | ended
         assert (shown("deployments_total", action="first"), shown("deployments_total", action="promote")) == (1, 0)
 
         dark, bright = (encode((picture(seed) * 0.4 + lift).astype(np.uint8)) for seed, lift in ((901, 0), (902, 150)))

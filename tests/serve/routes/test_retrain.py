@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,7 @@ from lesion.database.tables import Worker
 from lesion.model.bundle import Bundle
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import JobState, RetrainRequest, job, submit
-from lesion.retraining.leases import claim, finish, record_progress
+from lesion.retraining.leases import WorkerHeartbeats, WorkerIdentity, claim, finish, record_progress
 from lesion.retraining.stored_reports import save_report
 from serve.http.middleware import RequestContext
 from serve.http.problems import add_error_handlers
@@ -73,6 +74,7 @@ def test_a_retraining_is_asked_for_watched_and_cancelled(client: TestClient, sto
     record_progress(
         storage, shown["job_id"], "w1", stage="train", epoch=1, progress=0.3, metrics=[{"epoch": 1, "val/acc": 0.5}]
     )
+    WorkerHeartbeats(storage, WorkerIdentity("w1", "elsewhere", 1)).beat()
     status = client.get(place).json()
     assert (status["stage"], status["epoch"], status["metrics"][0]["val/acc"]) == ("train", 1, 0.5)
     assert [one["job_id"] for one in client.get("/retrain_jobs").json()] == [shown["job_id"]]
@@ -81,6 +83,41 @@ def test_a_retraining_is_asked_for_watched_and_cancelled(client: TestClient, sto
     finish(storage, shown["job_id"], "w1", JobState.CANCELLED, "local cancelled it.")
     late = client.delete(f"/retrain_jobs/{shown['job_id']}")
     assert (late.status_code, late.json()["code"]) == (409, "job_over")
+
+
+def test_a_missing_worker_is_told_with_the_time_and_a_cancelled_job_ends_without_it(
+    client: TestClient, storage: Storage
+) -> None:
+    nobody = {"running": False, "seen_at": None}
+    shown = client.post("/retrain", json=BODY).json()
+    place = f"/retrain_status/{shown['job_id']}"
+    estimate = client.get("/retrain_estimate").json()
+    assert shown["worker"] == client.get(place).json()["worker"] == estimate["worker"] == nobody
+    claim(storage, shown["job_id"], "w1")
+    worker = WorkerHeartbeats(storage, WorkerIdentity("w1", "elsewhere", 1))
+    worker.beat()
+    assert client.get(place).json()["worker"] == {"running": True, "seen_at": None}
+    assert client.delete(f"/retrain_jobs/{shown['job_id']}").json()["state"] == "running"
+    died = datetime(2026, 11, 30, 2, 11, 5, tzinfo=UTC)
+    with storage.session() as session:
+        session.get_one(Worker, "w1").seen_at = died
+    assert client.get("/retrain_estimate").json()["worker"] == {"running": False, "seen_at": died.isoformat()}
+    for view in (client.get("/retrain_jobs?limit=1").json()[0], client.get(place).json()):
+        assert (view["state"], view["reason"], view["worker"]) == ("cancelled", "local cancelled it.", None)
+
+
+def test_a_running_job_whose_worker_died_says_since_when(client: TestClient, storage: Storage) -> None:
+    job_id = client.post("/retrain", json=BODY).json()["job_id"]
+    claim(storage, job_id, "w1")
+    worker = WorkerHeartbeats(storage, WorkerIdentity("w1", "elsewhere", 1))
+    worker.beat()
+    died = datetime(2026, 11, 30, 2, 11, 5, tzinfo=UTC)
+    with storage.session() as session:
+        session.get_one(Worker, "w1").seen_at = died
+    view = client.get(f"/retrain_status/{job_id}").json()
+    assert (view["state"], view["worker"]) == ("running", {"running": False, "seen_at": died.isoformat()})
+    listed = client.get("/retrain_jobs").json()[0]
+    assert listed["worker"] == view["worker"]
 
 
 def test_a_list_of_jobs_leaves_out_single_images(client: TestClient, storage: Storage) -> None:

@@ -170,6 +170,16 @@ def test_an_upload_that_did_not_come_to_its_end_says_how_to_go_on() -> None:
     )
 
 
+def test_a_missing_worker_is_said_with_the_time() -> None:
+    assert sentences.describe_worker({"running": True, "seen_at": None}) == ""
+    assert sentences.describe_worker({"running": False, "seen_at": "2026-11-30T02:11:05+00:00"}) == (
+        "No worker is running since 30 November 2026, 02:11 UTC; jobs wait until one is started."
+    )
+    assert sentences.describe_worker({"running": False, "seen_at": None}) == (
+        "No worker is running on this storage so far; jobs wait until one is started."
+    )
+
+
 def test_what_the_next_retraining_would_learn_from() -> None:
     nothing = {"images": 0, "held_out": 0, "relabeled": 0}
     assert sentences.next_retraining(nothing) == (
