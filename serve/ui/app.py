@@ -13,7 +13,7 @@ from lesion.core.roles import ROLES
 from serve.ui.error_messages import error_boundary, show_error
 from serve.ui.screens import admin, data, model, retrain
 from serve.ui.screens.predict import page
-from serve.ui.session import admit, connect, current_user, dismiss, free_files, sign_in, sign_out
+from serve.ui.session import admit, connect, current_user, dismiss, free_files, remember_sign_in, sign_in, sign_out
 from serve.ui.text.sentences import DISCLAIMER, escape_markdown
 
 ICON = Path(__file__).parent / "icon.png"  # Streamlit would fetch its own from the internet
@@ -67,6 +67,7 @@ def _show_screen(client: Client, user: dict[str, Any]) -> None:
         with st.container(horizontal=True, vertical_alignment="center"):
             st.caption(f"Signed in as {escape_markdown(user['name'])}, {user['role']}.")
             st.button("Sign out", on_click=sign_out, type="tertiary")
+        remember_sign_in()
     free_files()
 
 
@@ -88,7 +89,8 @@ def _show_sign_in(refusal: ClientError) -> None:
             "API key",
             type="password",
             autocomplete="current-password",
-            help="The person who runs the server creates keys. Yours is kept for this browser window only.",
+            help="The person who runs the server creates keys. You stay signed in, in all windows of this browser, "
+            "until you sign out or the time is over.",
         )
         pressed = st.form_submit_button("Sign in", type="primary")
     if pressed and key.strip():

@@ -11,11 +11,14 @@ from pathlib import Path
 import streamlit as st
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
-from starlette.responses import PlainTextResponse
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serve.ui.held_files import HELD, NoRoomError
-from serve.ui.session import dropped_files
+from serve.ui.session import COOKIE_PATH, TICKET_HEADER, cookie_name, dropped_files, page_path
+from serve.ui.sign_ins import SIGN_INS
 
 MOST_BYTES_OF_STRANGERS = 2**16  # of one message of somebody who has not signed in; a key has some 50
 _UPLOADS = "/_stcore/upload_file"
@@ -82,4 +85,29 @@ def _bounded(scope: Scope, receive: Receive, send: Send) -> Callable[[], Awaitab
     return bounded
 
 
-app = st.App(Path(__file__).with_name("app.py"), middleware=[Middleware(Guard)])
+async def give_cookie(request: Request) -> Response:
+    """Answer a ticket with the cookie that it is for.
+
+    The ticket comes in a header of its own, which no other site can make a browser send.
+    """
+    cookie = SIGN_INS.fetch(request.headers.get(TICKET_HEADER, ""))
+    if cookie is None:
+        return PlainTextResponse("This sign-in is too old. Sign in again.", HTTPStatus.FORBIDDEN)
+    response = Response(status_code=HTTPStatus.NO_CONTENT, headers={"Cache-Control": "no-store"})
+    response.set_cookie(
+        cookie_name(),
+        cookie,
+        max_age=int(SIGN_INS.seconds),
+        path=page_path(),
+        secure=request.headers.get("origin", "").startswith("https:"),  # as the browser sees it, before any proxy
+        httponly=True,
+        samesite="strict",
+    )
+    return response
+
+
+app = st.App(
+    Path(__file__).with_name("app.py"),
+    routes=[Route(page_path(COOKIE_PATH), give_cookie, methods=["POST"])],
+    middleware=[Middleware(Guard)],
+)

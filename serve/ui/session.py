@@ -1,5 +1,6 @@
 """What belongs to one browser session: the server, the API key of its user, and answers that were read recently."""
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -14,12 +15,17 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from lesion.client import Client, ClientError, ServerUnavailableError
 from lesion.core.roles import ROLES
 from serve.ui.held_files import HELD
+from serve.ui.sign_ins import SIGN_INS
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 ADDRESS = "LESION_API"  # the environment variable with the server's address
 _HEALTH_S, _JSON_S, _FILE_S = 2.0, 10.0, 60.0  # how long answers are kept
 _HEALTH_TIMEOUT_S = 5.0
 _KEPT = "kept-files"  # in the session, while the script runs
+# In the session: the cookie by which it is signed in, a key that has none yet, and the ticket for that cookie.
+_COOKIE, _KEY, _TICKET = "cookie", "key", "ticket"
+COOKIE_PATH = "sign-in"  # below the page's path
+TICKET_HEADER = "X-Lesion-Ticket"
 # What all answers that are kept have in common. The cache tells clients apart by server and key.
 _CACHE: dict[str, Any] = {
     "show_spinner": False,
@@ -30,11 +36,40 @@ Result = TypeVar("Result")
 
 
 def connect() -> Client:
-    """Return this session's client, with the key of its user."""
+    """Return this session's client, with the key of its user; a new window has that of its browser's cookie."""
+    cookie = st.session_state.get(_COOKIE) if "client" in st.session_state else st.context.cookies.get(cookie_name())
+    if cookie is not None:
+        key = SIGN_INS.key_of(cookie)
+        if key is None and _COOKIE in st.session_state:  # another window signed out, or the time is over
+            sign_out()
+        elif key is not None and "client" not in st.session_state:
+            st.session_state["client"], st.session_state[_COOKIE] = Client(_address(), key), cookie
     if "client" not in st.session_state:
         st.session_state["client"] = Client(_address())
     client: Client = st.session_state["client"]
     return client
+
+
+def remember_sign_in() -> None:
+    """Give the browser a cookie for a key that the server has accepted, so that other windows are signed in too."""
+    key = st.session_state.pop(_KEY, None)
+    if key is not None and runtime.exists():  # not in a test without a browser
+        st.session_state[_COOKIE] = cookie = SIGN_INS.begin(key)
+        st.session_state[_TICKET] = SIGN_INS.offer(cookie)
+    ticket = st.session_state.get(_TICKET)
+    if ticket is not None and SIGN_INS.is_offered(ticket):
+        request = f"{{method: 'POST', headers: {{'{TICKET_HEADER}': '{ticket}'}}}}"
+        st.html(f"<script>fetch('{page_path(COOKIE_PATH)}', {request})</script>", unsafe_allow_javascript=True)
+
+
+def page_path(name: str = "") -> str:
+    """Return a path on the page's own server, which may be below one of a proxy."""
+    return "/".join(["", *filter(None, (str(st.get_option("server.baseUrlPath")).strip("/"), name))]) or "/"
+
+
+def cookie_name() -> str:
+    """Return the cookie's name: a browser sends cookies to all ports, so that each server has its own."""
+    return f"lesion_{hashlib.sha256(_address().encode()).hexdigest()[:12]}"
 
 
 def sign_in(key: str) -> None:
@@ -43,11 +78,11 @@ def sign_in(key: str) -> None:
         message = "This is not an API key: keys consist of plain letters, digits and signs."
         raise ClientError(message, code="key_invalid", status=HTTPStatus.UNAUTHORIZED)
     sign_out()
-    st.session_state["client"] = Client(_address(), key)
+    st.session_state["client"], st.session_state[_KEY] = Client(_address(), key), key
 
 
 def sign_out() -> None:
-    """Forget the key and everything that was shown with it."""
+    """Forget the key and everything that was shown with it, in all windows of this browser."""
     dismiss()
     st.session_state.clear()
     clear_cache()
@@ -79,7 +114,9 @@ def dropped_files() -> MemoryUploadedFileManager:
 
 
 def dismiss() -> None:
-    """Let this session send nothing more."""
+    """End this session's sign-in, also for other windows, and let it send nothing more."""
+    if (cookie := st.session_state.get(_COOKIE)) is not None:
+        SIGN_INS.end(cookie)
     if (context := get_script_run_ctx()) is not None:
         HELD.dismiss(context.session_id, *_connection())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import serve
 from lesion.core.parent_death import end_with_parent
 from serve.ui.held_files import ALL_MIB, DEFAULT_ALL_MIB, DEFAULT_SESSION_MIB, SESSION_MIB
+from serve.ui.sign_ins import DEFAULT_HOURS, FOLDER, HOURS
 
 _APP = Path(serve.__file__).parent / "ui" / "page_server.py"
 _LOOPBACK = ("127.0.0.1", "localhost")
@@ -48,8 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # -P: nothing in the working directory hides a package.
     command = [sys.executable, "-P", "-m", "streamlit", "run", str(_APP), *flags]
     bounds = {SESSION_MIB: str(max_session), ALL_MIB: str(max_all)}
-    environment = os.environ | {"LESION_API": options.api} | bounds
+    sign_ins = {FOLDER: _sign_in_folder(options.sign_ins), HOURS: str(options.sign_in_hours)}
+    environment = os.environ | {"LESION_API": options.api} | bounds | sign_ins
     os.execve(sys.executable, command, environment)  # noqa: S606 - a fixed command, no shell
+
+
+def _sign_in_folder(folder: Path) -> str:
+    """Return the folder of sign-ins, made if need be; empty if it cannot be written."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK | os.X_OK):
+            return str(folder.absolute())
+        reason = "no permission"
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    print(f"Sign-ins end with this process, since {folder} cannot be written: {reason}.", flush=True)
+    return ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,6 +79,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-session", type=int, help=help_session)
     help_all = f"MiB of them that it keeps for all windows together; {DEFAULT_ALL_MIB} by default"
     parser.add_argument("--max-all", type=int, help=help_all)
+    parser.add_argument(
+        "--sign-ins",
+        type=Path,
+        metavar="FOLDER",
+        default=Path(os.environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "lesion" / "sign_ins",
+        help="where sign-ins are kept, so that they outlive this process; default: %(default)s",
+    )
+    help_hours = "how long a sign-in lasts; default: %(default)s"
+    parser.add_argument("--sign-in-hours", type=float, default=DEFAULT_HOURS, metavar="HOURS", help=help_hours)
     parser.add_argument(
         "--any-host", action="store_true", help="answer under any name: a proxy is in front of the page"
     )

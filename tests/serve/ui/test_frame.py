@@ -41,6 +41,7 @@ pytestmark = pytest.mark.slow  # every test here needs a server, a training or a
 # What the page may import of the library: nothing that needs torch, a database or the server's own modules.
 ALLOWED = {
     "lesion.client",
+    "lesion.core.files",
     "lesion.core.palette",
     "lesion.core.roles",
     "lesion.core.text",

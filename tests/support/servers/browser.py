@@ -37,8 +37,8 @@ _HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "content-leng
 class PageProcess(CommandProcess):
     """``scripts/ui.py`` for an API, on a free port."""
 
-    def __init__(self, api: str, *options: str) -> None:
-        port = free_port()
+    def __init__(self, api: str, *options: str, port: int | None = None) -> None:
+        port = port or free_port()
         command = [sys.executable, str(SCRIPTS / "ui.py"), "--api", api, "--port", str(port), *options]
         super().__init__(command, f"http://127.0.0.1:{port}")
 
