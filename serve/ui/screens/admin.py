@@ -6,10 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from lesion.client import Client
+from serve.ui.address import from_address, into_address
 from serve.ui.charts import model_charts
 from serve.ui.components import START_WITH_STORAGE, show_confirmation, show_figure, show_verdict
 from serve.ui.error_messages import error_boundary
-from serve.ui.screens import api_keys, deployments, review
+from serve.ui.screens import api_keys, deployments, review, stored_image
 from serve.ui.session import has_storage, read, version_in_use
 from serve.ui.text import admin_findings
 from serve.ui.text.sentences import describe_outcome, describe_worker, escape_markdown, format_age, format_time
@@ -23,7 +24,13 @@ def show(client: Client) -> None:
     st.title("Admin")
     show_confirmation()
     if has_storage(client):
-        parts = {"deploying": deployments.show, "quarantine": review.show, "jobs": _show_jobs, "keys": api_keys.show}
+        parts = {
+            "deploying": deployments.show,
+            "quarantine": review.show,
+            "image": stored_image.show,
+            "jobs": _show_jobs,
+            "keys": api_keys.show,
+        }
         for name, show_part in parts.items():
             with error_boundary(name, part=True):
                 show_part(client)
@@ -61,20 +68,29 @@ def _show_jobs(client: Client) -> None:
     if jobs[0]["worker"] and (warning := describe_worker(jobs[0]["worker"])):
         st.warning(warning)
     st.dataframe(pd.DataFrame([_row(job) for job in jobs]), hide_index=True, alt="The last retrainings")
-    job = st.selectbox(
+    by_id = {job["job_id"]: job for job in jobs}
+    ids = list(by_id)
+    job_id = st.selectbox(
         "Retraining to look at",
-        jobs,
-        index=None,
-        format_func=lambda job: f"{format_time(job['created_at'])}, {_state(job)}, {job['job_id'][:8]}",
+        ids,
+        index=from_address("job", ids),
+        format_func=lambda job_id: _title(by_id[job_id]),
+        key="job-shown",
         placeholder="Choose a retraining",
     )
-    if job is None:
+    into_address("job", job_id)
+    if job_id is None:
         return
+    job = by_id[job_id]
     with st.container(border=True):
         st.markdown(f"{describe_outcome(job, version_in_use(client))}\n\n{escape_markdown(job['reason'])}".rstrip())
         settings = ", ".join(f"{name} {value}" for name, value in job["request"].items() if value is not None)
         st.caption(escape_markdown(f"{job['job_id']}: {settings}").replace("_", " "))
         show_verdict(client, job)
+
+
+def _title(job: dict[str, Any]) -> str:
+    return f"{format_time(job['created_at'])}, {_state(job)}, {job['job_id'][:8]}"
 
 
 def _state(job: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from lesion.client import Client
 from lesion.core.text import format_percent
+from serve.ui.address import from_address, into_address
 from serve.ui.charts import data_charts
 from serve.ui.components import NO_DATA, START_WITH_STORAGE, show_figure
 from serve.ui.error_messages import error_boundary
@@ -85,9 +86,16 @@ def _show_montage(client: Client, stats: dict[str, Any], names: dict[str, str]) 
     st.header("Images")
     images = {row["label"]: row["images"] for row in stats["classes"]}
     with st.container(horizontal=True, vertical_alignment="bottom"):
+        classes = list(images)
         label = st.selectbox(
-            "Class to look at", list(images), format_func=lambda each: shown_name(each, names), width=240
+            "Class to look at",
+            classes,
+            index=from_address("class", classes) or 0,
+            format_func=lambda each: shown_name(each, names),
+            key="class-shown",
+            width=240,
         )
+        into_address("class", label if label != classes[0] else None)
         number = st.selectbox("How many", _MONTAGE_SIZES, index=1, width=120)
         seed: int = st.session_state.setdefault("montage-seed", 0)
         if st.button("Show others"):

@@ -56,6 +56,16 @@ def quarantine(total: int, rows: Sequence[Mapping[str, Any]]) -> str:
     return f"{text}; shown here: {listed}." if total > len(rows) else f"{text}: {listed}."
 
 
+def describe_image(image: Mapping[str, Any], label: str) -> str:
+    """Write what is known of a stored image, from ``/images/{sha256}``."""
+    uploaded = f"uploaded by {image['uploader']} on {format_time(image['created_at'])}"
+    text = f"Known as {label}; {image['status']}, for {image['split']}; {uploaded}."
+    if image["reason"]:
+        text += f" {image['reason']}"
+    versions = ", ".join(dict.fromkeys(use["version"] for use in image["versions"]))
+    return f"{text} Versions that were made or tested with it: {versions or 'none yet'}."
+
+
 def keys(rows: Sequence[Mapping[str, Any]], user_name: str) -> str:
     """Write which keys are active, from ``/keys``; without keys, who may use the server, by the name in ``/me``."""
     if not rows and user_name == "anonymous":

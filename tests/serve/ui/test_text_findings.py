@@ -345,3 +345,18 @@ def test_traffic_says_how_much_how_well_and_how_fast() -> None:
         "worst."
     )
     assert admin_findings.latency([{"p95_ms": None}]) == "No request was timed recently."
+
+
+def test_what_is_known_of_an_image() -> None:
+    image = {
+        "status": "accepted", "split": "train", "uploader": "ann", "created_at": "2026-11-30T02:11:05+00:00",
+        "reason": "", "versions": [],
+    }  # fmt: skip
+    assert admin_findings.describe_image(image, "glioma") == (
+        "Known as glioma; accepted, for train; uploaded by ann on 30 November 2026, 02:11 UTC. Versions that were made "
+        "or tested with it: none yet."
+    )
+    used = {"reason": "Odd.", "versions": [{"version": "a1"}, {"version": "a1"}, {"version": "b2"}]}
+    assert admin_findings.describe_image(image | used, "glioma").endswith(
+        "02:11 UTC. Odd. Versions that were made or tested with it: a1, b2."
+    )

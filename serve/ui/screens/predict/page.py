@@ -10,6 +10,7 @@ import streamlit as st
 
 from lesion.client import Client, ClientError
 from lesion.core.text import clean_name, format_count
+from serve.ui.address import into_address
 from serve.ui.components import offer_csv
 from serve.ui.error_messages import is_file_error, show_error
 from serve.ui.screens.predict import answers
@@ -30,7 +31,10 @@ def show(client: Client) -> None:
     """Show the screen."""
     st.title("Predict")
     sources = {"Files": _choose_files, "Camera": _take_photo, "Examples": _choose_example}
-    source = st.segmented_control("Where the image comes from", list(sources), default="Files", required=True)
+    title = "Where the image comes from"
+    source = st.segmented_control(
+        title, list(sources), default="Files", required=True, key="source", bind="query-params"
+    )
     images = sources[source]()
     # Read only now: if the server cannot be reached, what was dropped above stays there until it is back.
     info = read(client, "/info")
@@ -71,12 +75,13 @@ def _choose_example() -> list[ChosenImage]:
         "it was trained on."
     )
     with st.container(horizontal=True):
-        for path in sorted(EXAMPLES.glob("*.png")):
+        paths = {path.stem: path for path in sorted(EXAMPLES.glob("*.png"))}
+        for path in paths.values():
             with st.container(width=130):
                 st.image(path, width=128, alt=f"Drawn brain scan: {path.stem}")
                 if st.button(path.stem, key=f"example-{path.stem}", width="stretch"):
-                    st.session_state["example"] = path
-    chosen: Path | None = st.session_state.get("example")
+                    into_address("image", path.stem)
+    chosen = paths.get(st.query_params.get("image", ""))
     return [ChosenImage(chosen.name, chosen.name, chosen.read_bytes, example=True)] if chosen else []
 
 
