@@ -54,6 +54,12 @@ class HeldFiles:
         self._shown: dict[str, set[str]] = {}  # those of them that were on the page when its script ran last
         self._arriving: dict[str, int] = defaultdict(int)  # bytes that each session is sending
 
+    @property
+    def room(self) -> str:
+        """What users are told of the bound, since Streamlit shows them only the status of a refusal (413)."""
+        most = self._bounds.session // 2**20
+        return f"All files that are dropped here may have {most} MiB together; uploaded ones do not count any more."
+
     def admit(self, *names: str) -> None:
         """Let sessions send files, and connections send messages of more than a few bytes."""
         with self._lock:

@@ -108,7 +108,9 @@ def test_it_asks_once_and_then_finds_its_job(loop: Loop) -> None:
     assert [one.id for one in loop.active()] == [job.id]
 
 
-@pytest.mark.parametrize(("state", "expected"), [("rejected", 0), ("promoted", 0), ("failed", 1), ("cancelled", 1)])
+@pytest.mark.parametrize(
+    ("state", "expected"), [("rejected", 0), ("promoted", 0), ("budget_spent", 0), ("failed", 1), ("cancelled", 1)]
+)
 def test_waiting_tells_how_it_goes_and_how_it_ended(loop: Loop, state: str, expected: int) -> None:
     loop.bring_image()
     process = loop.start("--wait", "60")
@@ -125,6 +127,18 @@ def test_waiting_tells_how_it_goes_and_how_it_ended(loop: Loop, state: str, expe
     assert (process.returncode, err) == (expected, "")
     assert said[-1] == "train, 2 of 5 epochs\n"
     assert out.splitlines()[-1] == f"{job.id} {state}: so it was"
+
+
+def test_waiting_tells_that_no_worker_runs(loop: Loop) -> None:
+    loop.bring_image()
+    process = loop.start("--wait", "60")
+    eventually(loop.active)
+    (job,) = loop.active()
+    assert process.stdout is not None
+    said = [process.stdout.readline() for _ in range(3)]
+    assert said[1:] == ["queued, 0 of 5 epochs\n", "No worker is running; the job waits until one is started.\n"]
+    cancel(loop.storage, job.id, "ann")
+    process.communicate(timeout=30)
 
 
 def test_it_does_not_wait_for_ever(loop: Loop) -> None:

@@ -15,6 +15,7 @@ from lesion.core.text import clean_name, format_count
 from serve.ui.charts import data_charts
 from serve.ui.components import offer_csv
 from serve.ui.error_messages import is_file_error, report_failure
+from serve.ui.held_files import HELD
 from serve.ui.screens import upload_preview
 from serve.ui.session import clear_cache, keep_files, read
 from serve.ui.text.class_names import shown_name
@@ -117,6 +118,7 @@ def _choose_files(info: dict[str, Any], max_bytes: int, progress: UploadProgress
         accept_multiple_files=True,
         key=f"upload-files-{number}",
         max_upload_size=zip_mib,
+        help=HELD.room,
     )
     keep_files(files)
     without_folders = label == BY_FOLDER and any(not is_zip(file) for file in files)

@@ -67,17 +67,19 @@ def _wait(client: Client, job_id: str, seconds: float) -> dict[str, Any]:
 
 
 def _progress_printer() -> Callable[[dict[str, Any]], None]:
-    """Return a function that prints a line whenever a retraining has reached another stage or epoch."""
-    last_line = ""
+    """Return a function that prints a line whenever a retraining is at another stage or epoch, or has no worker."""
+    last_lines = ["", ""]
 
     def print_progress(job: dict[str, Any]) -> None:
-        nonlocal last_line
-        line = f"{job['stage']}, {job['epoch']} of {job['epochs']} epochs"
-        if job["worker"] is not None and not job["worker"]["running"]:
-            line += f"; no worker is running since {job['worker']['seen_at'] or 'the beginning'}, so it waits"
-        if line != last_line:
-            print(line, flush=True)
-        last_line = line
+        lines = [f"{job['stage']}, {job['epoch']} of {job['epochs']} epochs", ""]
+        worker = job.get("worker")  # servers of an earlier version do not tell
+        if worker is not None and not worker["running"]:
+            since = f" since {worker['seen_at']}" if worker["seen_at"] else ""
+            lines[1] = f"No worker is running{since}; the job waits until one is started."
+        for line, last in zip(lines, last_lines, strict=True):
+            if line and line != last:
+                print(line, flush=True)
+        last_lines[:] = lines
 
     return print_progress
 

@@ -13,6 +13,7 @@ from lesion.core.text import clean_name, format_count
 from serve.ui.address import into_address
 from serve.ui.components import offer_csv
 from serve.ui.error_messages import is_file_error, show_error
+from serve.ui.held_files import HELD
 from serve.ui.screens.predict import answers
 from serve.ui.screens.predict.answers import ChosenImage
 from serve.ui.session import class_names, health, keep_files, read
@@ -58,7 +59,8 @@ def show(client: Client) -> None:
 
 
 def _choose_files() -> list[ChosenImage]:
-    files = st.file_uploader("Drop one or more images here", accept_multiple_files=True, key="predict-files")
+    title = "Drop one or more images here"
+    files = st.file_uploader(title, accept_multiple_files=True, key="predict-files", help=HELD.room)
     keep_files(files)
     return [ChosenImage(file.file_id, clean_name(file.name), file.getvalue) for file in files]
 

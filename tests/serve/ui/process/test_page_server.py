@@ -47,6 +47,9 @@ def test_a_session_and_all_together_keep_no_more_than_their_bounds() -> None:
     arrive(held, files, "bob", "d", 4)
     files.remove_session_files("bob")  # his window was closed
     arrive(held, files, "cyd", "e", 10)
+    assert HeldFiles(Bounds(3 * MIB, 5 * MIB)).room.startswith(
+        "All files that are dropped here may have 3 MiB together"
+    )
 
 
 def test_files_that_are_arriving_count_and_those_that_broke_off_do_not() -> None:
