@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
+from lesion.core.files import bytes_sha256
 from scripts.dev.browsing import choose, drop, fetch, go, press, settle
 from tests.support.images.pictures import picture
 from tests.support.servers.browser import IN_A_BROWSER, OpenWindow, PageProcess, shows
@@ -72,3 +73,34 @@ def test_names_that_turn_or_hide_text_are_shown_and_saved_plainly(
     shows(page, "3 of 3 files accepted.")
     rows = fetch(page, "Download the list as CSV").read_text("utf-8").splitlines()[1:]
     assert sorted(row.split(",")[0] for row in rows) == sorted(names.values())
+
+
+def test_a_wrong_label_is_corrected_by_uploading_the_image_again_and_back_on_predict(
+    small_page: PageProcess, lamp_server: ServerProcess, open_window: OpenWindow, tmp_path: Path
+) -> None:
+    file = tmp_path / "scan.png"
+    Image.fromarray((picture(9200) * 0.4 + 150).astype(np.uint8)).save(file)
+    page = open_window(small_page, "Upload & Retrain")
+    for label, said in (("bright", "accepted"), ("dark", "The label of this image was bright and is dark now.")):
+        choose(page, "Class of these images", label)
+        drop(page, file)
+        press(page, "Upload 1 file")
+        shows(page, "1 of 1 file accepted.")
+        settle(page)
+        table = fetch(page, "Download the list as CSV").read_text("utf-8")
+        assert said.lower() in table.lower()
+    go(page, "Predict")
+    drop(page, file)
+    choose(page, "Right class", "dark")
+    press(page, "Correct")
+    shows(page, "Thank you. The image is stored as dark.")  # as it is known already
+    page.reload()
+    settle(page)
+    drop(page, file)
+    press(page, "Agree")  # with bright
+    shows(page, "Thank you. The label of this image was dark and is bright now.")
+    record = lamp_server.client.get(f"/images/{bytes_sha256(file.read_bytes())}").json()
+    assert [(each["was"], each["label"]) for each in record["label_history"]] == [
+        ("bright", "dark"),
+        ("dark", "bright"),
+    ]
