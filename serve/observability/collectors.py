@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from lesion.database.storage import Storage
-from lesion.database.tables import ACCEPTED, DELETED, QUARANTINED, Deployment, Image, Job, Worker, now
+from lesion.database.tables import ACCEPTED, DELETED, DROPPED, QUARANTINED, Deployment, Image, Job, Worker, now
 from lesion.retraining.worker_state import SILENT_S
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def database_metrics(storage: Storage) -> list[Metric]:
         requested_at = session.scalar(select(Job.created_at).where(Job.active == 1))
     jobs = dict.fromkeys(_STATES, 0) | dict(states)
     verdicts = {"promote": jobs["promoted"], "reject": jobs["rejected"]}
-    images = dict.fromkeys((ACCEPTED, QUARANTINED, DELETED), 0) | dict(statuses)
+    images = dict.fromkeys((ACCEPTED, QUARANTINED, DROPPED, DELETED), 0) | dict(statuses)
     deployments = CounterMetricFamily("lesion_deployments", "Changes of the champion.", labels=["action"])
     for action, changes in (dict.fromkeys(_ACTIONS, 0) | dict(actions)).items():
         deployments.add_metric([action], changes)

@@ -5,12 +5,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Path, Response
 
 from lesion.catalogue import images, thumbnails
+from lesion.catalogue.decisions import last_decision
 from lesion.catalogue.label_corrections import label_history
 from lesion.catalogue.lineage import lineage_of_image
 from lesion.core.errors import NotFoundError
 from lesion.database.tables import DELETED
 from lesion.imaging.heatmap import encode_png
-from lesion.registry.version_views import image_view
+from lesion.registry.version_views import decided_image_view
 from serve.http.dependencies import ImageLimits, KeyFirstRoute, PrincipalDep, StorageDep, StorageServicesDep, require
 from serve.http.openapi import refusals
 from serve.http.schemas import Reason
@@ -52,11 +53,12 @@ def png_response(data: bytes) -> Response:
 
 @router.get("", summary="One image's facts", dependencies=[require("admin")])
 def image(storage: StorageDep, sha256: StoredHash) -> dict[str, Any]:
-    """Return the record of an image, the changes of its label, and the versions that were trained or tested with it."""
+    """Return an image's record, the changes of its label and its newest decision, and the versions that used it."""
     with storage.reading() as session:
         row = images.get_image(session, sha256)
+        decided = decided_image_view(row, last_decision(session, sha256))
         changes = label_history(session, sha256)
-        return image_view(row) | {"label_history": changes, "versions": lineage_of_image(session, sha256)}
+        return {**decided, "label_history": changes, "versions": lineage_of_image(session, sha256)}
 
 
 @router.get("/thumbnail", summary="A small picture of an image", dependencies=[require("contributor")], **PNG)

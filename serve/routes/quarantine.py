@@ -6,10 +6,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
-from lesion.catalogue import images
+from lesion.catalogue import decisions, images
 from lesion.catalogue.counts import count_images, count_new_images
-from lesion.database.tables import DELETED, QUARANTINED
-from lesion.registry.version_views import image_view
+from lesion.catalogue.lineage import lineage_of_image
+from lesion.database.tables import QUARANTINED
+from lesion.registry.version_views import decided_image_view, image_view
 from serve.http.dependencies import CurrentBundle, KeyFirstRoute, PrincipalDep, StorageDep, check_label, require
 from serve.http.openapi import refusals
 from serve.http.schemas import Reason
@@ -17,7 +18,7 @@ from serve.routes.images import PNG, StoredHash, thumbnail
 
 _REFUSALS = {
     404: "There is no such image, or this server has no storage.",
-    409: "The image is not quarantined, or accepted under another label.",
+    409: "The image is not quarantined, accepted under another label, or decided on by somebody else meanwhile.",
     422: "A parameter is not valid.",
     503: "The store does not answer.",
 }
@@ -35,6 +36,16 @@ class Release(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     label: str | None = Field(default=None, max_length=200, description="The right label, if the given one is wrong.")
+
+
+class Undo(BaseModel):
+    """Which decision is taken back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    expected: int | None = Field(
+        default=None, ge=1, le=_MOST, description="The `id` of the decision that you saw: 409 if another one followed."
+    )
 
 
 @router.get("/quarantine", summary="Images that wait for a decision")
@@ -62,14 +73,28 @@ def release(
     if label is not None:
         check_label(bundle, label)
     with storage.session() as session:
-        return image_view(images.release(session, sha256, str(principal), label))
+        row = decisions.release(session, sha256, str(principal), label)
+        return decided_image_view(row, decisions.last_decision(session, sha256))
 
 
 @router.post("/quarantine/{sha256}/drop", summary="Refuse a quarantined image")
-def drop(storage: StorageDep, principal: PrincipalDep, sha256: StoredHash, reason: Reason) -> dict[str, str]:
-    """Refuse an image permanently: its pixels are deleted, and it is not accepted again."""
-    images.drop(storage, sha256, str(principal), reason.reason)
-    return {"sha256": sha256, "status": DELETED}
+def drop(storage: StorageDep, principal: PrincipalDep, sha256: StoredHash, reason: Reason) -> Mapping[str, Any]:
+    """Refuse an image from now on; its picture is deleted after seven days, and until then this can be undone."""
+    with storage.session() as session:
+        row = decisions.drop(session, sha256, str(principal), reason.reason)
+        return decided_image_view(row, decisions.last_decision(session, sha256))
+
+
+@router.post("/quarantine/{sha256}/undo", summary="Take a release or a drop back")
+def undo(
+    storage: StorageDep, principal: PrincipalDep, sha256: StoredHash, which: Undo | None = None
+) -> Mapping[str, Any]:
+    """Quarantine an image again, under its first label, and list the versions that were trained with it meanwhile."""
+    expected = which.expected if which is not None else None
+    with storage.session() as session:
+        row = decisions.undo(session, sha256, str(principal), expected)
+        decided = decided_image_view(row, decisions.last_decision(session, sha256))
+        return {**decided, "versions": lineage_of_image(session, sha256)}
 
 
 @router.get("/training_data", summary="What there is to learn from")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lesion.catalogue import images
+from lesion.catalogue import decisions, images
 from lesion.catalogue.counts import count_images, count_new_images
 from lesion.catalogue.images import CatalogueError
 from lesion.catalogue.lineage import lineage_of_image, lineage_of_version
@@ -128,7 +128,7 @@ class TestListing:
         put(1), put(2), put(3, "b", split="val"), put(4, "b", split="gate"), put(5, status="quarantined")
         with storage.session() as session:
             assert count_images(session) == {
-                "status": {"accepted": 4, "quarantined": 1, "deleted": 0},
+                "status": {"accepted": 4, "quarantined": 1, "dropped": 0, "deleted": 0},
                 "labels": {"a": {"train": 2}, "b": {"val": 1, "gate": 1}},
                 "generations": [
                     {"number": 1, "status": "frozen", "labels": {}},
@@ -184,9 +184,9 @@ class TestQuarantine:
     def test_release(self, storage, put):
         sha = put(1, status="quarantined", reason_code="out_of_domain", reason="It is far away.")
         with storage.session() as session:
-            images.release(session, sha, "eve")
+            decisions.release(session, sha, "eve")
         with storage.session() as session:
-            images.release(session, sha, "eve")  # again: nothing more happens
+            decisions.release(session, sha, "eve")  # again: nothing more happens
             row = images.get_image(session, sha)
             assert (row.status, row.label, row.split, row.reason) == ("accepted", "a", "train", "It is far away.")
         assert actions(storage, sha) == [("ann", "image.quarantined"), ("eve", "image.released")]
@@ -194,13 +194,13 @@ class TestQuarantine:
     def test_release_under_the_right_label(self, storage, put):
         sha = put(1, status="quarantined", reason_code="label_disputed")
         with storage.session() as session:
-            assert images.release(session, sha, "eve", label="b").label == "b"
+            assert decisions.release(session, sha, "eve", label="b").label == "b"
             entry = audit.entries(session, subject=sha)[-1]
             assert (entry.detail["was"], entry.detail["label"]) == ("a", "b")
         with storage.session() as session:
-            assert images.release(session, sha, "ann", label="b").label == "b"
+            assert decisions.release(session, sha, "ann", label="b").label == "b"
         with pytest.raises(CatalogueError, match="accepted as b already") as caught, storage.session() as session:
-            images.release(session, sha, "ann", label="a")
+            decisions.release(session, sha, "ann", label="a")
         assert (caught.value.code, type(caught.value)) == ("accepted_otherwise", CatalogueError)
         assert [actor for actor, action in actions(storage, sha) if action == "image.released"] == ["eve"]
 
@@ -210,38 +210,37 @@ class TestQuarantine:
             session.get_one(Generation, 2).status = "frozen"
             session.add(Generation(number=3, status="open"))
         with storage.session() as session:
-            assert images.release(session, sha, "eve").generation == 3
+            assert decisions.release(session, sha, "eve").generation == 3
 
     def test_a_released_image_joins_its_groups_side(self, storage, put):
         first = put(1, split="val")
         second = put(2, status="quarantined", split="train", group_key=first)
         with storage.session() as session:
-            assert images.release(session, second, "eve").split == "val"
+            assert decisions.release(session, second, "eve").split == "val"
 
     def test_drop(self, storage, put):
         sha = put(1, status="quarantined")
-        images.drop(storage, sha, "eve", "a photo of a dog")
-        images.drop(storage, sha, "eve", "again")
-        with storage.session() as session:
-            row = images.get_image(session, sha)
-        assert (row.status, row.reason_code, row.reason, row.thumbnail) == (
-            "deleted",
-            "dropped",
-            "a photo of a dog",
-            b"",
-        )
-        with pytest.raises(StoreError):
-            storage.store.get(image_key(sha))
+        for reason in ("a photo of a dog", "again"):
+            with storage.session() as session:
+                row = decisions.drop(session, sha, "eve", reason)
+            assert (row.status, row.reason_code, row.reason) == ("dropped", "dropped", "a photo of a dog")
+        assert len(row.thumbnail) > 1
+        assert storage.store.has(image_key(sha))
         assert actions(storage, sha) == [("ann", "image.quarantined"), ("eve", "image.dropped")]
 
     def test_only_what_is_quarantined_is_decided(self, storage, put):
         accepted, gone = put(1), put(2)
         images.delete_image(storage, gone, "eve", "asked for")
-        with pytest.raises(CatalogueError, match="is accepted, not quarantined") as caught:
-            images.drop(storage, accepted, "eve", "no")
+        with (
+            pytest.raises(CatalogueError, match="is accepted, not quarantined") as caught,
+            storage.session() as session,
+        ):
+            decisions.drop(session, accepted, "eve", "no")
         assert (caught.value.code, type(caught.value)) == ("not_quarantined", CatalogueError)
         with pytest.raises(CatalogueError, match="is deleted"), storage.session() as session:
-            images.release(session, gone, "eve")
+            decisions.release(session, gone, "eve")
+        with pytest.raises(InvalidValueError, match="reason"), storage.session() as session:
+            decisions.drop(session, accepted, "eve", " ")
 
 
 class TestDeletion:

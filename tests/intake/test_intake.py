@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from PIL import Image as Pillow
 from sqlalchemy import func, select, update
 
-from lesion.catalogue.images import CatalogueError, delete_image, get_image, release
+from lesion.catalogue.decisions import drop, release, undo
+from lesion.catalogue.images import CatalogueError, delete_image
 from lesion.catalogue.label_corrections import correct_label, label_history
 from lesion.core.errors import ConfigError, ConflictError, ImageError
 from lesion.data.inspection import ImageRecord, examine
@@ -298,6 +299,24 @@ def test_a_deleted_image_does_not_come_back(intake: Intake, storage: Storage) ->
     fresh = Intake(storage, CLASSES, SETTINGS)  # its thumbnail is gone
     assert send(fresh, picture(0)).code == "deleted_before"
     assert send(fresh, picture(1)).status == "accepted"
+
+
+def test_a_dropped_image_does_not_come_back_until_that_is_undone(intake: Intake, storage: Storage) -> None:
+    data, copy = encode(picture(0)), altered(picture(0))
+    sha256 = examine(data).sha256
+    assert send(intake, data, "b", SURE_OF_A).status == "quarantined"
+    with storage.session() as session:
+        drop(session, sha256, "admin", "a dog")
+    fresh = Intake(storage, CLASSES, SETTINGS)
+    for server in (intake, fresh):
+        assert send(server, data).code == send(server, encode(picture(0), "BMP")).code == "deleted_before"
+    assert send(fresh, copy, "a").status == "accepted"  # another file, which nobody has dropped
+    with storage.session() as session:
+        undo(session, sha256, "admin")
+    late = Intake(storage, CLASSES, SETTINGS)
+    for server in (intake, fresh, late):
+        assert send(server, picture(0), "c").code == "label_conflict"
+        assert send(server, data, "b").code == "already_known"
 
 
 def test_an_upload_through_one_server_is_seen_by_the_other(intake: Intake, storage: Storage) -> None:

@@ -10,6 +10,7 @@ from lesion.database.audit import LABEL_CORRECTED
 from lesion.database.tables import (
     ACCEPTED,
     DELETED,
+    DROPPED,
     GATE,
     QUARANTINED,
     TRAINING,
@@ -61,7 +62,7 @@ def count_images(session: Session) -> ImageCounts:
     gate = select(Image.generation, Image.label, number).where(Image.status == ACCEPTED, Image.split == GATE)
     gate_labels = nested_counts(session.execute(gate.group_by(Image.generation, Image.label)).all())
     return {
-        "status": {ACCEPTED: 0, QUARANTINED: 0, DELETED: 0} | dict(statuses),
+        "status": {ACCEPTED: 0, QUARANTINED: 0, DROPPED: 0, DELETED: 0} | dict(statuses),
         "labels": nested_counts(session.execute(accepted.group_by(Image.label, Image.split)).all()),
         "generations": [
             {"number": row.number, "status": row.status, "labels": gate_labels.get(row.number, {})}

@@ -12,7 +12,17 @@ from sqlalchemy.orm import Session
 
 from lesion.catalogue.counts import count_images
 from lesion.database.audit import UPLOAD_REJECTED
-from lesion.database.tables import ACCEPTED, DELETED, EXCLUDED, GATE, QUARANTINED, REJECTED, TRAINING, AuditEntry, Image
+from lesion.database.tables import (
+    ACCEPTED,
+    EXCLUDED,
+    GATE,
+    QUARANTINED,
+    REJECTED,
+    REMOVED,
+    TRAINING,
+    AuditEntry,
+    Image,
+)
 from lesion.imaging.preprocessing import Preprocessing
 
 RESOLUTIONS = 50
@@ -178,7 +188,7 @@ def _duplicates(session: Session) -> Duplicates:
 def _uploads(session: Session) -> list[UploadDay]:
     """Return one row per day with uploads, the earliest first."""
     days = defaultdict[str, Counter[str]](Counter)
-    stored = select(Image.created_at, Image.status).where(Image.source.in_(SOURCES), Image.status != DELETED)
+    stored = select(Image.created_at, Image.status).where(Image.source.in_(SOURCES), Image.status.not_in(REMOVED))
     for moment, status in session.execute(stored):
         days[_day(moment)][status] += 1
     rejected = select(AuditEntry.at, AuditEntry.detail).where(AuditEntry.action == UPLOAD_REJECTED)

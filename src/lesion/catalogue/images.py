@@ -1,4 +1,4 @@
-"""The images of the catalogue: add, list, release, drop and delete them.
+"""The images of the catalogue: add, list and delete them.
 
 Functions that take a session join the caller's transaction; those that take a storage also touch files. Every change is
 recorded in the audit log of the same transaction.
@@ -13,7 +13,7 @@ from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
 from lesion.database.audit import record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
-from lesion.database.tables import ACCEPTED, DELETED, GATE, QUARANTINED, Generation, Image, now
+from lesion.database.tables import ACCEPTED, DELETED, GATE, Generation, Image, now
 from lesion.identity.pseudonyms import Pseudonyms
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
@@ -115,48 +115,6 @@ def add_image(session: Session, row: Image) -> bool:
     return True
 
 
-def release(session: Session, sha256: str, actor: str, label: str | None = None) -> Image:
-    """Accept a quarantined image; if it is accepted under the same label already, nothing changes.
-
-    ``label`` is the correct label, if the uploaded one was wrong; the caller checks that it is a class. The image may
-    be deleted (CatalogueError ``not_quarantined``), or accepted under another label (``accepted_otherwise``).
-    """
-    row = get_image(session, sha256, lock=True)
-    if row.status == ACCEPTED:
-        if label not in (None, row.label):  # or the second admin would believe that the own decision counts
-            raise CatalogueError(
-                f"The image '{sha256}' is accepted as {row.label} already, so it cannot become {label}.",
-                code="accepted_otherwise",
-            )
-        return row
-    _require_quarantined(row)
-    accepted = select(Image.split).where(Image.group_key == row.group_key, Image.status == ACCEPTED)
-    row.split = session.scalar(accepted.order_by(Image.id).limit(1)) or row.split  # a group has one split
-    if row.split == GATE:
-        row.generation = open_generation(session).number
-    detail = {"label": label or row.label, "was": row.label, "code": row.reason_code, "split": row.split}
-    row.status, row.label, row.changed_at = ACCEPTED, label or row.label, now()
-    record(session, actor, "image.released", sha256, **detail)
-    return row
-
-
-def drop(storage: Storage, sha256: str, actor: str, reason: str) -> None:
-    """Refuse a quarantined image permanently: its pixels are removed, its tombstone stays.
-
-    Raises:
-        CatalogueError: It is not quarantined (``not_quarantined``).
-        InvalidValueError: The reason is empty.
-        StoreError: The store does not answer; call again.
-    """
-    _require(reason)
-    with storage.session() as session:
-        row = get_image(session, sha256, lock=True)
-        if row.reason_code != "dropped":
-            _require_quarantined(row)
-            _write_tombstone(session, row, actor, reason, "dropped")
-    remove_files(storage, sha256)
-
-
 def delete_image(storage: Storage, sha256: str, actor: str, reason: str) -> list[ImageUse]:
     """Remove an image's pixels everywhere, and return the versions that were trained or judged with it.
 
@@ -167,11 +125,13 @@ def delete_image(storage: Storage, sha256: str, actor: str, reason: str) -> list
         InvalidValueError: The reason is empty.
         StoreError: The store does not answer; call again.
     """
-    _require(reason)
+    require_reason(reason)
     with storage.session() as session:
         row = get_image(session, sha256, lock=True)
         if row.status != DELETED:
-            _write_tombstone(session, row, actor, reason, "deleted")
+            record(session, actor, "image.deleted", sha256, reason=reason, label=row.label, was=row.status)
+            row.status, row.reason_code, row.reason = DELETED, "deleted", reason
+            row.thumbnail, row.changed_at = b"", now()
         versions = lineage_of_image(session, sha256)
     remove_files(storage, sha256)
     return versions
@@ -194,20 +154,7 @@ def remove_files(storage: Storage, sha256: str) -> None:
         copy.unlink(missing_ok=True)
 
 
-def _require(reason: str) -> None:
+def require_reason(reason: str) -> None:
+    """Raise an InvalidValueError if a reason is empty (``reason_missing``)."""
     if not reason.strip():
         raise InvalidValueError("Give a reason for the readers of the audit log.", code="reason_missing")
-
-
-def _require_quarantined(row: Image) -> None:
-    if row.status != QUARANTINED:
-        raise CatalogueError(
-            f"The image '{row.sha256}' is {row.status}, not quarantined: there is nothing to decide about it.",
-            code="not_quarantined",
-        )
-
-
-def _write_tombstone(session: Session, row: Image, actor: str, reason: str, code: str) -> None:
-    record(session, actor, f"image.{code}", row.sha256, reason=reason, label=row.label, was=row.status)
-    row.status, row.reason_code, row.reason = DELETED, code, reason
-    row.thumbnail, row.changed_at = b"", now()

@@ -15,7 +15,7 @@ from lesion.data.manifest import Manifest
 from lesion.database.audit import record
 from lesion.database.object_store import ObjectStore, image_key
 from lesion.database.storage import Storage
-from lesion.database.tables import DELETED, EXCLUDED, Image, Snapshot, SnapshotImage
+from lesion.database.tables import EXCLUDED, REMOVED, Image, Snapshot, SnapshotImage
 
 THREADS = 16  # for files: most of the time is spent waiting for a disk or the network
 NO_ROOT = Path("/")  # the root of a stored manifest, which names no folder of the machine that wrote it
@@ -73,7 +73,7 @@ def get_snapshot(storage: Storage, snapshot_id: str) -> Snapshot:
 
 
 def materialise(storage: Storage, snapshot_id: str, folder: Path) -> Path:
-    """Prepare a snapshot for training on this machine, without the images that were deleted since.
+    """Prepare a snapshot for training on this machine, without the images that were removed since.
 
     Returns:
         The path of the manifest in ``folder``, for ``data.manifest``; ``data.root`` is ``image_root(storage)``.
@@ -85,12 +85,12 @@ def materialise(storage: Storage, snapshot_id: str, folder: Path) -> Path:
     """
     snapshot = get_snapshot(storage, snapshot_id)
     with storage.session() as session:
-        deleted = session.scalars(select(Image.sha256).where(Image.status == DELETED)).all()
+        removed = session.scalars(select(Image.sha256).where(Image.status.in_(REMOVED))).all()
     root = image_root(storage)
     root.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = read_manifest(storage, snapshot.manifest_key, root)
-    table = manifest.table[~manifest.table["sha256"].isin(deleted)].reset_index(drop=True)
+    table = manifest.table[~manifest.table["sha256"].isin(removed)].reset_index(drop=True)
     if not storage.store.local:
         _fetch_images(storage, table.loc[table["split"] != EXCLUDED, "sha256"].tolist())
     return replace(manifest, table=table).save(folder / "manifest.parquet")

@@ -10,6 +10,8 @@ from sqlalchemy.types import TypeDecorator
 
 # Values of Image.status; a rejected upload has no row, but the same vocabulary names it.
 ACCEPTED, QUARANTINED, DELETED, REJECTED = "accepted", "quarantined", "deleted", "rejected"
+DROPPED = "dropped"
+REMOVED = (DROPPED, DELETED)  # images that are refused if they come again
 # Values of Image.split.
 GATE, EXCLUDED = "gate", "excluded"
 TRAINING = ("train", "val", "calibration")
@@ -42,9 +44,10 @@ class Base(DeclarativeBase):
 class Image(Base):
     """One labeled image; its file is in the store under its hash.
 
-    ``status`` is ``accepted``, ``quarantined`` (an admin must release or drop it) or ``deleted`` (the file is gone,
-    and this row is the tombstone). ``split`` is ``train``, ``val``, ``calibration``, ``gate`` (never trained on; it
-    belongs to the gate set's ``generation``) or ``excluded``. All images of a group have the same split.
+    ``status`` is ``accepted``, ``quarantined`` (an admin must release or drop it), ``dropped`` (refused; its file is
+    kept for some days) or ``deleted`` (the file is gone, and this row is the tombstone). ``split`` is ``train``,
+    ``val``, ``calibration``, ``gate`` (never trained on; it belongs to the gate set's ``generation``) or ``excluded``.
+    All images of a group have the same split.
     """
 
     __tablename__ = "images"

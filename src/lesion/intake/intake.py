@@ -14,7 +14,7 @@ from lesion.data.inspection import ImageRecord
 from lesion.database.audit import UPLOAD_REJECTED, record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
-from lesion.database.tables import DELETED, Generation, Image
+from lesion.database.tables import DELETED, REMOVED, Generation, Image
 from lesion.deduplication.duplicate_index import DuplicateIndex, Found
 from lesion.deduplication.pictures import SIDE
 from lesion.identity.identity_key import open_pseudonyms
@@ -123,7 +123,7 @@ class Intake:
             )
             for row, generation in related
         ]
-        alike = select(Image).where(Image.sha256.in_(near.related), Image.status != DELETED).order_by(Image.id)
+        alike = select(Image).where(Image.sha256.in_(near.related), Image.status.not_in(REMOVED)).order_by(Image.id)
         return found, list(session.scalars(alike)) if near.related else []
 
     def _unindexed(self, session: Session) -> list[tuple[int, str, bytes]]:

@@ -6,7 +6,7 @@ The rules are tried in this order, and the first one that applies decides:
 rule                       applies if                                           decision    code
 ========================== ==================================================== =========== ============================
 ``unknown_label``          the label is not one of the classes                  rejected    label_unknown
-``deleted_before``         the same file or pixels were deleted by an admin     rejected    deleted_before
+``deleted_before``         the same file or pixels were removed by an admin     rejected    deleted_before
 ``corrected``              the same, and the uploader may correct labels        as before   label_corrected
 ``relabeled``              the same file or pixels have another label           rejected    label_conflict
 ``own_file_again``         the uploader sent the same file before               as before   already_known
@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 from lesion.core.errors import ConfigError
 from lesion.core.text import format_count, join_names
-from lesion.database.tables import ACCEPTED, DELETED, EXCLUDED, GATE, QUARANTINED, REJECTED, TRAINING, Image
+from lesion.database.tables import ACCEPTED, EXCLUDED, GATE, QUARANTINED, REJECTED, REMOVED, TRAINING, Image
 from lesion.intake.uploads import Decision, RelatedImage, Upload
 
 
@@ -77,7 +77,7 @@ class Case:
         self.image, self.label, self.uploader = upload.image, upload.label, upload.uploader
         self.opinion, self.sent_hash, self.text_in_pixels = upload.opinion, upload.sent_hash, upload.text_in_pixels
         self.may_correct, self.settings, self.classes = upload.may_correct, settings, classes
-        self.relatives = [other for other in related if other.row.status != DELETED]
+        self.relatives = [other for other in related if other.row.status not in REMOVED]
         self.look_alikes = look_alikes
         rows = [other.row for other in related]
         self.same_file = [
@@ -105,7 +105,7 @@ def _unknown_label(case: Case) -> str | None:
 
 
 def _deleted_before(case: Case) -> str | None:
-    deleted = any(row.status == DELETED for row in case.same_picture)
+    deleted = any(row.status in REMOVED for row in case.same_picture)
     return "This image was removed by an admin and is not taken again." if deleted else None
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any, TypedDict, cast
 
-from lesion.database.tables import Base, Deployment, Image, ModelVersion
+from lesion.database.tables import DELETED, AuditEntry, Base, Deployment, Image, ModelVersion
 
 _HEADLINES = ("test/acc", "test/f1_macro", "test/ece")
 
@@ -72,6 +72,22 @@ class ImageView(TypedDict):
     changed_at: str
 
 
+class DecisionView(TypedDict):
+    """The newest decision about an image of the quarantine; ``action`` is ``released``, ``dropped`` or ``undone``."""
+
+    id: int
+    action: str
+    actor: str
+    at: str
+
+
+class DecidedImageView(ImageView):
+    """A row of the catalogue, and the newest decision about it, if there is one."""
+
+    decision: DecisionView | None
+    undoable: bool
+
+
 def deployment_view(row: Deployment) -> DeploymentView:
     """Return a row of the ledger."""
     return cast(DeploymentView, _columns(row, DeploymentView))
@@ -102,6 +118,16 @@ def model_view(row: ModelVersion, champion: Deployment | None) -> ModelView:
 def image_view(row: Image) -> ImageView:
     """Return an image's row without its thumbnail."""
     return cast(ImageView, _columns(row, ImageView))
+
+
+def decided_image_view(row: Image, decision: AuditEntry | None) -> DecidedImageView:
+    """Return an image's row with the newest decision about it."""
+    view, undoable = None, False
+    if decision is not None:
+        action = decision.action.removeprefix("image.")
+        view = DecisionView(id=decision.id, action=action, actor=decision.actor, at=decision.at.isoformat())
+        undoable = action != "undone" and row.status != DELETED
+    return DecidedImageView(**image_view(row), decision=view, undoable=undoable)
 
 
 def _columns(row: Base, view: type) -> dict[str, Any]:

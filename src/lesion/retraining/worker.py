@@ -12,6 +12,7 @@ from types import FrameType
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from lesion.catalogue.decisions import delete_dropped
 from lesion.catalogue.images import purge_deleted
 from lesion.core.errors import ConfigError, LesionError
 from lesion.database.storage import Storage
@@ -27,6 +28,7 @@ from lesion.retraining.workflow import Workflows
 logger = logging.getLogger(__name__)
 
 _HEARTBEAT_S, _POLL_S = 2.0, 1.0
+_DELETE_S = 3600.0  # how often the pictures of dropped images are looked through
 _END_S, _END_POLL_S = 20.0, 0.1  # how long a training may take to end with its worker
 
 
@@ -47,6 +49,7 @@ class WorkerProcess:
         self._stages = Stages(storage, settings, gate, self._identity.id)
         self._workflows = Workflows(self._stages)
         self._enqueued: set[str] = set()
+        self._next_deletion = 0.0
 
     @property
     def id(self) -> str:
@@ -75,7 +78,7 @@ class WorkerProcess:
                 self._close()
 
     def poll(self) -> None:
-        """Start a new job, continue one that paused, take over those of dead workers, and request one that is due."""
+        """Start or continue jobs, take over those of dead workers, request one that is due, and delete what was dropped."""
         with _logged("the jobs could not be read"):
             with self._storage.session() as session:
                 job = active_job(session)
@@ -89,6 +92,10 @@ class WorkerProcess:
                     self._workflows.resume_idle(job_id)
                 elif worker not in alive:
                     self._adopt(job_id, alive)
+        if time.monotonic() >= self._next_deletion:
+            self._next_deletion = time.monotonic() + _DELETE_S
+            with _logged("the pictures of dropped images could not be deleted"):
+                delete_dropped(self._storage)
 
     def _ensure_enqueued(self, job: Job) -> None:
         ended = self._workflows.has_ended(job.id)

@@ -20,7 +20,8 @@ from starlette.testclient import TestClient
 
 from lesion.catalogue import thumbnails
 from lesion.catalogue.dataset_stats import RESOLUTIONS, dataset_stats
-from lesion.catalogue.images import delete_image, drop
+from lesion.catalogue.decisions import drop
+from lesion.catalogue.images import delete_image
 from lesion.database.audit import UPLOAD_REJECTED, entries
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
@@ -93,7 +94,7 @@ class TestStats:
         none = dict.fromkeys(("train", "val", "calibration", "gate", "excluded"), 0)
         assert client.get("/dataset/stats").json() == {
             "images": 0,
-            "statuses": {"accepted": 0, "quarantined": 0, "deleted": 0},
+            "statuses": {"accepted": 0, "quarantined": 0, "dropped": 0, "deleted": 0},
             "classes": [{"label": label, "images": 0, "share": 0.0, "splits": none} for label in CLASSES],
             "brightness": [],
             "resolutions": [],
@@ -114,7 +115,7 @@ class TestStats:
         delete_image(storage, put("notumor"), "ann", "consent")
         found = client.get("/dataset/stats").json()
         assert found["images"] == 7
-        assert found["statuses"] == {"accepted": 7, "quarantined": 1, "deleted": 1}
+        assert found["statuses"] == {"accepted": 7, "quarantined": 1, "dropped": 0, "deleted": 1}
         assert [(row["label"], row["images"], row["share"]) for row in found["classes"]] == [
             ("glioma", 6, 6 / 7),
             ("notumor", 0, 0.0),
@@ -172,7 +173,9 @@ class TestStats:
         put("glioma", source="upload", created_at=DAY)
         put("glioma", source="feedback", created_at=NEXT)
         put("glioma", source="upload", created_at=NEXT, status="quarantined")
-        drop(storage, put("glioma", source="upload", created_at=DAY, status="quarantined"), "ann", "a cat")
+        cat = put("glioma", source="upload", created_at=DAY, status="quarantined")
+        with storage.session() as session:
+            drop(session, cat, "ann", "a cat")
         app.state.services.stored.intake.note_rejected(
             {"duplicate": 3, "label_unknown": 1}, source="upload", uploader="ann"
         )

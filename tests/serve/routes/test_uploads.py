@@ -417,14 +417,34 @@ def test_a_released_image_is_learnt_from_under_the_right_label(server, waiting):
     refusal(server.client.post(f"/quarantine/{sha256}/release", json=other), 409, "accepted_otherwise")
 
 
-def test_a_dropped_image_is_gone_for_good(server, storage, waiting):
+def test_a_dropped_image_is_refused_and_its_picture_kept(server, storage, waiting):
     sha256, label, data = waiting
     refusal(server.client.post(f"/quarantine/{sha256}/drop", json={"reason": " "}), 422, "parameter_invalid")
-    assert server.client.post(f"/quarantine/{sha256}/drop", json={"reason": "blurred"}).json()["status"] == "deleted"
-    refusal(server.client.get(f"/quarantine/{sha256}/thumbnail"), 404, "image_deleted")
-    assert not (Path(storage.files) / image_key(sha256)).exists()
+    dropped = server.client.post(f"/quarantine/{sha256}/drop", json={"reason": "blurred"}).json()
+    assert (dropped["status"], dropped["reason"], dropped["undoable"]) == ("dropped", "blurred", True)
+    assert server.client.get(f"/quarantine/{sha256}/thumbnail").status_code == 200
+    assert (Path(storage.files) / image_key(sha256)).exists()
     assert codes(upload(server, [("x.png", data)], label=label)) == {"x.png": ("rejected", "deleted_before")}
     refusal(server.client.post(f"/quarantine/{sha256}/release"), 409, "not_quarantined")
+
+
+def test_a_decision_is_undone_unless_another_one_followed(server, waiting):
+    sha256, label, _ = waiting
+    before = next(each for each in quarantine(server) if each["sha256"] == sha256)
+    refusal(server.client.post(f"/quarantine/{sha256}/undo"), 409, "nothing_to_undo")
+    released = server.client.post(f"/quarantine/{sha256}/release", json={"label": label}).json()
+    assert (released["decision"]["action"], released["decision"]["actor"]) == ("released", "local")
+    seen = {"expected": released["decision"]["id"]}
+    for _ in range(2):  # the second time as after an answer that was lost
+        undone = server.client.post(f"/quarantine/{sha256}/undo", json=seen).json()
+        assert (undone["decision"]["action"], undone["undoable"], undone["versions"]) == ("undone", False, [])
+    after = next(each for each in quarantine(server) if each["sha256"] == sha256)
+    assert {**after, "changed_at": ""} == {**before, "changed_at": ""}
+    dropped = server.client.post(f"/quarantine/{sha256}/drop", json={"reason": "blurred"}).json()
+    refusal(server.client.post(f"/quarantine/{sha256}/undo", json=seen), 409, "decision_changed")
+    refusal(server.client.post(f"/quarantine/{sha256}/undo", json={"expected": 0}), 422, "parameter_invalid")
+    assert server.client.get(f"/images/{sha256}").json()["decision"] == dropped["decision"]
+    assert server.client.post(f"/quarantine/{sha256}/undo").json()["status"] == "quarantined"
 
 
 def test_what_the_next_retraining_adds_is_counted(server, fresh):
