@@ -1,5 +1,6 @@
 """What several screens share: charts with their sentence, changes with a confirmation, downloads and reports."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -8,14 +9,18 @@ import pandas as pd
 import streamlit as st
 
 from lesion.client import Client
+from lesion.core.text import format_count
 from serve.ui.charts.style import Figure
-from serve.ui.error_messages import report_failure
+from serve.ui.error_messages import advice_for, report_failure, show_error
+from serve.ui.sending import Pause, Sending
 from serve.ui.session import clear_cache, read_bytes
+from serve.ui.text import sentences
 from serve.ui.text.sentences import escape_markdown, to_csv
 
 JUDGED_STATES = ("promoted", "rejected")  # states of jobs that the gate decided on
 _REPORTED_STATES = (*JUDGED_STATES, "budget_spent")  # states of jobs with a report of the gate
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+_LOOK_S, _COUNTDOWN_S = 0.5, 1.0
 _CONFIRMATION = "confirmation"  # in the session until it was shown
 NO_DATA = "This server stores no data, so there is nothing to show here."
 START_WITH_STORAGE = "Ask the person who runs it to start it with a storage (lesion serve storage=local)."
@@ -46,14 +51,53 @@ def apply_change(change: Callable[[], object], confirmation: str) -> None:
     with report_failure():
         change()
         clear_cache()
-        st.session_state[_CONFIRMATION] = confirmation
+        confirm(confirmation)
         st.rerun()
 
 
+def confirm(confirmation: str) -> None:
+    """Keep a sentence for ``show_confirmation`` of the next run."""
+    st.session_state[_CONFIRMATION] = confirmation
+
+
 def show_confirmation() -> None:
-    """Show what the last ``apply_change`` did; a dialog cannot show it, since it closes."""
+    """Show what was done last; a dialog cannot show it, since it closes."""
     if (confirmation := st.session_state.pop(_CONFIRMATION, None)) is not None:
         st.toast(escape_markdown(confirmation))
+
+
+def show_sending(sending: Sending, noun: str, count: Callable[[], tuple[int, int]]) -> None:
+    """Show how far a sending is until it ends or pauses, and then one line about what waits, with a button.
+
+    ``noun`` is what is sent, such as ``image``; ``count`` returns how many were sent, and how many there are.
+    """
+    place = st.empty()
+    if sending.active and sending.pause is None:
+        with place.container():
+            st.button("Stop sending", key=f"stop-{noun}", on_click=sending.stop)
+            bar = st.progress(0.0)
+            while sending.active and sending.pause is None:
+                sent, total = count()
+                bar.progress(sent / max(1, total), f"{sent:,} of {format_count(total, noun)} sent")
+                sending.wait(_LOOK_S)
+        place.empty()
+    if sending.active:
+        st.fragment(_count_down, run_every=_COUNTDOWN_S)(sending, sending.pause, noun, count)
+    elif not sending.finished:
+        sent, total = count()
+        if sending.error is not None:
+            show_error(sending.error)
+        st.warning(sentences.sending_stopped(sent, total, noun))
+        st.button("Send the rest", key=f"send-rest-{noun}", on_click=sending.start, type="primary")
+
+
+def _count_down(sending: Sending, pause: Pause | None, noun: str, count: Callable[[], tuple[int, int]]) -> None:
+    if pause is None or sending.pause is not pause:  # it sends again, or was stopped
+        st.rerun()
+    sent, total = count()
+    sentence = sentences.sending_pauses(total - sent, total, noun, max(0.0, pause.until - time.monotonic()))
+    st.warning(f"{sentence} {escape_markdown(pause.error.message)}", title=advice_for(pause.error).title)
+    st.button("Stop sending", key=f"stop-pause-{noun}", on_click=sending.stop)
 
 
 def ask_reason(action: str) -> str | None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeVar, cast
 
@@ -12,10 +13,11 @@ from streamlit.runtime.memory_uploaded_file_manager import MemoryUploadedFileMan
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from lesion.client import Client, ClientError, ServerUnavailableError
+from lesion.client import Client, ClientError
 from lesion.core.roles import ROLES
 from serve.ui.held_files import HELD
 from serve.ui.sign_ins import SIGN_INS
+from serve.ui.sending import stop_all
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 ADDRESS = "LESION_API"  # the environment variable with the server's address
@@ -26,6 +28,7 @@ _KEPT = "kept-files"  # in the session, while the script runs
 _COOKIE, _KEY, _TICKET = "cookie", "key", "ticket"
 COOKIE_PATH = "sign-in"  # below the page's path
 TICKET_HEADER = "X-Lesion-Ticket"
+_LAST = "last answer of"  # in the session, followed by what was asked
 # What all answers that are kept have in common. The cache tells clients apart by server and key.
 _CACHE: dict[str, Any] = {
     "show_spinner": False,
@@ -84,6 +87,7 @@ def sign_in(key: str) -> None:
 def sign_out() -> None:
     """Forget the key and everything that was shown with it, in all windows of this browser."""
     dismiss()
+    stop_all()
     st.session_state.clear()
     clear_cache()
 
@@ -128,16 +132,8 @@ def _connection() -> list[str]:
 
 
 def current_user(client: Client) -> dict[str, Any]:
-    """Return whom the key belongs to: ``name``, ``role``, and whether the server has ``keys`` at all.
-
-    While the server cannot be reached the last answer holds, so that a page and the files dropped on it stay.
-    """
-    try:
-        st.session_state["user"] = read(client, "/me")
-    except ServerUnavailableError:
-        if "user" not in st.session_state:
-            raise
-    user: dict[str, Any] = st.session_state["user"]
+    """Return whom the key belongs to: ``name``, ``role``, and whether the server has ``keys`` at all."""
+    user: dict[str, Any] = last_known(client, "/me")
     return user
 
 
@@ -154,18 +150,43 @@ def health(client: Client) -> dict[str, Any]:
 
 def has_storage(client: Client) -> bool:
     """Return whether the server has a storage: without one there are no uploads, retrainings or earlier models."""
-    return bool(health(client)["ledger"] != "none")
+    return bool(_or_last("health", partial(health, client))["ledger"] != "none")
+
+
+def model_version(client: Client) -> str:
+    """Return the version that answers or, while the server is away or busy, that answered last."""
+    return str(_or_last("health", partial(health, client))["model_version"])
 
 
 def read(client: Client, path: str, **params: Any) -> Any:  # noqa: ANN401 - JSON
     """Return the JSON at a path, at most ten seconds old, never of another model or another key."""
-    return _json(client, health(client)["model_version"], path, params)
+    st.session_state[f"{_LAST} health"] = answer = health(client)
+    return _json(client, answer["model_version"], path, params)
+
+
+def last_known(client: Client, path: str) -> Any:  # noqa: ANN401 - JSON
+    """Return the JSON at a path or, while the server is away or busy, what it answered last.
+
+    So a page, and the files that were dropped on it, stay.
+    """
+    return _or_last(path, partial(read, client, path))
+
+
+def _or_last(name: str, load: Callable[[], Result]) -> Result:
+    key = f"{_LAST} {name}"
+    try:
+        st.session_state[key] = load()
+    except ClientError as error:
+        if not error.temporary or key not in st.session_state:
+            raise
+    result: Result = st.session_state[key]
+    return result
 
 
 def class_names(client: Client) -> dict[str, str]:
     """Return the name by which each class of the model is shown; none where the server does not tell them now."""
     try:
-        names: dict[str, str] = read(client, "/info")["class_names"]
+        names: dict[str, str] = last_known(client, "/info")["class_names"]
     except ClientError:  # what else needs /info says so; for names alone no page is lost
         return {}
     return names

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -12,6 +13,7 @@ import httpx
 from lesion.core.errors import LesionError
 
 ENDED = frozenset({"promoted", "rejected", "budget_spent", "failed", "cancelled"})
+_TEMPORARY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _POLL_S = 1.0
 _UPLOAD_S = 900.0  # to check a thousand photos takes two cores minutes
 Result = TypeVar("Result")
@@ -22,14 +24,23 @@ class ClientError(LesionError):
 
     Attributes:
         status: The HTTP status of the response; without one, the status that a proxy would answer with.
+        retry_after: Seconds for which the server wants no further request (``Retry-After``); None if unknown.
     """
 
     default_code = "http_error"
     proxy_status: ClassVar[int] = HTTPStatus.BAD_GATEWAY
 
-    def __init__(self, message: str, *, code: str | None = None, status: int | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str | None = None, status: int | None = None, retry_after: float | None = None
+    ) -> None:
         super().__init__(message, code=code)
         self.status = status or self.proxy_status
+        self.retry_after = retry_after
+
+    @property
+    def temporary(self) -> bool:
+        """Whether the same request may succeed later: the server is away, busy or slow, or wants fewer requests."""
+        return self.status in _TEMPORARY or isinstance(self, ServerUnavailableError | ServerTimeoutError)
 
 
 class ServerUnavailableError(ClientError):
@@ -277,9 +288,23 @@ def _check_status(response: httpx.Response) -> httpx.Response:
         code, message = problem["code"], problem["detail"]
     except (ValueError, KeyError, TypeError):
         request = response.request
+        kind, code = ResponseError, None
         message = f"{request.method} {request.url.path} was answered with HTTP {response.status_code}."
-        raise ResponseError(message, status=response.status_code) from None
-    raise _BY_CODE.get(code, ResponseError)(message, code=code, status=response.status_code)
+    else:
+        kind = _BY_CODE.get(code, ResponseError)
+    raise kind(message, code=code, status=response.status_code, retry_after=_retry_after(response))
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Return the seconds of a ``Retry-After``, which may also be a point in time; None without one."""
+    text = response.headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, moment.timestamp() - time.time())
 
 
 def _json(response: httpx.Response) -> Any:  # noqa: ANN401 - JSON's values

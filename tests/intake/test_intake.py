@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from sqlalchemy import func, select, update
 
 from lesion.catalogue.decisions import drop, release, undo
-from lesion.catalogue.images import CatalogueError, delete_image
+from lesion.catalogue.images import CatalogueError, delete_image, get_image
 from lesion.catalogue.label_corrections import correct_label, label_history
 from lesion.core.errors import ConfigError, ConflictError, ImageError
 from lesion.data.inspection import ImageRecord, examine

@@ -13,13 +13,14 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from lesion.client import Client, ClientError
 from lesion.core.text import clean_name, format_count
 from serve.ui.charts import data_charts
-from serve.ui.components import offer_csv
+from serve.ui.components import offer_csv, show_sending
 from serve.ui.error_messages import is_file_error, report_failure
 from serve.ui.held_files import HELD
 from serve.ui.screens import upload_preview
-from serve.ui.session import clear_cache, keep_files, read
+from serve.ui.sending import Sending
+from serve.ui.session import clear_cache, keep_files, last_known, read
 from serve.ui.text.class_names import shown_name
-from serve.ui.text.sentences import accepted_images, escape_markdown, upload_outcome, upload_unfinished
+from serve.ui.text.sentences import accepted_images, escape_markdown, upload_outcome
 
 BY_FOLDER = "By the folders of the ZIP"
 _MIB = 2**20
@@ -27,6 +28,7 @@ _FORM_BYTES = 2**16  # what a form adds to its files
 # Refused files first, as the screen lists them.
 OUTCOMES = {name: data_charts.OUTCOMES[name].capitalize() for name in ("rejected", "quarantined", "accepted")}
 _MAX_FILES, _MAX_BYTES = 50, 16 * 2**20  # per request
+_SENDING = "upload-sending"  # in the session
 _ZIP_SIGNATURES = (b"PK\x03\x04", b"PK\x05\x06")
 
 Row = dict[str, str]
@@ -60,6 +62,10 @@ class UploadProgress:
         """The keys of files that were not sent yet."""
         return self.requested - self.sent
 
+    def discard(self) -> None:
+        """Forget the files that were not sent."""
+        self.requested = set(self.sent)
+
     def begin(self, batch: Batch) -> list[UploadedFile]:
         """Return which files of a batch to send: the rest of an unfinished upload, or all files of a new one."""
         keys = {batch.key(file) for file in batch.files}
@@ -72,24 +78,43 @@ class UploadProgress:
 def show(client: Client) -> None:
     """Show the form, and the outcome of each file."""
     st.header("Upload")
-    info = read(client, "/info")
+    info = last_known(client, "/info")  # what was dropped below stays there while the server is away
     max_bytes = info["limits"]["max_upload_bytes"] - _FORM_BYTES
     progress: UploadProgress = st.session_state.setdefault("upload", UploadProgress())
-    batch, valid = _choose_files(info, max_bytes, progress)
+    batch, valid = _choose_files(info, max_bytes)
     button = f"Upload {format_count(len(batch.files), 'file')}"
     if batch.files:
         keys = tuple(batch.key(file) for file in batch.files)
         upload_preview.show(client, keys, list(chunks(batch.files, max_bytes)), batch.label, batch.group, valid=valid)
-    if batch.files and st.button(button, key="send", type="primary", disabled=not valid):
-        with report_failure(""):  # how far the upload came is shown below, now and later
-            _send(client, progress, batch, max_bytes)
-    if progress.unsent:
-        dropped = any(batch.key(file) in progress.unsent for file in batch.files)
-        st.warning(upload_unfinished(len(progress.sent), len(progress.requested), dropped=dropped))
+    if progress.unsent and batch.files:
+        st.caption("The files before these are sent first: wait, or discard them.")
+    open_for = valid and not progress.unsent
+    if batch.files and st.button(button, key="send", type="primary", disabled=not open_for):
+        progress.begin(batch)
+        st.session_state[_SENDING] = Sending(partial(send, client, progress, batch, max_bytes))
+        st.session_state[_SENDING].start()
+        st.session_state["upload-number"] += 1  # empties the place for files and the group: the sending has them
+        st.rerun()
+    _show_sending(progress)
     _show_outcomes(progress.rows, finished=not progress.unsent)
 
 
-def _choose_files(info: dict[str, Any], max_bytes: int, progress: UploadProgress) -> tuple[Batch, bool]:
+def _show_sending(progress: UploadProgress) -> None:
+    sending: Sending | None = st.session_state.get(_SENDING)
+    if sending is None:
+        return
+    if sending.active or progress.unsent:
+        show_sending(sending, "file", lambda: (len(progress.sent), len(progress.requested)))
+    if sending.active:
+        return
+    if progress.unsent:
+        st.button("Discard the rest", on_click=progress.discard)
+    else:
+        del st.session_state[_SENDING]
+        clear_cache()  # there are new images
+
+
+def _choose_files(info: dict[str, Any], max_bytes: int) -> tuple[Batch, bool]:
     """Let users choose files, their class and their group; return also whether these can be sent."""
     left, right = st.columns(2)
     number = st.session_state.setdefault("upload-number", 0)
@@ -101,11 +126,9 @@ def _choose_files(info: dict[str, Any], max_bytes: int, progress: UploadProgress
         format_func=partial(shown_name, names=names),
         placeholder="Choose a class",
     )
-    # Empty after a finished upload, or the next patient's images would join this group. After a visit to another screen
-    # it is the group of an unfinished upload, or the rest of its images would join no group.
+    # Empty after each upload, or the next patient's images would join this group.
     group = right.text_input(
         "Patient or group (optional)",
-        next((group for _, _, group in progress.unsent), ""),
         key=f"upload-group-{number}",
         help="What these images have in common, such as one patient under a pseudonym. They then stay together: either "
         "all of them are learned from, or all are used to compare models. The name itself is not kept; of DICOM files "
@@ -128,21 +151,6 @@ def _choose_files(info: dict[str, Any], max_bytes: int, progress: UploadProgress
         st.info("Choose the class of these images.")
     batch = Batch(files, None if label == BY_FOLDER else label, group.strip())
     return batch, not (without_folders or label is None)
-
-
-def _send(client: Client, progress: UploadProgress, batch: Batch, max_bytes: int) -> None:
-    bar = st.progress(0.0, "Sending …")
-
-    def show_progress() -> None:
-        sent, total = len(progress.sent), len(progress.requested)
-        bar.progress(sent / total, f"{sent:,} of {format_count(total, 'file')} sent")
-
-    try:
-        send(client, progress, batch, max_bytes, show_progress)
-    finally:
-        clear_cache()
-    st.session_state["upload-number"] += 1  # empties the place for files and the group
-    st.rerun()
 
 
 def _show_outcomes(rows: list[Row], *, finished: bool) -> None:

@@ -1,5 +1,6 @@
 """Sentences about predictions, uploads and retrainings, and how the page writes times, texts and long tables."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -218,14 +219,18 @@ def preview_outcome(accepted: int, quarantined: int, refused: int, archives: int
     return f"Nothing was stored yet.{sentence}{whole}"
 
 
-def upload_unfinished(sent: int, total: int, *, dropped: bool) -> str:
-    """Write how far an unfinished upload came and how to continue it, with its files still dropped here or not."""
-    continuation = (
-        "Press the button again: only the rest is sent."
-        if dropped
-        else "Drop the files again: those that were sent are not stored twice."
-    )
-    return f"{sent:,} of {format_count(total, 'file')} sent; the rest was not. {continuation}"
+def sending_pauses(left: int, total: int, noun: str, seconds: float) -> str:
+    """Write how many of the files or images that a user gave wait, and when they are sent again."""
+    waits, they = ("waits", "It is") if left == 1 else ("wait", "They are")
+    again = f"in {format_count(math.ceil(seconds), 'second')}"
+    return f"{left:,} of {format_count(total, noun)} {waits}. {they} sent again without a click {again}."
+
+
+def sending_stopped(sent: int, total: int, noun: str) -> str:
+    """Write how far a sending came that was stopped; the files are still there."""
+    left = total - sent
+    rest = "1 was not and is kept here" if left == 1 else f"{left:,} were not and are kept here"
+    return f"{sent:,} of {format_count(total, noun)} sent; {rest}."
 
 
 def next_retraining(new: Mapping[str, Any]) -> str:

@@ -33,6 +33,7 @@ from serve.deploy.ports import free_port
 from serve.ui.error_messages import advice_for
 from serve.ui.text.sentences import DISCLAIMER
 from tests.support.paths import REPOSITORY, SCRIPTS
+from tests.support.servers.browser import Front
 from tests.support.servers.page import UI, OpenScreen, buttons, drop_files, page_text, photo, press
 from tests.support.servers.serving import ServerProcess, eventually
 
@@ -104,16 +105,18 @@ def test_without_a_server_the_page_says_so_and_comes_back(page: OpenScreen, lamp
 def test_what_was_dropped_while_the_server_is_away_is_answered_when_it_is_back(
     page: OpenScreen, lamp_server: ServerProcess
 ) -> None:
-    opened = page()
-    opened.session_state["client"] = Client(f"http://127.0.0.1:{free_port()}")
-    st.cache_data.clear()
-    drop_files(opened, ("one.png", photo(1)))
-    assert opened.title[0].value == "Predict"
-    assert opened.error[0].proto.title == "The server cannot be reached"
-    opened.session_state["client"] = Client(lamp_server.url)
-    press(opened, "Try again")
-    assert opened.subheader[0].value == "bright"
-    assert not opened.error
+    with Front(lamp_server.url) as front:
+        opened = page(address=front.url)
+        front.cut()
+        st.cache_data.clear()
+        drop_files(opened, ("one.png", photo(1)))
+        assert opened.title[0].value == "Predict"
+        assert opened.warning[0].proto.title == "The server cannot be reached"
+        assert opened.warning[0].value.startswith("1 of 1 image waits. It is sent again without a click in ")
+        front.pass_on()
+        eventually(lambda: [each.value for each in opened.run().subheader] == ["bright"])
+        assert not opened.error
+        assert not opened.warning
 
 
 @pytest.mark.parametrize(

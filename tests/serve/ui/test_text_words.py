@@ -161,13 +161,17 @@ def test_what_became_of_uploads() -> None:
     assert sentences.upload_outcome(0, 0, 1) == "0 of 1 file accepted, 1 refused."
 
 
-def test_an_upload_that_did_not_come_to_its_end_says_how_to_go_on() -> None:
-    assert sentences.upload_unfinished(150, 2000, dropped=False) == (
-        "150 of 2,000 files sent; the rest was not. Drop the files again: those that were sent are not stored twice."
+def test_what_waits_and_what_was_not_sent() -> None:
+    assert sentences.sending_pauses(10, 2060, "file", 6.2) == (
+        "10 of 2,060 files wait. They are sent again without a click in 7 seconds."
     )
-    assert sentences.upload_unfinished(0, 1, dropped=True) == (
-        "0 of 1 file sent; the rest was not. Press the button again: only the rest is sent."
+    assert sentences.sending_pauses(1, 1, "image", 1.0) == (
+        "1 of 1 image waits. It is sent again without a click in 1 second."
     )
+    assert sentences.sending_stopped(150, 2000, "file") == (
+        "150 of 2,000 files sent; 1,850 were not and are kept here."
+    )
+    assert sentences.sending_stopped(0, 1, "image") == "0 of 1 image sent; 1 was not and is kept here."
 
 
 def test_a_missing_worker_is_said_with_the_time() -> None:

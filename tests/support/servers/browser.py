@@ -51,9 +51,10 @@ class _Told:
     """What is answered at a path instead of what the API would say."""
 
     path: str
-    answer: Answer
+    answer: Answer | None  # None: the connection is cut …
     after: int
     least: int
+    late: bool = False  # … after the API has done what was asked
 
 
 class Front:
@@ -63,6 +64,7 @@ class Front:
         self._behind = behind
         self._told: list[_Told] = []
         self.asked: list[str] = []
+        self.retry_after = 7  # seconds, in refusals that pass
         front = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -125,8 +127,12 @@ class Front:
         """From now on answer whatever is asked of this path and below with this status and JSON."""
         headers = {"Content-Type": "application/json"}
         if status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE):
-            headers["Retry-After"] = "7"
+            headers["Retry-After"] = str(self.retry_after)
         self._told.append(_Told(path, (status, headers, json.dumps(document).encode()), after, least))
+
+    def cut(self, path: str = "/", after: int = 0, *, late: bool = False) -> None:
+        """From now on close each connection at this path unanswered; ``late``: after the API did what was asked."""
+        self._told.append(_Told(path, None, after, 0, late))
 
     def pass_on(self) -> None:
         """Refuse nothing any more."""
@@ -139,8 +145,12 @@ class Front:
             if f"{path}/".startswith(f"{told.path.rstrip('/')}/") and len(body) >= told.least:
                 if told.after:
                     told.after -= 1
-                else:
-                    return told.answer
+                    continue
+                if told.late:
+                    self._pass_on(asked, body)
+                if told.answer is None:
+                    raise ConnectionAbortedError
+                return told.answer
         return self._pass_on(asked, body)
 
     def _pass_on(self, asked: BaseHTTPRequestHandler, body: bytes) -> Answer:

@@ -1,7 +1,9 @@
 """The Predict screen: one image or many, what they show, how sure that is, and where the model looked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import streamlit as st
 from lesion.client import Client, ClientError
 from lesion.core.text import clean_name, format_count
 from serve.ui.address import into_address
-from serve.ui.components import offer_csv
+from serve.ui.components import offer_csv, show_sending
 from serve.ui.error_messages import is_file_error, show_error
 from serve.ui.held_files import HELD
 from serve.ui.screens.predict import answers
 from serve.ui.screens.predict.answers import ChosenImage
-from serve.ui.session import class_names, health, keep_files, read
+from serve.ui.sending import Sending
+from serve.ui.session import class_names, health, keep_files, last_known, model_version, read
 from serve.ui.text.class_names import name_prediction
 from serve.ui.text.sentences import accepted_images, escape_markdown, headline, summarize_predictions
 
@@ -26,6 +29,7 @@ _COLUMNS = ("Image", "Answer", "Most probable class", "Confidence", "Time in ms"
 _LAST_ANSWERS = "last-answers"  # in the session
 
 Answer = dict[str, Any] | ClientError
+Key = tuple[str, str]  # an image's id and a version
 
 
 def show(client: Client) -> None:
@@ -38,17 +42,22 @@ def show(client: Client) -> None:
     )
     images = sources[source]()
     # Read only now: if the server cannot be reached, what was dropped above stays there until it is back.
-    info = read(client, "/info")
+    info = last_known(client, "/info")
     st.caption(escape_markdown(f"{accepted_images(info)}. Images are not stored unless you send feedback."))
     if not images:
         _show_last_table(client)
         return
     answers_by_id = _predict_all(client, images)
+    total, images = len(images), [image for image in images if image.id in answers_by_id]
+    if not images:
+        return
     image = images[0]
-    if len(images) > 1:
+    if total > 1:
         names = unique_names([image.name for image in images])
         st.session_state[_LAST_ANSWERS] = table = names, [answers_by_id[image.id] for image in images]
         _show_table(client, *table)
+        if len(images) < total:  # the rest waits, and so would the heat map
+            return
         image = images[st.selectbox("Image to look at", range(len(names)), format_func=names.__getitem__)]
     answer = answers_by_id[image.id]
     if isinstance(answer, ClientError):
@@ -87,32 +96,63 @@ def _choose_example() -> list[ChosenImage]:
     return [ChosenImage(chosen.name, chosen.name, chosen.read_bytes, example=True)] if chosen else []
 
 
-def _predict_all(client: Client, images: list[ChosenImage]) -> dict[str, Answer]:
-    """Return the answers by image id, requesting in parallel those that the session does not have yet.
+@dataclass
+class _Predictions:
+    """What the session asks the server about, and its answers; the keys are those of images for a version."""
 
-    If the server fails in the middle, the answers so far stay in the session and the next run continues from there.
+    wanted: dict[Key, ChosenImage] = field(default_factory=dict)
+    asked: set[Key] = field(default_factory=set)  # for which a sending was started
+    answers: dict[Key, Answer] = field(default_factory=dict)
+    sending: Sending | None = None
+
+    @property
+    def missing(self) -> dict[Key, ChosenImage]:
+        """The images without an answer."""
+        return {key: image for key, image in self.wanted.items() if key not in self.answers}
+
+
+def _predict_all(client: Client, images: list[ChosenImage]) -> dict[str, Answer]:
+    """Return the answers that there are, by image id, after requesting those that the session does not have yet.
+
+    If the server fails in the middle, the answers so far stay, and the rest is requested again.
     """
-    version = health(client)["model_version"]
-    cache: dict[tuple[str, str], Answer] = st.session_state.setdefault("answers", {})
-    images_by_key = {(image.id, version): image for image in images}
-    for outdated in cache.keys() - images_by_key.keys():
-        del cache[outdated]
-    missing = {key: image for key, image in images_by_key.items() if key not in cache}
-    if missing:
-        total = format_count(len(missing), "image")
-        bar = st.progress(0.0, f"Looking at {total} …")
+    version = model_version(client)
+    state: _Predictions = st.session_state.setdefault("predictions", _Predictions())
+    state.wanted = {(image.id, version): image for image in images}
+    state.asked &= state.wanted.keys()
+    for outdated in [*state.answers.keys() - state.wanted.keys()]:
+        state.answers.pop(outdated, None)
+    if new := state.missing.keys() - state.asked:
+        state.asked |= new
+        if state.sending is None or not state.sending.active:
+            state.sending = Sending(partial(_predict_missing, client, state))
+            state.sending.start()
+    while state.sending is not None and state.missing:
+        show_sending(state.sending, "image", lambda: (len(state.wanted) - len(state.missing), len(state.wanted)))
+        if not (state.sending.finished and state.missing):
+            break
+        state.sending.start()  # it ended just before more was wanted
+    return {image_id: answer for (image_id, _), answer in [*state.answers.items()]}
+
+
+def _predict_missing(client: Client, state: _Predictions, report: Callable[[], None]) -> None:
+    """Request what is missing in parallel, also what is added meanwhile; an answer counts as soon as it is there."""
+
+    def predict(key: Key, image: ChosenImage, explain: bool) -> None:
+        if key in state.wanted:
+            state.answers[key] = _predict(client, image, explain)
+
+    while missing := state.missing:
+        # A single image is explained in the same request; of many images, only the one that is looked at.
+        explain = len(state.wanted) == 1
         pool = ThreadPoolExecutor(_PARALLEL_REQUESTS)
         try:
-            # A single image is explained in the same request; of many images, only the one that is looked at.
-            explain = len(images) == 1
-            futures = {pool.submit(_predict, client, image, explain): key for key, image in missing.items()}
-            for done, future in enumerate(as_completed(futures), 1):
-                cache[futures[future]] = future.result()
-                bar.progress(done / len(missing), f"{done:,} of {total} classified")
+            futures = [pool.submit(predict, key, image, explain) for key, image in missing.items()]
+            for future in as_completed(futures):
+                future.result()
+                report()
         finally:
             pool.shutdown(cancel_futures=True)
-        bar.empty()
-    return {image.id: cache[key] for key, image in images_by_key.items()}
 
 
 def _predict(client: Client, image: ChosenImage, explain: bool) -> Answer:
