@@ -11,12 +11,13 @@ import streamlit as st
 from lesion.client import Client, ClientError, KeyMissingError
 from lesion.core.roles import ROLES
 from serve.ui.error_messages import error_boundary, show_error
-from serve.ui.screens import admin, data, model, retrain
+from serve.ui.screens import admin, data, model, retrain, review
 from serve.ui.screens.predict import page
 from serve.ui.session import admit, connect, current_user, dismiss, free_files, remember_sign_in, sign_in, sign_out
 from serve.ui.text.sentences import DISCLAIMER, escape_markdown
 
 ICON = Path(__file__).parent / "icon.png"  # Streamlit would fetch its own from the internet
+STYLE = Path(__file__).parent / "style.css"
 # Title, address, lowest role that sees it, icon and function of each screen; the first screen opens by default.
 SCREENS: tuple[tuple[str, str, str, str, Callable[[Client], None]], ...] = (
     ("Predict", "predict", "viewer", ":material/search:", page.show),
@@ -30,6 +31,7 @@ SCREENS: tuple[tuple[str, str, str, str, Callable[[Client], None]], ...] = (
 def main() -> None:
     """Show the chosen screen, or the sign-in."""
     st.set_page_config("Lesion", ICON, layout="wide")
+    st.html(STYLE)
     with error_boundary("frame"):
         client = connect()
         try:
@@ -62,6 +64,9 @@ def _show_screen(client: Client, user: dict[str, Any]) -> None:
     with st.container(horizontal=True):  # Streamlit's own navigation covers the page on a phone
         for screen in screens:
             st.page_link(screen)
+    if st.session_state.get("screen") != chosen.url_path:
+        st.session_state["screen"] = chosen.url_path
+        review.leave_list()
     chosen.run()
     if user["keys"]:
         with st.container(horizontal=True, vertical_alignment="center"):

@@ -1,80 +1,195 @@
-"""Quarantine on the Admin screen: images that wait for a decision, to be released under the right class or dropped."""
+"""Quarantine on the Admin screen: images that wait for a decision, to be released under the right class or dropped.
 
+A card keeps its place and its size until the list is left, so that a click never hits another image than the one that
+was under the mouse. What was decided can be undone on the same card.
+"""
+
+import io
+from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import Any
 
 import streamlit as st
+from PIL import Image
 
 from lesion.client import Client, ClientError
-from serve.ui.components import apply_change, ask_reason
-from serve.ui.error_messages import advice_for, error_boundary, is_session_error
-from serve.ui.session import read, read_bytes
+from lesion.core.text import clean_name, format_count
+from serve.ui.components import ask_reason, confirm
+from serve.ui.error_messages import (
+    advice_for,
+    describe_failed_click,
+    error_boundary,
+    is_session_error,
+    report_failure,
+    show_error,
+)
+from serve.ui.session import class_names, clear_cache, read, read_bytes
 from serve.ui.text import admin_findings
 from serve.ui.text.class_names import shown_name
 from serve.ui.text.sentences import escape_markdown, format_time
 
 _PAGE_SIZE = 8
-_CARD_WIDTH = 260  # pixels
+_CARD_WIDTH = 320  # pixels
+_STATUS_LETTERS = 38  # that fit in one line of a card
+_LIST = "quarantine-list"  # in the session
+_FAILED = "This was not done: see below."
+_GRAY, _GRAYED = 128, 0.6  # how a decided image is shown: mixed with so much gray
+
+
+@dataclass
+class _List:
+    """One page of waiting images as it was read; ``None`` until it is read."""
+
+    images: list[dict[str, Any]] | None = None
+    sentence: str = ""
+    page_starts: list[int] = field(default_factory=lambda: [0])  # the id that each page begins after
+    pictures: dict[str, bytes] = field(default_factory=dict)  # by hash
+    decided: dict[str, dict[str, Any]] = field(default_factory=dict)  # what the server answered, by hash
+    failed: tuple[str, ClientError] | None = None  # the hash of the last click's image, if it was refused
+
+
+def leave_list() -> None:
+    """Forget the list that was shown, so that the next visit reads what waits then."""
+    st.session_state.pop(_LIST, None)
 
 
 def show(client: Client) -> None:
     """Show one page of the waiting images."""
     st.header("Quarantine")
-    page_starts: list[int] = st.session_state.setdefault("quarantine-pages", [0])  # the id that each page begins after
-    images = read(client, "/quarantine", after=page_starts[-1], limit=_PAGE_SIZE)["images"]
-    if not images and len(page_starts) > 1:  # the last image of this page was decided on
-        page_starts.pop()
-        images = read(client, "/quarantine", after=page_starts[-1], limit=_PAGE_SIZE)["images"]
-    total = read(client, "/training_data")["status"]["quarantined"]
-    st.markdown(escape_markdown(admin_findings.quarantine(total, images)))
+    shown = _shown_list()
+    images = _read_images(client, shown)
+    st.markdown(escape_markdown(shown.sentence))
     names = read(client, "/info")["class_names"]
     with st.container(horizontal=True):
-        for image in images:
+        for number, image in enumerate(images, 1):
             with st.container(border=True, width=_CARD_WIDTH):
-                _show_image(client, image, names)
-    if len(page_starts) > 1 or len(images) == _PAGE_SIZE:
-        with st.container(horizontal=True):
-            if st.button("Earlier", disabled=len(page_starts) == 1):
-                page_starts.pop()
-                st.rerun()
-            if st.button("Later", disabled=len(images) < _PAGE_SIZE):
-                page_starts.append(images[-1]["id"])
-                st.rerun()
+                _show_card(client, shown, image, f"image {number}", names)
+    if shown.failed is not None:  # below the cards, which must not move
+        show_error(shown.failed[1], describe_failed_click(shown.failed[1]))
+    if not images:
+        return
+    st.caption(f"{len(shown.decided)} of {format_count(len(images), 'image')} in this list decided.")
+    starts, full = shown.page_starts, len(images) == _PAGE_SIZE
+    with st.container(horizontal=True):
+        if st.button("Earlier images", disabled=len(starts) == 1):
+            _turn_to(starts[:-1])
+        if st.button("Later images", disabled=not full):
+            _turn_to([*starts, images[-1]["id"]])
+        if st.button("Read the list again"):
+            clear_cache()
+            _turn_to(starts)
 
 
-def _show_image(client: Client, image: dict[str, Any], names: dict[str, str]) -> None:
-    sha256, label = image["sha256"], image["label"]
+def _turn_to(page_starts: list[int]) -> None:
+    st.session_state[_LIST] = _List(page_starts=page_starts)
+    st.rerun()
+
+
+def _shown_list() -> _List:
+    shown: _List = st.session_state.setdefault(_LIST, _List())
+    return shown
+
+
+def _read_images(client: Client, shown: _List) -> list[dict[str, Any]]:
+    """Return the images of the list, which are read only once."""
+    if shown.images is None:
+        images = read(client, "/quarantine", after=shown.page_starts[-1], limit=_PAGE_SIZE)["images"]
+        while not images and len(shown.page_starts) > 1:  # everything on this page was decided on
+            shown.page_starts.pop()
+            images = read(client, "/quarantine", after=shown.page_starts[-1], limit=_PAGE_SIZE)["images"]
+        total = read(client, "/training_data")["status"]["quarantined"]
+        shown.sentence, shown.images = admin_findings.quarantine(total, images), images
+    return shown.images
+
+
+def _show_card(client: Client, shown: _List, image: dict[str, Any], name: str, names: dict[str, str]) -> None:
+    """Show an image with its buttons; whatever was decided, the card has the same parts."""
+    sha256, label, decided = image["sha256"], image["label"], shown.decided.get(image["sha256"])
     uploaded_as = shown_name(label, names)
-    try:
-        thumbnail = read_bytes(client, f"/quarantine/{sha256}/thumbnail")
-    except ClientError as error:
-        if is_session_error(error):
-            raise
-        st.warning(escape_markdown(error.message), title=advice_for(error).title)  # a decision is still possible
-    else:
-        st.image(thumbnail, width="stretch", alt=f"Image that was uploaded as {uploaded_as}")
+    st.markdown(f"**{name.capitalize()}**")
+    _show_picture(client, shown, sha256, f"{name.capitalize()}, which was uploaded as {uploaded_as}")
     st.markdown(f"Uploaded as **{escape_markdown(uploaded_as)}**")
     st.caption(
         escape_markdown(f"{image['reason']} Uploaded by {image['uploader']} on {format_time(image['created_at'])}.")
     )
-    classes = list(names)
-    index = classes.index(label) if label in names else None
-    chosen = st.selectbox(
-        "Release as", classes, index=index, format_func=partial(shown_name, names=names), key=f"label-{sha256}"
-    )
+    key = f"label-{sha256}"
+    if decided is not None and decided["label"] in names:
+        st.session_state[key] = decided["label"]  # perhaps somebody else's choice
+    elif key not in st.session_state and label in names:
+        st.session_state[key] = label
+    called = partial(shown_name, names=names)
+    over = decided is not None
+    chosen = st.selectbox(f"Release {name} as", list(names), None, format_func=called, key=key, disabled=over)
+    failed = shown.failed is not None and shown.failed[0] == sha256
+    status = _FAILED if failed else admin_findings.decision(decided, names)
+    st.markdown(escape_markdown(clean_name(status, _STATUS_LETTERS)))
+    _show_buttons(client, shown, sha256, name, chosen)
+
+
+def _show_buttons(client: Client, shown: _List, sha256: str, name: str, chosen: str | None) -> None:
+    decided = shown.decided.get(sha256)
+    over = decided is not None
     with st.container(horizontal=True):
-        if st.button("Release", key=f"release-{sha256}", type="primary", disabled=chosen is None) and chosen:
-            request = partial(client.call, "POST", f"/quarantine/{sha256}/release", json={"label": chosen})
-            apply_change(request, f"The image is accepted as {shown_name(chosen, names)}.")
-        if st.button("Drop", key=f"drop-{sha256}"):
-            drop(client, sha256)
+        release = st.button(f"Release {name}", key=f"release-{sha256}", type="primary", disabled=over or not chosen)
+        if st.button(f"Drop {name}", key=f"drop-{sha256}", disabled=over):
+            drop(client, sha256, name)
+    undo = st.button(f"Undo {name}", key=f"undo-{sha256}", disabled=decided is None or not decided["undoable"])
+    try:
+        if release and chosen and decided is None:
+            _decide(client, sha256, name, "release", {"label": chosen})
+        elif undo and decided is not None:
+            _decide(client, sha256, name, "undo", {"expected": decided["decision"]["id"]})
+    except ClientError as error:
+        if error.status == HTTPStatus.UNAUTHORIZED:  # the page offers to sign in
+            raise
+        shown.failed = sha256, error
+        st.rerun()
+
+
+def _decide(client: Client, sha256: str, name: str, what: str, body: dict[str, Any]) -> None:
+    """Decide about an image, remember the answer, and run the page again; also if somebody else decided meanwhile."""
+    shown, refusal = _shown_list(), None
+    try:
+        answer = client.call("POST", f"/quarantine/{sha256}/{what}", json=body)
+    except ClientError as error:
+        if error.status != HTTPStatus.CONFLICT:
+            raise
+        answer, refusal = client.call("GET", f"/images/{sha256}"), error
+    if answer["status"] == "quarantined":
+        shown.decided.pop(sha256, None)
+    else:
+        shown.decided[sha256] = answer
+    shown.failed = (sha256, refusal) if refusal is not None else None
+    clear_cache()
+    if refusal is None:
+        versions = answer.get("versions", [])
+        confirm(admin_findings.decided(name, answer, class_names(client), [row["version"] for row in versions]))
+    st.rerun()
 
 
 @st.dialog("Drop an image")
 @error_boundary("drop")
-def drop(client: Client, sha256: str) -> None:
-    """Ask for a reason, and refuse an image permanently."""
-    st.markdown("Its pixels are deleted permanently, and the same image is not accepted again.")
+def drop(client: Client, sha256: str, name: str = "image") -> None:
+    """Show an image, ask for a reason, and refuse the image."""
+    _show_picture(client, _shown_list(), sha256, f"The {name} that would be dropped")
+    st.markdown("It is not accepted again. The picture is kept for a week, so that this can be undone, then deleted.")
     if (reason := ask_reason("Drop now")) is not None:
-        request = partial(client.call, "POST", f"/quarantine/{sha256}/drop", json={"reason": reason})
-        apply_change(request, "The image is dropped.")
+        with report_failure():
+            _decide(client, sha256, name, "drop", {"reason": reason})
+
+
+def _show_picture(client: Client, shown: _List, sha256: str, alt: str) -> None:
+    if sha256 not in shown.pictures:
+        try:
+            shown.pictures[sha256] = read_bytes(client, f"/quarantine/{sha256}/thumbnail")
+        except ClientError as error:
+            if is_session_error(error):
+                raise
+            st.warning(escape_markdown(error.message), title=advice_for(error).title)  # a decision is still possible
+            return
+    picture: Any = shown.pictures[sha256]
+    if sha256 in shown.decided:  # grayed
+        gray = Image.open(io.BytesIO(picture)).convert("L").convert("RGB")
+        picture = Image.blend(gray, Image.new("RGB", gray.size, (_GRAY,) * 3), _GRAYED)
+    st.image(picture, width="stretch", alt=alt)

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from lesion.core.text import format_count, format_percent
+from serve.ui.text.class_names import shown_name
 from serve.ui.text.sentences import format_age, format_duration, format_milliseconds, format_time
 
 
@@ -64,6 +65,26 @@ def describe_image(image: Mapping[str, Any], label: str) -> str:
         text += f" {image['reason']}"
     versions = ", ".join(dict.fromkeys(use["version"] for use in image["versions"]))
     return f"{text} Versions that were made or tested with it: {versions or 'none yet'}."
+
+
+def decision(image: Mapping[str, Any] | None, names: Mapping[str, str]) -> str:
+    """Write what was decided about a quarantined image, from the answer to it; None if nothing was."""
+    if image is None:
+        return "Waits for a decision."
+    what = {"accepted": f"Accepted as {shown_name(image['label'], names)}"}.get(
+        image["status"], image["status"].capitalize()
+    )
+    return f"{what} by {image['decision']['actor']}." if image["decision"] else f"{what}."
+
+
+def decided(name: str, image: Mapping[str, Any], names: Mapping[str, str], versions: Sequence[str]) -> str:
+    """Write what a click decided about an image, and which models learned from it before this was undone."""
+    if image["status"] != "quarantined":
+        return f"{name.capitalize()}: {decision(image, names)}"
+    text = f"{name.capitalize()} waits for a decision again."
+    if versions:
+        text += f" Models that learned from it stay as they are: {', '.join(versions)}."
+    return text
 
 
 def keys(rows: Sequence[Mapping[str, Any]], user_name: str) -> str:

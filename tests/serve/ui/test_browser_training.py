@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image as Picture
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 from sqlalchemy import select
 
 from lesion.catalogue.images import get_image
@@ -117,18 +117,90 @@ def test_a_file_that_is_refused_says_why(lamps: World, open_window: OpenWindow, 
     assert "not recognized as an image" in table[1]
 
 
-def test_a_quarantined_image_is_released(lamps: World, open_window: OpenWindow, tmp_path: Path) -> None:
-    data = photo(tmp_path / "white.png", 3000, base=228, spread=0.1).read_bytes()
-    answer = lamps.server.client.post("/upload_training_data", files={"files": data}, data={"label": "bright"}).json()
-    assert [each["sha256"] for each in answer["quarantined"]] == [bytes_sha256(data)]
+def quarantined(lamps: World, tmp_path: Path, *seeds: int) -> list[str]:
+    """Send nearly white images under a label that the model disputes, and return their hashes."""
+    sent = [photo(tmp_path / f"{seed}.png", seed, base=228, spread=0.1).read_bytes() for seed in seeds]
+    for data in sent:
+        answer = lamps.server.client.post("/upload_training_data", files={"files": data}, data={"label": "bright"})
+        assert [each["sha256"] for each in answer.json()["quarantined"]] == [bytes_sha256(data)]
+    return [bytes_sha256(data) for data in sent]
+
+
+def statuses(lamps: World, hashes: list[str]) -> list[str]:
+    with lamps.storage.session() as session:
+        return [get_image(session, sha256).status for sha256 in hashes]
+
+
+def places(page: Page) -> list[tuple[float, float]]:
+    """Where the buttons of all cards are in the window, row by row."""
+    found = [page.get_by_role("button", name=f"{what} image ").all() for what in ("Release", "Drop", "Undo")]
+    boxes = [button.bounding_box() for kind in found for button in kind]
+    return [(box["x"], box["y"]) for box in boxes if box is not None]
+
+
+def test_clicks_at_one_place_decide_about_one_image_and_are_undone(
+    lamps: World, open_window: OpenWindow, tmp_path: Path
+) -> None:
+    hashes = quarantined(lamps, tmp_path, *range(3000, 3004))
     page = open_window(lamps.page, "Admin")
-    press(page, "Release")
+    release = page.get_by_role("button", name="Release image 1", exact=True)
+    release.scroll_into_view_if_needed()
+    settle(page)
+    before, box = places(page), release.bounding_box()
+    assert box is not None
+    assert len(before) == 12
+    for _ in range(3):  # at the place, not at the button: this released three images
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        settle(page)
+    shows(page, "Accepted as bright by local.")
+    assert statuses(lamps, hashes) == ["accepted", "quarantined", "quarantined", "quarantined"]
+    assert places(page) == before
+    press(page, "Drop image 2")
+    expect(page.get_by_role("dialog").get_by_test_id("stImage")).to_be_visible()
+    page.get_by_label("Reason", exact=True).fill("a thumb")
+    press(page, "Drop now")
+    shows(page, "Dropped by local.")
+    assert statuses(lamps, hashes) == ["accepted", "dropped", "quarantined", "quarantined"]
+    settle(page)
+    assert places(page) == before
+    for number in (1, 2):
+        press(page, f"Undo image {number}")
+        settle(page)
+    expect(page.get_by_text("Waits for a decision.")).to_have_count(4)
+    assert statuses(lamps, hashes) == ["quarantined"] * 4
+    assert places(page) == before
+    press(page, "Release image 3")
+    shows(page, "Accepted as bright by local.")
+    go(page, "Predict")
+    go(page, "Admin")  # the list was left: what was decided is not on it any more
+    expect(page.get_by_role("button", name="Release image ")).to_have_count(3)
+    for number in (1, 2, 3):
+        press(page, f"Release image {number}")
+    eventually(lambda: statuses(lamps, hashes) == ["accepted"] * 4)
 
-    def status() -> str:
-        with lamps.storage.session() as session:
-            return get_image(session, bytes_sha256(data)).status
 
-    eventually(lambda: status() == "accepted")
+def test_two_reviewers_see_what_the_other_decided(lamps: World, open_window: OpenWindow, tmp_path: Path) -> None:
+    hashes = quarantined(lamps, tmp_path, 3010, 3011)
+    ann, eve = (open_window(lamps.page, "Admin") for _ in range(2))
+    press(ann, "Drop image 1")
+    ann.get_by_label("Reason", exact=True).fill("a thumb")
+    press(ann, "Drop now")
+    shows(ann, "Dropped by local.")
+    press(eve, "Release image 1")
+    shows(eve, "This cannot be done now")
+    shows(eve, "This was not done: see below.")
+    assert statuses(lamps, hashes) == ["dropped", "quarantined"]
+    press(eve, "Undo image 1")
+    expect(eve.get_by_text("Waits for a decision.")).to_have_count(2)
+    press(eve, "Release image 1")
+    shows(eve, "Accepted as bright by local.")
+    press(ann, "Undo image 1")  # of the drop, which ann still sees
+    shows(ann, "decided about the image")
+    shows(ann, "This was not done: see below.")
+    assert statuses(lamps, hashes) == ["accepted", "quarantined"]
+    press(ann, "Release image 2")
+    shows(ann, "Accepted as bright by local.")
+    assert statuses(lamps, hashes) == ["accepted"] * 2
 
 
 def test_a_retraining_is_started_and_watched_to_its_verdict(

@@ -17,6 +17,7 @@ from tests.support.bundles.lamp_bundles import CLASSES
 from tests.support.images.loop_images import put_picture
 from tests.support.servers.page import (
     OpenScreen,
+    buttons,
     download_labels,
     going_back,
     open_screen,
@@ -191,7 +192,7 @@ def test_going_back_and_promoting_need_a_reason(
 
 
 def test_quarantined_images_are_released_or_dropped_page_by_page(
-    opened: OpenScreen, models_storage: Storage, tmp_path: Path
+    opened: OpenScreen, models_storage: Storage, models_server: ServerProcess, tmp_path: Path
 ) -> None:
     waiting = [
         put_picture(
@@ -199,26 +200,79 @@ def test_quarantined_images_are_released_or_dropped_page_by_page(
         )
         for number in range(10)
     ]
+
+    def facts(sha256: str) -> tuple[str, str]:
+        with models_storage.session() as session:
+            row = get_image(session, sha256)
+            return row.status, row.label
+
+    def texts(page: AppTest) -> list[str]:
+        return [each.value for each in page.markdown]
+
     page = opened("review")
     assert "10 images wait for a decision; shown here: 8 disputed." in page_text(page)
-    assert len([button for button in page.button if button.label == "Release"]) == 8
-    press(page, "Later")
-    assert len([button for button in page.button if button.label == "Release"]) == 2
+    names = [button.label for button in page.button]
+    assert names[:3] == ["Release image 1", "Drop image 1", "Undo image 1"]
+    assert len(set(names)) == len(names) == 27
+    assert not buttons(page)["Undo image 1"]
+    press(page, "Later images")
+    assert [button.label for button in page.button if button.label.startswith("Release")] == [
+        "Release image 1", "Release image 2",
+    ]  # fmt: skip
     page.selectbox(key=f"label-{waiting[9]}").select("bright").run()
     page.button(key=f"release-{waiting[9]}").click().run()
     page.button(key=f"release-{waiting[8]}").click().run()
-    assert len([button for button in page.button if button.label == "Release"]) == 8  # back on the page before
-    with models_storage.session() as session:
-        assert [(get_image(session, sha256).status, get_image(session, sha256).label) for sha256 in waiting[8:]] == [
-            ("accepted", "dark"), ("accepted", "bright"),
-        ]  # fmt: skip
+    assert [facts(sha256) for sha256 in waiting[8:]] == [("accepted", "dark"), ("accepted", "bright")]
+    # Both are where they were, under what was decided.
+    assert [button.label for button in page.button][:6] == [
+        "Release image 1", "Drop image 1", "Undo image 1", "Release image 2", "Drop image 2", "Undo image 2",
+    ]  # fmt: skip
+    assert [buttons(page)[f"{what} image 2"] for what in ("Release", "Drop", "Undo")] == [False, False, True]
+    assert "Accepted as dark by local." in texts(page)
+    assert "Accepted as bright by local." in texts(page)
+    assert "2 of 2 images in this list decided." in page_text(page)
+    press(page, "Undo image 2")
+    assert facts(waiting[9]) == ("quarantined", "dark")
+    assert texts(page).count("Waits for a decision.") == 1
+    press(page, "Release image 2")
+    assert facts(waiting[9]) == ("accepted", "bright")
+    press(page, "Read the list again")
+    assert len([button for button in page.button if button.label.startswith("Release")]) == 8  # the page before
     page = opened("review", f"drop(connect(), '{waiting[0]}')")
+    assert len(page.image) == 1
     page.text_input[0].set_value("a thumb")
     press(page, "Drop now")
-    with models_storage.session() as session:
-        row = get_image(session, waiting[0])
-        assert (row.status, row.reason) == ("deleted", "a thumb")
+    assert facts(waiting[0])[0] == "dropped"
     assert "7 images wait for a decision: 7 disputed." in page_text(opened("review"))
+
+
+def test_what_somebody_else_decided_meanwhile_is_shown_and_can_be_undone(
+    opened: OpenScreen, models_storage: Storage, models_server: ServerProcess, tmp_path: Path
+) -> None:
+    sha256 = put_picture(
+        models_storage, tmp_path, 5100, "dark", status="quarantined", reason_code="disputed", reason="Odd."
+    )
+    page = opened("review")
+    number = next(button.label for button in page.button if button.key == f"release-{sha256}").split()[-1]
+    models_server.client.post(f"/quarantine/{sha256}/drop", json={"reason": "a thumb"}).raise_for_status()
+    press(page, f"Release image {number}")
+    assert "is dropped, not quarantined" in page.error[0].value
+    press(page, f"Undo image {number}")
+    assert not page.error
+    assert buttons(page)[f"Release image {number}"]
+    press(page, f"Release image {number}")
+    with models_storage.session() as session:
+        assert get_image(session, sha256).status == "accepted"
+    # Undone and decided again by somebody else: what is undone is never a decision that this user did not see.
+    client = models_server.client
+    client.post(f"/quarantine/{sha256}/undo").raise_for_status()
+    client.post(f"/quarantine/{sha256}/drop", json={"reason": "a thumb"}).raise_for_status()
+    press(page, f"Undo image {number}")
+    assert "decided about the image" in page.error[0].value
+    assert "Dropped by local." not in page_text(page)
+    assert buttons(page)[f"Undo image {number}"]
+    with models_storage.session() as session:
+        assert get_image(session, sha256).status == "dropped"
 
 
 def test_the_first_key_signs_its_maker_in_and_shows_once(

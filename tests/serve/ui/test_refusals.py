@@ -26,7 +26,7 @@ from tests.support.servers.page import (
     tables,
     version_of,
 )
-from tests.support.servers.serving import ServerProcess
+from tests.support.servers.serving import ServerProcess, eventually
 
 # Every test here needs a server, with an image in quarantine.
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("waiting")]
@@ -67,13 +67,37 @@ def test_one_refusal_leaves_the_rest_of_the_page(
     assert not page.error
 
 
-def test_an_image_that_is_not_answered_now_is_asked_for_again(opened: OpenScreen, front: Front) -> None:
+@pytest.mark.parametrize("refusal", [BUSY, SPENT])
+def test_an_image_that_is_not_answered_now_is_asked_for_again(
+    opened: OpenScreen, front: Front, refusal: tuple[int, str]
+) -> None:
+    front.retry_after = 1
+    front.refuse(*refusal, "/predict", after=1)
+    files = [(f"{seed}.png", photo(seed)) for seed in range(1, 4)]
+    page = drop_files(opened("predict.page"), *files)
+    (line,) = page.warning
+    assert "images wait. They are sent again without a click in 1 second." in line.value
+    assert not page.error
+    assert "1 image classified" in page_text(page)  # what was answered is there
+    front.pass_on()
+    eventually(lambda: "3 images classified" in page_text(page.run()))
+    assert not page.warning
+    answered = [asked for asked in front.asked if asked == "POST /predict"]
+    assert len(answered) <= 1 + 3 + 2  # the first, those that were refused, and those two again
+
+
+def test_images_that_wait_are_kept_when_a_user_stops_that(opened: OpenScreen, front: Front) -> None:
     front.refuse(*BUSY, "/predict")
     page = drop_files(opened("predict.page"), ("one.png", photo(1)))
-    assert error_titles(page) == ["The server is not ready"]
-    assert "Checking again every 2 seconds …" in page_text(page)
+    press(page, "Stop sending")
+    eventually(lambda: not page.session_state["predictions"].sending.active)
+    page.run()
+    assert page.warning[0].value == "0 of 1 image sent; 1 was not and is kept here."
     front.pass_on()
-    press(page, "Try again")
+    asked = len(front.asked)
+    page.run()
+    assert "POST /predict" not in front.asked[asked:]
+    press(page, "Send the rest")
     assert page.subheader[0].value == "bright"
 
 
@@ -108,7 +132,7 @@ def test_an_image_whose_picture_cannot_be_shown_can_be_decided_on(
     page = opened("admin")
     assert page.warning[0].value == f"The stand-in refuses this with {status}."
     assert not page.error
-    assert buttons(page)["Release"]
+    assert buttons(page)["Release image 1"]
     assert "Uploaded as **dark**" in page_text(page)
     assert "Traffic" in page_text(page)
 
@@ -123,7 +147,7 @@ def test_a_server_that_cannot_predict_is_there_for_all_else(
     assert page.title[0].value == "Predict"
     assert not page.error
     drop_files(page, ("one.png", photo(1)))
-    assert error_titles(page) == ["The server cannot predict now"]
+    assert page.warning[0].proto.title == "The server cannot predict now"
     admin = opened("admin")
     assert not admin.error
     assert buttons(admin)["Roll back"]
@@ -180,7 +204,7 @@ def test_changes_that_are_refused_are_not_done_later(
     click(front, page, "Promote now", f"POST /models/{first}/promote", refusal)
     page = fill(opened("review", f"drop(connect(), '{waiting}')"), "a thumb")
     click(front, page, "Drop now", f"POST /quarantine/{waiting}/drop", refusal)
-    click(front, opened("review"), "Release", f"POST /quarantine/{waiting}/release", refusal)
+    click(front, opened("review"), "Release image 1", f"POST /quarantine/{waiting}/release", refusal)
     page = opened("api_keys", "revoke(connect(), {'id': 'abc', 'name': 'ann'})")
     click(front, page, "Revoke now", "DELETE /keys/abc", refusal)
     click(front, fill(opened("api_keys"), "ann"), "Create the key", "POST /keys", refusal)

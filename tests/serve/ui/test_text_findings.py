@@ -302,6 +302,21 @@ def test_what_serves_is_said_with_since_when_and_by_whom() -> None:
     assert admin_findings.deployments([]) == "No model has been deployed yet."
 
 
+def test_a_decision_says_what_who_and_which_models_learned_from_it() -> None:
+    names = {"a": "Apple"}
+    image = {"status": "accepted", "label": "a", "decision": {"actor": "eve"}}
+    assert admin_findings.decision(None, names) == "Waits for a decision."
+    assert admin_findings.decision(image, names) == "Accepted as Apple by eve."
+    assert admin_findings.decision(image | {"status": "dropped"}, names) == "Dropped by eve."
+    assert admin_findings.decision(image | {"status": "deleted", "decision": None}, names) == "Deleted."
+    assert admin_findings.decided("image 3", image, names, []) == "Image 3: Accepted as Apple by eve."
+    back = image | {"status": "quarantined"}
+    assert admin_findings.decided("image 3", back, names, []) == "Image 3 waits for a decision again."
+    assert admin_findings.decided("image 3", back, names, ["v1", "v2"]) == (
+        "Image 3 waits for a decision again. Models that learned from it stay as they are: v1, v2."
+    )
+
+
 def test_the_quarantine_says_how_many_wait_and_why() -> None:
     rows = [{"reason_code": "disputed"}, {"reason_code": "out_of_domain"}, {"reason_code": "disputed"}]
     assert admin_findings.quarantine(3, rows) == "3 images wait for a decision: 2 disputed, 1 out of domain."
