@@ -100,6 +100,14 @@ def _count_down(sending: Sending, pause: Pause | None, noun: str, count: Callabl
     st.button("Stop sending", key=f"stop-pause-{noun}", on_click=sending.stop)
 
 
+def largest_file(limit: int) -> int:
+    """Return how many MiB a dropped file may have, where the API takes ``limit`` bytes: what the page says and takes.
+
+    The page's own limit (``lesion ui --max-upload``) may be lower.
+    """
+    return max(1, min(limit // 2**20, int(st.get_option("server.maxUploadSize"))))
+
+
 def ask_reason(action: str) -> str | None:
     """Ask for a reason in a dialog, and return it once it was entered and the action's button was pressed."""
     # Neither a hint nor a counter, which Streamlit writes over the text; the server limits its length and says so.

@@ -49,7 +49,7 @@ def class_shares(classes: Sequence[Mapping[str, Any]], total: int | None = None)
     text = alt.Text("share:Q", format=".1%")
     long = 0.2 * max((row["share"] for row in rows), default=0)  # bars from this share on have room for their text
     inside = base.mark_text(align="right", dx=-6, color="white").encode(text=text)
-    outside = base.mark_text(align="left", dx=6, color=style.GRAY).encode(text=text)
+    outside = base.mark_text(align="left", dx=6, color=style.INK).encode(text=text)
     even = data_chart([{"share": 1 / max(1, total or len(rows))}])
     chart = alt.layer(
         base.mark_bar(color=PALETTE[0]),

@@ -11,6 +11,8 @@ from serve.ui.charts import style
 from serve.ui.charts.style import Figure, color_scale, data_chart, name_axis, tooltips
 
 MOST_CURVES = len(PALETTE)
+SHADES = ("#eaf2f8", PALETTE[0])  # of a cell of the confusion matrix, from no to all images of a class
+WHITE_FROM = 0.92  # the share from which white stands out from the shade more than black
 MOST_LABELED = 8  # with more classes than this, the cells of a matrix are too small for numbers
 _CURVE_AXES = {"roc": ("False positive rate", "True positive rate"), "pr": ("Recall", "Precision")}
 _CALIBRATION = {"before": "before calibration", "after": "after calibration"}
@@ -38,10 +40,11 @@ def confusion(
         name_axis("Labeled", "labeled", list(classes)),
         tooltip=tooltips("labeled", "predicted", images=",", share=".1%"),
     )
-    shade = alt.Color("share:Q", scale=alt.Scale(domain=[0, 1], range=["#eaf2f8", PALETTE[0]]), legend=None)
+    scale = alt.Scale(domain=[0, 1], range=[*SHADES], interpolate="rgb")
+    shade = alt.Color("share:Q", scale=scale, legend=None)
     layers = [base.mark_rect(stroke="white").encode(shade)]
     if len(classes) <= MOST_LABELED:
-        ink = alt.condition("datum.share > 0.55", alt.value("white"), alt.value("#1d2530"))
+        ink = alt.condition(f"datum.share > {WHITE_FROM}", alt.value("white"), alt.value("black"))
         for field, number_format, dy in (("images", ",", -7), ("share", ".0%", 8)):
             layers.append(base.mark_text(dy=dy).encode(color=ink, text=alt.Text(f"{field}:Q", format=number_format)))
     return alt.layer(*layers).properties(height=style.plot_height(max(200, min(60 * len(classes), 600))) + 40)

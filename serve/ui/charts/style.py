@@ -9,7 +9,8 @@ import pandas as pd
 
 from lesion.core.palette import PALETTE
 
-GRAY = "#808495"  # readable on white and on black
+GRAY = "#808495"  # of lines, which it draws on light and on dark pages
+INK = "currentColor"  # of text on the page: that of the page's text, in either mode
 UNIT = alt.Scale(domain=[0, 1])
 TICKS = alt.Axis(tickCount=5)
 PERCENT_TICKS = alt.Axis(format=".0%", tickCount=5)

@@ -13,7 +13,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from lesion.client import Client, ClientError
 from lesion.core.text import clean_name, format_count
 from serve.ui.charts import data_charts
-from serve.ui.components import offer_csv, show_sending
+from serve.ui.components import largest_file, offer_csv, show_sending
 from serve.ui.error_messages import is_file_error, report_failure
 from serve.ui.held_files import HELD
 from serve.ui.screens import upload_preview
@@ -23,7 +23,6 @@ from serve.ui.text.class_names import shown_name
 from serve.ui.text.sentences import accepted_images, escape_markdown, upload_outcome
 
 BY_FOLDER = "By the folders of the ZIP"
-_MIB = 2**20
 _FORM_BYTES = 2**16  # what a form adds to its files
 # Refused files first, as the screen lists them.
 OUTCOMES = {name: data_charts.OUTCOMES[name].capitalize() for name in ("rejected", "quarantined", "accepted")}
@@ -134,8 +133,9 @@ def _choose_files(info: dict[str, Any], max_bytes: int) -> tuple[Batch, bool]:
         "all of them are learned from, or all are used to compare models. The name itself is not kept; of DICOM files "
         "their own Patient ID counts.",
     )
-    entries, zip_mib = info["limits"]["max_archive_entries"], max(1, max_bytes // _MIB)
-    files = st.file_uploader(
+    entries, zip_mib = info["limits"]["max_archive_entries"], largest_file(max_bytes)
+    # Images have another limit than a ZIP, so Streamlit's own "… per file" is hidden here (style.css).
+    files = st.container(key="upload-place").file_uploader(
         f"Drop images, or a ZIP of up to {zip_mib} MiB with one folder for each class ({entries:,} files and folders "
         f"at most). Images: {accepted_images(info)}.",
         accept_multiple_files=True,

@@ -23,7 +23,9 @@ _STREAMLIT_SETTINGS = {
     "server.maxMessageSize": "16",  # MB that one message may have, in both directions
     "server.maxWidgetStateSize": "8",  # MB of a browser's message: the list of some 20,000 files
     "server.runOnSave": "false",
-    "theme.primaryColor": "#0f6a8b",
+    # For surfaces with white text; with both modes given, the browser's setting chooses one.
+    "theme.light.primaryColor": "#0f6a8b",
+    "theme.dark.primaryColor": "#1f7fa3",
 }
 
 

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from serve.ui.charts import data_charts, model_charts
+from lesion.core.palette import PALETTE
+from serve.ui.charts import data_charts, model_charts, style
 from serve.ui.charts.style import Figure
+from tests.support.servers.contrast import contrast
 
 
 def data(chart: Figure, layer: int | None = None) -> list[dict[str, Any]]:
@@ -160,3 +162,26 @@ def test_charts_of_nothing_can_be_drawn() -> None:
         model_charts.reliability({"before": [], "after": []}),
     ]  # fmt: skip
     assert all(chart.to_dict()["height"] > 0 for chart in empty)
+
+
+# Colors
+
+
+def test_numbers_in_a_chart_stand_out_from_what_is_drawn_behind_them() -> None:
+    first, last = ([int(color[at : at + 2], 16) for at in (1, 3, 5)] for color in model_charts.SHADES)
+    for step in range(1001):
+        share = step / 1000
+        mixed = [round(low + (high - low) * share) for low, high in zip(first, last, strict=True)]
+        shade = "#" + "".join(f"{value:02x}" for value in mixed)
+        ink = "#ffffff" if share > model_charts.WHITE_FROM else "#000000"
+        assert contrast(ink, shade) >= 4.5, share
+    matrix = model_charts.confusion([[9, 1], [1, 9]], ["a", "b"]).to_dict()
+    assert matrix["layer"][0]["encoding"]["color"]["scale"]["interpolate"] == "rgb"
+    inside, outside = data_charts.class_shares(CLASSES).to_dict()["layer"][1:3]
+    assert (inside["mark"]["color"], outside["mark"]["color"]) == ("white", "currentColor")
+    assert contrast("#ffffff", PALETTE[0]) >= 4.5
+
+
+def test_lines_stand_out_from_light_and_dark_pages() -> None:
+    for background in ("#ffffff", "#171614"):
+        assert contrast(style.GRAY, background) >= 3

@@ -30,6 +30,7 @@ from lesion.client import (
 )
 from lesion.database.storage import Storage
 from serve.deploy.ports import free_port
+from serve.ui.components import largest_file
 from serve.ui.error_messages import advice_for
 from serve.ui.text.sentences import DISCLAIMER
 from tests.support.paths import REPOSITORY, SCRIPTS
@@ -170,6 +171,12 @@ def test_the_page_takes_files_as_large_as_the_api_does(monkeypatch: pytest.Monke
     limit = yaml.safe_load((REPOSITORY / "configs" / "serve.yaml").read_text("utf-8"))["server"]["max_upload_bytes"]
     assert f"--server.maxUploadSize={limit // 2**20}" in started[0]
     assert "--server.maxUploadSize=30" in started[1]
+
+
+def test_a_dropped_file_may_have_what_both_the_api_and_the_page_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    for of_page, of_api, said in ((64, 20 * 2**20, 20), (64, 2**30, 64), (64, 64 * 2**20 - 1, 63), (64, 1000, 1)):
+        monkeypatch.setattr(st, "get_option", {"server.maxUploadSize": of_page}.__getitem__)
+        assert largest_file(of_api) == said
 
 
 def test_the_demo_takes_no_older_page_for_its_own() -> None:

@@ -13,7 +13,7 @@ import streamlit as st
 from lesion.client import Client, ClientError
 from lesion.core.text import clean_name, format_count
 from serve.ui.address import into_address
-from serve.ui.components import offer_csv, show_sending
+from serve.ui.components import largest_file, offer_csv, show_sending
 from serve.ui.error_messages import is_file_error, show_error
 from serve.ui.held_files import HELD
 from serve.ui.screens.predict import answers
@@ -35,14 +35,15 @@ Key = tuple[str, str]  # an image's id and a version
 def show(client: Client) -> None:
     """Show the screen."""
     st.title("Predict")
-    sources = {"Files": _choose_files, "Camera": _take_photo, "Examples": _choose_example}
+    info = last_known(client, "/info")  # what was dropped below stays there while the server is away
+    choose_files = partial(_choose_files, largest_file(info["limits"]["max_image_bytes"]))
+    sources: dict[str, Callable[[], list[ChosenImage]]]
+    sources = {"Files": choose_files, "Camera": _take_photo, "Examples": _choose_example}
     title = "Where the image comes from"
     source = st.segmented_control(
         title, list(sources), default="Files", required=True, key="source", bind="query-params"
     )
     images = sources[source]()
-    # Read only now: if the server cannot be reached, what was dropped above stays there until it is back.
-    info = last_known(client, "/info")
     st.caption(escape_markdown(f"{accepted_images(info)}. Images are not stored unless you send feedback."))
     if not images:
         _show_last_table(client)
@@ -67,9 +68,11 @@ def show(client: Client) -> None:
         answers.show(client, image, answer)
 
 
-def _choose_files() -> list[ChosenImage]:
+def _choose_files(max_mib: int) -> list[ChosenImage]:
     title = "Drop one or more images here"
-    files = st.file_uploader(title, accept_multiple_files=True, key="predict-files", help=HELD.room)
+    files = st.file_uploader(
+        title, accept_multiple_files=True, key="predict-files", help=HELD.room, max_upload_size=max_mib
+    )
     keep_files(files)
     return [ChosenImage(file.file_id, clean_name(file.name), file.getvalue) for file in files]
 
