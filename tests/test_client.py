@@ -5,6 +5,8 @@ import pickle
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -138,10 +140,10 @@ def test_a_rollback_says_what_was_seen(address: str) -> None:
 HEALTH = {"ready": False, "model_version": "a" * 12}
 
 
-def answered(monkeypatch: pytest.MonkeyPatch, status: int, body: str) -> Client:
+def answered(monkeypatch: pytest.MonkeyPatch, status: int, body: str, **headers: str) -> Client:
     """A client whose server answers everything alike."""
     client = Client("http://127.0.0.1:9")
-    transport = httpx.MockTransport(lambda request: httpx.Response(status, text=body))
+    transport = httpx.MockTransport(lambda request: httpx.Response(status, headers=headers, text=body))
     monkeypatch.setattr(client, "_http", httpx.Client(base_url="http://127.0.0.1:9", transport=transport))
     return client
 
@@ -186,6 +188,42 @@ def test_a_refusal_has_the_class_of_its_code_and_the_status_of_its_response(
     assert (type(error), error.code, error.status, error.message) == (kind, code, status, "It is so.")
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), again.code, again.status, again.message) == (kind, code, status, "It is so.")
+
+
+@pytest.mark.parametrize(
+    ("text", "least", "most"),
+    [
+        ("7", 7, 7),
+        (" 0 ", 0, 0),
+        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3000, 3600),
+        (format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True), 0, 0),
+    ],
+)
+def test_a_refusal_tells_when_to_come_again(
+    monkeypatch: pytest.MonkeyPatch, text: str, least: float, most: float
+) -> None:
+    with answered(monkeypatch, 429, "{}", **{"Retry-After": text}) as client:
+        error = refusal(client, "POST", "/predict")
+    assert error.retry_after is not None
+    assert least <= error.retry_after <= most
+    assert pickle.loads(pickle.dumps(error)).retry_after == error.retry_after
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "1.5", "٣", "9" * 400])
+def test_an_odd_time_to_come_again_is_none(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    with answered(monkeypatch, 503, "{}", **({"Retry-After": text} if text.isascii() else {})) as client:
+        assert refusal(client, "POST", "/predict").retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("status", "temporary"), [(429, True), (503, True), (401, False), (409, False), (413, False), (500, False)]
+)
+def test_some_refusals_pass(monkeypatch: pytest.MonkeyPatch, status: int, temporary: bool) -> None:
+    with answered(monkeypatch, status, json.dumps({"detail": "It is so.", "code": "odd"})) as client:
+        assert refusal(client, "POST", "/predict").temporary == temporary
+    assert ServerUnavailableError("Gone.").temporary
+    assert ServerTimeoutError("Slow.").temporary
+    assert not UnexpectedResponseError("Odd.").temporary
 
 
 def test_waiting_ends_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from lesion.core.errors import LesionError
 
 ENDED = frozenset({"promoted", "rejected", "budget_spent", "failed", "cancelled"})
 _TEMPORARY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_MOST_DIGITS = 10  # of the seconds of a Retry-After
 _POLL_S = 1.0
 _UPLOAD_S = 900.0  # to check a thousand photos takes two cores minutes
 Result = TypeVar("Result")
@@ -298,13 +299,12 @@ def _check_status(response: httpx.Response) -> httpx.Response:
 def _retry_after(response: httpx.Response) -> float | None:
     """Return the seconds of a ``Retry-After``, which may also be a point in time; None without one."""
     text = response.headers.get("Retry-After", "").strip()
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS:
         return float(text)
     try:
-        moment = parsedate_to_datetime(text)
-    except ValueError:
+        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, moment.timestamp() - time.time())
 
 
 def _json(response: httpx.Response) -> Any:  # noqa: ANN401 - JSON's values

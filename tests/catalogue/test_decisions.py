@@ -7,10 +7,12 @@ import pytest
 
 from lesion.catalogue import decisions, images
 from lesion.catalogue.images import CatalogueError
+from lesion.catalogue.lineage import lineage_of_image
+from lesion.catalogue.snapshots import gate_images
 from lesion.database import audit
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
-from lesion.database.tables import AuditEntry, Generation, Image, now
+from lesion.database.tables import AuditEntry, Generation, Image, ModelVersion, Snapshot, SnapshotImage, now
 from tests.support.images.loop_images import new_storage, put_picture
 
 
@@ -129,6 +131,26 @@ def test_an_accepted_image_that_was_deleted_stays_so(storage, waiting):
     with pytest.raises(CatalogueError) as caught:
         decide(storage, waiting, "undo")
     assert caught.value.code == "picture_deleted"
+
+
+def test_what_a_model_learned_from_is_left_out_of_the_next_snapshot(storage, waiting, tmp_path):
+    decide(storage, waiting, "release", "b")
+    with storage.session() as session:
+        session.add(Snapshot(id="s1", fingerprint="s1", manifest_key="s1", facts={}))
+        session.flush()
+        session.add(SnapshotImage(snapshot_id="s1", sha256=waiting, split="gate"))
+        session.add(ModelVersion(version="v1", name="tiny", snapshot_id="s1", facts={}, files=[]))
+        session.get_one(Generation, 2).status = "frozen"
+        session.add(Generation(number=3, status="open"))
+    with storage.reading() as session:
+        assert gate_images(session, 2) == [(waiting, "b", images.get_image(session, waiting).group_key)]
+    decide(storage, waiting, "undo")
+    assert facts(storage, waiting) == FIRST
+    with storage.reading() as session:
+        assert gate_images(session, 2) == []
+        assert [use["version"] for use in lineage_of_image(session, waiting)] == ["v1"]
+    decide(storage, waiting, "release", "a")
+    assert facts(storage, waiting)[-1] == 3  # of the generation that is open now
 
 
 def test_the_picture_of_a_dropped_image_is_deleted_after_a_week(storage, waiting, tmp_path):

@@ -83,7 +83,7 @@ def test_sixty_files_are_uploaded(lamps: World, open_window: OpenWindow, tmp_pat
         assert {bytes_sha256(file.read_bytes()) for file in files} <= set(found)
 
 
-def test_an_upload_that_stopped_halfway_says_so_after_a_look_at_another_page(
+def test_an_upload_that_was_stopped_halfway_keeps_its_files_through_a_look_at_another_page(
     lamps: World, open_window: OpenWindow, tmp_path: Path
 ) -> None:
     files = [photo(tmp_path / f"{number}.png", 2200 + number) for number in range(60)]
@@ -92,15 +92,15 @@ def test_an_upload_that_stopped_halfway_says_so_after_a_look_at_another_page(
     drop(page, *files)
     with lamps.front.refusing(503, "server_busy", "/upload_training_data", after=1):
         press(page, "Upload 60 files")
-        shows(page, "50 of 60 files sent; the rest was not. Press the button again", 60_000)
+        shows(page, "10 of 60 files wait.", 60_000)
+        press(page, "Stop sending")
+        shows(page, "50 of 60 files sent; 10 were not and are kept here.")
     go(page, "Predict")
     go(page, "Upload & Retrain")
-    shows(page, "50 of 60 files sent; the rest was not. Drop the files again")
-    choose(page, "Class of these images", "bright")
-    drop(page, *files)
-    press(page, "Upload 60 files")
+    shows(page, "50 of 60 files sent; 10 were not and are kept here.")
+    press(page, "Send the rest")
     shows(page, "60 of 60 files accepted.", 60_000)
-    expect(page.get_by_text("the rest was not")).to_have_count(0)
+    expect(page.get_by_text("were not and are kept here")).to_have_count(0)
 
 
 def test_a_file_that_is_refused_says_why(lamps: World, open_window: OpenWindow, tmp_path: Path) -> None:

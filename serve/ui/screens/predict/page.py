@@ -26,7 +26,7 @@ from serve.ui.text.sentences import accepted_images, escape_markdown, headline, 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 _PARALLEL_REQUESTS = 4
 _COLUMNS = ("Image", "Answer", "Most probable class", "Confidence", "Time in ms")
-_LAST_ANSWERS = "last-answers"  # in the session
+_LAST_ANSWERS, _SENDING = "last-answers", "predict-sending"  # in the session
 
 Answer = dict[str, Any] | ClientError
 Key = tuple[str, str]  # an image's id and a version
@@ -128,7 +128,7 @@ def _predict_all(client: Client, images: list[ChosenImage]) -> dict[str, Answer]
     if new := state.missing.keys() - state.asked:
         state.asked |= new
         if state.sending is None or not state.sending.active:
-            state.sending = Sending(partial(_predict_missing, client, state))
+            state.sending = st.session_state[_SENDING] = Sending(partial(_predict_missing, client, state))
             state.sending.start()
     while state.sending is not None and state.missing:
         show_sending(state.sending, "image", lambda: (len(state.wanted) - len(state.missing), len(state.wanted)))

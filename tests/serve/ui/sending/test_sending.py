@@ -126,3 +126,15 @@ def test_a_run_that_waits_sees_the_end_at_once() -> None:
     while sending.active:
         sending.wait(5)
     assert time.monotonic() - start < 2
+
+
+def test_signing_out_stops_whatever_the_session_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    later = ResponseError("Later.", status=503, retry_after=200)
+    state = {name: Sending(Parts(1, (0, later))) for name in ("upload-sending", "predict-sending")}
+    for each in state.values():
+        each.start()
+    monkeypatch.setattr("streamlit.session_state", state | {"user": "ann"})
+    module.stop_all()
+    for each in state.values():
+        ended(each)
+        assert not each.finished
