@@ -60,6 +60,14 @@ def quarantine(
         return {"images": [{"id": row.id, **image_view(row)} for row in rows]}
 
 
+@router.get("/quarantine/decisions", summary="The last decisions that can be undone")
+def recent_decisions(storage: StorageDep, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> dict[str, Any]:
+    """List images that were released or dropped, the last decision first."""
+    with storage.reading() as session:
+        rows = decisions.recent_decisions(session, limit)
+        return {"images": [decided_image_view(row, entry) for row, entry in rows]}
+
+
 # The picture of `GET /images/{sha256}/thumbnail`.
 router.get("/quarantine/{sha256}/thumbnail", summary="A small picture of an image", **PNG)(thumbnail)
 

@@ -19,6 +19,7 @@ from lesion.client import (
 from serve.ui.session import clear_cache, is_reachable, sign_out
 from serve.ui.text.sentences import escape_markdown
 
+_WHOLE = ("frame", "page")  # boundaries of which a page has one at a time
 _CHECK_S, _SLOW_CHECK_S = 2.0, 10.0
 _FILE_STATUSES = frozenset({400, 413, 415, 422})
 _RETRY = "This page tries again by itself"
@@ -114,12 +115,12 @@ def error_boundary(name: str = "page", *, part: bool = False) -> Iterator[None]:
         if part and is_session_error(error):
             raise
         clear_cache()
-        advice = advice_for(error)
+        advice, suffix = advice_for(error), "" if name in _WHOLE else f" ({name})"  # no two buttons have one name
         show_error(error, advice.retry)
         if error.status == HTTPStatus.UNAUTHORIZED:
-            st.button("Sign in", key=f"sign-in-{name}", on_click=sign_out, type="primary")
+            st.button(f"Sign in{suffix}", key=f"sign-in-{name}", on_click=sign_out, type="primary")
             return
-        st.button("Try again", key=f"try-again-{name}")
+        st.button(f"Try again{suffix}", key=f"try-again-{name}")
         if advice.check_s is not None:
             _keep_checking(advice.check_s, predicting=isinstance(error, NoWorkerReadyError))
 

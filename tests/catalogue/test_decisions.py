@@ -72,6 +72,24 @@ def test_every_decision_comes_back_as_it_was(storage, waiting):
     assert storage.store.has(image_key(waiting))
 
 
+def test_the_last_decisions_that_can_be_undone_are_listed(storage, waiting, tmp_path):
+    others = [put_picture(storage, tmp_path / "new", seed, "a", status="quarantined") for seed in (2, 3, 4, 5)]
+    for sha256, what, argument in zip(
+        (waiting, *others), ("release", "drop", "drop", "release", "drop"), "bxxbx", strict=True
+    ):
+        decide(storage, sha256, what, argument)
+    decide(storage, others[1], "undo")
+    images.delete_image(storage, others[3], "eve", "asked for")
+
+    def listed(limit: int) -> list[tuple[str, str]]:
+        with storage.reading() as session:
+            return [(row.sha256, entry.action) for row, entry in decisions.recent_decisions(session, limit)]
+
+    expected = [(others[2], "image.released"), (others[0], "image.dropped"), (waiting, "image.released")]
+    assert listed(20) == expected
+    assert listed(2) == expected[:2]
+
+
 def test_nothing_to_undo(storage, waiting):
     with pytest.raises(CatalogueError) as caught:
         decide(storage, waiting, "undo")

@@ -67,8 +67,14 @@ def show(client: Client) -> None:
                 _show_card(client, shown, image, f"image {number}", names)
     if shown.failed is not None:  # below the cards, which must not move
         show_error(shown.failed[1], describe_failed_click(shown.failed[1]))
-    if not images:
-        return
+    if images:
+        _show_pages(shown, images)
+    if st.toggle("Show earlier decisions"):
+        _show_earlier(client, names)
+
+
+def _show_pages(shown: _List, images: list[dict[str, Any]]) -> None:
+    """Show how many images of the list are decided, and buttons that read another list."""
     st.caption(f"{len(shown.decided)} of {format_count(len(images), 'image')} in this list decided.")
     starts, full = shown.page_starts, len(images) == _PAGE_SIZE
     with st.container(horizontal=True):
@@ -79,6 +85,28 @@ def show(client: Client) -> None:
         if st.button("Read the list again"):
             clear_cache()
             _turn_to(starts)
+
+
+def _show_earlier(client: Client, names: dict[str, str]) -> None:
+    """Let users undo a decision whose list was left."""
+    images = read(client, "/quarantine/decisions")["images"]
+    if not images:
+        st.markdown("Nothing was released or dropped yet.")
+        return
+    titles = {
+        image["sha256"]: f"{format_time(image['decision']['at'])}: {admin_findings.decision(image, names)}"
+        for image in images
+    }
+    sha256 = st.selectbox("Earlier decision", list(titles), None, titles.__getitem__, placeholder="Choose a decision")
+    if sha256 is None:
+        return
+    image = next(image for image in images if image["sha256"] == sha256)
+    st.image(
+        read_bytes(client, f"/quarantine/{sha256}/thumbnail"), width=_CARD_WIDTH, alt="The image that was decided on"
+    )
+    if st.button("Undo the chosen decision"):
+        with report_failure():
+            _decide(client, sha256, "image", "undo", {"expected": image["decision"]["id"]})
 
 
 def _turn_to(page_starts: list[int]) -> None:

@@ -88,7 +88,8 @@ def show(client: Client) -> None:
     if progress.unsent and batch.files:
         st.caption("The files before these are sent first: wait, or discard them.")
     open_for = valid and not progress.unsent
-    if batch.files and st.button(button, key="send", type="primary", disabled=not open_for):
+    pressed = bool(batch.files) and st.button(button, key="send", type="primary", disabled=not open_for)
+    if pressed and open_for:  # a second click may come before the first one has emptied the form
         progress.begin(batch)
         st.session_state[_SENDING] = Sending(partial(send, client, progress, batch, max_bytes))
         st.session_state[_SENDING].start()

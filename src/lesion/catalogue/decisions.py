@@ -6,7 +6,7 @@ for ``KEPT_DAYS`` days, so that the decision can be taken back.
 
 from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lesion.catalogue.images import CatalogueError, get_image, open_generation, remove_files, require_reason
@@ -64,6 +64,16 @@ def last_decision(session: Session, sha256: str) -> AuditEntry | None:
     """Return the newest release, drop or undo of an image; None if nobody decided about it."""
     decisions = select(AuditEntry).where(AuditEntry.subject == sha256, AuditEntry.action.in_((RELEASE, DROP, UNDO)))
     return session.scalar(decisions.order_by(AuditEntry.id.desc()).limit(1))
+
+
+def recent_decisions(session: Session, limit: int) -> list[tuple[Image, AuditEntry]]:
+    """Return the images whose newest decision can be undone, with that decision; the last one first."""
+    decided = AuditEntry.action.in_((RELEASE, DROP, UNDO))
+    newest = select(func.max(AuditEntry.id)).where(decided).group_by(AuditEntry.subject)
+    statement = select(Image, AuditEntry).join(AuditEntry, AuditEntry.subject == Image.sha256)
+    undoable = AuditEntry.id.in_(newest), AuditEntry.action != UNDO, Image.status != DELETED
+    rows = session.execute(statement.where(*undoable).order_by(AuditEntry.id.desc()).limit(limit))
+    return [(row, entry) for row, entry in rows]
 
 
 def undo(session: Session, sha256: str, actor: str, expected: int | None = None) -> Image:

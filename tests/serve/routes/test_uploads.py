@@ -444,6 +444,7 @@ def test_a_decision_is_undone_unless_another_one_followed(server, waiting):
     refusal(server.client.post(f"/quarantine/{sha256}/undo", json=seen), 409, "decision_changed")
     refusal(server.client.post(f"/quarantine/{sha256}/undo", json={"expected": 0}), 422, "parameter_invalid")
     assert server.client.get(f"/images/{sha256}").json()["decision"] == dropped["decision"]
+    assert server.client.get("/quarantine/decisions", params={"limit": 1}).json() == {"images": [dropped]}
     assert server.client.post(f"/quarantine/{sha256}/undo").json()["status"] == "quarantined"
 
 

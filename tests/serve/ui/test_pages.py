@@ -8,6 +8,7 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from lesion.auth import api_keys
+from lesion.catalogue.decisions import release
 from lesion.catalogue.images import get_image
 from lesion.client import Client
 from lesion.database.storage import Storage
@@ -244,6 +245,24 @@ def test_quarantined_images_are_released_or_dropped_page_by_page(
     press(page, "Drop now")
     assert facts(waiting[0])[0] == "dropped"
     assert "7 images wait for a decision: 7 disputed." in page_text(opened("review"))
+
+
+def test_an_earlier_decision_is_undone(opened: OpenScreen, models_storage: Storage, tmp_path: Path) -> None:
+    sha256 = put_picture(
+        models_storage, tmp_path, 5200, "dark", status="quarantined", reason_code="disputed", reason="Odd."
+    )
+    with models_storage.session() as session:
+        release(session, sha256, "eve", "bright")
+    page = opened("review")
+    toggle = next(each for each in page.toggle if each.label == "Show earlier decisions")
+    toggle.set_value(True).run()
+    box = next(box for box in page.selectbox if box.label == "Earlier decision")
+    assert box.options[0].endswith(": Accepted as bright by eve.")
+    box.select_index(0).run()
+    press(page, "Undo the chosen decision")
+    with models_storage.session() as session:
+        assert (get_image(session, sha256).status, get_image(session, sha256).label) == ("quarantined", "dark")
+        release(session, sha256, "eve")
 
 
 def test_what_somebody_else_decided_meanwhile_is_shown_and_can_be_undone(
