@@ -16,8 +16,8 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile
 from lesion.client import Client, ClientError
 from lesion.core.roles import ROLES
 from serve.ui.held_files import HELD
-from serve.ui.sign_ins import SIGN_INS
 from serve.ui.sending import stop_all
+from serve.ui.sign_ins import SIGN_INS
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8000"
 ADDRESS = "LESION_API"  # the environment variable with the server's address

@@ -14,11 +14,11 @@ from lesion.client import Client, ClientError
 from lesion.core.text import clean_name, format_count
 from serve.ui.charts import data_charts
 from serve.ui.components import largest_file, offer_csv, show_sending
-from serve.ui.error_messages import is_file_error, report_failure
+from serve.ui.error_messages import is_file_error
 from serve.ui.held_files import HELD
 from serve.ui.screens import upload_preview
 from serve.ui.sending import Sending
-from serve.ui.session import clear_cache, keep_files, last_known, read
+from serve.ui.session import clear_cache, keep_files, last_known
 from serve.ui.text.class_names import shown_name
 from serve.ui.text.sentences import accepted_images, escape_markdown, upload_outcome
 

@@ -19,7 +19,7 @@ from serve.ui.held_files import HELD
 from serve.ui.screens.predict import answers
 from serve.ui.screens.predict.answers import ChosenImage
 from serve.ui.sending import Sending
-from serve.ui.session import class_names, health, keep_files, last_known, model_version, read
+from serve.ui.session import class_names, keep_files, last_known, model_version
 from serve.ui.text.class_names import name_prediction
 from serve.ui.text.sentences import accepted_images, escape_markdown, headline, summarize_predictions
 
