@@ -78,7 +78,7 @@ class WorkerProcess:
                 self._close()
 
     def poll(self) -> None:
-        """Start or continue jobs, take over those of dead workers, request one that is due, and delete dropped images."""
+        """Start or continue jobs, take over those of dead workers, request one that is due, delete dropped images."""
         with _logged("the jobs could not be read"):
             with self._storage.session() as session:
                 job = active_job(session)
