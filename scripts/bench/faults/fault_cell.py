@@ -4,33 +4,35 @@ import io
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
 import psutil
 from PIL import Image as Picture
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from lesion.catalogue.import_run import import_manifest
+from lesion.core.commands import quote_hydra_value
 from lesion.core.files import bytes_sha256
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import GateLook, Image
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import job
+from scripts.bench.faults.database_proxy import DatabaseProxy
 from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
 from tests.support.images.loop_images import storage_in
 from tests.support.images.pictures import picture
 from tests.support.paths import SCRIPTS
 from tests.support.servers.serving import ServerProcess
-from tests.support.servers.slow_writes import file_of, hold
+from tests.support.servers.slow_writes import hold
 from tests.support.small_disk import SmallDisk
 from tests.support.training_subprocess import CONFIG, STAND_IN
 
@@ -41,9 +43,12 @@ _HELD = ("INSERT ON snapshots", "INSERT ON model_versions", "INSERT ON gate_look
 _PAUSE_S = 0.1
 
 
-def make_template(folder: Path) -> None:
-    """Make what all cells begin with: a catalogue whose champion is always wrong, and a bundle that is always right."""
-    storage = storage_in(folder / "loop")
+def make_template(folder: Path, database: str | None = None) -> None:
+    """Make what a cell begins with: a catalogue whose champion is always wrong, and a bundle that is always right.
+
+    Without a ``database`` it is in an SQLite file, whose writes in short stages take 2 s.
+    """
+    storage = storage_of(folder / "loop", database)
     storage.cache.parent.mkdir(parents=True)
     storage.upgrade()
     snapshot = import_manifest(storage, lamp_pictures(folder / "pictures", 30), progress=False)
@@ -52,8 +57,15 @@ def make_template(folder: Path) -> None:
     registry.deploy_first(champion, "bench", "the first")
     registry.register(lamp(folder / "second", -0.04, config=CONFIG), snapshot_id=snapshot)
     lamp(folder / "right", 0.05, config=CONFIG)
-    hold(storage.database, *_HELD, seconds=_HELD_S)
+    if database is None:
+        hold(storage.database, *_HELD, seconds=_HELD_S)
     storage.engine.dispose()
+
+
+def storage_of(folder: Path, database: str | None) -> Storage:
+    """Return the storage in a folder, with its SQLite file or another database."""
+    storage = storage_in(folder)
+    return storage if database is None else replace(storage, database=database)
 
 
 def photo(seed: int) -> bytes:
@@ -66,10 +78,11 @@ def photo(seed: int) -> bytes:
 class Cell:
     """A server and its storage on a small disk, with a client that uploads and one that asks for predictions."""
 
-    def __init__(self, template: Path, disk: SmallDisk, folder: Path) -> None:
+    def __init__(self, template: Path, disk: SmallDisk, folder: Path, database: str | None = None) -> None:
         self.disk, self.folder, self.template = disk, folder, template
         shutil.copytree(template / "loop", disk.folder / "loop")
-        self.storage: Storage = storage_in(disk.folder / "loop")
+        self.storage = storage_of(disk.folder / "loop", database)
+        self.proxy = None if database is None else DatabaseProxy(Path(str(self.storage.url.query["host"])))
         self.files = Path(self.storage.files)
         self.backup = disk.folder / "backup"
         self.kept: list[str] = []  # hashes of uploads that were answered as kept
@@ -77,7 +90,7 @@ class Cell:
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=one, daemon=True) for one in (self._upload, self._predict)]
         self._port: int | None = None
-        self._backups: list[subprocess.Popen[bytes]] = []
+        self._others: list[subprocess.Popen[bytes]] = []  # backups, and the worker of a shared database
         self.server = self._new_server()
         self.begin_server()
         for thread in self._threads:
@@ -87,11 +100,24 @@ class Cell:
         waits = {"epoch 1": str(self.folder / "train"), "evaluate": str(self.folder / "evaluate")}
         os.environ["LESION_STAND_IN"] = json.dumps({"bundle": str(self.template / "right"), "waits": waits})
         script = f"worker_settings=[\"retrain.script='{STAND_IN}'\"]"
-        root = f"storage_root={self.disk.folder / 'loop'}"
-        bundle = self.template / "champion"
-        server = ServerProcess(bundle, "storage=local", root, script, "server.workers=1", port=self._port)
+        settings = ("storage=local", *self._place(), script, "server.workers=1")
+        if self.proxy is not None:
+            self._start("worker.py", f"retrain.script='{STAND_IN}'")
+        server = ServerProcess(self.template / "champion", *settings, port=self._port)
         self._port = server.port
         return server
+
+    def _place(self) -> list[str]:
+        settings = [f"storage_root={self.disk.folder / 'loop'}"]
+        if self.proxy is not None:
+            url = self.storage.url.set(host="127.0.0.1", port=self.proxy.port, query={})
+            settings.append(f"storage.database={quote_hydra_value(url.render_as_string(hide_password=False))}")
+        return settings
+
+    def _start(self, script: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        command = [sys.executable, str(SCRIPTS / script), *arguments, *self._place()]
+        self._others.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        return self._others[-1]
 
     def begin_server(self) -> None:
         """Start the server, again if it has ended."""
@@ -102,12 +128,13 @@ class Cell:
     def processes(self) -> list[psutil.Process]:
         """Return the server's processes and those of backups."""
         found = self.server.family() if self.server.process.poll() is None else []
-        return found + [psutil.Process(one.pid) for one in self._backups if one.poll() is None]
+        others = [psutil.Process(one.pid) for one in self._others if one.poll() is None]
+        return found + [each for other in others for each in (other, *other.children(recursive=True))]
 
     def query(self, statement: str) -> list[tuple[object, ...]]:
         """Read what is committed, whoever holds the database's lock."""
-        with closing(sqlite3.connect(file_of(self.storage.database), timeout=PATIENCE_S)) as connection:
-            return connection.execute(statement).fetchall()
+        with self.storage.reading() as session:
+            return [tuple(row) for row in session.execute(text(statement))]
 
     def request_retraining(self) -> None:
         self.server.client.post("/retrain", json=BODY).raise_for_status()
@@ -123,10 +150,7 @@ class Cell:
 
     def begin_backup(self) -> "subprocess.Popen[bytes]":
         """Begin a backup onto the small disk."""
-        command = [sys.executable, str(SCRIPTS / "backup.py"), "create", str(self.backup)]
-        command.append(f"storage_root={self.disk.folder / 'loop'}")
-        self._backups.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        return self._backups[-1]
+        return self._start("backup.py", "create", str(self.backup))
 
     def wait(self, condition: object, what: str, seconds: float = PATIENCE_S) -> float:
         """Wait until a condition holds; return the seconds that it took."""
@@ -149,6 +173,8 @@ class Cell:
         self.server.client.close()
         self.server.log.close()
         self.storage.engine.dispose()
+        if self.proxy is not None:
+            self.proxy.cut()
 
     def _upload(self) -> None:
         for seed in range(10_000, 20_000):

@@ -6,7 +6,8 @@ A cell has a server, a retraining worker and a storage of its own, on a small di
 upload and predict all along. The fault comes in the middle of the stage, and goes after some seconds; a server that has
 ended is started again, and nothing else is done. A cell is met if no acknowledged upload is lost, every file has its
 hash, only known versions answered, a retraining ends promoted exactly once after one look, the champion of the ledger
-is served, a backup can be made and verified, and that within 60 s after the fault. The exit status is 1 if one is not.
+is served, all that within 60 s after the fault, and a backup can then be made and verified. The exit status is 1 if one
+is not.
 """
 
 import sqlite3
@@ -14,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -28,6 +29,7 @@ from lesion.registry.registry import Registry
 from lesion.retraining.workflow import system_database
 from scripts.bench.common import bench_parser, machine, verdict
 from scripts.bench.faults.fault_cell import Cell, make_template
+from tests.support.servers.postgresql import postgresql
 from tests.support.servers.slow_writes import file_of
 from tests.support.small_disk import small_disk
 
@@ -96,12 +98,23 @@ def store_away(cell: Cell) -> Iterator[None]:
     away.rename(cell.files)
 
 
+@contextmanager
+def database_away(cell: Cell) -> Iterator[None]:
+    """PostgreSQL is unreachable for 6 s."""
+    assert cell.proxy is not None
+    cell.proxy.cut()
+    yield
+    time.sleep(FAULT_S)
+    cell.proxy.mend()
+
+
 FAULTS: dict[str, Callable[[Cell], AbstractContextManager[None]]] = {
     "kill": kill,
     "terminate": terminate,
     "full": full,
     "locked": locked,
     "store": store_away,
+    "database": database_away,
 }
 
 
@@ -126,8 +139,13 @@ class Row:
 def run_cell(fault: str, stage: str, template: Path, folder: Path) -> Row:
     """Run one cell in a folder of its own."""
     folder.mkdir()
-    with small_disk(folder / "disk", DISK_MIB) as disk:
-        cell = Cell(template, disk, folder)
+    with small_disk(folder / "disk", DISK_MIB) as disk, ExitStack() as stack:
+        database = None
+        if fault == "database":
+            database = stack.enter_context(postgresql(folder / "pg"))
+            template = folder / "template"
+            make_template(template, database)
+        cell = Cell(template, disk, folder, database)
         try:
             cell.wait(lambda: len(cell.kept) >= 2 and len(cell.answers) >= 2, "the first answers")
             _reach(cell, stage)
@@ -138,6 +156,8 @@ def run_cell(fault: str, stage: str, template: Path, folder: Path) -> Row:
             wrong = _finish(cell, stage, before)
             seconds = time.monotonic() - healed
             wrong += cell.losses()
+            if stage == "backup":
+                wrong += _back_up(cell)
             if seconds > MOST_S:
                 wrong.append(f"it took {seconds:.0f} s")
             answered = sum(status == 200 for status, _ in cell.answers)
@@ -174,12 +194,15 @@ def _finish(cell: Cell, stage: str, kept_before: int) -> list[str]:
         wrong += cell.job_faults()
     cell.wait(cell.champion_is_served, "the champion's answer")
     cell.wait(lambda: len(cell.kept) > kept_before, "the next upload")
-    if stage == "backup":
-        if cell.begin_backup().wait(120):
-            wrong.append("the next backup failed")
-        else:
-            verify_backup(cell.backup)
     return wrong
+
+
+def _back_up(cell: Cell) -> list[str]:
+    """Make the backup that the fault met, again, and read all of it."""
+    if cell.begin_backup().wait(300):
+        return ["the next backup failed"]
+    verify_backup(cell.backup)
+    return []
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

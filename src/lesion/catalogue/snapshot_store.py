@@ -87,7 +87,8 @@ def materialise(storage: Storage, snapshot_id: str, folder: Path) -> Path:
     with storage.session() as session:
         removed = session.scalars(select(Image.sha256).where(Image.status.in_(REMOVED))).all()
     root = image_root(storage)
-    root.mkdir(parents=True, exist_ok=True)
+    if not storage.store.local:
+        root.mkdir(parents=True, exist_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = read_manifest(storage, snapshot.manifest_key, root)
     table = manifest.table[~manifest.table["sha256"].isin(removed)].reset_index(drop=True)
