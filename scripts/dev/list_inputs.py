@@ -45,10 +45,12 @@ RULES = f"""
 - **Color.** An ICC profile becomes sRGB. One that is damaged or belongs to another kind of picture is left aside, and
   one that is sRGB already changes nothing.
 - **Size.** Pictures of 16 bits may take {MAX_SAMPLE_BYTES:,} bytes once they are decoded: {MAX_SAMPLE_BYTES // 6:,}
-  pixels in color.
+  pixels in color. Pictures of more than 16 megapixels, other than DICOM, and JPEG of any size are reduced while they
+  are decoded, to no less than twice what the network sees.
 
 A bundle records the version of these rules, now {VERSION}, as `preprocessing.decoder`, which `GET /info` shows. A
-bundle without it was trained with version 1. It is served with today's rules, which differ from those for color of 16
+bundle without it was trained with version 1; version 2 reduced only JPEG while it was decoded. It is served with
+today's rules, which differ from those for color of 16
 bits, hot pixels, pictures that are transparent everywhere, color profiles, and orientations outside of EXIF. Where the
 training images were such, train again.
 """

@@ -121,6 +121,35 @@ def test_deep_pictures_are_the_same_in_bands(kind: str, monkeypatch: pytest.Monk
     assert whole.std() > 10
 
 
+@pytest.mark.parametrize("kind", ["RGB", "RGBA", "LA", "L"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_large_picture_is_the_mean_of_its_squares(kind: str, bits: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is reduced before it is fitted, in bands of rows, of which none ends within a square."""
+    samples = np.random.default_rng(3).integers(0, 2**bits, (210, 161, len(kind)), np.uint16)
+    if "A" in kind:
+        samples[..., -1] = 2**bits - 1
+    data = png_file(samples.astype(f"u{bits // 8}"), kind, bits)
+    monkeypatch.setattr("lesion.imaging.decode._LARGE_PIXELS", 210 * 161 - 1)
+    monkeypatch.setattr("lesion.imaging.pixels._BAND_PIXELS", 161 * 10)
+    monkeypatch.setattr("lesion.imaging.exact_samples._BAND_SAMPLES", 161 * 10)
+    whole = decode(data)
+    assert whole.shape == (210, 161, 3)
+    reduced = decode(data, target_side=20)
+    assert reduced.shape == (53, 41, 3), "a quarter, and the rest of the last square"
+    means = whole[:208, :160].reshape(52, 4, 40, 4, 3).mean(axis=(1, 3))
+    assert np.abs(reduced[:52, :40] - means).max() <= 0.51
+    assert decode(data, target_side=41).shape == (210, 161, 3)
+    assert np.abs(Preprocessing(size=20)(reduced).astype(int) - Preprocessing(size=20)(whole)).mean() < 2
+
+
+def test_a_large_picture_that_is_reduced_takes_less_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lesion.imaging.decode._LARGE_PIXELS", PIXELS - 1)
+    needed = PIXELS * 4 + PIXELS * 3 // 3**2
+    assert decode(encode(COLOR), Limits(max_memory=needed), target_side=8).shape == (16, 22, 3)
+    with pytest.raises(ImageMemoryError, match=f"takes {needed:,} bytes"):
+        decode(encode(COLOR), Limits(max_memory=needed - 1), target_side=8)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "options", "pixel_bytes"),

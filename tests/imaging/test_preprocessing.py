@@ -141,10 +141,10 @@ def test_read_respects_limits():
 def test_dictionary_round_trip():
     preprocessing = Preprocessing(160, "crop", "bilinear")
     settings = {"size": 160, "fit": "crop", "interpolation": "bilinear", "trim": False}
-    assert preprocessing.to_dict() == {**settings, "decoder": 2}
+    assert preprocessing.to_dict() == {**settings, "decoder": 3}
     assert Preprocessing.from_dict(preprocessing.to_dict()) == preprocessing
     assert Preprocessing.from_dict({}) == Preprocessing(224, "pad", "bicubic")
-    assert Preprocessing.from_dict(preprocessing.to_dict()).decoder == 2
+    assert Preprocessing.from_dict(preprocessing.to_dict()).decoder == 3
     assert Preprocessing.from_dict(settings).decoder == 1, "stored before the decoder had versions"
 
 

@@ -44,11 +44,12 @@ from lesion.imaging.signatures import other_image_type
 # The rules by which pixels come about; a bundle records the version that it was trained with. Version 1 scaled gray of
 # 16 bits by its brightest pixel, cut color to its upper 8 bits, showed what is transparent everywhere as black,
 # left color profiles and orientations outside of EXIF aside, and let padding and hot pixels of DICOM decide its range.
-VERSION = 2
+# Version 2 reduced no other large pictures than JPEG before they are fitted.
+VERSION = 3
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")  # and DICOM, with the extra lesion[dicom]
 
-_LARGE_PIXELS = 16_000_000  # of a JPEG: to decode it several times takes more than a second
+_LARGE_PIXELS = 16_000_000  # to decode it several times, or to hold it twice, takes too much
 
 # The classes themselves, not Image.open: no other parser can run, and Pillow's own warning about many pixels is not
 # triggered.
@@ -85,8 +86,8 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, target_side: int | N
         data: The whole file.
         limits: Checked before anything is decoded.
         target_side: The size that the image will be reduced to. A JPEG may then be decoded at a half, quarter or eighth
-            of its size, as long as its shorter side stays at least twice as long as this. That is faster, and hardly
-            changes the pixels after resizing.
+            of its size, and what has more than 16 megapixels is reduced at once, as long as its shorter side stays at
+            least twice as long as this. That takes less time and memory, and hardly changes the pixels after resizing.
 
     Returns:
         uint8 (H, W, 3), contiguous and writable.
@@ -105,7 +106,7 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, target_side: int | N
     if not header.whole:
         raise refusals.truncated(header.format, data)
     try:
-        return orient(_pixels(header, data, _divisor(header, target_side)), header.orientation)
+        return orient(_pixels(header, data, target_side), header.orientation)
     except Exception as error:  # a third-party parser given hostile bytes can raise anything
         raise _refusal(error, header, data) from error
 
@@ -187,14 +188,16 @@ def _checked_header(data: bytes, limits: Limits, target_side: int | None = None)
         check_samples(header.format, header.width * header.height * header.layout.bytes)
     pictures = 1 if header.ended else 2  # to compare them
     pixels = header.width * header.height // _divisor(header, target_side) ** 2
-    check_memory(header.format, header.buffers + pixels * (pictures * header.pixel_bytes + RGB_BYTES), limits)
+    result = pixels * RGB_BYTES // _step(header, target_side) ** 2
+    check_memory(header.format, header.buffers + pixels * pictures * header.pixel_bytes + result, limits)
     return header
 
 
-def _pixels(header: Header, data: bytes, divisor: int) -> NDArray[np.uint8]:
-    """Decode a picture as it is stored; a JPEG at a part of its size."""
+def _pixels(header: Header, data: bytes, target_side: int | None) -> NDArray[np.uint8]:
+    """Decode a picture as it is stored, perhaps at a part of its size."""
+    divisor, step = _divisor(header, target_side), _step(header, target_side)
     if header.layout:
-        return samples_to_rgb(header, header.layout)
+        return samples_to_rgb(header, header.layout, step)
     if not header.ended:
         return to_rgb(_load_without_end(header, data), header.format, header.profile)
     with _open(header) as picture:
@@ -203,7 +206,7 @@ def _pixels(header: Header, data: bytes, divisor: int) -> NDArray[np.uint8]:
         picture.load()
         if header.format == "PNG":
             check_rows(header.picture, picture)
-        return to_rgb(picture, header.format, header.profile)
+        return to_rgb(picture, header.format, header.profile, step)
 
 
 def _mode(header: Header) -> str:
@@ -244,6 +247,13 @@ def _divisor(header: Header, target_side: int | None) -> int:
         return 1
     side = min(header.width, header.height)
     return next((divisor for divisor in (8, 4, 2) if side // divisor >= 2 * target_side), 1)
+
+
+def _step(header: Header, target_side: int | None) -> int:
+    """Return by how much a large picture of another format may be reduced, so that less of it is held twice."""
+    if target_side is None or header.format == "JPEG" or header.width * header.height <= _LARGE_PIXELS:
+        return 1
+    return max(1, min(header.width, header.height) // (2 * target_side))
 
 
 def _refusal(error: Exception, header: Header, data: bytes) -> ImageError:

@@ -12,7 +12,7 @@ from lesion.imaging.color_profiles import to_srgb
 from lesion.imaging.formats.header import Header
 from lesion.imaging.formats.png_rows import check_rows
 from lesion.imaging.formats.sample_layout import SampleLayout
-from lesion.imaging.pixels import depth_table, highest_in_use, on_black
+from lesion.imaging.pixels import depth_table, highest_in_use, on_black, place
 from lesion.imaging.refusals import corrupt, unsupported
 
 Rows = Callable[[int, int], NDArray[np.uint16]]  # from row to row: (rows, W, stored samples)
@@ -22,15 +22,17 @@ _OPAQUE = (255, 1023, 4095, 16383)  # the highest alpha of programs that use few
 _BYTES_OF_GRAY_ALPHA = "RGBA"  # 16 bits of gray and alpha, as the four bytes that they are
 
 
-def samples_to_rgb(header: Header, layout: SampleLayout) -> NDArray[np.uint8]:
+def samples_to_rgb(header: Header, layout: SampleLayout, reduced: int = 1) -> NDArray[np.uint8]:
     """Decode a picture with a sample layout to sRGB, uint8 (H, W, 3); blend transparency with black.
+
+    It may be ``reduced``, as by the ``step`` of `lesion.imaging.pixels.to_rgb`.
 
     The colors are scaled from the depth in use, as gray is (`highest_in_use`), and a picture that is transparent
     everywhere is shown as if it were not.
     """
     # Several times, which takes less memory than to keep them; a small picture is a single band, which is kept.
     read = lru_cache(maxsize=1)(_png_rows(header, layout) if header.format == "PNG" else _tiff_rows(header, layout))
-    step = max(1, _BAND_SAMPLES // (header.width * layout.stored))
+    step = reduced * max(1, _BAND_SAMPLES // (header.width * layout.stored) // reduced)
     tops = range(0, header.height, step)
 
     def bands() -> Iterator[NDArray[np.uint16]]:
@@ -38,22 +40,20 @@ def samples_to_rgb(header: Header, layout: SampleLayout) -> NDArray[np.uint8]:
 
     highest = highest_in_use(band[..., : layout.colors] for band in bands()) if layout.bits == 16 else 255
     table, opaque = depth_table(highest), _opaque_alpha(bands(), layout)
-    image = np.empty((header.height, header.width, 3), np.uint8)
+    image = np.empty((-(-header.height // reduced), -(-header.width // reduced), 3), np.uint8)
     for top, values in zip(tops, bands(), strict=True):
         color = table[values[..., : layout.colors]]
         alpha = _alpha(values, layout, opaque) if opaque else None
-        image[top : top + step] = _shown(255 - color if layout.inverted else color, alpha, header.profile)
+        place(image, top, _shown(255 - color if layout.inverted else color, alpha, header.profile), reduced)
     return image
 
 
-def _shown(color: NDArray[np.uint8], alpha: Image.Image | None, profile: bytes) -> NDArray[np.uint8]:
-    """Return some rows in sRGB on black, (rows, W, 3) or (rows, W, 1)."""
+def _shown(color: NDArray[np.uint8], alpha: Image.Image | None, profile: bytes) -> Image.Image:
+    """Return some rows in sRGB on black."""
     height, width, channels = color.shape
-    if channels != 4 and alpha is None and not profile:
-        return color
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[channels]
     picture = Image.frombuffer(mode, (width, height), color.tobytes(), "raw", mode, 0, 1)
-    return np.asarray(on_black(to_srgb(picture, profile), alpha))
+    return on_black(to_srgb(picture, profile), alpha)
 
 
 def _opaque_alpha(bands: Iterable[NDArray[np.uint16]], layout: SampleLayout) -> int:

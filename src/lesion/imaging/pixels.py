@@ -21,28 +21,36 @@ _BAND_PIXELS = 2**20
 ODD_SHARE = 0.001  # of the pixels: so many may lie above the depth in use, such as hot pixels and burnt-in marks
 
 
-def to_rgb(picture: Image.Image, kind: str, profile: bytes = b"") -> NDArray[np.uint8]:
+def to_rgb(picture: Image.Image, kind: str, profile: bytes = b"", step: int = 1) -> NDArray[np.uint8]:
     """Convert a loaded picture of format ``kind``, whose mode is among `MODES`, to sRGB; blend transparency with black.
 
+    With a ``step``, each square of so many pixels a side becomes one, their mean.
+
     A picture that is transparent everywhere is shown as if it were not: programs that know no transparency leave 0 in
-    its place. Return uint8 (H, W, 3), contiguous and writable. Whole numbers outside 0 to 65,535 are refused
-    (image_mode_not_supported).
+    its place. Return uint8 (H / step, W / step, 3), contiguous and writable. Whole numbers outside 0 to 65,535 are
+    refused (image_mode_not_supported).
     """
-    image = np.empty((picture.height, picture.width, 3), np.uint8)
+    image = np.empty((-(-picture.height // step), -(-picture.width // step), 3), np.uint8)
     if picture.mode in DEEP:
         low, high = _range(picture)
         if low < 0 or high >= 2**16:
             raise unsupported(kind, f"pixel values from {low:,} to {high:,}, outside 0 to 65,535")
         table = depth_table(highest_in_use(np.asarray(band)[..., None] for _, band in _bands(picture)))
-        for rows, band in _bands(picture):
-            image[rows] = np.asarray(to_srgb(Image.fromarray(table[np.asarray(band)]), profile))
+        for top, band in _bands(picture, step):
+            place(image, top, to_srgb(Image.fromarray(table[np.asarray(band)]), profile), step)
         return image
     transparent = picture.mode in ALPHA or picture.has_transparency_data
     visible = transparent and any(_split(band)[1].getextrema() != (0, 0) for _, band in _bands(picture))
-    for rows, band in _bands(picture):
+    for top, band in _bands(picture, step):
         color, alpha = _split(band) if transparent else (band, None)
-        image[rows] = np.asarray(on_black(to_srgb(color, profile), alpha if visible else None))
+        place(image, top, on_black(to_srgb(color, profile), alpha if visible else None), step)
     return image
+
+
+def place(image: NDArray[np.uint8], top: int, band: Image.Image, step: int) -> None:
+    """Put a band of rows, which begins at the row ``top`` of the picture, where it belongs in its reduced image."""
+    values = np.asarray(band.reduce(step) if step > 1 else band)
+    image[top // step : top // step + len(values)] = values
 
 
 def highest_in_use(bands: Iterable[NDArray[Any]]) -> int:
@@ -103,14 +111,14 @@ def _split(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
     return picture.getchannel("L") if gray else picture.convert("RGB"), picture.getchannel("A")
 
 
-def _bands(picture: Image.Image) -> Iterator[tuple[slice, Image.Image]]:
-    rows = max(1, _BAND_PIXELS // picture.width)
+def _bands(picture: Image.Image, step: int = 1) -> Iterator[tuple[int, Image.Image]]:
+    """Yield bands of rows, each with its first row; all but the last have a multiple of ``step`` rows."""
+    rows = step * max(1, _BAND_PIXELS // picture.width // step)
     if rows >= picture.height:
-        yield slice(None), picture
+        yield 0, picture
         return
     for top in range(0, picture.height, rows):
-        bottom = min(top + rows, picture.height)
-        yield slice(top, bottom), picture.crop((0, top, picture.width, bottom))
+        yield top, picture.crop((0, top, picture.width, min(top + rows, picture.height)))
 
 
 def _range(picture: Image.Image) -> tuple[int, int]:
