@@ -125,7 +125,15 @@ def upload_archives(target: Target, until: float) -> Counter[str]:
     return repeat(act, until, 2)
 
 
-_REFUSED = ("413 image_too_large", "422 image_too_complex", "503 timed_out", "503 queue_full", "200")
+_REFUSED = (
+    "413 image_too_many_pixels",
+    "422 image_corrupt",
+    "422 image_mode_not_supported",
+    "503 timed_out",
+    "503 queue_full",
+    "503 large_images_full",
+    "200",
+)
 _deep = sending(lambda: deep_png(1), lambda: deep_png(4))
 _sequences = sending(dicom_of_nested_sequences, dicom_of_many_items)
 ATTACKS = (
