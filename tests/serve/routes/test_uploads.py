@@ -20,7 +20,7 @@ from lesion.core.files import bytes_sha256
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.identity.identity_key import open_pseudonyms
-from lesion.imaging.decode import decode
+from lesion.imaging.decode import decode, pixels_sha256
 from lesion.phantom.folder import generate
 from tests.support.archives import zipped
 from tests.support.images.hostile import encode
@@ -142,6 +142,21 @@ def test_an_upload_is_kept_under_its_hash_and_not_under_its_name(server, storage
             "accepted", label, "local", "upload", open_pseudonyms(storage).patient("mueller-77"),
         )  # fmt: skip
     assert b"mueller" not in everything_below(root)
+
+
+def test_a_large_image_is_examined_in_a_process_of_its_own(server, storage, phantoms):
+    picture = Image.open(io.BytesIO(next(phantoms))).convert("RGB").resize((1600, 1600), Image.Resampling.NEAREST)
+    data, label = encode(picture), server.client.get("/info").json()["classes"][0]
+    answer = judged(upload(server, [("large.png", data)], label=label))
+    (kept,) = answer["accepted"] + answer["quarantined"]
+    assert storage.store.get(image_key(kept["sha256"])) == data
+    with storage.session() as session:
+        row = get_image(session, kept["sha256"])
+    assert (row.width, row.height) == (1600, 1600)
+    assert row.pixel_sha256 == pixels_sha256(decode(data))
+    assert any("serve.inference.large_images" in process.cmdline() for process in server.family())
+    truncated = codes(upload(server, [("short.png", data[: len(data) // 2])], label=label))
+    assert truncated == {"short.png": ("rejected", "image_truncated")}
 
 
 def test_the_same_upload_again_changes_nothing(server, fresh):
