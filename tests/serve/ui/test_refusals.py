@@ -115,7 +115,7 @@ def test_two_parts_that_are_refused_at_once_both_say_so(opened: OpenScreen, fron
     page = opened("data")
     assert error_titles(page) == ["You are not signed in"] * 2
     labels = [button.label for button in page.button if button.label.startswith("Sign in")]
-    assert labels == ["Sign in (montage)", "Sign in (resolutions)"]
+    assert labels == ["Sign in (montage)", "Sign in"]
 
 
 def test_what_every_part_would_meet_ends_the_page_at_the_first(opened: OpenScreen, front: Front) -> None:
