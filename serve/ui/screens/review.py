@@ -107,6 +107,7 @@ def _show_earlier(client: Client, names: dict[str, str]) -> None:
     if st.button("Undo the chosen decision"):
         with report_failure():
             _decide(client, sha256, "image", "undo", {"expected": image["decision"]["id"]})
+            st.rerun()
 
 
 def _turn_to(page_starts: list[int]) -> None:
@@ -156,27 +157,41 @@ def _show_card(client: Client, shown: _List, image: dict[str, Any], name: str, n
 
 
 def _show_buttons(client: Client, shown: _List, sha256: str, name: str, chosen: str | None) -> None:
-    decided = shown.decided.get(sha256)
+    # Callbacks run before the page is drawn again, so that a click is not lost when another one follows at once.
+    decided, clicked = shown.decided.get(sha256), (client, sha256, name)
     over = decided is not None
     with st.container(horizontal=True):
-        release = st.button(f"Release {name}", key=f"release-{sha256}", type="primary", disabled=over or not chosen)
+        st.button(
+            f"Release {name}",
+            key=f"release-{sha256}",
+            type="primary",
+            disabled=over or not chosen,
+            on_click=_click,
+            args=(*clicked, "release"),
+        )
         if st.button(f"Drop {name}", key=f"drop-{sha256}", disabled=over):
             drop(client, sha256, name)
-    undo = st.button(f"Undo {name}", key=f"undo-{sha256}", disabled=decided is None or not decided["undoable"])
+    fixed = decided is None or not decided["undoable"]
+    st.button(f"Undo {name}", key=f"undo-{sha256}", disabled=fixed, on_click=_click, args=(*clicked, "undo"))
+
+
+def _click(client: Client, sha256: str, name: str, what: str) -> None:
+    """Release an image, or undo what was decided; a second click on a button that is over by then does nothing."""
+    shown = _shown_list()
+    decided, label = shown.decided.get(sha256), st.session_state.get(f"label-{sha256}")
     try:
-        if release and chosen and decided is None:
-            _decide(client, sha256, name, "release", {"label": chosen})
-        elif undo and decided is not None:
-            _decide(client, sha256, name, "undo", {"expected": decided["decision"]["id"]})
+        if what == "release" and decided is None and label is not None:
+            _decide(client, sha256, name, what, {"label": label})
+        elif what == "undo" and decided is not None:
+            _decide(client, sha256, name, what, {"expected": decided["decision"]["id"]})
     except ClientError as error:
-        if error.status == HTTPStatus.UNAUTHORIZED:  # the page offers to sign in
-            raise
         shown.failed = sha256, error
-        st.rerun()
+        if error.status == HTTPStatus.UNAUTHORIZED:  # the page asks who this is, and offers to sign in
+            clear_cache()
 
 
 def _decide(client: Client, sha256: str, name: str, what: str, body: dict[str, Any]) -> None:
-    """Decide about an image, remember the answer, and run the page again; also if somebody else decided meanwhile."""
+    """Decide about an image and remember the answer; if somebody else decided meanwhile, remember that."""
     shown, refusal = _shown_list(), None
     try:
         answer = client.call("POST", f"/quarantine/{sha256}/{what}", json=body)
@@ -193,7 +208,6 @@ def _decide(client: Client, sha256: str, name: str, what: str, body: dict[str, A
     if refusal is None:
         versions = answer.get("versions", [])
         confirm(admin_findings.decided(name, answer, class_names(client), [row["version"] for row in versions]))
-    st.rerun()
 
 
 @st.dialog("Drop an image")
@@ -205,6 +219,7 @@ def drop(client: Client, sha256: str, name: str = "image") -> None:
     if (reason := ask_reason("Drop now")) is not None:
         with report_failure():
             _decide(client, sha256, name, "drop", {"reason": reason})
+            st.rerun()
 
 
 def _show_picture(client: Client, shown: _List, sha256: str, alt: str) -> None:

@@ -174,8 +174,9 @@ def test_clicks_at_one_place_decide_about_one_image_and_are_undone(
     go(page, "Predict")
     go(page, "Admin")  # the list was left: what was decided is not on it any more
     expect(page.get_by_role("button", name="Release image ")).to_have_count(3)
-    for number in (1, 2, 3):
-        press(page, f"Release image {number}")
+    settle(page)
+    for number in (1, 2, 3):  # one at once after the other
+        page.get_by_role("button", name=f"Release image {number}", exact=True).click()
     eventually(lambda: statuses(lamps, hashes) == ["accepted"] * 4)
 
 
