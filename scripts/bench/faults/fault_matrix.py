@@ -39,6 +39,8 @@ LOCKED_S = 35.0  # longer than a writer waits
 MOST_S = 60.0  # in which all is done after the fault
 RETRAINING = ("snapshot", "train", "evaluate", "register", "gate", "promote")
 STAGES = ("upload", *RETRAINING, "swap", "backup")
+# Over in a moment with PostgreSQL, whose writes are not made slow here; a backup would need PostgreSQL's programs.
+LEFT_OUT = {("database", stage) for stage in ("gate", "promote", "backup")}
 COLUMNS = ("fault", "stage", "uploads kept", "predictions answered", "s until done", "what went wrong", "")
 
 
@@ -216,7 +218,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         make_template(folder / "template")
         print(machine())
-        for fault, stage in product(options.only, options.stages):
+        cells = product(options.only, options.stages)
+        for fault, stage in (cell for cell in cells if cell not in LEFT_OUT):
             try:
                 rows.append(run_cell(fault, stage, folder / "template", folder / f"{fault}-{stage}"))
             except pytest.skip.Exception as reason:  # no small disk can be mounted
