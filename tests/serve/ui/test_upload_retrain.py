@@ -9,7 +9,7 @@ from streamlit.runtime.uploaded_file_manager import UploadedFile, UploadedFileRe
 from lesion.client import Client
 from lesion.database.storage import Storage
 from lesion.retraining.jobs import JobError, JobState, cancel, jobs
-from lesion.retraining.leases import claim, finish, record_progress
+from lesion.retraining.leases import WorkerHeartbeats, WorkerIdentity, claim, finish, record_progress
 from serve.ui.screens.upload import BY_FOLDER, Batch, UploadProgress, chunks, send
 from serve.ui.text.sentences import accepted_images
 from tests.support.archives import zipped
@@ -160,6 +160,8 @@ def test_a_retraining_is_started_watched_and_cancelled(page: OpenScreen, lamp_st
     assert (job.state, job.request["epochs"]) == ("queued", 2)
     assert opened.get("progress")[0].proto.text == "Waiting for a free worker"
     assert not buttons(opened)["Start retraining"]
+    worker = WorkerHeartbeats(lamp_storage, WorkerIdentity("w", "elsewhere", 1))
+    worker.beat()
     claim(lamp_storage, job.id, "w")
     metrics = [{"epoch": 1, "train/loss": 0.7, "val/loss": 0.6, "val/acc": 0.8, "val/f1_macro": 0.79}]
     record_progress(lamp_storage, job.id, "w", stage="train", epoch=1, progress=0.4, seconds_left=31.0, metrics=metrics)
@@ -170,6 +172,7 @@ def test_a_retraining_is_started_watched_and_cancelled(page: OpenScreen, lamp_st
     assert opened.get("progress")[0].proto.text == "Being canceled"
     assert jobs(lamp_storage)[0].cancel_requested
     finish(lamp_storage, job.id, "w", JobState.CANCELLED, "local cancelled it.")
+    worker.leave()
     opened.run()
     assert "The retraining was canceled; the model in use stays." in page_text(opened)
     assert buttons(opened)["Start retraining"]
