@@ -88,7 +88,7 @@ def drop(page: Page, *files: Path) -> None:
     )
 
 
-def choose(page: Page, label: str, option: str) -> None:
+def choose(page: Page, label: str, option: str | re.Pattern[str]) -> None:
     entry = page.get_by_role("option", name=option, exact=True)
     for _ in range(_CLICKS):  # a page that is being redrawn may lose a click
         page.get_by_role("combobox", name=re.compile(re.escape(label))).click()

@@ -113,7 +113,7 @@ def predict(page: Page, film: Film, image: Path) -> None:
 def upload(page: Page, film: Film, images: list[Path], label: str) -> None:
     go(page, "Upload & Retrain")
     film.take("Upload: labeled images for the next model")
-    choose(page, "Class of these images", label)
+    choose(page, "Class of these images", re.compile(label, re.IGNORECASE))  # perhaps under a name that is shown
     drop(page, *images)
     film.take(f"{len(images)} images of {label}")
     press(page, f"Upload {len(images)} files" if len(images) > 1 else "Upload 1 file")

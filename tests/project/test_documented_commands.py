@@ -34,7 +34,8 @@ STEPS = ("umask", "mkdir", "cd", "cat", "printf", "rm", "install -d", "sed", "so
 # What the tests below execute besides.
 HERE = (
     "locust", "LESION_LOAD_IMAGES", "curl", "python scripts/models.py import", "python scripts/keys.py create",
-    "python scripts/dev/screenshots.py", "python scripts/dev/record_walkthrough.py",
+    "python scripts/dev/screenshots.py", "python scripts/dev/record_walkthrough.py", "openssl genpkey", "openssl pkey",
+    "lesion models sign", "lesion models verify",
 )  # fmt: skip
 ON_THE_CLUSTER = ("lesion models import", "lesion keys", "lesion serve", "lesion worker", "lesion backup")
 DOCUMENTATION = [page for page in PAGES if page.name != "README.md"]
@@ -67,7 +68,9 @@ def cluster(workspace: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         environment = {"LESION_DATABASE": address, "LESION_FILES": str(workspace / "files")}
         for name, value in environment.items():
             patch.setenv(name, value)
-        for command in documented("lesion models import", "python scripts/models.py import"):
+        for command in documented(
+            "lesion models import outputs/NAME/TIME storage=cluster", "python scripts/models.py import"
+        ):
             done = run_in_shell(command, workspace)
             assert done.returncode == 0, done.stderr
         [create] = documented("lesion keys create me")
@@ -120,6 +123,17 @@ def test_a_backup_is_made_verified_and_restored(
         done = run_in_shell(restore.replace("/backups", place), workspace, **other)
         assert done.returncode == 0, done.stderr
     assert len(list((workspace / "restored").rglob("*"))) == len(list((workspace / "files").rglob("*")))
+
+
+def test_a_bundle_is_signed_verified_and_imported(workspace: Path) -> None:
+    beginnings = ("openssl genpkey", "openssl pkey", "lesion models sign", "lesion models verify")
+    [importing] = [command for command in documented("lesion models import") if "storage.signers" in command]
+    try:
+        for command in [*(command for beginning in beginnings for command in documented(beginning)), importing]:
+            done = run_in_shell(command, workspace)
+            assert done.returncode == 0, (command, done.stderr)
+    finally:
+        (workspace / "outputs" / "NAME" / "TIME" / "bundle.sig").unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize("command", documented("locust ", "LESION_LOAD_IMAGES"))

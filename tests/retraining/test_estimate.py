@@ -137,6 +137,7 @@ def test_the_route_gives_estimate_defaults_and_bounds(tmp_path: Path, storage: S
             "seconds": 130.0,
             "defaults": {"epochs": 5, "batch_size": 24, "learning_rate": 0.001},
             "bounds": {"epochs": [1, 100], "batch_size": [2, 512], "learning_rate": [1e-6, 1.0]},
+            "worker": {"running": False, "seen_at": None},
         }
         assert client.get("/retrain_estimate").json()["seconds"] == 5 * 4 * 5 + 70
         for epochs in ("0", "101", "many"):

@@ -1,6 +1,5 @@
 """The server's settings: configs/serve.yaml and the models say the same, and what cannot be used is refused."""
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -8,6 +7,7 @@ from omegaconf import OmegaConf
 from pydantic import ValidationError
 
 from lesion.core.errors import ConfigError
+from lesion.imaging.limits import Limits
 from serve.http.schemas import ServerLimits
 from serve.settings import AccessSettings, Section, ServerSettings, TraceSettings
 from tests.support.paths import CONFIGS
@@ -64,7 +64,7 @@ def test_settings_do_not_change() -> None:
 
 def test_limits_derive_from_the_settings() -> None:
     settings = ServerSettings(max_image_bytes=3, max_pixels=5, min_side=7, queue_size=11, request_timeout=13.0)
-    assert dataclasses.asdict(settings.image_limits) == {"max_bytes": 3, "max_pixels": 5, "min_side": 7}
+    assert settings.image_limits == Limits(max_bytes=3, max_pixels=5, min_side=7)
     assert ServerLimits.of(settings).model_dump() == {
         "max_body_bytes": 21 * 2**20,
         "max_upload_bytes": 64 * 2**20,
