@@ -89,14 +89,16 @@ def drop(page: Page, *files: Path) -> None:
 
 
 def choose(page: Page, label: str, option: str | re.Pattern[str]) -> None:
-    entry = page.get_by_role("option", name=option, exact=True)
-    for _ in range(_CLICKS):  # a page that is being redrawn may lose a click
-        page.get_by_role("combobox", name=re.compile(re.escape(label))).click()
-        with suppress(TimeoutError):
-            entry.wait_for(timeout=_CLICK_MS)
+    """Choose an entry of a list; a page that is being redrawn may lose a click, or close the list."""
+    box = page.get_by_role("combobox", name=re.compile(re.escape(label)))
+    for _ in range(_CLICKS):
+        box.click()
+        with suppress(TimeoutError, AssertionError):
+            page.get_by_role("option", name=option, exact=True).click(timeout=_CLICK_MS)
+            expect(box).to_have_value(option, timeout=_CLICK_MS)
             break
-    entry.click()
     settle(page)
+    expect(box).to_have_value(option)
 
 
 def press(page: Page, name: str) -> None:

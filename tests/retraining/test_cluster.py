@@ -194,7 +194,12 @@ def test_what_one_server_took_the_other_knows(cluster: Cluster) -> None:
         assert other.client.post(f"/quarantine/{sha256}/release").status_code == 200
     assert one.client.get("/quarantine").json() == {"images": []}
     assert one.client.get("/training_data").json() == other.client.get("/training_data").json()
-    assert one.client.get("/training_data").json()["status"] == {"accepted": 64, "quarantined": 0, "deleted": 0}
+    assert one.client.get("/training_data").json()["status"] == {
+        "accepted": 64,
+        "quarantined": 0,
+        "dropped": 0,
+        "deleted": 0,
+    }
 
 
 def retrained(cluster: Cluster, epochs: int, server: int) -> str:

@@ -302,7 +302,7 @@ def test_openapi_describes_what_is_there(server: ServerProcess) -> None:
     assert {parameter["name"] for parameter in predict["parameters"]} == {
         "explain", "method", "layers", "class", "top_k", "coverage",
     }  # fmt: skip
-    refused = {"400", "401", "403", "408", "413", "415", "422", "429", "500", "503"}
+    refused = {"400", "401", "403", "408", "413", "415", "422", "429", "500", "503", "507"}
     assert set(predict["responses"]) == {"200", *refused}
     for status, response in predict["responses"].items():
         assert list(response["content"]) == ["application/json" if status == "200" else "application/problem+json"]

@@ -86,6 +86,7 @@ def test_answers_dialogs_and_choices_can_be_read(page: Page, tmp_path: Path) -> 
     page.keyboard.press("Escape")
     page.get_by_text("Create a key", exact=True).click()
     readable(page, "Create the key", "Once there is a key, the server asks everyone for one.")
+    settle(page)  # what is redrawn closes a list
     page.get_by_role("combobox", name="Release image 1 as").press("ArrowDown")
     expect(page.get_by_role("option", name="bright", exact=True)).to_be_visible()
     readable(page)

@@ -12,7 +12,7 @@ from lesion.core.files import bytes_sha256
 from scripts.dev.browsing import choose, drop, fetch, go, press, settle
 from tests.support.images.pictures import picture
 from tests.support.servers.browser import IN_A_BROWSER, OpenWindow, PageProcess, shows
-from tests.support.servers.serving import ServerProcess
+from tests.support.servers.serving import ServerProcess, eventually
 
 pytestmark = IN_A_BROWSER
 
@@ -36,6 +36,11 @@ def refused(page: Page) -> None:
     expect(page.get_by_text("413").first).to_be_visible(timeout=20_000)
 
 
+def outcome_of(page: Page, text: str) -> None:
+    """Wait for the outcomes of an upload that have this text; until then those of the upload before are shown."""
+    eventually(lambda: text.lower() in fetch(page, "Download the list as CSV").read_text("utf-8").lower())
+
+
 def test_the_room_of_files_is_free_again_when_they_have_left_the_page(
     small_page: PageProcess, open_window: OpenWindow, tmp_path: Path
 ) -> None:
@@ -53,6 +58,7 @@ def test_the_room_of_files_is_free_again_when_they_have_left_the_page(
         press(page, "Upload 1 file")
         shows(page, "1 of 1 file accepted.", 60_000)
         settle(page)
+        outcome_of(page, file.name)
 
 
 def test_names_that_turn_or_hide_text_are_shown_and_saved_plainly(
@@ -87,8 +93,7 @@ def test_a_wrong_label_is_corrected_by_uploading_the_image_again_and_back_on_pre
         press(page, "Upload 1 file")
         shows(page, "1 of 1 file accepted.")
         settle(page)
-        table = fetch(page, "Download the list as CSV").read_text("utf-8")
-        assert said.lower() in table.lower()
+        outcome_of(page, said)
     go(page, "Predict")
     drop(page, file)
     choose(page, "Right class", "dark")
