@@ -70,15 +70,16 @@ class BoundedConnection(HttpToolsProtocol):
         self._await_head()
         most = most_connections()
         if self._count_of[self._address] > most // 2:
-            longest = next(each for each in self._waiting if each._address == self._address)
+            waiting = [each for each in self._waiting if each._address == self._address]
         elif len(self.connections) > most:
-            longest = next(iter(self._waiting))
+            waiting = list(self._waiting)
         else:
             return
-        if longest is self:
+        waiting.remove(self)
+        if not waiting:
             self._refuse(503)
-        else:
-            longest.give_up()
+        else:  # one that has never sent a request rather than one between two of them
+            next((each for each in waiting if each.cycle is None), waiting[0]).give_up()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection."""

@@ -1,9 +1,12 @@
 """The OpenAPI document, with errors under their media type."""
 
+import json
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
+from starlette.routing import Route
 
 from serve.http.problems import MEDIA_TYPE
 from serve.http.schemas import ProblemDetails
@@ -42,6 +45,22 @@ def describe(app: FastAPI, version: str) -> None:
         return document
 
     app.openapi = openapi  # type: ignore[method-assign]
+    _render_once(app)
+
+
+def _render_once(app: FastAPI) -> None:
+    """Let the document be rendered once: FastAPI does it for each request, which takes 10 ms, and anybody may ask."""
+    paths = [getattr(route, "path", "") for route in app.router.routes]
+    path = str(app.openapi_url)
+
+    @cache
+    def rendered() -> bytes:
+        return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+
+    async def document(_: Request) -> Response:
+        return Response(rendered(), media_type="application/json")
+
+    app.router.routes[paths.index(path)] = Route(path, document, include_in_schema=False)
 
 
 def _move_problems(document: dict[str, Any]) -> None:

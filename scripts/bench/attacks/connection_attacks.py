@@ -148,7 +148,7 @@ def open_and_leave(target: Target, until: float) -> Counter[str]:
 ATTACKS = (
     Attack("slow_heads", "200 heads, a byte every 0.3 s, from 40 addresses", send_heads_slowly, ("cut",)),
     Attack("idle", f"{IDLE} connections that send nothing, from 40 addresses", hold_idle_connections, ("200",)),
-    Attack("pipelines", "1,000 requests at once on a connection, without a key", pipeline_requests, ("401",)),
+    Attack("pipelines", "1,000 requests at once on a connection, without a key", pipeline_requests, ("401", "503")),
     Attack("cookies", "cookies of 60 kB, 70 kB and 3 MB, without a key", send_cookies, ("401 431 431",)),
     Attack("slow_bodies", "150 bodies with a key that never end", send_bodies_slowly, ()),
     Attack("unread", "100 connections that ask for 15 answers each and read none", read_nothing, ()),
