@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -173,8 +173,8 @@ def retrain_estimate(
 @router.get("/retrain_jobs", summary="The latest retrainings")
 def retrain_jobs(storage: StorageDep, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> list[JobView]:
     """List jobs, the newest first, without the single images of their verdicts."""
-    _end_abandoned(storage, jobs.jobs(storage, 1))  # the newest one: only that may be active
-    return [_complete(storage, jobs.job_summary(job)) for job in jobs.jobs(storage, limit)]
+    found = _current(storage, lambda: jobs.jobs(storage, limit))
+    return [_complete(storage, jobs.job_summary(job)) for job in found]
 
 
 @router.delete(
@@ -244,17 +244,20 @@ def _event(view: JobView) -> str:
 
 async def _view(storage: Storage, job_id: str) -> JobView:
     def read() -> JobView:
-        _end_abandoned(storage, [jobs.job(storage, job_id)])
-        return _complete(storage, jobs.job_view(jobs.job(storage, job_id)))
+        [found] = _current(storage, lambda: [jobs.job(storage, job_id)])
+        return _complete(storage, jobs.job_view(found))
 
     return await asyncio.to_thread(read)
 
 
-def _end_abandoned(storage: Storage, found: list[Job]) -> None:
-    """End a job that was cancelled and whose worker died; only then is a reader a writer."""
-    if any(job.active and job.cancel_requested for job in found):
+def _current(storage: Storage, load: Callable[[], list[Job]]) -> list[Job]:
+    """Return the jobs that are loaded, after ending one that was cancelled and whose worker died."""
+    found = load()
+    if any(job.active and job.cancel_requested for job in found):  # only then is a reader a writer
         with storage.session() as session:
             jobs.end_abandoned(session)
+        found = load()
+    return found
 
 
 def _complete(storage: Storage, view: jobs.JobView) -> JobView:

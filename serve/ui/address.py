@@ -1,14 +1,25 @@
-"""What the page's address remembers besides the screen, so that F5 keeps it and a link to it can be sent."""
+"""What the page's address remembers in addition to the screen, so that a reload keeps it and a link can be shared."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import streamlit as st
 
 
-def from_address(name: str, options: Sequence[str]) -> int | None:
-    """Return the index of the option that the address names; None if it names none of them."""
+def choose(
+    title: str,
+    options: Sequence[str],
+    name: str,
+    default: str | None = None,
+    **selectbox: Any,  # noqa: ANN401 - further arguments of st.selectbox
+) -> str | None:
+    """Let users choose an option, which the address remembers under ``name`` unless it is the default."""
     wanted = st.query_params.get(name)
-    return options.index(wanted) if wanted in options else None
+    first = wanted if wanted in options else default
+    index = None if first is None else options.index(first)
+    chosen: str | None = st.selectbox(title, options, index=index, key=f"{name}-shown", **selectbox)
+    into_address(name, chosen if chosen != default else None)
+    return chosen
 
 
 def into_address(name: str, option: str | None) -> None:

@@ -100,6 +100,12 @@ def _count_down(sending: Sending, pause: Pause | None, noun: str, count: Callabl
     st.button("Stop sending", key=f"stop-pause-{noun}", on_click=sending.stop)
 
 
+def warn_without_worker(worker: Mapping[str, Any] | None) -> None:
+    """Warn that no retraining worker runs, from ``worker`` of a job or of the estimate; a job that is over has none."""
+    if worker is not None and (warning := sentences.describe_worker(worker)):
+        st.warning(warning)
+
+
 def largest_file(limit: int) -> int:
     """Return how many MiB a dropped file may have, where the API takes ``limit`` bytes: what the page says and takes.
 

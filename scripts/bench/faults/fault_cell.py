@@ -132,7 +132,7 @@ class Cell:
         return found + [each for other in others for each in (other, *other.children(recursive=True))]
 
     def query(self, statement: str) -> list[tuple[object, ...]]:
-        """Read what is committed, whoever holds the database's lock."""
+        """Read what is committed, also while another program holds the database's lock."""
         with self.storage.reading() as session:
             return [tuple(row) for row in session.execute(text(statement))]
 

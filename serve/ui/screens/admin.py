@@ -6,14 +6,14 @@ import pandas as pd
 import streamlit as st
 
 from lesion.client import Client
-from serve.ui.address import from_address, into_address
+from serve.ui import address
 from serve.ui.charts import model_charts
-from serve.ui.components import START_WITH_STORAGE, show_confirmation, show_figure, show_verdict
+from serve.ui.components import START_WITH_STORAGE, show_confirmation, show_figure, show_verdict, warn_without_worker
 from serve.ui.error_messages import error_boundary
 from serve.ui.screens import api_keys, deployments, review, stored_image
 from serve.ui.session import has_storage, read, version_in_use
 from serve.ui.text import admin_findings
-from serve.ui.text.sentences import describe_outcome, describe_worker, escape_markdown, format_age, format_time
+from serve.ui.text.sentences import describe_outcome, escape_markdown, format_age, format_time
 
 _REFRESH_S = 10.0
 _JOBS = 50
@@ -65,20 +65,16 @@ def _show_jobs(client: Client) -> None:
     st.markdown(escape_markdown(admin_findings.jobs(jobs, _JOBS)))
     if not jobs:
         return
-    if jobs[0]["worker"] and (warning := describe_worker(jobs[0]["worker"])):
-        st.warning(warning)
+    warn_without_worker(jobs[0]["worker"])
     st.dataframe(pd.DataFrame([_row(job) for job in jobs]), hide_index=True, alt="The last retrainings")
     by_id = {job["job_id"]: job for job in jobs}
-    ids = list(by_id)
-    job_id = st.selectbox(
+    job_id = address.choose(
         "Retraining to look at",
-        ids,
-        index=from_address("job", ids),
+        list(by_id),
+        "job",
         format_func=lambda job_id: _title(by_id[job_id]),
-        key="job-shown",
         placeholder="Choose a retraining",
     )
-    into_address("job", job_id)
     if job_id is None:
         return
     job = by_id[job_id]
@@ -90,11 +86,7 @@ def _show_jobs(client: Client) -> None:
 
 
 def _title(job: dict[str, Any]) -> str:
-    return f"{format_time(job['created_at'])}, {_state(job)}, {job['job_id'][:8]}"
-
-
-def _state(job: dict[str, Any]) -> str:
-    return str(job["state"]).replace("_", " ")
+    return f"{format_time(job['created_at'])}, {admin_findings.state_name(job)}, {job['job_id'][:8]}"
 
 
 def _row(job: dict[str, Any]) -> dict[str, Any]:
@@ -102,7 +94,7 @@ def _row(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "Requested": format_time(job["created_at"]),
         "By": job["requested_by"],
-        "State": _state(job),
+        "State": admin_findings.state_name(job),
         "Epochs": job["epoch"],
         "Minutes": None if seconds is None else round(seconds / 60, 1),
         "Started from": job["parent"],

@@ -1,5 +1,6 @@
 """The Visualizations screen: charts and images of the data, each with a sentence written from its numbers."""
 
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -8,7 +9,7 @@ import streamlit as st
 
 from lesion.client import Client
 from lesion.core.text import format_percent
-from serve.ui.address import from_address, into_address
+from serve.ui import address
 from serve.ui.charts import data_charts
 from serve.ui.components import NO_DATA, START_WITH_STORAGE, show_figure
 from serve.ui.error_messages import error_boundary
@@ -87,15 +88,9 @@ def _show_montage(client: Client, stats: dict[str, Any], names: dict[str, str]) 
     images = {row["label"]: row["images"] for row in stats["classes"]}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         classes = list(images)
-        label = st.selectbox(
-            "Class to look at",
-            classes,
-            index=from_address("class", classes) or 0,
-            format_func=lambda each: shown_name(each, names),
-            key="class-shown",
-            width=240,
-        )
-        into_address("class", label if label != classes[0] else None)
+        called = partial(shown_name, names=names)
+        chosen = address.choose("Class to look at", classes, "class", classes[0], format_func=called, width=240)
+        label = str(chosen)
         number = st.selectbox("How many", _MONTAGE_SIZES, index=1, width=120)
         seed: int = st.session_state.setdefault("montage-seed", 0)
         if st.button("Show others"):

@@ -10,7 +10,7 @@ import streamlit as st
 from lesion.client import Client
 from lesion.domain.trial import DomainTrial
 from lesion.evaluation.findings import EvaluationRecord
-from serve.ui.address import from_address, into_address
+from serve.ui import address
 from serve.ui.charts import model_charts
 from serve.ui.components import NO_DATA, START_WITH_STORAGE, offer_download, show_figure, show_report
 from serve.ui.error_messages import error_boundary, report_failure
@@ -87,11 +87,7 @@ def _choose_version(client: Client, current: str) -> str:
     if len(versions) == 1:
         return current
     titles = {version: f"{version} (in use)" if version == current else version for version in versions}
-    index = from_address("version", versions)
-    index = versions.index(current) if index is None else index
-    version = str(st.selectbox("Model", versions, index=index, format_func=titles.__getitem__, key="version-shown"))
-    into_address("version", version if version != current else None)
-    return version
+    return str(address.choose("Model", versions, "version", current, format_func=titles.__getitem__))
 
 
 def _show_identity(facts: dict[str, Any], created: str | None, *, in_use: bool) -> None:

@@ -9,7 +9,14 @@ import streamlit as st
 from lesion.client import Client
 from serve.ui.charts import model_charts
 from serve.ui.charts.data_charts import SPLITS
-from serve.ui.components import JUDGED_STATES, START_WITH_STORAGE, apply_change, show_confirmation, show_verdict
+from serve.ui.components import (
+    JUDGED_STATES,
+    START_WITH_STORAGE,
+    apply_change,
+    show_confirmation,
+    show_verdict,
+    warn_without_worker,
+)
 from serve.ui.error_messages import error_boundary
 from serve.ui.screens import upload
 from serve.ui.session import clear_cache, has_role, has_storage, read, version_in_use
@@ -70,7 +77,7 @@ def _watch(client: Client, running: bool) -> None:
         _show_end(client, job)
         return
     st.subheader("A retraining is running")
-    _warn_without_worker(job["worker"])
+    warn_without_worker(job["worker"])
     st.progress(job["progress"], escape_markdown(sentences.describe_stage(job)))
     _show_curves(job["metrics"])
     st.caption(f"{_request(job)}.")
@@ -97,11 +104,6 @@ def _show_curves(metrics: list[dict[str, Any]]) -> None:
         ]
         chart = model_charts.epochs(rows, title, list(names.values()))
         column.altair_chart(chart, width="stretch", alt=f"{title} by epoch")
-
-
-def _warn_without_worker(worker: dict[str, Any]) -> None:
-    if warning := sentences.describe_worker(worker):
-        st.warning(warning)
 
 
 def _show_end(client: Client, job: dict[str, Any]) -> None:
@@ -139,7 +141,7 @@ def _offer_retraining(client: Client, running: bool) -> None:
         st.caption("Leave these unchanged unless you have a reason. A smaller batch needs less memory.")
     st.markdown(escape_markdown(sentences.describe_estimate(read(client, "/retrain_estimate", epochs=epochs))))
     if not running:  # or the retraining itself tells it
-        _warn_without_worker(options["worker"])
+        warn_without_worker(options["worker"])
     if st.button("Start retraining", type="primary", disabled=running):
         settings = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         apply_change(partial(client.retrain, **settings), "The retraining has begun.")

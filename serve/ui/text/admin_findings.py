@@ -15,7 +15,7 @@ def jobs(rows: Sequence[Mapping[str, Any]], limit: int) -> str:
     """Write how retrainings ended and how long they took, from ``/retrain_jobs``, which returns the last ``limit``."""
     if not rows:
         return "There has been no retraining yet."
-    states = Counter(row["state"].replace("_", " ") for row in rows)
+    states = Counter(map(state_name, rows))
     prefix = "The last " if len(rows) >= limit else ""
     listed = ", ".join(f"{number:,} {state}" for state, number in states.items())
     text = f"{prefix}{format_count(len(rows), 'retraining')}: {listed}."
@@ -45,6 +45,11 @@ def deployments(rows: Sequence[Mapping[str, Any]]) -> str:
         f"{text} The model has been changed {format_count(len(rows) - 1, 'time')} so far; {rollbacks:,} of these "
         "changes went back to an earlier model."
     )
+
+
+def state_name(job: Mapping[str, Any]) -> str:
+    """Return the state of a retraining as words."""
+    return str(job["state"]).replace("_", " ")
 
 
 def quarantine(total: int, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -5,11 +5,12 @@ from typing import Any, TypedDict
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from lesion.catalogue.decisions import RELEASE
 from lesion.catalogue.images import CatalogueError, get_image, open_generation
 from lesion.database.audit import LABEL_CORRECTED, record
 from lesion.database.tables import DELETED, AuditEntry, Image, now
 
-_RELABELING = (LABEL_CORRECTED, "image.released")
+_RELABELING = (LABEL_CORRECTED, RELEASE)
 
 
 class LabelChange(TypedDict):

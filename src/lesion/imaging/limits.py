@@ -27,12 +27,12 @@ class Limits:
     max_bytes: int = 20 * 2**20  # of the file
     max_pixels: int = 50_000_000  # width × height
     min_side: int = 16  # the shorter side in pixels
-    # Bytes that decoding may hold at once beside the file; None: as many as color of 8 bits with the most pixels.
+    # Bytes that decoding may hold at once, in addition to the file; None: as color of 8 bits with the most pixels.
     max_memory: int | None = field(default=None, compare=False)
 
     @property
     def memory(self) -> int:
-        """Return how many bytes decoding may hold at once beside the file."""
+        """Return how many bytes decoding may hold at once, in addition to the file."""
         return _PIXEL_BYTES * self.max_pixels if self.max_memory is None else self.max_memory
 
     @classmethod

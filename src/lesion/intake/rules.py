@@ -38,6 +38,8 @@ from lesion.core.text import format_count, join_names
 from lesion.database.tables import ACCEPTED, EXCLUDED, GATE, QUARANTINED, REJECTED, REMOVED, TRAINING, Image
 from lesion.intake.uploads import Decision, RelatedImage, Upload
 
+_CORRECTED = "label_corrected"
+
 
 @dataclass(frozen=True, slots=True)
 class IntakeSettings:
@@ -195,9 +197,6 @@ def _burned_in_text_possible(case: Case) -> str | None:
     return f"{advice} Delete it if so." if case.text_in_pixels == "possible" else None
 
 
-LABEL_CORRECTED = "label_corrected"
-
-
 class Rule(NamedTuple):
     """A rule; ``check`` returns the reason for users if the rule applies. Without ``status`` the old one stays."""
 
@@ -209,7 +208,7 @@ class Rule(NamedTuple):
 RULES = (
     Rule(_unknown_label, REJECTED, "label_unknown"),
     Rule(_deleted_before, REJECTED, "deleted_before"),
-    Rule(_corrected, None, LABEL_CORRECTED),
+    Rule(_corrected, None, _CORRECTED),
     Rule(_relabeled, REJECTED, "label_conflict"),
     Rule(_own_file_again, None, "already_known"),
     Rule(_duplicate, REJECTED, "duplicate"),
@@ -231,7 +230,7 @@ def decide(case: Case) -> Decision:
         if applies := rule.check(case):
             status, code, reason = rule.status or case.same_picture[0].status, rule.code, applies
             break
-    if code == LABEL_CORRECTED:
+    if code == _CORRECTED:
         first, hashes = case.mislabeled[0], tuple(row.sha256 for row in case.mislabeled)
         return Decision(first.status, code, reason, known_as=first.sha256, corrected=hashes)
     if status == REJECTED or code == "already_known":

@@ -116,9 +116,7 @@ class Stages:
         try:
             result = stage(job_id, *arguments, **named)
         except Exception as error:
-            if not self.patience.allows_retry(job_id, error):
-                raise
-            logger.warning("%s waits: %s", job_id, str(error).splitlines()[0])
+            self._check_may_wait(job_id, error)
             raise JobPaused(job_id) from error
         self.patience.note_success(job_id)
         return result
@@ -209,11 +207,15 @@ class Stages:
             try:
                 return save()
             except Exception as error:
-                if not self.patience.allows_retry(job_id, error):
-                    raise
-                logger.warning("%s waits: %s", job_id, str(error).splitlines()[0])
+                self._check_may_wait(job_id, error)
             if self.stopping.wait(_RETRY_S):
                 raise LeaseLost(job_id)
+
+    def _check_may_wait(self, job_id: str, error: Exception) -> None:
+        """Log a failure that may pass; raise any other one, and one that has lasted too long."""
+        if not self.patience.allows_retry(job_id, error):
+            raise error
+        logger.warning("%s waits: %s", job_id, str(error).splitlines()[0])
 
     def _end(self, job_id: str, state: JobState, reason: str) -> str:
         finish(self.storage, job_id, self.worker, state, reason)
