@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -14,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lesion.database.storage import Storage
 from lesion.database.tables import ACCEPTED, DELETED, DROPPED, QUARANTINED, Deployment, Image, Job, Worker, now
-from lesion.retraining.worker_state import SILENT_S
+from lesion.retraining.worker_state import seen_lately
 
 if TYPE_CHECKING:
     from serve.inference.shared_state import SharedState
@@ -83,13 +82,11 @@ class DatabaseCollector(Collector):
 def database_metrics(storage: Storage) -> list[Metric]:
     """Count the rows of the tables; cheap enough for every scrape."""
     number, moment = func.count(), now()
-    silence = timedelta(seconds=2 * SILENT_S)
-    alive = Worker.seen_at.between(moment - silence, moment + silence)  # a clock may have been set back
     with storage.reading() as session:
         states = session.execute(select(Job.state, number).group_by(Job.state)).all()
         statuses = session.execute(select(Image.status, number).group_by(Image.status)).all()
         actions = session.execute(select(Deployment.action, number).group_by(Deployment.action)).all()
-        workers = session.scalar(select(number).select_from(Worker).where(alive)) or 0
+        workers = session.scalar(select(number).select_from(Worker).where(seen_lately(moment))) or 0
         requested_at = session.scalar(select(Job.created_at).where(Job.active == 1))
     jobs = dict.fromkeys(_STATES, 0) | dict(states)
     verdicts = {"promote": jobs["promoted"], "reject": jobs["rejected"]}

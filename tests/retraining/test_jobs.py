@@ -198,6 +198,9 @@ def test_whether_a_worker_runs_and_since_when_not(storage: Storage) -> None:
     assert state().running
     died = silent(storage, "w2", 31)
     assert state() == WorkerState(running=False, seen_at=died)
+    silent(storage, "w2", -31)  # the clock was set back after it died
+    assert not state().running
+    silent(storage, "w2", 31)
     own = WorkerHeartbeats(storage, here)
     own.beat()
     assert state().running

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from lesion.core.parent_death import is_running
@@ -34,13 +34,20 @@ def this_host() -> str:
     return host[:200]
 
 
+def seen_lately(moment: datetime) -> ColumnElement[bool]:
+    """Return the condition that a worker's heartbeat is at most 30 s old.
+
+    One that is further in the future was made before the clock was set back, and tells nothing.
+    """
+    return Worker.seen_at.between(moment - _SURELY_DEAD, moment + _SURELY_DEAD)
+
+
 def worker_state(session: Session) -> WorkerState:
     """Return whether a worker runs; one that was killed on this machine is noticed at once, others in 30 s."""
-    workers, host, moment = list(session.scalars(select(Worker))), this_host(), now()
-    for worker in workers:
-        ended = worker.host == host and not is_running(worker.pid)
-        if not ended and moment - worker.seen_at < _SURELY_DEAD:
+    host = this_host()
+    for worker in session.scalars(select(Worker).where(seen_lately(now()))):
+        if worker.host != host or is_running(worker.pid):
             return WorkerState(running=True)
     left = session.scalar(select(func.max(AuditEntry.at)).where(AuditEntry.action == WORKER_LEFT))
-    seen = [worker.seen_at for worker in workers] + ([left] if left is not None else [])
-    return WorkerState(running=False, seen_at=max(seen, default=None))
+    seen = session.scalar(select(func.max(Worker.seen_at)))
+    return WorkerState(running=False, seen_at=max((each for each in (seen, left) if each is not None), default=None))

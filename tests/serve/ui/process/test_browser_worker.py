@@ -8,9 +8,10 @@ from playwright.sync_api import expect
 from sqlalchemy import delete, select
 
 from lesion.database.storage import Storage
-from lesion.database.tables import Job, Worker
+from lesion.database.tables import AuditEntry, Job, Worker
 from lesion.retraining.jobs import JobState, RetrainRequest, submit
 from lesion.retraining.leases import WorkerHeartbeats, WorkerIdentity, claim, finish, record_progress
+from lesion.retraining.worker_state import WORKER_LEFT
 from scripts.dev.browsing import press
 from tests.support.servers.browser import IN_A_BROWSER, OpenWindow, PageProcess, shows
 from tests.support.servers.serving import ServerProcess
@@ -23,6 +24,8 @@ NOBODY = "No worker is running since 30 November 2026, 02:11 UTC; jobs wait unti
 @pytest.fixture
 def storage(lamp_storage: Storage) -> Iterator[Storage]:
     """The storage of the server without a worker; jobs and workers of the test are taken away again."""
+    with lamp_storage.session() as session:  # what workers of other tests left there
+        session.execute(delete(AuditEntry).where(AuditEntry.action == WORKER_LEFT))
     yield lamp_storage
     with lamp_storage.session() as session:
         session.execute(delete(Job))
