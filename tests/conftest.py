@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from xdist.scheduler import LoadFileScheduling
 
 from tests.support.paths import REPOSITORY
+from tests.support.small_disk import SmallDisk, small_disk
 from tests.support.training_runs import PHANTOMS, SHARED, TINY, Run, RunFolder, compose_config
 
 os.environ["WANDB_MODE"] = "offline"
@@ -84,6 +85,13 @@ def pytest_collection_finish() -> None:
     for name, logger in logging.root.manager.loggerDict.items():
         if name.startswith(("streamlit.", "torch.")) and isinstance(logger, logging.Logger):
             logger.propagate = True
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk of 64 MiB, which a test can fill."""
+    with small_disk(tmp_path / "disk", 64) as mounted:
+        yield mounted
 
 
 @pytest.fixture(scope="session")

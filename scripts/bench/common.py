@@ -3,7 +3,7 @@
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -55,6 +55,11 @@ def bench_table(title: str, columns: tuple[str, ...], *, left: int = 1) -> Table
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place < left else "right")
     return table
+
+
+def markdown_rows(*rows: Sequence[str]) -> list[str]:
+    """Return lines of a Markdown table."""
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 @contextmanager

@@ -12,16 +12,15 @@ is not met. Everything stays on 127.0.0.1.
 import http.client
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Self
 
 import httpx
 import numpy as np
@@ -32,10 +31,11 @@ from lesion.core.commands import lesion_command
 from lesion.core.paths import latest_bundle
 from scripts.bench.attacks import connection_attacks, file_attacks, request_attacks
 from scripts.bench.attacks.target import Attack, Target
-from scripts.bench.common import REPOSITORY, bench_parser, machine, verdict
+from scripts.bench.common import REPOSITORY, bench_parser, machine, markdown_rows, verdict
 from serve.deploy.ports import free_port, served_version
 from serve.deploy.processes import running
 from serve.load.samples import encode, scan
+from tests.support.servers.traffic import InThreads
 
 ATTACKS = (*connection_attacks.ATTACKS, *request_attacks.ATTACKS, *file_attacks.ATTACKS)
 CLIENTS = 8
@@ -94,12 +94,12 @@ def main() -> None:
     with cli_errors():
         bundle = (options.bundle or latest_bundle()).resolve()
         chosen = [attack for attack in ATTACKS if not options.only or attack.name in options.only]
-        lines = [f"{machine()}.", "", *table_lines(COLUMNS, ["---"] * len(COLUMNS))]
+        lines = [f"{machine()}.", "", *markdown_rows(COLUMNS, ["---"] * len(COLUMNS))]
         print("\n".join(lines), flush=True)
         results = []
         for attack in chosen:
             results.append(measure(attack, bundle))
-            lines += table_lines(results[-1].row())
+            lines += markdown_rows(results[-1].row())
             print(lines[-1], flush=True)
     if options.markdown:
         options.markdown.write_text("\n".join(lines) + "\n")
@@ -158,31 +158,23 @@ def attacked_server(bundle: Path) -> Iterator[tuple[Target, psutil.Process]]:
                 print(f"The server ended:\n{log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
 
 
-class SteadyClients:
+class SteadyClients(InThreads):
     """Clients that send a small image again and again, each over one connection, until the block ends."""
 
     def __init__(self, target: Target) -> None:
         self.target = target
         self.sent: list[Sent] = []
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(CLIENTS)]
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        for thread in self._threads:
-            thread.join()
+    def tasks(self) -> Sequence[Callable[[], None]]:
+        """Return what each client does."""
+        return [partial(self._send, number) for number in range(CLIENTS)]
 
     def _send(self, number: int) -> None:
         image = encode(scan(number, 128), "JPEG", quality=90)
         headers = {"Authorization": f"Bearer {self.target.key}", "Content-Type": "image/jpeg"}
         connection = http.client.HTTPConnection("127.0.0.1", self.target.port, timeout=PATIENCE_S)
         next_at = time.monotonic() + number * EVERY_S / CLIENTS
-        while not self._end.wait(max(0.0, next_at - time.monotonic())):
+        while not self.stopped.wait(max(0.0, next_at - time.monotonic())):
             began = time.monotonic()
             next_at = max(next_at + EVERY_S, began)
             try:
@@ -208,11 +200,6 @@ def memory_mib(server: psutil.Process) -> float:
         with suppress(psutil.NoSuchProcess):
             total += process.memory_full_info().pss
     return total / 2**20
-
-
-def table_lines(*rows: Sequence[str]) -> list[str]:
-    """Return rows of a Markdown table."""
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
 if __name__ == "__main__":

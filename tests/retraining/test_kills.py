@@ -8,10 +8,9 @@ import json
 import os
 import signal
 import sqlite3
-import threading
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -39,6 +38,7 @@ from tests.support.images.loop_images import new_storage
 from tests.support.images.pictures import picture
 from tests.support.servers.serving import ServerProcess, eventually
 from tests.support.servers.slow_writes import file_of, hold
+from tests.support.servers.traffic import InThreads
 from tests.support.servers.worker_runs import REQUEST, WorkerRun, actions
 from tests.support.training_subprocess import CONFIG, STAND_IN
 
@@ -252,7 +252,7 @@ def champion_of(storage: Storage) -> str:
     return row.version
 
 
-class Uploads:
+class Uploads(InThreads):
     """Somebody who uploads a picture after the other, until the server is gone; and what was kept of them.
 
     A first one is kept, or waits for a catalogue that is held, before anything else is done.
@@ -263,22 +263,19 @@ class Uploads:
         self._url = url
         self._database = database
         self._first = first
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._send)
+
+    def tasks(self) -> Sequence[Callable[[], None]]:
+        return [self._send]
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        super().__enter__()
         eventually(lambda: self.kept or locked(self._database), PATIENCE_S)
         return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join()
 
     def _send(self) -> None:
         with httpx.Client(base_url=self._url, timeout=PATIENCE_S) as client, suppress(httpx.TransportError):
             for seed in range(self._first, self._first + 900):
-                if self._stopped.wait(0.05):
+                if self.stopped.wait(0.05):
                     return
                 label = ("bright", "dark")[seed % 2]  # the champion agrees with one of them
                 answer = client.post("/upload_training_data", files={"files": photo(seed)}, data={"label": label})
@@ -415,28 +412,19 @@ def frozen(process: psutil.Process, storage: Storage) -> Iterator[None]:
 
 
 @dataclass
-class RequestStats:
+class RequestStats(InThreads):
     """Two clients that ask all along, and what they were answered: status, and version or code."""
 
     url: str
     answers: list[tuple[int, str]] = field(default_factory=list)
 
-    def __enter__(self) -> Self:
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._ask) for _ in range(2)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
+    def tasks(self) -> Sequence[Callable[[], None]]:
+        return [self._ask] * 2
 
     def _ask(self) -> None:
         data = photo(1)
         with httpx.Client(base_url=self.url, timeout=PATIENCE_S) as client:
-            while not self._stopped.wait(0.02):
+            while not self.stopped.wait(0.02):
                 answer = client.post("/predict", content=data)
                 content = answer.json()
                 self.answers.append((answer.status_code, content.get("model_version") or content["code"]))

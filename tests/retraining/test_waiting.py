@@ -23,17 +23,11 @@ from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
 from tests.support.images.loop_images import new_storage
 from tests.support.servers.serving import eventually
 from tests.support.servers.worker_runs import REQUEST, WorkerRun, actions
-from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.small_disk import SmallDisk
 from tests.support.training_subprocess import CONFIG, STAND_IN
 
 FULL_S = 20.0  # longer than the pauses between attempts
 PATIENCE_S = 120.0  # these tests share their machine with others
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "disk", 64) as mounted:
-        yield mounted
 
 
 @pytest.fixture

@@ -23,16 +23,10 @@ from tests.support.images.loop_images import new_storage
 from tests.support.images.pictures import picture
 from tests.support.paths import SCRIPTS
 from tests.support.servers.serving import ServerProcess
-from tests.support.small_disk import SmallDisk, small_disk
+from tests.support.small_disk import SmallDisk
 from tests.support.training_subprocess import CONFIG
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    with small_disk(tmp_path / "disk", 64) as mounted:
-        yield mounted
 
 
 @pytest.fixture

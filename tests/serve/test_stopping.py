@@ -7,9 +7,10 @@ import socket
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Self
 
 import psutil
 import pytest
@@ -18,12 +19,13 @@ from serve.listening import stop_listening
 from tests.support.bundles.lamp_bundles import lamp
 from tests.support.images.pictures import write
 from tests.support.servers.serving import ServerProcess
+from tests.support.servers.traffic import InThreads
 
 REQUEST = b"POST /predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
 
 
 @dataclass
-class Clients:
+class Clients(InThreads):
     """Clients that ask steadily over plain sockets, half of them on a new connection each time.
 
     Outcomes: ``answered``; ``refused``: nobody listened; ``closed``: a kept connection was closed in order before
@@ -36,21 +38,12 @@ class Clients:
     pause_s: float = 0.01
     outcomes: Counter[str] = field(default_factory=Counter)
 
-    def __enter__(self) -> Self:
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, args=(number % 2 == 0,)) for number in range(self.count)]
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
+    def tasks(self) -> Sequence[Callable[[], None]]:
+        return [partial(self._ask, number % 2 == 0) for number in range(self.count)]
 
     def _ask(self, kept: bool) -> None:
         connection: socket.socket | None = None
-        while not self._stopped.wait(self.pause_s):
+        while not self.stopped.wait(self.pause_s):
             reused = connection is not None
             try:
                 connection = connection or socket.create_connection(("127.0.0.1", self.port), timeout=30)

@@ -27,7 +27,7 @@ from lesion.backup.backup_manifest import verify_backup
 from lesion.core.cli_errors import cli_errors
 from lesion.registry.registry import Registry
 from lesion.retraining.workflow import system_database
-from scripts.bench.common import bench_parser, machine, verdict
+from scripts.bench.common import bench_parser, machine, markdown_rows, verdict
 from scripts.bench.faults.fault_cell import Cell, make_template
 from tests.support.servers.postgresql import postgresql
 from tests.support.servers.slow_writes import file_of
@@ -133,7 +133,7 @@ class Row:
 
     @property
     def cells(self) -> list[str]:
-        wrong = "; ".join(self.wrong).replace("|", "/").replace("\n", " ")
+        wrong = "; ".join(self.wrong).replace("\n", " ")
         met = verdict(not self.wrong)
         return [self.fault, self.stage, str(self.kept), self.answered, f"{self.seconds:.1f}", wrong, met]
 
@@ -229,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.markdown is not None:
         lines = [COLUMNS, ["---"] * len(COLUMNS), *(row.cells for row in rows)]
         with options.markdown.open("a", encoding="utf-8") as file:
-            file.writelines(f"| {' | '.join(line)} |\n" for line in lines)
+            file.writelines(f"{line}\n" for line in markdown_rows(*lines))
     return int(any(row.wrong for row in rows))
 
 

@@ -17,7 +17,7 @@ from lesion.registry.registry import Registry
 from scripts.dev.browsing import WIDTHS, browser, browser_context, settle, window
 from serve.ui.session import ADDRESS
 from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
-from tests.support.images.loop_images import new_storage, put_picture
+from tests.support.images.loop_images import new_storage, put_disputed
 from tests.support.servers.browser import PATHS, Front, OpenWindow, PageProcess
 from tests.support.servers.page import OpenScreen, evaluated, open_screen, two_models
 from tests.support.servers.serving import ServerProcess
@@ -90,9 +90,7 @@ def models_storage(models_root: Path, versions: list[Path]) -> Iterator[Storage]
 @pytest.fixture(scope="module")
 def waiting(models_storage: Storage, models_root: Path) -> str:
     """An image in quarantine."""
-    return put_picture(
-        models_storage, models_root, 7000, "dark", status="quarantined", reason_code="disputed", reason="Odd."
-    )
+    return put_disputed(models_storage, models_root, 7000)
 
 
 @pytest.fixture(scope="module")

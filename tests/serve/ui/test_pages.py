@@ -15,7 +15,7 @@ from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
 from serve.ui.session import ADDRESS
 from tests.support.bundles.lamp_bundles import CLASSES
-from tests.support.images.loop_images import put_picture
+from tests.support.images.loop_images import put_disputed
 from tests.support.servers.page import (
     OpenScreen,
     buttons,
@@ -195,12 +195,7 @@ def test_going_back_and_promoting_need_a_reason(
 def test_quarantined_images_are_released_or_dropped_page_by_page(
     opened: OpenScreen, models_storage: Storage, models_server: ServerProcess, tmp_path: Path
 ) -> None:
-    waiting = [
-        put_picture(
-            models_storage, tmp_path, 5000 + number, "dark", status="quarantined", reason_code="disputed", reason="Odd."
-        )
-        for number in range(10)
-    ]
+    waiting = [put_disputed(models_storage, tmp_path, 5000 + number) for number in range(10)]
 
     def facts(sha256: str) -> tuple[str, str]:
         with models_storage.session() as session:
@@ -248,9 +243,7 @@ def test_quarantined_images_are_released_or_dropped_page_by_page(
 
 
 def test_an_earlier_decision_is_undone(opened: OpenScreen, models_storage: Storage, tmp_path: Path) -> None:
-    sha256 = put_picture(
-        models_storage, tmp_path, 5200, "dark", status="quarantined", reason_code="disputed", reason="Odd."
-    )
+    sha256 = put_disputed(models_storage, tmp_path, 5200)
     with models_storage.session() as session:
         release(session, sha256, "eve", "bright")
     page = opened("review")
@@ -268,9 +261,7 @@ def test_an_earlier_decision_is_undone(opened: OpenScreen, models_storage: Stora
 def test_what_somebody_else_decided_meanwhile_is_shown_and_can_be_undone(
     opened: OpenScreen, models_storage: Storage, models_server: ServerProcess, tmp_path: Path
 ) -> None:
-    sha256 = put_picture(
-        models_storage, tmp_path, 5100, "dark", status="quarantined", reason_code="disputed", reason="Odd."
-    )
+    sha256 = put_disputed(models_storage, tmp_path, 5100)
     page = opened("review")
     number = next(button.label for button in page.button if button.key == f"release-{sha256}").split()[-1]
     models_server.client.post(f"/quarantine/{sha256}/drop", json={"reason": "a thumb"}).raise_for_status()

@@ -11,7 +11,7 @@ from lesion.database.storage import Storage
 from lesion.registry.registry import Registry
 from serve.deploy.ports import free_port
 from serve.ui.error_messages import describe_failed_click
-from tests.support.images.loop_images import put_picture
+from tests.support.images.loop_images import put_disputed
 from tests.support.servers.browser import Front
 from tests.support.servers.page import (
     OpenScreen,
@@ -241,9 +241,7 @@ def test_a_rollback_of_another_champion_than_was_shown_is_refused(
 def test_an_image_that_somebody_else_released_under_another_class_stays_as_it_is(
     opened: OpenScreen, models_storage: Storage, models_server: ServerProcess, models_root: Path
 ) -> None:
-    sha256 = put_picture(
-        models_storage, models_root, 7001, "dark", status="quarantined", reason_code="disputed", reason="Odd."
-    )
+    sha256 = put_disputed(models_storage, models_root, 7001)
     page = opened("review")
     models_server.client.post(f"/quarantine/{sha256}/release", json={"label": "bright"}).raise_for_status()
     page.button(key=f"release-{sha256}").click().run()

@@ -85,3 +85,8 @@ def put_picture(
     with storage.session() as session:
         assert add_image(session, row)
         return row.sha256
+
+
+def put_disputed(storage: Storage, folder: Path, seed: int) -> str:
+    """Bring a picture, labeled dark, into quarantine; return its hash."""
+    return put_picture(storage, folder, seed, "dark", status="quarantined", reason_code="disputed", reason="Odd.")

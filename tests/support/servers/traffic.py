@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Self
 
 import httpx
@@ -11,8 +12,28 @@ import httpx
 from tests.support.servers.serving import eventually
 
 
+class InThreads:
+    """What runs in threads until the block ends."""
+
+    def tasks(self) -> Sequence[Callable[[], None]]:
+        """Return what the threads run; each ends soon after ``stopped`` is set."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self.stopped = threading.Event()
+        self._threads = [threading.Thread(target=task) for task in self.tasks()]
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopped.set()
+        for thread in self._threads:
+            thread.join()
+
+
 @dataclass
-class Traffic:
+class Traffic(InThreads):
     """Clients that send images and read ``/info`` until the block ends; no request may fail meanwhile."""
 
     url: str
@@ -23,18 +44,16 @@ class Traffic:
     answers: list[tuple[int, dict[str, Any]]] = field(default_factory=list)  # which image, and its prediction
     failures: list[str] = field(default_factory=list)
 
+    def tasks(self) -> Sequence[Callable[[], None]]:
+        return [partial(self._send, number) for number in range(self.clients)]
+
     def __enter__(self) -> Self:
-        self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._send, args=(number,)) for number in range(self.clients)]
-        for thread in self._threads:
-            thread.start()
+        super().__enter__()
         self.wait_for(3 * self.clients)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        for thread in self._threads:
-            thread.join()
+        super().__exit__()
         assert self.failures == []
 
     def wait_for(self, images: int = 60) -> None:
@@ -45,7 +64,7 @@ class Traffic:
     def _send(self, turn: int) -> None:
         headers = {} if self.kept else {"Connection": "close"}
         with httpx.Client(base_url=self.url, timeout=60, headers=headers) as client:
-            while not self._stopped.is_set():
+            while not self.stopped.is_set():
                 turn = (turn + 1) % len(self.images)
                 try:
                     prediction = client.post("/predict", content=self.images[turn]).raise_for_status()

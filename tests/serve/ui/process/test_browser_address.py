@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 from sqlalchemy import delete
 
 from lesion.catalogue.label_corrections import correct_label
@@ -38,6 +38,16 @@ def job_id(lamp_storage: Storage) -> Iterator[str]:
         session.execute(delete(Job))
 
 
+def stays(page: Page, other: Page, text: str, address: str) -> None:
+    """Check that a page shows a text under an address, also when it is loaded again and in another window."""
+    shows(page, text)
+    assert page.url.endswith(address)
+    page.reload()
+    shows(page, text)
+    other.goto(page.url)
+    shows(other, text)
+
+
 def test_an_example_stays_after_f5_and_in_a_link(served: PageProcess, open_window: OpenWindow) -> None:
     page = open_window(served)
     page.get_by_text("Examples", exact=True).click()
@@ -46,13 +56,7 @@ def test_an_example_stays_after_f5_and_in_a_link(served: PageProcess, open_windo
     assert name is not None
     example = name.removeprefix("Drawn brain scan: ")
     press(page, example)
-    shows(page, f"{example}.png as the model sees it.")
-    assert page.url.endswith(f"?source=Examples&image={example}")
-    page.reload()
-    shows(page, f"{example}.png as the model sees it.")
-    other = open_window(served)
-    other.goto(page.url)
-    shows(other, f"{example}.png as the model sees it.")
+    stays(page, open_window(served), f"{example}.png as the model sees it.", f"?source=Examples&image={example}")
 
 
 def test_a_retraining_that_is_looked_at_stays_after_f5_and_in_a_link(
@@ -61,13 +65,8 @@ def test_a_retraining_that_is_looked_at_stays_after_f5_and_in_a_link(
     page = open_window(served, "Admin")
     created_at = lamp_server.client.get(f"/retrain_status/{job_id}").json()["created_at"]
     choose(page, "Retraining to look at", f"{format_time(created_at)}, cancelled, {job_id[:8]}")
-    shows(page, f"{job_id}: epochs 3")
-    assert page.url.endswith(f"/admin?job={job_id}")
-    page.reload()
-    shows(page, f"{job_id}: epochs 3")
     other = open_window(served)
-    other.goto(page.url)
-    shows(other, f"{job_id}: epochs 3")
+    stays(page, other, f"{job_id}: epochs 3", f"/admin?job={job_id}")
     other.goto(f"{served.url}/admin?job=unknown")
     settle(other)
     expect(other.get_by_text(job_id)).to_have_count(0)

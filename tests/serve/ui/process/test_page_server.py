@@ -103,9 +103,7 @@ def session(page: PageProcess) -> Iterator[tuple[ClientConnection, str]]:
     """Open the page as a browser does; return the connection and the session's id."""
     address = page.url.replace("http", "ws") + "/_stcore/stream"
     with connect(address, subprotocols=["streamlit"], max_size=None) as channel:  # type: ignore[list-item]
-        message = BackMsg()
-        message.rerun_script.query_string = ""
-        channel.send(message.SerializeToString())
+        channel.send(rerun(0))
         yield channel, wait_for(channel, "new_session").new_session.initialize.session_id
 
 
@@ -115,6 +113,24 @@ def wait_for(channel: ClientConnection, kind: str) -> ForwardMsg:
         message.ParseFromString(bytes(channel.recv(30)))  # type: ignore[arg-type]
         if message.WhichOneof("type") == kind:
             return message
+
+
+def rerun(size: int) -> bytes:
+    """A browser's message that runs the script again, of a little more than ``size`` bytes."""
+    message = BackMsg()
+    message.rerun_script.query_string = "x" * size
+    return bytes(message.SerializeToString())
+
+
+def takes_messages_up_to(channel: ClientConnection, taken: int, refused: int) -> None:
+    """Send a message that is taken, and a longer one that ends the connection as too large."""
+    channel.send(rerun(taken))
+    wait_for(channel, "script_finished")
+    with suppress(ConnectionClosed):
+        channel.send(rerun(refused))
+        while True:
+            channel.recv(30)
+    assert channel.close_code == 1009
 
 
 def put(page: PageProcess, session_id: str, size: int, method: str = "PUT") -> tuple[int, str]:
@@ -144,16 +160,7 @@ def test_strangers_send_neither_files_nor_long_messages(lamp_server: ServerProce
         assert put(page, session_id, 1, "DELETE") == (403, "Sign in before you send files.")
         assert put(page, "another", 1)[0] == 403
         assert put(page, f"{session_id}/deeper", 1)[0] == 404
-        message = BackMsg()
-        message.rerun_script.query_string = "x" * 60_000
-        channel.send(message.SerializeToString())
-        wait_for(channel, "script_finished")
-        message.rerun_script.query_string = "x" * 70_000
-        with suppress(ConnectionClosed):
-            channel.send(message.SerializeToString())
-            while True:
-                channel.recv(30)
-        assert channel.close_code == 1009
+        takes_messages_up_to(channel, 60_000, 70_000)
 
 
 @pytest.mark.slow
@@ -170,13 +177,4 @@ def test_users_send_files_up_to_the_bounds_and_messages(lamp_server: ServerProce
         head = f"PUT /_stcore/upload_file/{session_id}/{uuid.uuid4()}"
         chunked = httpx.put(f"{page.url}{head.split()[1]}", content=iter([b"x"]))
         assert (chunked.status_code, chunked.text) == (411, "The length of the file is missing.")
-        message = BackMsg()
-        message.rerun_script.query_string = "x" * 70_000
-        channel.send(message.SerializeToString())
-        wait_for(channel, "script_finished")
-        message.rerun_script.query_string = "x" * 9_000_000
-        with suppress(ConnectionClosed):
-            channel.send(message.SerializeToString())
-            while True:
-                channel.recv(30)
-        assert channel.close_code == 1009
+        takes_messages_up_to(channel, 70_000, 9_000_000)
