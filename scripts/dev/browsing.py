@@ -89,11 +89,13 @@ def drop(page: Page, *files: Path) -> None:
 
 
 def choose(page: Page, label: str, option: str | re.Pattern[str]) -> None:
-    """Choose an entry of a list; a page that is being redrawn may lose a click, or close the list."""
+    """Choose an entry of a list; a page that is being redrawn may show it twice, lose a click, or close the list."""
     box = page.get_by_role("combobox", name=re.compile(re.escape(label)))
     for _ in range(_CLICKS):
-        box.click()
+        expect(box).to_have_count(1, timeout=PATIENCE_MS)
+        settle(page)
         with suppress(TimeoutError, AssertionError):
+            box.click(timeout=_CLICK_MS)
             page.get_by_role("option", name=option, exact=True).click(timeout=_CLICK_MS)
             expect(box).to_have_value(option, timeout=_CLICK_MS)
             break
