@@ -46,6 +46,7 @@ class Dispatcher:
     timeout: float
     _numbers: Iterator[int] = field(default_factory=lambda: count(1), init=False)
     _lost_worker_at: float | None = field(default=None, init=False)
+    _sending: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)  # held while a large request is sent
 
     def __post_init__(self) -> None:
         self.explainer = Explainer(self._ask)
@@ -158,9 +159,13 @@ class Dispatcher:
                 await self._put(pending.message, _LARGE)
 
     async def _put(self, message: tuple[Any, ...], size: int) -> None:
+        """Send a request to the inference workers; large ones one by one, and not if the sender has left meanwhile."""
         if size < _LARGE:
             self.requests.put(message)
-        else:
+            return
+        async with self._sending:
+            if senders.current.get().gone:
+                raise ClientDisconnect
             await asyncio.to_thread(self.requests.put, message)
 
 

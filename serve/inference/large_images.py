@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 MAX_WAITING = 16  # large images that wait in one API process; further ones are answered 503
-# Bytes that other processes may hold to decode an image: some 2 megapixels of color, which take some tens of
+# Bytes that other processes may hold to decode an image: some 2.5 megapixels of color, which take some tens of
 # milliseconds. What takes more is decoded here.
-SMALL_MEMORY = 16 * 2**20
+SMALL_MEMORY = 12 * 2**20
 _IDLE_S = 60.0  # after which the process ends
 _CPU_S = 10  # for one image
 _NICENESS = 5

@@ -162,6 +162,6 @@ def test_a_fault_of_the_decoder_refuses_only_its_image() -> None:
 
 
 def test_small_images_are_those_of_little_memory() -> None:
-    assert small_only(DEFAULT_LIMITS).memory == 16 * 2**20
-    assert small_only(Limits(max_pixels=1000)).memory == 7000
+    assert small_only(DEFAULT_LIMITS).memory == 12 * 2**20
+    assert small_only(Limits(max_pixels=1000)).memory == 6000
     assert small_only(DEFAULT_LIMITS) == DEFAULT_LIMITS, "all else is the same"
