@@ -91,7 +91,6 @@ class Dispatcher:
         return answer
 
     async def _fit(self, request: InferenceRequest, large: LargeImage) -> InferenceRequest:
-        self.large_images.check_room()
         try:
             async with asyncio.timeout(self.timeout):
                 pixels = await self.large_images.call(large.preprocessing.read, request.data, large.limits)

@@ -54,18 +54,16 @@ class LargeImages:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _idle: asyncio.TimerHandle | None = field(default=None, init=False)
 
-    def check_room(self) -> None:
-        """Raise a BusyError if too many large images wait."""
-        if self._waiting >= MAX_WAITING:
-            raise BusyError(f"{MAX_WAITING} large images wait already. Try again soon.", code="large_images_full")
-
     async def call(self, function: Callable[[bytes, Limits], Result], data: bytes, limits: Limits) -> Result:
         """Return what a function makes of an image; the function and its result must be such that pickle takes them.
 
         Raises:
+            BusyError: Too many large images wait.
             LesionError: The function raised it, or the image ended the process.
             ClientDisconnect: The sender left before it was the image's turn.
         """
+        if self._waiting >= MAX_WAITING:
+            raise BusyError(f"{MAX_WAITING} large images wait already. Try again soon.", code="large_images_full")
         self._waiting += 1
         try:
             async with self._turn:
