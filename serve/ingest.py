@@ -146,7 +146,9 @@ async def _process(judge: Judge, answer: UploadAnswer, file: Examined, upload: U
         answer.rejected.append(RejectedFile(name=name, **reason))
         return
     images = answer.accepted if decision.status == ACCEPTED else answer.quarantined
-    images.append(JudgedImage(name=name, sha256=decision.known_as or file.record.sha256, label=upload.label, **reason))
+    sha256 = decision.known_as or file.record.sha256
+    changes = list(decision.changes) if upload.source == "feedback" else []
+    images.append(JudgedImage(name=name, sha256=sha256, label=upload.label, changes=changes, **reason))
 
 
 def _reject(answer: UploadAnswer, name: str, error: LesionError, label: str = "") -> None:
