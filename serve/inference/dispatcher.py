@@ -17,14 +17,14 @@ from lesion.intake.uploads import ModelOpinion
 from serve import senders
 from serve.inference.explainer import Explainer
 from serve.inference.large_images import LargeImages
-from serve.inference.litserve_overrides import PendingRequest
+from serve.inference.litserve_batches import PendingRequest
 from serve.inference.messages import InferenceAnswer, InferenceRequest, LargeImage, Request, Unexplained
 from serve.inference.shared_state import SharedState
 from serve.request_errors import BusyError, ModelReplacedError
 
 _WATCH_S = 0.2
 # An inference worker that dies while it waits may take one request with it before it learned which: LitServe's queue
-# is in a manager process, whose thread still serves the dead worker for one wait (``litserve_overrides.IDLE_WAIT_S``).
+# is in a manager process, whose thread still serves the dead worker for one wait (``litserve_batches.IDLE_WAIT_S``).
 _REQUEUE_AFTER_S = 0.5
 _MOST_MODELS = 2  # that a large image is fitted for, one after the other, if the model is replaced meanwhile
 _LARGE = 256 * 1024  # bytes above which a thread, not the event loop, pickles and sends a request

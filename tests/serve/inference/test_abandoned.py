@@ -13,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from serve import senders
 from serve.inference.dispatcher import Dispatcher
-from serve.inference.litserve_overrides import IdleBatchLoop
+from serve.inference.litserve_batches import IdleBatchLoop
 from serve.inference.messages import InferenceRequest
 from serve.inference.shared_state import SharedState
 from serve.senders import Sender
