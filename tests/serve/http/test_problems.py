@@ -82,6 +82,7 @@ RESPONSES: list[tuple[int, type[LesionError], tuple[str, ...]]] = [
     (503, BusyError, ("no_worker_ready", "queue_full", "server_busy", "shutting_down", "timed_out", "worker_died")),
     (503, StoreContentError, ("store_foreign", "store_wrong")),
     (503, StoreError, ("store_failed",)),
+    (503, StoreError, ("store_slow", "store_unmounted")),
     (507, StoreFullError, ("storage_full",)),
 ]
 CASES = [(status, kind, code) for status, kind, codes in RESPONSES for code in codes]
