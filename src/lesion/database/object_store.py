@@ -118,12 +118,23 @@ class ObjectStore:
             if self._marker is not None:
                 self._marker.write()
 
+    def check_mounted(self) -> None:
+        """Raise a StoreError (``store_unmounted``) if the folder is not the store's: what it lacks is not missing."""
+        with _store_errors("The store could not be looked at"):
+            if self._marker is None or self._marker.is_there():
+                return
+        raise StoreError(
+            f"'{self._root}' has none of the files that the catalogue names. Mount the share that it is on, or "
+            "check that storage.files belongs to storage.database. If the files are lost, restore a backup.",
+            code="store_unmounted",
+        )
+
     def has(self, key: str) -> bool:
         """Return whether a key exists."""
         with _store_errors(f"'{key}' could not be looked up in the store"):
             if self._files.exists(self._path(key)):
                 return True
-            self._check_mounted()
+            self.check_mounted()
             return False
 
     def get(self, key: str) -> bytes:
@@ -132,7 +143,7 @@ class ObjectStore:
             try:
                 return bytes(self._files.cat_file(self._path(key)))
             except FileNotFoundError as error:
-                self._check_mounted()
+                self.check_mounted()
                 raise ObjectNotFoundError(f"The store has no '{key}'.") from error
 
     def get_image(self, sha256: str) -> bytes:
@@ -196,15 +207,6 @@ class ObjectStore:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         return target
-
-    def _check_mounted(self) -> None:
-        """Raise a StoreError if the folder is not the store's, so that what it lacks is not taken for missing."""
-        if self._marker is not None and not self._marker.is_there():
-            raise StoreError(
-                f"'{self._root}' has none of the files that the catalogue names. Mount the share that it is on, or "
-                "check that storage.files belongs to storage.database. If the files are lost, restore a backup.",
-                code="store_unmounted",
-            )
 
     def _path(self, key: str) -> str:
         relative = PurePosixPath(key)
