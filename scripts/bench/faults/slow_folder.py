@@ -24,14 +24,21 @@ _POLL_MS = 100
 
 
 class SlowFolder:
-    """From now until ``close``, each opening of a file or folder in a folder takes ``pause_s`` seconds."""
+    """From now until ``close``, each opening of a file or folder in a folder takes ``pause_s`` seconds.
+
+    A kernel that cannot delay openings raises an OSError.
+    """
 
     def __init__(self, folder: Path, pause_s: float) -> None:
         self._folder, self._pause_s = folder, pause_s
         self._halted = False
         self._ended = threading.Event()
         subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)  # so that it is a mount of its own
-        self._queue = self._watch()
+        try:
+            self._queue = self._watch()
+        except OSError:
+            self._unmount()
+            raise
         self._thread = threading.Thread(target=self._answer_all, daemon=True)
         self._thread.start()
 
@@ -44,6 +51,9 @@ class SlowFolder:
         self._ended.set()
         self._thread.join()
         os.close(self._queue)  # the kernel then permits those that were not answered
+        self._unmount()
+
+    def _unmount(self) -> None:
         subprocess.run(["umount", "--lazy", str(self._folder)], check=True)
 
     def _watch(self) -> int:
