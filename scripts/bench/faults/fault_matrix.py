@@ -10,6 +10,7 @@ is served, all that within 60 s after the fault, and a backup can then be made a
 is not.
 """
 
+import shutil
 import sys
 import tempfile
 import time
@@ -73,6 +74,7 @@ def run_cell(fault: str, stage: str, template: Path, folder: Path) -> Row:
 def _run_cell(fault: str, stage: str, template: Path, folder: Path) -> Row:
     folder.mkdir()
     with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
         disk = stack.enter_context(small_disk(folder / "disk", DISK_MIB))
         shared = fault in SHARED
         place = stack.enter_context(
