@@ -32,6 +32,10 @@ _FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 _CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1")
 _MOST_JSON_BYTES = 2**16  # settings and reasons; parsing takes hundreds of times as much memory
 _ROOM_S = 0.05  # how often a body that waits for memory checks again
+_RESERVE = (
+    4  # bodies that are small, or begin, may hold a quarter more than all others: they do not wait for large ones
+)
+_SMALL_BYTES = 2**20
 
 
 class RequestContext:
@@ -149,9 +153,9 @@ class BodyLimits:
     """Limits the bytes of one body, those of all bodies in this process together, and the time that a body may take.
 
     Bytes are counted as they arrive, so a missing or wrong ``Content-Length`` changes nothing. While the bodies of all
-    requests hold more than ``max_total_bytes``, only the body that began first is received: the others wait unread, in
-    the senders' buffers. A body must have arrived within ``timeout`` seconds; the paths in ``larger`` accept larger
-    bodies, which have more time in proportion.
+    requests hold more than ``max_total_bytes``, only small bodies, up to a quarter more, and the body that began first
+    are received: the others wait unread, in the senders' buffers. A body must have arrived within ``timeout`` seconds;
+    the paths in ``larger`` accept larger bodies, which have more time in proportion.
     """
 
     app: ASGIApp
@@ -200,7 +204,7 @@ class _Body:
         limits = self._limits
         if self not in limits.arriving:
             return await self._receive()
-        while limits.held_bytes > limits.max_total_bytes and next(iter(limits.arriving)) is not self:
+        while not self._has_room():
             if time.monotonic() > self._deadline:
                 raise BusyError("The server holds as many images as it has memory for. Send the image again soon.")
             await asyncio.sleep(_ROOM_S)
@@ -216,6 +220,11 @@ class _Body:
                 await _discard_rest(self._receive)
             raise _too_large(f"more than {self._limit:,} bytes", self._limit)
         return message
+
+    def _has_room(self) -> bool:
+        limits = self._limits
+        reserve = limits.max_total_bytes // _RESERVE if self.size < _SMALL_BYTES else 0
+        return limits.held_bytes <= limits.max_total_bytes + reserve or next(iter(limits.arriving)) is self
 
     async def _next_message(self) -> Message:
         try:

@@ -24,7 +24,9 @@ from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
 from serve.request_errors import BusyError
 
 IDLE_WAIT_S = 0.1
-_BATCH_BYTES = 32 * 2**20  # a batch with this many bytes accepts no further image
+# A batch with this many bytes accepts no further image: a large file takes longer to decode than all the rest of a
+# batch, and whoever is in it would wait for all of them.
+_BATCH_BYTES = 2**20
 
 
 def worker_id() -> int:

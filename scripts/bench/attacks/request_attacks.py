@@ -10,6 +10,8 @@ from pathlib import Path
 from scripts.bench.attacks.target import Attack, Target, answer_of, repeat, send, status_line
 from serve.load.samples import encode, photo, scan
 
+LINE_BYTES_S = 125e6  # a gigabit a second
+_LEAVING_CLIENTS = 8
 LOCKED_S = 6.0
 HOSTILE_NAME = "scan\u202egpj.exe\u200b" + "a" * 100 + ";=1+1.png"
 
@@ -42,19 +44,21 @@ def send_json(target: Target, until: float) -> Counter[str]:
 
 
 def leave_after_sending(target: Target, until: float) -> Counter[str]:
-    """Send large images and close the connection before their answer."""
+    """Send large images, as fast as a line takes them, and close the connection before their answer."""
     image = encode(photo(4000, 3000), "JPEG", quality=90)
     head = target.head("POST", "/predict", "Content-Type: image/jpeg", f"Content-Length: {len(image)}", key=True)
 
     def act() -> str:
+        next_at = time.monotonic() + _LEAVING_CLIENTS * len(image) / LINE_BYTES_S
         with target.connect() as connection:
             # closed with a reset, as by a program that was ended
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             send(connection, head + b"\r\n" + image)
             time.sleep(0.05)
+        time.sleep(max(0.0, next_at - time.monotonic()))
         return "left"
 
-    return repeat(act, until, 8)
+    return repeat(act, until, _LEAVING_CLIENTS)
 
 
 def lock_database(target: Target, until: float) -> Counter[str]:
@@ -109,7 +113,12 @@ ATTACKS = (
         send_json,
         ("422 parameter_invalid", "413 body_too_large", "400 body_malformed"),
     ),
-    Attack("abandoned", "images of 12 megapixels whose senders leave", leave_after_sending, ("left",)),
+    Attack(
+        "abandoned",
+        "images of 12 megapixels, a gigabit a second, whose senders leave",
+        leave_after_sending,
+        ("left",),
+    ),
     Attack("locked_database", f"SQLite locked for {LOCKED_S:g} s", lock_database, ("200",)),
     Attack("replaced_file", "another picture in place of a stored one", replace_stored_file, ("500 file_damaged",)),
     Attack("names", "file names that turn or hide text", send_names, ("200",)),

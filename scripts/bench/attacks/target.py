@@ -13,7 +13,8 @@ from typing import Any
 
 import httpx
 
-PATIENCE_S = 40.0  # longer than the server may take for any answer
+PATIENCE_S = 40.0  # longer than the server may take for any answer but that to an upload
+UPLOAD_PATIENCE_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,9 @@ class Target:
     def ask(self, method: str, path: str, **request: Any) -> httpx.Response | None:  # noqa: ANN401 - httpx's
         """Send a request with the admin's key; return None if the connection was cut."""
         headers = {"Authorization": f"Bearer {self.key}", **request.pop("headers", {})}
+        request = {"timeout": PATIENCE_S, **request}
         with suppress(httpx.TransportError):
-            return httpx.request(
-                method, f"http://127.0.0.1:{self.port}{path}", headers=headers, timeout=PATIENCE_S, **request
-            )
+            return httpx.request(method, f"http://127.0.0.1:{self.port}{path}", headers=headers, **request)
         return None
 
     def upload(self, name: str, data: bytes) -> httpx.Response | None:
@@ -50,7 +50,8 @@ class Target:
         if info is None:
             return None
         fields = {"label": info.json()["classes"][0]}
-        return self.ask("POST", "/upload_training_data", files={"files": (name, data)}, data=fields)
+        files = {"files": (name, data)}
+        return self.ask("POST", "/upload_training_data", files=files, data=fields, timeout=UPLOAD_PATIENCE_S)
 
 
 @dataclass(frozen=True)

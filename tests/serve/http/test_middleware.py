@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from lesion.core.errors import TooLargeError
 from serve.http.middleware import BodyLimits, HeadRequests
-from serve.request_errors import missing_file
+from serve.request_errors import BusyError, missing_file
 from tests.support.bundles.registry_bundles import sealed
 from tests.support.servers.app import client_of, make_app, refusal
 
@@ -85,6 +85,48 @@ def test_json_has_a_small_limit_of_its_own():
     ):
         with pytest.raises(TooLargeError, match="65,536"):
             asyncio.run(limits(scope | {"headers": headers}, receive, send))
+
+
+def test_a_small_body_does_not_wait_for_the_memory_of_large_ones():
+    """Large bodies hold all that there is; a small one has a reserve, of a quarter of that, and then waits as well."""
+    large, small, total = 3_000_000, 1000, 10_000_000
+    held, arrived = asyncio.Event(), list[int]()
+
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        arrived.append(len((await receive())["body"]))
+        if scope["hold"]:
+            await held.wait()
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    async def main() -> None:
+        limits = BodyLimits(route, max_body_bytes=10**7, max_total_bytes=total, timeout=0.2)
+
+        def begin(size: int, *, complete: bool = True, hold: bool = True) -> asyncio.Task[None]:
+            async def receive() -> Message:
+                return {"type": "http.request", "body": bytes(size), "more_body": not complete}
+
+            scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "hold": hold}
+            return asyncio.create_task(limits(scope, receive, send))
+
+        holding = [begin(large) for _ in range(4)]
+        await asyncio.sleep(0.02)
+        holding.append(begin(small, complete=False))  # whoever began first is received in any case
+        await asyncio.sleep(0.02)
+        assert total < limits.held_bytes == 4 * large + small < total * 5 / 4
+        await begin(small, hold=False)
+        assert arrived == [*[large] * 4, small, small]
+        holding.append(begin(600_000))
+        await asyncio.sleep(0.02)
+        assert limits.held_bytes > total * 5 / 4
+        with pytest.raises(BusyError):
+            await begin(small, hold=False)
+        held.set()
+        await asyncio.gather(*holding)
+        assert limits.held_bytes == 0
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("charset", ["undefined", "idna", "rot13", "\xff"])

@@ -37,6 +37,11 @@ def batch_of(shared_state: SharedState, *messages: tuple[int, int]) -> tuple[lis
     waiting: queue.Queue[Any] = queue.Queue()
     for process, number in messages:
         waiting.put((process, str(number), time.monotonic(), IMAGE))
+    return batch_from(waiting, shared_state)
+
+
+def batch_from(waiting: "queue.Queue[Any]", shared_state: SharedState) -> tuple[list[tuple[int, str]], Transport]:
+    """Form one batch of what waits."""
     api = SimpleNamespace(max_batch_size=8, batch_timeout=0.0, request_timeout=30.0, shared_state=shared_state)
     transport = Transport()
     batch, _ = IdleBatchLoop().get_batch_requests(cast(Any, api), waiting, cast(Any, transport))
@@ -61,6 +66,16 @@ def test_dropped_requests_do_not_fill_a_batch() -> None:
     batch, transport = batch_of(shared_state, *((0, number) for number in range(1, 48)))
     assert batch == [(0, str(number)) for number in range(41, 48)]
     assert len([answer for _, _, answer, _ in transport.sent if answer]) == 40
+
+
+def test_nobody_waits_for_more_than_one_large_file() -> None:
+    """It takes longer to decode than all the rest of a batch, so that it is the last one."""
+    waiting: queue.Queue[Any] = queue.Queue()
+    for number, size in enumerate((10, 2**20, 2**20, 10), start=1):
+        waiting.put((0, str(number), time.monotonic(), InferenceRequest(bytes(size))))
+    shared_state = SharedState(1, 1)
+    batches = [batch_from(waiting, shared_state)[0] for _ in range(3)]
+    assert batches == [[(0, "1"), (0, "2")], [(0, "3")], [(0, "4")]]
 
 
 def test_a_sender_that_leaves_marks_what_waits_for_it_and_asks_no_more() -> None:
