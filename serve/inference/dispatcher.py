@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -17,7 +18,7 @@ from lesion.intake.uploads import ModelOpinion
 from serve import senders
 from serve.inference.explainer import Explainer
 from serve.inference.large_images import LargeImages
-from serve.inference.litserve_batches import PendingRequest
+from serve.inference.litserve_batches import LARGE_FILE, PendingRequest
 from serve.inference.messages import InferenceAnswer, InferenceRequest, LargeImage, Request, Unexplained
 from serve.inference.shared_state import SharedState
 from serve.request_errors import BusyError, ModelReplacedError
@@ -46,9 +47,10 @@ class Dispatcher:
     timeout: float
     _numbers: Iterator[int] = field(default_factory=lambda: count(1), init=False)
     _lost_worker_at: float | None = field(default=None, init=False)
-    _sending: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)  # held while a large request is sent
 
     def __post_init__(self) -> None:
+        # One large file for each inference worker; in the workers' queue small ones could no longer overtake it.
+        self._large_files = asyncio.Semaphore(len(self.shared_state.pids))
         self.explainer = Explainer(self._ask)
         self.large_images = LargeImages()
 
@@ -110,7 +112,7 @@ class Dispatcher:
         sender.on_leaving.add(drop)
         self.shared_state.add_in_flight(self.index, 1)
         try:
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(self.timeout), self._turn(len(request.data)):
                 await self._put(pending.message, len(request.data))
                 await pending.event.wait()
         except TimeoutError:
@@ -157,14 +159,21 @@ class Dispatcher:
             if pending.worker_id is None and isinstance(pending, PendingRequest) and pending.message[2] < before:
                 await self._put(pending.message, _LARGE)
 
-    async def _put(self, message: tuple[Any, ...], size: int) -> None:
-        """Send a request to the inference workers; large ones one by one, and not if the sender has left meanwhile."""
-        if size < _LARGE:
-            self.requests.put(message)
+    @asynccontextmanager
+    async def _turn(self, size: int) -> AsyncIterator[None]:
+        """Wait until the inference workers have fewer large files than they are; small ones need not wait for that."""
+        if size < LARGE_FILE:
+            yield
             return
-        async with self._sending:
+        async with self._large_files:
             if senders.current.get().gone:
                 raise ClientDisconnect
+            yield
+
+    async def _put(self, message: tuple[Any, ...], size: int) -> None:
+        if size < _LARGE:
+            self.requests.put(message)
+        else:
             await asyncio.to_thread(self.requests.put, message)
 
 

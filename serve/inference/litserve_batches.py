@@ -24,9 +24,9 @@ from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem
 from serve.request_errors import BusyError
 
 IDLE_WAIT_S = 0.1
-# A batch with this many bytes accepts no further image: a large file takes longer to decode than all the rest of a
-# batch, and whoever is in it would wait for all of them.
-_BATCH_BYTES = 2**20
+# A file of so many bytes takes longer to decode than all the rest of a batch. A batch with as many accepts no further
+# image: whoever is in it would wait for several large ones.
+LARGE_FILE = 2**20
 
 
 def worker_id() -> int:
@@ -58,7 +58,7 @@ class IdleBatchLoop(BatchedLoop):  # type: ignore[misc]
         batch: list[Any] = []
         deadline = 0.0
         size = 0
-        while len(batch) < lit_api.max_batch_size and size < _BATCH_BYTES:
+        while len(batch) < lit_api.max_batch_size and size < LARGE_FILE:
             wait = max(deadline - time.monotonic(), 0.0) if batch else IDLE_WAIT_S
             try:
                 consumer, uid, sent, request = request_queue.get(timeout=wait)

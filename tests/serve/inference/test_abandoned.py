@@ -2,7 +2,6 @@
 
 import asyncio
 import queue
-import threading
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -109,42 +108,35 @@ def test_a_sender_that_leaves_marks_what_waits_for_it_and_asks_no_more() -> None
     asyncio.run(main())
 
 
-class SlowQueue(queue.Queue[Any]):
-    """A queue that takes nothing until it may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open = threading.Event()
-
-    def put(self, item: object, *_: object) -> None:
-        """Wait, and take it."""
-        assert self.open.wait(10)
-        super().put(item)
-
-
-def test_large_images_are_sent_one_by_one_and_not_for_senders_that_left() -> None:
-    shared_state, waiting = SharedState(1, 1), SlowQueue()
+def test_each_worker_has_one_large_file_at_a_time_and_none_of_a_sender_that_left() -> None:
+    """The others wait where small ones overtake them, and where they cost nothing if their senders leave."""
+    shared_state, waiting = SharedState(1, 1), cast(Any, queue.Queue())
     shared_state.worker_is_ready(0, 1)
-    dispatcher = Dispatcher(shared_state, 0, cast(Any, waiting), {}, 8, 5.0)
+    dispatcher = Dispatcher(shared_state, 0, waiting, {}, 8, 5.0)
 
-    async def ask(sender: Sender) -> None:
+    async def ask(sender: Sender, size: int) -> None:
         senders.current.set(sender)
-        await dispatcher.predict(InferenceRequest(bytes(2**20)))
+        await dispatcher.predict(InferenceRequest(bytes(size)))
+
+    def answer(number: str) -> None:
+        dispatcher.buffer[number].response = ({"an": "answer"}, LitAPIStatus.OK)
+        dispatcher.buffer[number].event.set()
 
     async def main() -> None:
-        first, leaving, last = (Sender() for _ in range(3))
-        asked = [asyncio.create_task(ask(sender)) for sender in (first, leaving, last)]
-        await asyncio.sleep(0.05)
-        leaving.leave()
-        waiting.open.set()
+        all_senders = [Sender() for _ in range(4)]
+        sizes = (2**20, 2**20, 2**20, 2**20 - 1)
+        asked = [asyncio.create_task(ask(sender, size)) for sender, size in zip(all_senders, sizes, strict=True)]
+        await asyncio.sleep(0.2)
+        assert {waiting.get_nowait()[1] for _ in range(2)} == {"1", "4"}
+        assert waiting.empty()
+        all_senders[1].leave()
+        answer("1")
         with pytest.raises(ClientDisconnect):
             await asked[1]
-        numbers = [(await asyncio.to_thread(waiting.get, timeout=5))[1] for _ in range(2)]
-        assert (numbers, waiting.qsize()) == (["1", "3"], 0)
-        for pending in dispatcher.buffer.values():
-            pending.response = ({"an": "answer"}, LitAPIStatus.OK)
-            pending.event.set()
-        await asyncio.gather(asked[0], asked[2])
+        assert (await asyncio.to_thread(waiting.get, timeout=5))[1] == "3"
+        for number in ("3", "4"):
+            answer(number)
+        await asyncio.gather(*(asked[place] for place in (0, 2, 3)))
         assert shared_state.in_flight == 0
 
     asyncio.run(main())
