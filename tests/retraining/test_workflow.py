@@ -21,7 +21,7 @@ from lesion.core.errors import LesionError
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import GateLook, Job, Worker
-from lesion.promotion.alpha_spending import AlphaSpending
+from lesion.promotion.gate_levels import GateLevels, RecordedLook
 from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.registry import Registry
 from lesion.retraining.gate_step import reserve_look
@@ -181,9 +181,9 @@ def test_a_job_that_was_taken_stops_at_its_next_word(storage: Storage, stages: S
 
 
 def test_a_spent_budget_is_called_that_in_the_state_of_the_job(storage: Storage, stages: Stages) -> None:
-    for _ in range(AlphaSpending().looks):
+    for _ in range(GateLevels().looks_left((), 1)):
         earlier = submit(storage, REQUEST, "ann")[0].id
-        assert reserve_look(storage, 1, earlier, AlphaSpending()) is not None
+        assert reserve_look(storage, 1, earlier, GateLevels()) is not None
         cancel(storage, earlier, "ann")
     job_id = submit(storage, REQUEST, "ann")[0].id
     claim(storage, job_id, "w1")
@@ -194,23 +194,25 @@ def test_a_spent_budget_is_called_that_in_the_state_of_the_job(storage: Storage,
     assert stages.conclude(job_id, begun["deployment"], version, **outcome) == "budget_spent"
     ended = job(storage, job_id)
     assert (ended.state, ended.stage, ended.progress, ended.active) == ("budget_spent", "budget_spent", 1.0, None)
-    assert "spends its error budget" in ended.reason
+    assert "no error budget left" in ended.reason
     assert "not decided, the budget is used up" in load_report(storage, job_id)
     assert Registry(storage).history()[-1].version == begun["parent"]
 
 
 def test_looks_are_counted_and_end(storage: Storage) -> None:
-    spending, numbers = AlphaSpending(), []
-    for number in range(spending.looks + 1):
+    levels, taken = GateLevels(), list[RecordedLook]()
+    looks = levels.looks_left((), 1)
+    for number in range(looks + 1):
         job_id = submit(storage, REQUEST, "ann")[0].id
-        look = reserve_look(storage, 1, job_id, spending)
-        again = reserve_look(storage, 1, job_id, spending)
-        assert (look is None) == (again is None) == (number == spending.looks)
+        look = reserve_look(storage, 1, job_id, levels)
+        again = reserve_look(storage, 1, job_id, levels)
+        assert (look is None) == (again is None) == (number == looks)
         if look is not None and again is not None:
             assert (again.id, again.alpha) == (look.id, look.alpha)
-            numbers.append((look.number, look.alpha))
+            assert (look.number, look.alpha) == (number + 1, levels.next_level(taken, 1))
+            taken.append(RecordedLook(1, look.alpha))
         cancel(storage, job_id, "ann")
-    assert numbers == [(number, spending.alpha(number)) for number in range(1, spending.looks + 1)]
+    assert len(taken) == looks == 17
 
 
 def test_cancelling_a_training_ends_its_process(
