@@ -25,7 +25,7 @@ from lesion.promotion.gate_levels import GateLevels, RecordedLook
 from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.registry import Registry
 from lesion.retraining.gate_step import reserve_look
-from lesion.retraining.jobs import cancel, job, submit
+from lesion.retraining.jobs import JobError, cancel, job, submit
 from lesion.retraining.leases import (
     JobCancelledError,
     LeaseLost,
@@ -180,7 +180,30 @@ def test_a_job_that_was_taken_stops_at_its_next_word(storage: Storage, stages: S
     assert begun["parent"] == job(storage, job_id).parent
 
 
-def test_a_spent_budget_is_called_that_in_the_state_of_the_job(storage: Storage, stages: Stages) -> None:
+def test_nothing_is_trained_that_the_gate_could_not_promote(storage: Storage, stages: Stages) -> None:
+    for _ in range(GateLevels().looks_left((), 1)):
+        earlier = submit(storage, REQUEST, "ann")[0].id
+        assert reserve_look(storage, 1, earlier, GateLevels()) is not None
+        cancel(storage, earlier, "ann")
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    snapshot = stages.snapshot(job_id)
+    with pytest.raises(JobError, match="budget is used up") as caught:
+        stages.train(job_id, begun["parent"], snapshot)
+    assert caught.value.code == "gate_impossible"
+    assert stages.fail(job_id, caught.value) == "failed"
+    with storage.session() as session:
+        assert session.scalar(select(GateLook).where(GateLook.job_id == job_id)) is None
+
+
+def test_a_spent_budget_is_called_that_in_the_state_of_the_job(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is told to train all the same."""
+    lamp(tmp_path / "right", 0.05, config=CONFIG)
+    monkeypatch.setenv("LESION_STAND_IN", json.dumps({"bundle": str(tmp_path / "right")}))
+    stages = Stages(storage, RetrainSettings(script=STAND_IN), GateSettings(train_in_vain=True), "w1")
     for _ in range(GateLevels().looks_left((), 1)):
         earlier = submit(storage, REQUEST, "ann")[0].id
         assert reserve_look(storage, 1, earlier, GateLevels()) is not None
