@@ -139,6 +139,26 @@ def test_a_report_shows_pictures_as_long_as_they_are_there(storage: Storage, sta
     assert load_report(storage, job_id).count(blank) == 1
 
 
+def test_each_class_is_compared_with_the_best_model_so_far_too(
+    storage: Storage, stages: Stages, tmp_path: Path
+) -> None:
+    """No challenger was proved better yet, so that is the first champion, which is always wrong."""
+    registry = Registry(storage)
+    registry.promote(registry.register(lamp(tmp_path / "other", 0.04, config=CONFIG)), "bob", "by hand")
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    assert not stages.compare(job_id, begun["parent"], version)["promoted"]
+    verdict = job(storage, job_id).verdict
+    assert verdict is not None
+    sentences = {check["name"]: check["sentence"] for check in verdict["checks"]}
+    for name in CLASSES:
+        assert "(the champion's: 1.000)" in sentences[f"recall/{name}"]
+        assert "(the best model so far's: 0.000)" in sentences[f"best_recall/{name}"]
+    assert verdict["improved"] == CLASSES
+
+
 def test_images_that_a_server_took_under_wider_limits_are_compared(
     storage: Storage, stages: Stages, tmp_path: Path
 ) -> None:
