@@ -5,7 +5,8 @@ situation, the mean of what is counted, mostly the share of runs with a (wrong) 
 intervals of all rows hold together with 95 % confidence (Bonferroni). The requirement is met if no row's interval lies
 wholly on the wrong side of its limit. ``docs/gate.md`` explains the rows.
 
-All rows with 2,000 runs take about an hour on two cores; rows that need many decisions get a half to an eighth of them.
+All rows with 2,000 runs take a quarter of an hour on two cores; rows that need many decisions get a quarter or a tenth of
+them.
 """
 
 import argparse
