@@ -17,7 +17,7 @@ from lesion.model.bundle import Bundle
 from lesion.model.engines import has_gpu
 from lesion.registry.registry import Registry
 from serve.inference.inference_worker import InferenceAPI
-from serve.inference.litserve_overrides import count_gpus
+from serve.inference.litserve_supervision import count_gpus
 from serve.model_follower import ModelFollower
 from serve.observability import tracing
 from serve.server import Server

@@ -1,47 +1,24 @@
 """Judges uploaded files one by one: decoded here, assessed by the champion, and handed to the intake in order."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 
 from lesion.core.errors import LesionError
 from lesion.core.text import clean_name
-from lesion.data.inspection import ImageRecord, examine_received
 from lesion.database.tables import ACCEPTED, QUARANTINED, REJECTED
-from lesion.identity.pseudonyms import Pseudonyms
-from lesion.identity.received_files import ReceivedFile
-from lesion.imaging.refusals import ImageMemoryError
 from lesion.intake.intake import Intake
-from lesion.intake.uploads import Decision, ModelOpinion, Upload
+from lesion.intake.uploads import Decision, Upload
 from lesion.intake.zip_reader import LabeledFile
 from serve import senders
+from serve.file_examination import Examined, examine_all, is_server_fault
 from serve.http.dependencies import AppState
-from serve.http.problems import status_of
 from serve.http.schemas import ClassPreview, JudgedImage, RejectedFile, UploadAnswer, UploadPreview
-from serve.inference.large_images import small_only
 from serve.observability.prometheus import UPLOADS
-from serve.request_errors import BusyError
 
 _BATCH = 8  # files of one upload that are examined at the same time
-_PATIENCE_S = 20.0  # how long a file waits for a free inference worker
-_PAUSE_S = 0.25
-_decoders = ThreadPoolExecutor(2, "examine")  # for all uploads; large images are decoded in another process
-
-
-@dataclass(frozen=True, slots=True)
-class Examined:
-    """A file that can be decoded."""
-
-    name: str  # as its sender calls it
-    received: ReceivedFile  # as it may be stored
-    record: ImageRecord  # the facts of what may be stored
-    opinion: ModelOpinion | None  # the champion's; None if the label is no class
-
 
 Judge = Callable[[Examined, Upload], Decision]
 
@@ -91,7 +68,7 @@ async def judge_files(
         if not batch:
             break
         first = False
-        examinations = await asyncio.gather(*(_examine(state, file, intake.pseudonyms) for file in batch))
+        examinations = await examine_all(state, batch, intake.pseudonyms)
         for file, examination in zip(batch, examinations, strict=True):
             if isinstance(examination, LesionError):
                 _reject(answer, file.name, examination, file.label)
@@ -108,25 +85,6 @@ async def judge_files(
     return answer
 
 
-async def _examine(state: AppState, file: LabeledFile, pseudonyms: Pseudonyms) -> Examined | LesionError:
-    """Decode one file, and ask for the champion's opinion if its label is a class; return a fault of the file."""
-    if isinstance(file.content, LesionError):
-        return file.content
-    loop, limits = asyncio.get_running_loop(), state.settings.image_limits
-    receive = partial(examine_received, pseudonyms=pseudonyms)
-    try:
-        try:
-            received, record = await loop.run_in_executor(_decoders, receive, file.content, small_only(limits))
-        except ImageMemoryError:
-            received, record = await state.dispatcher.large_images.call(receive, file.content, limits)
-        opinion = await _opinion(state, file.content) if file.label in state.bundle.classes else None
-    except LesionError as error:
-        if _is_server_fault(error):
-            raise
-        return error
-    return Examined(file.name, received, record, opinion)
-
-
 def _upload(examined: Examined, label: str, origin: Origin, patient: str) -> Upload:
     return Upload(
         examined.record,
@@ -138,17 +96,6 @@ def _upload(examined: Examined, label: str, origin: Origin, patient: str) -> Upl
         sent_hash=examined.received.sent_hash,
         text_in_pixels=examined.received.text_in_pixels,
     )
-
-
-async def _opinion(state: AppState, data: bytes) -> ModelOpinion:
-    deadline = time.monotonic() + _PATIENCE_S
-    while True:
-        try:
-            return await state.dispatcher.opinion(data)
-        except BusyError:
-            if time.monotonic() > deadline:
-                raise
-        await asyncio.sleep(_PAUSE_S)
 
 
 class _Rehearsal:
@@ -189,7 +136,7 @@ async def _process(judge: Judge, answer: UploadAnswer, file: Examined, upload: U
     try:
         decision = await asyncio.to_thread(judge, file, upload)
     except LesionError as error:
-        if _is_server_fault(error):
+        if is_server_fault(error):
             raise
         _reject(answer, file.name, error, upload.label)
         return
@@ -199,7 +146,9 @@ async def _process(judge: Judge, answer: UploadAnswer, file: Examined, upload: U
         answer.rejected.append(RejectedFile(name=name, **reason))
         return
     images = answer.accepted if decision.status == ACCEPTED else answer.quarantined
-    images.append(JudgedImage(name=name, sha256=decision.known_as or file.record.sha256, label=upload.label, **reason))
+    sha256 = decision.known_as or file.record.sha256
+    changes = list(decision.changes) if upload.source == "feedback" else []
+    images.append(JudgedImage(name=name, sha256=sha256, label=upload.label, changes=changes, **reason))
 
 
 def _reject(answer: UploadAnswer, name: str, error: LesionError, label: str = "") -> None:
@@ -214,7 +163,3 @@ def _count(answer: UploadAnswer, status: str, code: str, label: str) -> None:
     elif label:
         counts = answer.classes.setdefault(clean_name(label), ClassPreview())
         setattr(counts, status, getattr(counts, status) + 1)
-
-
-def _is_server_fault(error: LesionError) -> bool:
-    return status_of(error) >= 500

@@ -21,7 +21,7 @@ from serve.http.openapi import describe
 from serve.http.problems import add_error_handlers
 from serve.inference.dispatcher import Dispatcher
 from serve.inference.inference_worker import InferenceAPI
-from serve.inference.litserve_overrides import SupervisedServer
+from serve.inference.litserve_supervision import SupervisedServer
 from serve.observability import tracing
 from serve.routes import ROUTERS
 from serve.settings import AccessSettings, ServerSettings

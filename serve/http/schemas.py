@@ -222,6 +222,9 @@ class JudgedImage(BaseModel):
         "`burned_in_text_possible`."
     )
     reason: str = Field(description="The same as a sentence for users.")
+    changes: list[int] = Field(
+        default=[], description="What `POST /feedback/undo` takes back of feedback; empty if it changed nothing."
+    )
 
 
 class RejectedFile(BaseModel):

@@ -17,14 +17,14 @@ from lesion.intake.uploads import ModelOpinion
 from serve import senders
 from serve.inference.explainer import Explainer
 from serve.inference.large_images import LargeImages
-from serve.inference.litserve_overrides import PendingRequest
+from serve.inference.litserve_batches import PendingRequest
 from serve.inference.messages import InferenceAnswer, InferenceRequest, LargeImage, Request, Unexplained
 from serve.inference.shared_state import SharedState
 from serve.request_errors import BusyError, ModelReplacedError
 
 _WATCH_S = 0.2
 # An inference worker that dies while it waits may take one request with it before it learned which: LitServe's queue
-# is in a manager process, whose thread still serves the dead worker for one wait (``litserve_overrides.IDLE_WAIT_S``).
+# is in a manager process, whose thread still serves the dead worker for one wait (``litserve_batches.IDLE_WAIT_S``).
 _REQUEUE_AFTER_S = 0.5
 _MOST_MODELS = 2  # that a large image is fitted for, one after the other, if the model is replaced meanwhile
 _LARGE = 256 * 1024  # bytes above which a thread, not the event loop, pickles and sends a request
@@ -46,6 +46,7 @@ class Dispatcher:
     timeout: float
     _numbers: Iterator[int] = field(default_factory=lambda: count(1), init=False)
     _lost_worker_at: float | None = field(default=None, init=False)
+    _sending: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)  # held while a large request is sent
 
     def __post_init__(self) -> None:
         self.explainer = Explainer(self._ask)
@@ -90,7 +91,6 @@ class Dispatcher:
         return answer
 
     async def _fit(self, request: InferenceRequest, large: LargeImage) -> InferenceRequest:
-        self.large_images.check_room()
         try:
             async with asyncio.timeout(self.timeout):
                 pixels = await self.large_images.call(large.preprocessing.read, request.data, large.limits)
@@ -158,9 +158,13 @@ class Dispatcher:
                 await self._put(pending.message, _LARGE)
 
     async def _put(self, message: tuple[Any, ...], size: int) -> None:
+        """Send a request to the inference workers; large ones one by one, and not if the sender has left meanwhile."""
         if size < _LARGE:
             self.requests.put(message)
-        else:
+            return
+        async with self._sending:
+            if senders.current.get().gone:
+                raise ClientDisconnect
             await asyncio.to_thread(self.requests.put, message)
 
 

@@ -29,7 +29,7 @@ from lesion.model.predictor import Prediction, Predictor
 from lesion.registry.registry import Registry
 from serve.inference.child_processes import exit_with_parent
 from serve.inference.large_images import small_only
-from serve.inference.litserve_overrides import IdleBatchLoop, worker_id
+from serve.inference.litserve_batches import IdleBatchLoop, worker_id
 from serve.inference.messages import (
     CoverRequest,
     InferenceAnswer,

@@ -33,9 +33,9 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 MAX_WAITING = 16  # large images that wait in one API process; further ones are answered 503
-# Bytes that other processes may hold to decode an image: some 2 megapixels of color, which take some tens of
+# Bytes that other processes may hold to decode an image: some 2.5 megapixels of color, which take some tens of
 # milliseconds. What takes more is decoded here.
-SMALL_MEMORY = 16 * 2**20
+SMALL_MEMORY = 12 * 2**20
 _IDLE_S = 60.0  # after which the process ends
 _CPU_S = 10  # for one image
 _NICENESS = 5
@@ -54,18 +54,16 @@ class LargeImages:
     _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
     _idle: asyncio.TimerHandle | None = field(default=None, init=False)
 
-    def check_room(self) -> None:
-        """Raise a BusyError if too many large images wait."""
-        if self._waiting >= MAX_WAITING:
-            raise BusyError(f"{MAX_WAITING} large images wait already. Try again soon.", code="large_images_full")
-
     async def call(self, function: Callable[[bytes, Limits], Result], data: bytes, limits: Limits) -> Result:
         """Return what a function makes of an image; the function and its result must be such that pickle takes them.
 
         Raises:
+            BusyError: Too many large images wait.
             LesionError: The function raised it, or the image ended the process.
             ClientDisconnect: The sender left before it was the image's turn.
         """
+        if self._waiting >= MAX_WAITING:
+            raise BusyError(f"{MAX_WAITING} large images wait already. Try again soon.", code="large_images_full")
         self._waiting += 1
         try:
             async with self._turn:

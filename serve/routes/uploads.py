@@ -4,14 +4,16 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import FormData, UploadFile
 
+from lesion.catalogue.feedback_undo import undo_feedback
 from lesion.core.errors import InvalidValueError, LesionError, UnsupportedTypeError
 from lesion.core.text import clean_name
 from lesion.intake.archive_layout import START_BYTES, is_archive
 from lesion.intake.uploads import match_class
 from lesion.intake.zip_reader import LabeledFile, ZipLimits, read_zip
-from serve.http.dependencies import KeyFirstRoute, PrincipalDep, StateDep, StorageServicesDep, require
+from serve.http.dependencies import KeyFirstRoute, PrincipalDep, StateDep, StorageDep, StorageServicesDep, require
 from serve.http.openapi import refusals
 from serve.http.schemas import UploadAnswer, UploadPreview
 from serve.ingest import Origin, judge_files
@@ -113,6 +115,47 @@ async def feedback(
         origin = Origin("feedback", str(principal), _text(form, "group"), may_correct=principal.may("admin"))
         images = _read(files, _required(_label(form, state.bundle.classes)))
         return await judge_files(state, services.intake, images, origin)
+
+
+class FeedbackUndo(BaseModel):
+    """Which changes are taken back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    changes: list[Annotated[int, Field(ge=1, le=2**63 - 1)]] = Field(
+        min_length=1, max_length=100, description="The `changes` of the answer to your feedback."
+    )
+
+
+class UndoneImage(BaseModel):
+    """An image after feedback was taken back."""
+
+    sha256: str
+    status: str = Field(description="`dropped` if the feedback had stored it.")
+    label: str
+
+
+class UndoneFeedback(BaseModel):
+    """The images whose feedback was taken back."""
+
+    images: list[UndoneImage]
+
+
+@router.post(
+    "/feedback/undo",
+    summary="Take feedback back",
+    responses=refusals({404: "No such change by this key.", 409: "The image was changed since, or a day has passed."}),
+)
+def undo(storage: StorageDep, principal: PrincipalDep, which: FeedbackUndo) -> UndoneFeedback:
+    """Take back what your own feedback stored or corrected less than a day ago, while nothing else was done with it.
+
+    An image that the feedback stored is dropped, and may be sent again; a label that it corrected becomes what it was.
+    """
+    with storage.session() as session:
+        rows = undo_feedback(session, which.changes, str(principal))
+        return UndoneFeedback(
+            images=[UndoneImage(sha256=row.sha256, status=row.status, label=row.label) for row in rows]
+        )
 
 
 def _check_multipart(request: Request) -> None:

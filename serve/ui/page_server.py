@@ -1,10 +1,10 @@
-"""The process of the page: Streamlit, with a guard before it who keeps strangers' files and long messages out.
+"""The application of the page: Streamlit, with a guard before it who keeps strangers' files out.
 
-``lesion ui`` has Streamlit run this file, in which Streamlit finds ``app``.
+``lesion ui`` has Streamlit run this file, in which Streamlit finds ``app``. Connections have bounds besides, in
+``bounded_websocket``.
 """
 
 import re
-from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from pathlib import Path
 
@@ -14,29 +14,25 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serve.ui.held_files import HELD, NoRoomError
 from serve.ui.session import COOKIE_PATH, TICKET_HEADER, cookie_name, dropped_files, page_path
 from serve.ui.sign_ins import SIGN_INS
 
-MOST_BYTES_OF_STRANGERS = 2**16  # of one message of somebody who has not signed in; a key has some 50
 _UPLOADS = "/_stcore/upload_file"
 _UPLOAD = re.compile(rf"{_UPLOADS}/([^/]+)/([^/]+)$")
-_TOO_BIG = 1009  # RFC 6455's code for a message that is too large
 
 
 class Guard:
-    """Refuses files, and messages that are not short, from whoever has not signed in, and files beyond the bounds."""
+    """Refuses files from whoever has not signed in, and files beyond the bounds."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass on what is allowed; ASGI's interface."""
-        if scope["type"] == "websocket":
-            await self._app(scope, _bounded(scope, receive, send), send)
-        elif scope["type"] == "http" and _UPLOADS in scope["path"] and scope["method"] != "OPTIONS":
+        if scope["type"] == "http" and _UPLOADS in scope["path"] and scope["method"] != "OPTIONS":
             await self._take_file(scope, receive, send)
         else:
             await self._app(scope, receive, send)
@@ -66,23 +62,6 @@ class Guard:
 
 def _refuse(status: HTTPStatus, message: str) -> PlainTextResponse:
     return PlainTextResponse(message, status)
-
-
-def _bounded(scope: Scope, receive: Receive, send: Send) -> Callable[[], Awaitable[Message]]:
-    """Return a ``receive`` that ends a stranger's connection at a message that is too long."""
-    headers = Headers(scope=scope)
-    # Streamlit's third subprotocol is the session that a browser connects to again.
-    session = [*headers.get("sec-websocket-protocol", "").split(","), "", "", ""][2].strip()
-
-    async def bounded() -> Message:
-        message = await receive()
-        content = message.get("bytes") or message.get("text") or b""
-        if len(content) <= MOST_BYTES_OF_STRANGERS or HELD.admits(headers.get("sec-websocket-key"), session):
-            return message
-        await send({"type": "websocket.close", "code": _TOO_BIG})
-        return {"type": "websocket.disconnect", "code": _TOO_BIG}
-
-    return bounded
 
 
 async def give_cookie(request: Request) -> Response:

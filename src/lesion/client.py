@@ -226,6 +226,10 @@ class Client:
         """Send the right class of one image, a pair of name and content."""
         return self._object("POST", "/feedback", files={"file": file}, data={"label": label})
 
+    def undo_feedback(self, changes: Sequence[int]) -> None:
+        """Take back what this key's feedback changed; the answer to the feedback has the ``changes``."""
+        self.call("POST", "/feedback/undo", json={"changes": list(changes)})
+
     def quarantine(self) -> list[dict[str, Any]]:
         """Return the images that wait for an admin's decision."""
         waiting: list[dict[str, Any]] = []

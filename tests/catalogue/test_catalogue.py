@@ -138,7 +138,8 @@ class TestListing:
 
     def test_what_the_next_retraining_adds(self, storage, put):
         old, new = put(1), put(2, "b")
-        put(3, split="val"), put(4, split="gate"), put(5, split="excluded"), put(6, status="quarantined")
+        put(3, split="val"), put(4, split="gate"), put(5, split="excluded")
+        put(6, status="quarantined"), put(7, status="quarantined", split="gate")
         with storage.session() as session:
             assert count_new_images(session)["images"] == 3
         snapshot(storage, "s1", {old: "train"})
@@ -148,6 +149,7 @@ class TestListing:
         expected = {
             "images": 2,
             "held_out": 1,
+            "unreviewed": 1,
             "relabeled": 0,
             "splits": {"gate": {"a": 1}, "train": {"b": 1}, "val": {"a": 1}},
         }

@@ -10,6 +10,7 @@ from sqlalchemy import func, select
 
 from lesion.catalogue import images, snapshots
 from lesion.catalogue.counts import count_new_images
+from lesion.catalogue.decisions import release
 from lesion.catalogue.images import CatalogueError
 from lesion.catalogue.import_run import import_manifest
 from lesion.catalogue.label_corrections import correct_label
@@ -189,7 +190,7 @@ class TestTake:
         with imported.session() as session:
             assert session.get_one(SnapshotImage, ("job1", train)).split == "train"
             assert session.get(SnapshotImage, ("job1", held)) is None
-            counts = {"images": 0, "held_out": 1, "relabeled": 0, "splits": {"gate": {"a": 1}}}
+            counts = {"images": 0, "held_out": 1, "unreviewed": 0, "relabeled": 0, "splits": {"gate": {"a": 1}}}
             assert count_new_images(session, "job1") == counts
 
     def test_a_corrected_label_is_used_by_the_next_snapshot_and_counted_until_then(self, put, imported, tmp_path):
@@ -203,7 +204,8 @@ class TestTake:
             assert count_new_images(session, "job1")["relabeled"] == 0
             correct_label(session, sha, "eve", "b")
         with imported.session() as session:
-            assert count_new_images(session, "job1") == {"images": 0, "held_out": 0, "relabeled": 1, "splits": {}}
+            expected = {"images": 0, "held_out": 0, "unreviewed": 0, "relabeled": 1, "splits": {}}
+            assert count_new_images(session, "job1") == expected
         take_snapshot(imported, "job2", renew_images=5)
         with imported.session() as session:
             assert count_new_images(session, "job2")["relabeled"] == 0
@@ -241,6 +243,31 @@ class TestTake:
         later = put(120, "a", split="gate")
         with imported.session() as session:
             assert images.get_image(session, later).generation == 3
+
+    def test_no_image_that_came_after_one_in_quarantine_is_frozen_before_that_is_reviewed(self, put, imported):
+        """Or the champion, by whose errors images wait, would decide what it is compared on."""
+        before = [put(100 + number, "ab"[number % 2], split="gate", group_key=f"g{number % 3}") for number in range(5)]
+        waiting = put(110, "a", split="gate", status="quarantined")
+        after = [put(120 + number, "ab"[number % 2], split="gate") for number in range(4)]
+        brother = put(130, "a", split="gate", group_key="g0")  # of an image that came before
+        put(131, "b", split="gate", status="quarantined", group_key="g1")
+        train = put(140, "a", status="quarantined")  # keeps nobody waiting
+        take_snapshot(imported, "job1", renew_images=5)
+        with imported.session() as session:
+            in_time = [sha for number, sha in enumerate(before) if number % 3 != 1]
+            assert snapshots.frozen_generations(session) == [1], "four of ten came before, without g1"
+            assert images.get_image(session, waiting).generation is None
+        take_snapshot(imported, "job2", renew_images=4)
+        with imported.session() as session:
+            assert [sha for sha, _, _ in gate_images(session, 2)] == [*in_time, brother]
+            left = {before[1], before[4], *after}
+            assert {sha for sha, _, _ in gate_images(session, 3)} == left
+            released = release(session, waiting, "eve", "b")
+            assert (released.generation, images.get_image(session, train).generation) == (3, None)
+        take_snapshot(imported, "job3", renew_images=5)
+        with imported.session() as session:
+            assert snapshots.frozen_generations(session) == [1, 2, 3]
+            assert {sha for sha, _, _ in gate_images(session, 3)} == {waiting, *after}, "without g1"
 
     def test_images_of_one_class_do_not_renew_the_gate(self, put, imported):
         for number in range(6):

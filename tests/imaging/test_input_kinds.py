@@ -65,7 +65,7 @@ def samples() -> dict[str, bytes]:
         "a file that contradicts": HOSTILE["two_sizes.png"],
         "more bytes": encode(COLOR) + bytes(20 * 2**20),
         "more pixels": HOSTILE["50000x50000.png"],
-        "more than 7 bytes": HOSTILE["6000x6000.webp"],
+        "more than 6 bytes": HOSTILE["6000x6000.webp"],
         "a side": HOSTILE["thin.png"],
     }
     return files | dicom_samples()

@@ -486,8 +486,8 @@ def test_report_of_a_promotion() -> None:
     assert page.count("<figure") == 22
     assert "22 of 22" in page
     assert "04 May 2026, 03:02 UTC" in page
-    assert "Of the images in quarantine, 5 would be held out" in page
-    assert "favors the champion" in page
+    assert "Of the images in quarantine, 5 are held out" in page
+    assert "would favor it" in page
     assert "allows 2 more decisions, at stricter levels. 17 of the 200 held-out images" in page
     assert all(check.sentence.replace("'", "&#39;") in page for check in verdict.checks)
     assert "http" not in page.replace("http-equiv", "")

@@ -1,6 +1,7 @@
 """A job whose disk is full, or whose database is locked, waits and then goes on; real workers on a small disk."""
 
 import errno
+import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
@@ -15,9 +16,12 @@ from lesion.catalogue.import_run import import_manifest
 from lesion.core.errors import LesionError
 from lesion.database.object_store import ObjectNotFoundError, StoreContentError, StoreError, StoreFullError
 from lesion.database.storage import Storage
+from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import job, submit
+from lesion.retraining.leases import claim
 from lesion.retraining.patience import Patience, may_pass
+from lesion.retraining.stages import RetrainSettings, Stages
 from lesion.retraining.workflow import system_database
 from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
 from tests.support.images.loop_images import new_storage
@@ -140,6 +144,35 @@ def test_a_job_whose_store_keeps_failing_fails_with_the_reason_and_can_be_asked_
             worker.kill()
         print(worker.output())
         worker.log.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unmounted", [True, False])
+def test_a_training_that_failed_since_its_images_were_away_is_repeated(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unmounted: bool
+) -> None:
+    files, away = Path(storage.files), Path(storage.files).with_name("away")
+    script = tmp_path / "fails.py"
+    script.write_text(
+        f"import os, sys\nif {unmounted}:\n    os.rename({str(files)!r}, {str(away)!r})\n    os.mkdir({str(files)!r})\n"
+        "sys.exit('no picture')\n"
+    )
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    stages = Stages(storage, RetrainSettings(script=script), GateSettings(), "w1")
+    parent, snapshot = stages.begin(job_id)["parent"], stages.snapshot(job_id)
+    with pytest.raises(LesionError) as caught:
+        stages.train(job_id, parent, snapshot)
+    assert (caught.value.code, may_pass(caught.value)) == (
+        ("store_unmounted", True) if unmounted else ("training_failed", False)
+    )
+    if unmounted:
+        files.rmdir()  # fails if something was written to it
+        away.rename(files)
+    right = lamp(tmp_path / "right", 0.05, config=CONFIG)
+    monkeypatch.setenv("LESION_STAND_IN", json.dumps({"bundle": str(right)}))
+    stages = Stages(storage, RetrainSettings(script=STAND_IN), GateSettings(), "w1")
+    assert Registry(storage).model(stages.train(job_id, parent, snapshot)).job_id == job_id
 
 
 @pytest.mark.parametrize(

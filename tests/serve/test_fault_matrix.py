@@ -8,10 +8,7 @@ from scripts.bench.faults.fault_matrix import main
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize("fault", ["kill", "full"])
-def test_nothing_is_lost_and_the_training_goes_on(
-    fault: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LESION_STAND_IN", "")  # a cell sets it
+def test_nothing_is_lost_and_the_training_goes_on(fault: str, capsys: pytest.CaptureFixture[str]) -> None:
     status = main(["--only", fault, "--stages", "train"])
     if status == 2:
         pytest.skip("a small disk cannot be mounted here")

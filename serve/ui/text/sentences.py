@@ -235,15 +235,21 @@ def sending_stopped(sent: int, total: int, noun: str) -> str:
 
 def next_retraining(new: Mapping[str, Any]) -> str:
     """Write what the next retraining would add, from ``next_retrain`` of ``/training_data``."""
-    images, held_out, relabeled = new["images"], new["held_out"], new["relabeled"]
+    images, held_out, relabeled, unreviewed = (new[key] for key in ("images", "held_out", "relabeled", "unreviewed"))
     more = f"; {format_count(held_out, 'more image')} {'is' if held_out == 1 else 'are'} held out to compare models."
-    corrected = f" It would use {format_count(relabeled, 'corrected label')}." if relabeled else ""
+    notes = f" It would use {format_count(relabeled, 'corrected label')}." if relabeled else ""
+    if unreviewed:
+        waits, them = ("waits", "it") if unreviewed == 1 else ("wait", "them")
+        notes += (
+            f" {format_count(unreviewed, 'held-out image')} {waits} in quarantine; models are compared on no image "
+            f"that came later before an admin has decided about {them}."
+        )
     if not images:
         nothing = "There are no new images to learn from since the last retraining"
         rest = more if held_out else "." if relabeled else ". Upload labeled images first."
-        return f"{nothing}{rest}{corrected}"
+        return f"{nothing}{rest}{notes}"
     learned = f"The next retraining would learn from {format_count(images, 'new image')}"
-    return f"{learned}{more if held_out else '.'}{corrected}"
+    return f"{learned}{more if held_out else '.'}{notes}"
 
 
 def describe_estimate(estimate: Mapping[str, Any]) -> str:

@@ -49,6 +49,7 @@ def restore_backup(storage: Storage, folder: Path, actor: str, *, wipe: bool = F
             f"{_describe_loss(rows, surplus)} --wipe removes them permanently. Nothing was changed.", code="not_empty"
         )
     deleted = target.clear(manifest["sha256"]) | set(manifest["deleted"])
+    storage.store.mark()  # it may have been lost, while the database still names its files
     for key in surplus:
         storage.store.delete(key)
     keys = set(files) - {image_key(sha256) for sha256 in deleted} - set(storage.store.names())

@@ -45,11 +45,13 @@ class NewImages(TypedDict):
     """What the next retraining would add.
 
     ``images`` counts new accepted images of train, val and calibration, ``held_out`` those in the open gate generation,
-    ``splits`` both by split and label. ``relabeled`` counts older images whose labels were corrected meanwhile.
+    ``splits`` both by split and label. ``unreviewed`` counts held-out images in quarantine, and ``relabeled`` older
+    images whose labels were corrected meanwhile.
     """
 
     images: int
     held_out: int
+    unreviewed: int
     relabeled: int
     splits: dict[str, dict[str, int]]
 
@@ -88,8 +90,18 @@ def count_new_images(session: Session, snapshot_id: str | None = None) -> NewIma
     splits = nested_counts(session.execute(new.group_by(Image.split, Image.label)).all())
     totals = {split: sum(labels.values()) for split, labels in splits.items()}
     images = sum(totals.get(split, 0) for split in TRAINING)
-    relabeled = _count_relabeled(session, last) if last else 0
-    return {"images": images, "held_out": totals.get(GATE, 0), "relabeled": relabeled, "splits": splits}
+    return {
+        "images": images,
+        "held_out": totals.get(GATE, 0),
+        "unreviewed": count_unreviewed(session),
+        "relabeled": _count_relabeled(session, last) if last else 0,
+        "splits": splits,
+    }
+
+
+def count_unreviewed(session: Session) -> int:
+    """Count the held-out images in quarantine; those that came later are not compared on before they are reviewed."""
+    return session.scalar(select(func.count()).where(Image.status == QUARANTINED, Image.split == GATE)) or 0
 
 
 def _count_relabeled(session: Session, last: Snapshot) -> int:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lesion.catalogue.images import CatalogueError, get_image, open_generation, remove_files, require_reason
+from lesion.catalogue.images import CatalogueError, get_image, open_generation, remove_deleted, require_reason
 from lesion.database.audit import record
 from lesion.database.storage import Storage
 from lesion.database.tables import ACCEPTED, DELETED, DROPPED, GATE, QUARANTINED, AuditEntry, Image, now
@@ -123,7 +123,7 @@ def delete_dropped(storage: Storage) -> int:
             record(session, "worker", "image.purged", row.sha256, days=KEPT_DAYS)
             row.status, row.thumbnail, row.changed_at = DELETED, b"", now()
     for row in rows:
-        remove_files(storage, row.sha256)
+        remove_deleted(storage, row.sha256)
     return len(rows)
 
 

@@ -13,7 +13,7 @@ from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
 from lesion.database.audit import record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
-from lesion.database.tables import ACCEPTED, DELETED, GATE, Generation, Image, now
+from lesion.database.tables import ACCEPTED, DELETED, GATE, WITHDRAWN, Generation, Image, now
 from lesion.identity.pseudonyms import Pseudonyms
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
@@ -99,20 +99,35 @@ def open_generation(session: Session) -> Generation:
 def add_image(session: Session, row: Image) -> bool:
     """Add an image whose file is in the store; an accepted gate image joins the open generation.
 
-    Return False if the hash exists already; if two servers add the same image, one of them gets False.
+    Return False if the hash exists already; if two servers add the same image, one of them gets False. An image that
+    its sender took back gets the new facts.
     """
     if row.status == ACCEPTED and row.split == GATE:
         row.generation = open_generation(session).number
-    try:
-        with session.begin_nested():
-            session.add(row)
-    except IntegrityError:
-        if find_image(session, row.sha256) is None:
-            raise
-        return False
+    if (withdrawn := lock_withdrawn(session, row.sha256)) is not None:
+        row.created_at = row.changed_at = now()
+        for column in {*Image.__table__.columns.keys()} - {"id"}:
+            setattr(withdrawn, column, getattr(row, column))
+    else:
+        try:
+            with session.begin_nested():
+                session.add(row)
+        except IntegrityError:
+            if find_image(session, row.sha256) is None:
+                raise
+            return False
     detail = {"label": row.label, "split": row.split, "source": row.source, "code": row.reason_code}
     record(session, row.uploader, f"image.{row.status}", row.sha256, **detail)
     return True
+
+
+def lock_withdrawn(session: Session, sha256: str) -> Image | None:
+    """Return and lock the row of an image that its sender took back; None if that is not so.
+
+    While it is locked, nobody removes the file.
+    """
+    withdrawn = Image.sha256 == sha256, Image.reason_code == WITHDRAWN
+    return session.scalar(select(Image).where(*withdrawn).with_for_update())
 
 
 def delete_image(storage: Storage, sha256: str, actor: str, reason: str) -> list[ImageUse]:
@@ -142,8 +157,15 @@ def purge_deleted(storage: Storage) -> int:
     with storage.session() as session:
         hashes = session.scalars(select(Image.sha256).where(Image.status == DELETED)).all()
     for sha256 in hashes:
-        remove_files(storage, sha256)
+        remove_deleted(storage, sha256)
     return len(hashes)
+
+
+def remove_deleted(storage: Storage, sha256: str) -> None:
+    """Remove the file of an image that is deleted, unless it was withdrawn and has come again meanwhile."""
+    with storage.session() as session:
+        if get_image(session, sha256, lock=True).status == DELETED:
+            remove_files(storage, sha256)
 
 
 def remove_files(storage: Storage, sha256: str) -> None:

@@ -1,10 +1,11 @@
 """Snapshots: the data that one model is trained on, as a manifest in the store. For retraining workers, not servers."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping
 
 import pandas as pd
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -18,7 +19,7 @@ from lesion.data.manifest import COLUMNS, Manifest
 from lesion.database.audit import record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
-from lesion.database.tables import ACCEPTED, EXCLUDED, GATE, Generation, Image, Snapshot, now
+from lesion.database.tables import ACCEPTED, EXCLUDED, GATE, QUARANTINED, Generation, Image, Snapshot, now
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ def take_snapshot(
     Groups of related images are computed again over the images of all servers, and an image on another side than its
     group is excluded. A second call for the same job returns the same snapshot.
 
-    With ``renew_images`` held-out images or more, the open gate generation is frozen and the next one is opened. A
-    split without any image of some class is a DataError (``class_missing``).
+    With ``renew_images`` held-out images or more that came before any in quarantine, the open gate generation is frozen
+    with them, and the next one is opened. A split without any image of some class is a DataError (``class_missing``).
 
     ``attempt`` is called with the function that saves the computed groups, and may call it again after an error.
     """
@@ -86,19 +87,40 @@ def frozen_generations(session: Session) -> list[int]:
 
 
 def _renew_gate(session: Session, renew_images: int, job_id: str) -> None:
+    """Freeze the open generation, if enough of its images are reviewed; the others join the next one.
+
+    Which images the champion puts in quarantine depends on its errors: a generation of the rest would favor it. So only
+    groups that came before the oldest held-out image in quarantine are frozen.
+    """
     generation = session.scalar(select(Generation).where(Generation.status == "open").with_for_update())
     if generation is None:
         return
-    accepted = select(Image.label, func.count()).where(
+    later = later_groups(session)
+    accepted = select(Image.id, Image.label, Image.group_key).where(
         Image.status == ACCEPTED, Image.split == GATE, Image.generation == generation.number
     )
-    labels = dict(session.execute(accepted.group_by(Image.label)).all())
-    if sum(labels.values()) < renew_images or len(labels) < 2:
+    rows = session.execute(accepted).all()
+    labels = Counter(label for _, label, group in rows if group not in later)
+    if labels.total() < renew_images or len(labels) < 2:
         return
     generation.status, generation.frozen_at = "frozen", now()
     session.add(Generation(number=generation.number + 1, status="open"))
     session.flush()
-    record(session, job_id, "gate.frozen", str(generation.number), labels=labels)
+    moved = [{"id": image_id, "generation": generation.number + 1} for image_id, _, group in rows if group in later]
+    if moved:
+        session.execute(update(Image), moved)
+    record(session, job_id, "gate.frozen", str(generation.number), labels=dict(labels), moved=len(moved))
+
+
+def later_groups(session: Session) -> set[str]:
+    """Return the groups of held-out images that came after the oldest one in quarantine, or have one there."""
+    quarantined = Image.status == QUARANTINED, Image.split == GATE
+    oldest = session.scalar(select(func.min(Image.id)).where(*quarantined))
+    if oldest is None:
+        return set()
+    held_out = select(Image.group_key).where(Image.split == GATE, Image.status.in_((ACCEPTED, QUARANTINED)))
+    later = held_out.group_by(Image.group_key).having(func.min(Image.id) > oldest)
+    return {*session.scalars(later), *session.scalars(held_out.where(*quarantined))}
 
 
 def _manifest(table: pd.DataFrame, frozen: list[int], base: Snapshot) -> Manifest:

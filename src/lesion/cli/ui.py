@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         flags += [f"--server.allowedHosts={name}" for name in _LOOPBACK]
     print(f"The page is at http://{options.host}:{options.port}, the server behind it at {options.api}.", flush=True)
     # -P: nothing in the working directory hides a package.
-    command = [sys.executable, "-P", "-m", "streamlit", "run", str(_APP), *flags]
+    command = [sys.executable, "-P", "-m", "serve.ui.streamlit_process", "run", str(_APP), *flags]
     bounds = {SESSION_MIB: str(max_session), ALL_MIB: str(max_all)}
     sign_ins = {FOLDER: _sign_in_folder(options.sign_ins), HOURS: str(options.sign_in_hours)}
     environment = os.environ | {"LESION_API": options.api} | bounds | sign_ins

@@ -27,7 +27,7 @@ class PixelCache:
 
     def __init__(self, folder: Path | None, preprocessing: Preprocessing, limits: Limits = DEFAULT_LIMITS) -> None:
         self.preprocessing = preprocessing
-        self._limits = limits
+        self.limits = limits
         self._shape = (preprocessing.size, preprocessing.size, 3)
         key = hashlib.sha256(json.dumps(preprocessing.to_dict(), sort_keys=True).encode()).hexdigest()[:12]
         self._folder = folder / key if folder is not None else None
@@ -42,13 +42,13 @@ class PixelCache:
         cached = self._load(entry) if entry else None
         if cached is not None:
             return cached
-        data = read(path, self._limits)
+        data = read(path, self.limits)
         if bytes_sha256(data) != sha256:
             raise DataError(
                 f"'{path}' is not the file that the manifest describes: it has changed since, or data.root is another "
                 "folder. Put the file back, or make a new manifest."
             )
-        pixels = self.preprocessing.read(data, self._limits)
+        pixels = self.preprocessing.read(data, self.limits)
         if entry and self._writable:
             self._store(entry, pixels)
         return pixels

@@ -70,8 +70,9 @@ class ManifestDataset(Dataset[tuple[Tensor, int]]):
         """
         if not self._masks[row]:
             return None
-        image = decode(read(self._paths[row]))
-        found = [mask for path in self._masks[row] if (mask := read_mask(path)) is not None]
+        limits = self._cache.limits
+        image = decode(read(self._paths[row], limits), limits)
+        found = [mask for path in self._masks[row] if (mask := read_mask(path, limits)) is not None]
         if not found or any(mask.shape != image.shape[:2] for mask in found):
             return None
         return self._cache.preprocessing.fit_mask(np.any(found, axis=0), image)

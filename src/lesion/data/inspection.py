@@ -1,5 +1,6 @@
 """Decode every image of a dataset once and record the facts that a manifest needs."""
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from rich.progress import track
 
 from lesion.core.errors import ImageError
@@ -15,7 +17,7 @@ from lesion.core.files import bytes_sha256
 from lesion.deduplication.features import make_thumbnail
 from lesion.identity.pseudonyms import Pseudonyms
 from lesion.identity.received_files import ReceivedFile, deidentify
-from lesion.imaging.decode import decode, perceptual_hash, pixels_sha256, probe, read
+from lesion.imaging.decode import decode_in_bands, perceptual_hash, probe, read
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
 
@@ -37,21 +39,31 @@ class ImageRecord:
 
 
 def examine(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageRecord:
-    """Decode the bytes of an image file once and return its facts; raise the ImageError with which it is refused."""
+    """Decode the bytes of an image file once and return its facts; raise the ImageError with which it is refused.
+
+    The hash of the pixels is the SHA-256 of the shape ``(H, W, 3)``, written so, and of the RGB values: files that
+    differ only in metadata or lossless format have the same one.
+    """
     facts = probe(data, limits)
-    image = decode(data, limits)
+    digest = hashlib.sha256(repr((facts.height, facts.width, 3)).encode())
+    gray, top, total = np.empty((facts.height, facts.width), np.uint8), 0, 0
+    for band in decode_in_bands(data, limits):  # a large picture is never in memory as a whole
+        digest.update(band.data)
+        total += int(band.sum(dtype=np.int64))
+        gray[top : top + len(band)] = np.asarray(Image.fromarray(band).convert("L"))
+        top += len(band)
     return ImageRecord(
         sha256=bytes_sha256(data),
-        pixel_sha256=pixels_sha256(image),
-        phash=f"{perceptual_hash(image):016x}",
-        width=image.shape[1],
-        height=image.shape[0],
+        pixel_sha256=digest.hexdigest(),
+        phash=f"{perceptual_hash(gray):016x}",
+        width=facts.width,
+        height=facts.height,
         mode=facts.mode,
         format=facts.format,
         device=facts.device,
         bytes=len(data),
-        brightness=float(image.mean(dtype=np.float64)),
-        thumbnail=make_thumbnail(image),
+        brightness=total / (3 * gray.size),
+        thumbnail=make_thumbnail(gray),
     )
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from lesion.core.errors import ImageError
 from lesion.imaging.decode import decode, read
+from lesion.imaging.limits import Limits
 
 _FOLDERS = frozenset({"mask", "masks", "segmentation", "segmentations", "ground_truth", "groundtruth", "gt"})
 _MARK = r"(?:mask|seg|segmentation|groundtruth|ground_truth|gt)"
@@ -86,10 +87,10 @@ def _names(mask: Path, *, whole: bool) -> list[str]:
     return [*([named[1] or named[2]] if named else []), *([name] if whole else [])]
 
 
-def read_mask(path: Path) -> NDArray[np.bool_] | None:
+def read_mask(path: Path, limits: Limits) -> NDArray[np.bool_] | None:
     """Return what a mask's file marks, (H, W): what is not black; None for a file that cannot be decoded."""
     try:
-        values = decode(read(path)).max(axis=2)
+        values = decode(read(path, limits), limits).max(axis=2)
     except ImageError:
         return None
     return np.asarray(values > (0 if len(np.unique(values)) <= _FEW_VALUES else 127))

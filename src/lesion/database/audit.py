@@ -9,6 +9,7 @@ from lesion.database.tables import AuditEntry
 
 UPLOAD_REJECTED = "upload.rejected"  # the detail has ``codes``: number of rejected files of one request by code
 LABEL_CORRECTED = "image.label_corrected"
+FEEDBACK_UNDONE = "feedback.undone"  # the detail has ``change``: the id of the entry that was taken back
 
 
 def record(session: Session, actor: str, action: str, subject: str, **detail: Any) -> None:  # noqa: ANN401 - JSON
@@ -18,6 +19,12 @@ def record(session: Session, actor: str, action: str, subject: str, **detail: An
     ``subject`` an image's hash, a version or a job's id. ``detail`` must be JSON-ready.
     """
     session.add(AuditEntry(actor=actor, action=action, subject=subject, detail=detail))
+
+
+def newest_entry(session: Session, subject: str) -> AuditEntry | None:
+    """Return the last entry about a subject; None without any."""
+    about = select(AuditEntry).where(AuditEntry.subject == subject)
+    return session.scalar(about.order_by(AuditEntry.id.desc()).limit(1))
 
 
 def entries(session: Session, *, subject: str | None = None, after: int = 0, limit: int = 100) -> list[AuditEntry]:

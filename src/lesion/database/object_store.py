@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -20,6 +20,7 @@ from lesion.core.errors import (
 )
 from lesion.core.files import atomic_path, bytes_sha256
 from lesion.database.failures import is_full
+from lesion.database.store_marker import MARKER, StoreMarker
 
 
 class StoreError(UnavailableError):
@@ -67,9 +68,15 @@ class ObjectStore:
     fsspec file system, such as ``endpoint_url``. An address of an unknown kind, or of one whose package is not
     installed, is a ConfigError. Every method raises a ``StoreError`` when the store does not answer, and an
     InvalidValueError for a key that leads out of the store.
+
+    With ``known_keys``, which returns some keys that the catalogue names, a folder is marked as the store's with the
+    first file. One that has neither the marker nor such a file, as a share that is not mounted, is a ``StoreError``
+    (``store_unmounted``), and nothing is written to it; only ``names`` lists it as it is.
     """
 
-    def __init__(self, address: str, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, address: str, options: Mapping[str, Any], known_keys: Callable[[], Sequence[str]] | None = None
+    ) -> None:
         settings = {"use_listings_cache": False, **options}  # other machines change the content
         try:
             if "://" in address and not address.startswith("/"):
@@ -83,6 +90,7 @@ class ObjectStore:
             ) from error
         self._root = PurePosixPath(root)
         self.local = isinstance(self._files, LocalFileSystem)
+        self._marker = StoreMarker(Path(root), known_keys) if self.local and known_keys else None
 
     @property
     def folder(self) -> Path | None:
@@ -96,6 +104,7 @@ class ObjectStore:
             if self.has(key):
                 return
             if self.local:
+                self.mark()
                 Path(path).parent.mkdir(parents=True, exist_ok=True)
                 with atomic_path(Path(path)) as unfinished:
                     unfinished.write_bytes(data)
@@ -103,10 +112,30 @@ class ObjectStore:
             else:
                 self._files.pipe_file(path, data)  # S3 shows an object only when it is complete
 
+    def mark(self) -> None:
+        """Mark an empty folder as the store's, although the catalogue names files: before a backup is restored."""
+        with _store_errors("The store could not be marked"):
+            if self._marker is not None:
+                self._marker.write()
+
+    def check_mounted(self) -> None:
+        """Raise a StoreError (``store_unmounted``) if the folder is not the store's: what it lacks is not missing."""
+        with _store_errors("The store could not be looked at"):
+            if self._marker is None or self._marker.is_there():
+                return
+        raise StoreError(
+            f"'{self._root}' has none of the files that the catalogue names. Mount the share that it is on, or "
+            "check that storage.files belongs to storage.database. If the files are lost, restore a backup.",
+            code="store_unmounted",
+        )
+
     def has(self, key: str) -> bool:
         """Return whether a key exists."""
         with _store_errors(f"'{key}' could not be looked up in the store"):
-            return bool(self._files.exists(self._path(key)))
+            if self._files.exists(self._path(key)):
+                return True
+            self.check_mounted()
+            return False
 
     def get(self, key: str) -> bytes:
         """Return the content of a key, or raise an ObjectNotFoundError."""
@@ -114,6 +143,7 @@ class ObjectStore:
             try:
                 return bytes(self._files.cat_file(self._path(key)))
             except FileNotFoundError as error:
+                self.check_mounted()
                 raise ObjectNotFoundError(f"The store has no '{key}'.") from error
 
     def get_image(self, sha256: str) -> bytes:
@@ -133,7 +163,8 @@ class ObjectStore:
             except FileNotFoundError:  # the bucket is made with the first file
                 entries = {}
         files = [path for path, entry in entries.items() if entry["type"] != "directory"]  # an empty bucket lists one
-        return sorted(PurePosixPath(path).relative_to(self._root).as_posix() for path in files)
+        keys = (PurePosixPath(path).relative_to(self._root).as_posix() for path in files)
+        return sorted(key for key in keys if key != MARKER)
 
     def delete(self, key: str) -> None:
         """Remove a key; do nothing if it does not exist."""

@@ -8,13 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, inspect, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from lesion.core.errors import ConfigError
 from lesion.database.migrations.runner import upgrade
-from lesion.database.object_store import ObjectStore
+from lesion.database.object_store import ObjectStore, image_key
+from lesion.database.tables import ACCEPTED, QUARANTINED, Image
 
 _SQLITE = "sqlite:///"
 _BUSY_S = 30  # how long a writer waits for the transaction of another writer, with SQLite
@@ -27,6 +28,7 @@ _CONNECTION_SETTINGS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,
 }
+_KNOWN_IMAGES = 100  # of which a store must have at least one
 _READING = "lesion_reading"  # an execution option of read-only connections
 
 
@@ -81,7 +83,15 @@ class Storage:
     @cached_property
     def store(self) -> ObjectStore:
         """The object store."""
-        return ObjectStore(self.files, self.options)
+        return ObjectStore(self.files, self.options, self._known_keys)
+
+    def _known_keys(self) -> list[str]:
+        """Return the keys of the oldest images; none while the catalogue is empty or has no tables yet."""
+        oldest = select(Image.sha256).where(Image.status.in_((ACCEPTED, QUARANTINED))).order_by(Image.id)
+        with self.reading() as session:
+            if not inspect(session.connection()).has_table(Image.__tablename__):
+                return []
+            return [image_key(sha256) for sha256 in session.scalars(oldest.limit(_KNOWN_IMAGES))]
 
     @contextmanager
     def session(self) -> Iterator[Session]:

@@ -11,7 +11,8 @@ from sqlalchemy.types import TypeDecorator
 # Values of Image.status; a rejected upload has no row, but the same vocabulary names it.
 ACCEPTED, QUARANTINED, DELETED, REJECTED = "accepted", "quarantined", "deleted", "rejected"
 DROPPED = "dropped"
-REMOVED = (DROPPED, DELETED)  # images that are refused if they come again
+REMOVED = (DROPPED, DELETED)  # images that are refused if they come again …
+WITHDRAWN = "withdrawn"  # … unless this is their reason_code: their sender took them back
 # Values of Image.split.
 GATE, EXCLUDED = "gate", "excluded"
 TRAINING = ("train", "val", "calibration")

@@ -2,13 +2,14 @@
 
 Training, uploads and serving all decode here, so the network sees the same pixels in production as in training.
 Everything that the header can tell is refused before any pixel is decoded, Pillow gets a file without metadata, and
-``Limits.memory`` bounds what decoding holds. No global setting of Pillow is changed: calls from many threads are safe.
+``Limits.memory`` bounds what decoding holds, without the whole result of a large image, which the server never asks
+for. No global setting of Pillow is changed: calls from many threads are safe.
 """
 
-import hashlib
 import io
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from PIL import BmpImagePlugin, Image, ImageFile, JpegImagePlugin, PngImagePlugi
 from lesion.core.errors import ImageError
 from lesion.imaging import refusals
 from lesion.imaging.dicom.recognition import is_dicom
-from lesion.imaging.exact_samples import samples_to_rgb
+from lesion.imaging.exact_samples import sample_bands
 from lesion.imaging.formats.device import exif_device
 from lesion.imaging.formats.header import Header
 from lesion.imaging.formats.jpeg_ending import with_endings
@@ -28,6 +29,7 @@ from lesion.imaging.formats.png_rows import check_rows
 from lesion.imaging.headers import read_header
 from lesion.imaging.limits import (
     DEFAULT_LIMITS,
+    GRAY_BYTES,
     RGB_BYTES,
     Limits,
     check_bytes,
@@ -36,8 +38,8 @@ from lesion.imaging.limits import (
     check_size,
     too_many_bytes,
 )
-from lesion.imaging.orientation import orient
-from lesion.imaging.pixels import MODES, same_pixels, to_rgb
+from lesion.imaging.orientation import SWAPPED
+from lesion.imaging.pixels import MODES, rgb_bands, same_pixels
 from lesion.imaging.refusals import UnreadableFileError
 from lesion.imaging.signatures import other_image_type
 
@@ -103,12 +105,29 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, target_side: int | N
 
         return decode_dicom(data, limits)
     header = _checked_header(data, limits, target_side)
-    if not header.whole:
-        raise refusals.truncated(header.format, data)
-    try:
-        return orient(_pixels(header, data, target_side), header.orientation)
-    except Exception as error:  # a third-party parser given hostile bytes can raise anything
-        raise _refusal(error, header, data) from error
+    with _refusals_of(header, data):
+        (height, width), bands = _upright_bands(header, data, target_side)
+        image, top = np.empty((height, width, 3), np.uint8), 0
+        for band in bands:
+            image[top : top + len(band)] = band
+            top += len(band)
+        return image
+
+
+def decode_in_bands(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[NDArray[np.uint8]]:
+    """Yield the rows of what `decode` returns, from the top, in bands: uint8 (rows, W, 3), perhaps read-only.
+
+    It raises what `decode` raises, but never holds the whole result.
+    """
+    check_bytes(data, limits)
+    if is_dicom(data):
+        from lesion.imaging.dicom.picture import decode as decode_dicom
+
+        yield decode_dicom(data, limits)
+        return
+    header = _checked_header(data, limits)
+    with _refusals_of(header, data):
+        yield from _upright_bands(header, data, None)[1]
 
 
 def probe(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
@@ -120,12 +139,10 @@ def probe(data: bytes, limits: Limits = DEFAULT_LIMITS) -> ImageFacts:
         mode, width, height, device = probe_dicom(data, limits)
         return ImageFacts("DICOM", mode, width, height, len(data), device)
     header = _checked_header(data, limits)
-    try:
+    with _refusals_of(header, data):
         mode = _mode(header)
-    except Exception as error:
-        raise _refusal(error, header, data) from error
     width, height = header.width, header.height
-    if header.orientation >= 5:
+    if header.orientation in SWAPPED:
         width, height = height, width
     return ImageFacts(header.format, mode, width, height, len(data), exif_device(header.exif))
 
@@ -153,20 +170,11 @@ def read(path: Path, limits: Limits = DEFAULT_LIMITS) -> bytes:
     return data
 
 
-def pixels_sha256(image: NDArray[np.uint8]) -> str:
-    """Return the SHA-256 of decoded pixels, uint8 (H, W, 3), in hexadecimal digits.
-
-    Files that differ only in metadata or lossless format have the same one.
-    """
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
-
-
 def perceptual_hash(image: NDArray[np.uint8]) -> int:
-    """Return a 64-bit hash of the lowest cosine frequencies of a uint8 (H, W, 3) image (imagehash's ``phash``).
+    """Return a 64-bit hash of the lowest cosine frequencies of an image, gray (H, W) or RGB (H, W, 3).
 
-    Images that look alike differ in few bits. The highest bit of the unsigned number is the first bit of the first row.
+    It is imagehash's ``phash``. Images that look alike differ in few bits. The highest bit of the unsigned number is
+    the first bit of the first row.
     """
     return int(str(imagehash.phash(Image.fromarray(image))), 16)
 
@@ -188,25 +196,41 @@ def _checked_header(data: bytes, limits: Limits, target_side: int | None = None)
         check_samples(header.format, header.width * header.height * header.layout.bytes)
     pictures = 1 if header.ended else 2  # to compare them
     pixels = header.width * header.height // _divisor(header, target_side) ** 2
-    result = pixels * RGB_BYTES // _step(header, target_side) ** 2
+    one_band = header.layout is not None and header.orientation in SWAPPED
+    result = pixels * (RGB_BYTES + GRAY_BYTES if one_band else GRAY_BYTES) // _step(header, target_side) ** 2
     check_memory(header.format, header.buffers + pixels * pictures * header.pixel_bytes + result, limits)
     return header
 
 
-def _pixels(header: Header, data: bytes, target_side: int | None) -> NDArray[np.uint8]:
-    """Decode a picture as it is stored, perhaps at a part of its size."""
-    divisor, step = _divisor(header, target_side), _step(header, target_side)
+def _upright_bands(
+    header: Header, data: bytes, target_side: int | None
+) -> tuple[tuple[int, int], Iterator[NDArray[np.uint8]]]:
+    """Return height and width of a picture, perhaps of a part of its size, and its rows in bands."""
+    if not header.whole:
+        raise refusals.truncated(header.format, data)
+    step = _step(header, target_side)
     if header.layout:
-        return samples_to_rgb(header, header.layout, step)
+        size = header.width, header.height
+        bands = sample_bands(header, header.layout, step, header.orientation)
+    else:
+        picture = _loaded(header, data, _divisor(header, target_side))
+        size = picture.size
+        bands = rgb_bands(picture, header.format, header.profile, step, header.orientation)
+    width, height = (-(-side // step) for side in size)
+    return (width, height) if header.orientation in SWAPPED else (height, width), bands
+
+
+def _loaded(header: Header, data: bytes, divisor: int) -> Image.Image:
+    """Decode a picture by Pillow."""
     if not header.ended:
-        return to_rgb(_load_without_end(header, data), header.format, header.profile)
+        return _load_without_end(header, data)
     with _open(header) as picture:
         if divisor > 1:
             picture.draft(None, (header.width // divisor, header.height // divisor))
         picture.load()
         if header.format == "PNG":
             check_rows(header.picture, picture)
-        return to_rgb(picture, header.format, header.profile, step)
+        return picture
 
 
 def _mode(header: Header) -> str:
@@ -254,6 +278,15 @@ def _step(header: Header, target_side: int | None) -> int:
     if target_side is None or header.format == "JPEG" or header.width * header.height <= _LARGE_PIXELS:
         return 1
     return max(1, min(header.width, header.height) // (2 * target_side))
+
+
+@contextmanager
+def _refusals_of(header: Header, data: bytes) -> Iterator[None]:
+    """Raise an ImageError for every error: a third-party parser given hostile bytes can raise anything."""
+    try:
+        yield
+    except Exception as error:
+        raise _refusal(error, header, data) from error
 
 
 def _refusal(error: Exception, header: Header, data: bytes) -> ImageError:

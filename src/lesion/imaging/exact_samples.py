@@ -12,7 +12,8 @@ from lesion.imaging.color_profiles import to_srgb
 from lesion.imaging.formats.header import Header
 from lesion.imaging.formats.png_rows import check_rows
 from lesion.imaging.formats.sample_layout import SampleLayout
-from lesion.imaging.pixels import depth_table, highest_in_use, on_black, place
+from lesion.imaging.orientation import REVERSED, SWAPPED, orient
+from lesion.imaging.pixels import depth_table, finish, highest_in_use, on_black
 from lesion.imaging.refusals import corrupt, unsupported
 
 Rows = Callable[[int, int], NDArray[np.uint16]]  # from row to row: (rows, W, stored samples)
@@ -22,30 +23,34 @@ _OPAQUE = (255, 1023, 4095, 16383)  # the highest alpha of programs that use few
 _BYTES_OF_GRAY_ALPHA = "RGBA"  # 16 bits of gray and alpha, as the four bytes that they are
 
 
-def samples_to_rgb(header: Header, layout: SampleLayout, reduced: int = 1) -> NDArray[np.uint8]:
-    """Decode a picture with a sample layout to sRGB, uint8 (H, W, 3); blend transparency with black.
+def sample_bands(
+    header: Header, layout: SampleLayout, reduced: int = 1, orientation: int = 1
+) -> Iterator[NDArray[np.uint8]]:
+    """Decode a picture with a sample layout to sRGB; blend transparency with black.
 
-    It may be ``reduced``, as by the ``step`` of `lesion.imaging.pixels.to_rgb`.
+    It is ``reduced``, turned upright and given in bands as by `lesion.imaging.pixels.rgb_bands`; with an orientation
+    that swaps the axes it is one band.
 
     The colors are scaled from the depth in use, as gray is (`highest_in_use`), and a picture that is transparent
     everywhere is shown as if it were not.
     """
+    if orientation in SWAPPED:
+        yield orient(np.concatenate(list(sample_bands(header, layout, reduced))), orientation)
+        return
     # Several times, which takes less memory than to keep them; a small picture is a single band, which is kept.
     read = lru_cache(maxsize=1)(_png_rows(header, layout) if header.format == "PNG" else _tiff_rows(header, layout))
     step = reduced * max(1, _BAND_SAMPLES // (header.width * layout.stored) // reduced)
     tops = range(0, header.height, step)
 
-    def bands() -> Iterator[NDArray[np.uint16]]:
+    def bands(tops: Iterable[int] = tops) -> Iterator[NDArray[np.uint16]]:
         return (read(top, min(top + step, header.height)) for top in tops)
 
     highest = highest_in_use(band[..., : layout.colors] for band in bands()) if layout.bits == 16 else 255
     table, opaque = depth_table(highest), _opaque_alpha(bands(), layout)
-    image = np.empty((-(-header.height // reduced), -(-header.width // reduced), 3), np.uint8)
-    for top, values in zip(tops, bands(), strict=True):
+    for values in bands(reversed(tops) if orientation in REVERSED else tops):
         color = table[values[..., : layout.colors]]
         alpha = _alpha(values, layout, opaque) if opaque else None
-        place(image, top, _shown(255 - color if layout.inverted else color, alpha, header.profile), reduced)
-    return image
+        yield finish(_shown(255 - color if layout.inverted else color, alpha, header.profile), reduced, orientation)
 
 
 def _shown(color: NDArray[np.uint8], alpha: Image.Image | None, profile: bytes) -> Image.Image:

@@ -57,7 +57,7 @@ INPUT_KINDS = (
     InputKind("a file that contradicts itself", "image_corrupt", "open it in a viewer, and save it again"),
     InputKind("more bytes than `max_image_bytes`", "image_too_many_bytes", "make it smaller"),
     InputKind("more pixels than `max_pixels`", "image_too_many_pixels", "make it smaller"),
-    InputKind("more than 7 bytes for each of `max_pixels` while it is decoded, such as a large WebP",
+    InputKind("more than 6 bytes for each of `max_pixels` while it is decoded, such as a large WebP",
               "image_too_many_pixels", "make it smaller"),
     InputKind("a side of fewer pixels than `min_side`", "image_too_small", "send a larger one"),
 )  # fmt: skip

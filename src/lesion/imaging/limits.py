@@ -10,8 +10,9 @@ from lesion.imaging.refusals import EmptyImageError, ImageMemoryError, ImageTooL
 # Of a picture whose samples are read one by one (see SampleLayout): as many as the largest of 8 bits has by default.
 # No setting: what one door takes, every other one takes too.
 MAX_SAMPLE_BYTES = 150_000_000
-RGB_BYTES = 3  # of a pixel, as it is returned
-_PIXEL_BYTES = 4 + RGB_BYTES  # of color of 8 bits while it is decoded: Pillow's four, and the result
+RGB_BYTES = 3  # of a pixel
+GRAY_BYTES = 1  # which is what remains of a picture whose rows are examined in bands
+_PIXEL_BYTES = 6  # color of 8 bits takes five: Pillow's four, and one of gray
 _ACCEPTED_PIXEL_BYTES = 32  # more than any kind of file takes
 
 
@@ -27,12 +28,13 @@ class Limits:
     max_bytes: int = 20 * 2**20  # of the file
     max_pixels: int = 50_000_000  # width × height
     min_side: int = 16  # the shorter side in pixels
-    # Bytes that decoding may hold at once, in addition to the file; None: as color of 8 bits with the most pixels.
+    # Bytes that decoding may hold at once, in addition to the file and a whole result; None: six for each of the most
+    # pixels.
     max_memory: int | None = field(default=None, compare=False)
 
     @property
     def memory(self) -> int:
-        """Return how many bytes decoding may hold at once, in addition to the file."""
+        """Return how many bytes decoding may hold at once, in addition to the file and a whole result."""
         return _PIXEL_BYTES * self.max_pixels if self.max_memory is None else self.max_memory
 
     @classmethod

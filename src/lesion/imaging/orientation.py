@@ -6,6 +6,9 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
+SWAPPED = frozenset({5, 6, 7, 8})  # whose height is the width as stored
+REVERSED = frozenset({3, 4, 7, 8})  # whose first row is the last row or, if the axes are swapped, column as stored
+
 _TAG = 274
 _FORMATS = {1: "B", 3: "H", 4: "I"}  # of the value, by its type: byte, short or long
 _MAX_ENTRIES = 512
@@ -92,6 +95,6 @@ def orient(image: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
         image = image[::-1]
     if orientation in (2, 3, 7, 8):
         image = image[:, ::-1]
-    if orientation >= 5:
+    if orientation in SWAPPED:
         image = image.swapaxes(0, 1)
     return np.ascontiguousarray(image)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lesion.imaging.color_profiles import to_srgb
+from lesion.imaging.orientation import REVERSED, SWAPPED, orient
 from lesion.imaging.refusals import unsupported
 
 OPAQUE = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr"})
@@ -17,40 +18,44 @@ MODES = OPAQUE | ALPHA | DEEP
 
 _DEPTHS = (8, 10, 12, 14, 16)  # bits that scanners and cameras store in 16
 _TOPS = np.array([2**depth - 1 for depth in _DEPTHS])
-_BAND_PIXELS = 2**20
+_BAND_PIXELS = 2**18
 ODD_SHARE = 0.001  # of the pixels: so many may lie above the depth in use, such as hot pixels and burnt-in marks
 
 
-def to_rgb(picture: Image.Image, kind: str, profile: bytes = b"", step: int = 1) -> NDArray[np.uint8]:
+def rgb_bands(
+    picture: Image.Image, kind: str, profile: bytes = b"", step: int = 1, orientation: int = 1
+) -> Iterator[NDArray[np.uint8]]:
     """Convert a loaded picture of format ``kind``, whose mode is among `MODES`, to sRGB; blend transparency with black.
 
-    With a ``step``, each square of so many pixels a side becomes one, their mean.
+    With a ``step``, each square of so many pixels a side becomes one, their mean. Then the ``orientation`` is applied.
 
     A picture that is transparent everywhere is shown as if it were not: programs that know no transparency leave 0 in
-    its place. Return uint8 (H / step, W / step, 3), contiguous and writable. Whole numbers outside 0 to 65,535 are
+    its place. Yield bands of rows from the top, uint8 (rows, W / step, 3). Whole numbers outside 0 to 65,535 are
     refused (image_mode_not_supported).
     """
-    image = np.empty((-(-picture.height // step), -(-picture.width // step), 3), np.uint8)
+    for band in _srgb_bands(picture, kind, profile, step, orientation):
+        yield finish(band, step, orientation)
+
+
+def finish(band: Image.Image, step: int, orientation: int) -> NDArray[np.uint8]:
+    """Return a part of a picture in sRGB, reduced and upright, uint8 (rows, W, 3)."""
+    return orient(np.asarray(band.reduce(step) if step > 1 else band), orientation)
+
+
+def _srgb_bands(picture: Image.Image, kind: str, profile: bytes, step: int, orientation: int) -> Iterator[Image.Image]:
     if picture.mode in DEEP:
         low, high = _range(picture)
         if low < 0 or high >= 2**16:
             raise unsupported(kind, f"pixel values from {low:,} to {high:,}, outside 0 to 65,535")
-        table = depth_table(highest_in_use(np.asarray(band)[..., None] for _, band in _bands(picture)))
-        for top, band in _bands(picture, step):
-            place(image, top, to_srgb(Image.fromarray(table[np.asarray(band)]), profile), step)
-        return image
+        table = depth_table(highest_in_use(np.asarray(band)[..., None] for band in _bands(picture)))
+        for band in _bands(picture, step, orientation):
+            yield to_srgb(Image.fromarray(table[np.asarray(band)]), profile)
+        return
     transparent = picture.mode in ALPHA or picture.has_transparency_data
-    visible = transparent and any(_split(band)[1].getextrema() != (0, 0) for _, band in _bands(picture))
-    for top, band in _bands(picture, step):
+    visible = transparent and any(_split(band)[1].getextrema() != (0, 0) for band in _bands(picture))
+    for band in _bands(picture, step, orientation):
         color, alpha = _split(band) if transparent else (band, None)
-        place(image, top, on_black(to_srgb(color, profile), alpha if visible else None), step)
-    return image
-
-
-def place(image: NDArray[np.uint8], top: int, band: Image.Image, step: int) -> None:
-    """Put a band of rows, which begins at the row ``top`` of the picture, where it belongs in its reduced image."""
-    values = np.asarray(band.reduce(step) if step > 1 else band)
-    image[top // step : top // step + len(values)] = values
+        yield on_black(to_srgb(color, profile), alpha if visible else None)
 
 
 def highest_in_use(bands: Iterable[NDArray[Any]]) -> int:
@@ -97,9 +102,7 @@ def on_black(color: Image.Image, alpha: Image.Image | None) -> Image.Image:
 
 def same_pixels(one: Image.Image, other: Image.Image) -> bool:
     """Return whether two pictures of the same size and mode are equal."""
-    return all(
-        np.array_equal(np.asarray(a), np.asarray(b)) for (_, a), (_, b) in zip(_bands(one), _bands(other), strict=True)
-    )
+    return all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(_bands(one), _bands(other), strict=True))
 
 
 def _split(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
@@ -111,17 +114,24 @@ def _split(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
     return picture.getchannel("L") if gray else picture.convert("RGB"), picture.getchannel("A")
 
 
-def _bands(picture: Image.Image, step: int = 1) -> Iterator[tuple[int, Image.Image]]:
-    """Yield bands of rows, each with its first row; all but the last have a multiple of ``step`` rows."""
-    rows = step * max(1, _BAND_PIXELS // picture.width // step)
-    if rows >= picture.height:
-        yield 0, picture
+def _bands(picture: Image.Image, step: int = 1, orientation: int = 1) -> Iterator[Image.Image]:
+    """Yield bands of rows in the order in which they are seen with the orientation; of columns if it swaps the axes.
+
+    All but the one at the end have a multiple of ``step`` rows or columns.
+    """
+    swapped = orientation in SWAPPED
+    length, width = (picture.width, picture.height) if swapped else (picture.height, picture.width)
+    size = step * max(1, _BAND_PIXELS // width // step)
+    if size >= length:
+        yield picture
         return
-    for top in range(0, picture.height, rows):
-        yield top, picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+    starts = range(0, length, size)
+    for start in reversed(starts) if orientation in REVERSED else starts:
+        end = min(start + size, length)
+        yield picture.crop((start, 0, end, picture.height) if swapped else (0, start, picture.width, end))
 
 
 def _range(picture: Image.Image) -> tuple[int, int]:
-    arrays = (np.asarray(band) for _, band in _bands(picture))
+    arrays = (np.asarray(band) for band in _bands(picture))
     extremes = [(int(array.min()), int(array.max())) for array in arrays]
     return min(low for low, _ in extremes), max(high for _, high in extremes)

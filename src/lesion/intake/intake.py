@@ -2,16 +2,17 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from lesion.catalogue.images import add_image, open_generation
+from lesion.catalogue.images import add_image, lock_withdrawn, open_generation
 from lesion.catalogue.label_corrections import correct_label
 from lesion.core.errors import ConflictError
 from lesion.data.inspection import ImageRecord
-from lesion.database.audit import UPLOAD_REJECTED, record
+from lesion.database.audit import UPLOAD_REJECTED, newest_entry, record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import DELETED, REMOVED, Generation, Image
@@ -63,11 +64,12 @@ class Intake:
                 for sha256 in decision.corrected:
                     correct_label(session, sha256, upload.uploader, upload.label)
                 if not decision.split:
-                    return decision
+                    return _with_changes(session, decision, decision.corrected)
                 open_generation(session)  # refuses uploads before the first model's data is imported
+                lock_withdrawn(session, upload.image.sha256)
                 self._storage.store.put(image_key(upload.image.sha256), data)
                 if add_image(session, _row(upload, decision)):
-                    return decision
+                    return _with_changes(session, decision, [upload.image.sha256])
         raise ConflictError(
             "Another server is storing the same image at this moment. Send it again.", code="image_contested"
         )
@@ -142,6 +144,12 @@ class Intake:
             self._index.add(thumbnails.reshape(-1, SIDE, SIDE), hashes)
             self._indexed.update(hashes)
             self._last_id = max(self._last_id, *(image_id for image_id, *_ in rows))
+
+
+def _with_changes(session: Session, decision: Decision, changed: Sequence[str]) -> Decision:
+    """Return a decision with the ids of the newest entries about the images that it changed."""
+    newest = (newest_entry(session, sha256) for sha256 in changed)
+    return replace(decision, changes=tuple(entry.id for entry in newest if entry is not None))
 
 
 def _row(upload: Upload, decision: Decision) -> Image:

@@ -24,7 +24,8 @@ rule                       applies if                                           
 
 Relatives are copies of the same picture and images of the same patient. An image that is stored joins the split and the
 group of its relatives; without relatives, those of an image that may show the same picture, which is no reason to
-refuse it; and without any, the hash of its file chooses the split. Files that cannot be read, and images beyond
+refuse it; and without any, the hash of its file chooses the split. Images that their senders took back count as never
+sent. Files that cannot be read, and images beyond
 the server's limits, never come here: ``serve/ingest.py`` rejects them before.
 """
 
@@ -35,7 +36,7 @@ from typing import NamedTuple
 
 from lesion.core.errors import ConfigError
 from lesion.core.text import format_count, join_names
-from lesion.database.tables import ACCEPTED, EXCLUDED, GATE, QUARANTINED, REJECTED, REMOVED, TRAINING, Image
+from lesion.database.tables import ACCEPTED, EXCLUDED, GATE, QUARANTINED, REJECTED, REMOVED, TRAINING, WITHDRAWN, Image
 from lesion.intake.uploads import Decision, RelatedImage, Upload
 
 _CORRECTED = "label_corrected"
@@ -79,6 +80,7 @@ class Case:
         self.image, self.label, self.uploader = upload.image, upload.label, upload.uploader
         self.opinion, self.sent_hash, self.text_in_pixels = upload.opinion, upload.sent_hash, upload.text_in_pixels
         self.may_correct, self.settings, self.classes = upload.may_correct, settings, classes
+        related = [other for other in related if other.row.reason_code != WITHDRAWN]
         self.relatives = [other for other in related if other.row.status not in REMOVED]
         self.look_alikes = look_alikes
         rows = [other.row for other in related]

@@ -99,13 +99,13 @@ def budget_sentence(verdict: Verdict) -> str:
 
 
 def quarantine_sentence(quarantined: int) -> str:
-    """Return in which direction images in quarantine bias the gate; empty without any."""
+    """Return what the images in quarantine that are held out for the gate wait for; empty without any."""
     if not quarantined:
         return ""
     return (
-        f"Of the images in quarantine, {quarantined:,} would be held out for the gate. They are there because the "
-        "champion disagrees with their labels or does not know their kind, so without them the gate set favors the "
-        "champion. Have them reviewed before the next retraining."
+        f"Of the images in quarantine, {quarantined:,} are held out for the gate. The champion disagrees with their "
+        "labels or does not know their kind, so that a gate set without them would favor it. No held-out image that "
+        "came after the oldest of them is used before they are reviewed."
     )
 
 

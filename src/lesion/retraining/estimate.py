@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lesion.catalogue.counts import count_images
-from lesion.catalogue.snapshots import frozen_generations, gate_images
+from lesion.catalogue.snapshots import frozen_generations, gate_images, later_groups
 from lesion.database.storage import Storage
 from lesion.database.tables import Generation, Job, SnapshotImage
 from lesion.promotion.feasibility import Feasibility, assess
@@ -48,12 +48,13 @@ def estimate(session: Session, epochs: int) -> Estimate:
 def gate_feasibility(session: Session, settings: GateSettings) -> Feasibility | None:
     """Assess what the gate could prove after a retraining that begins now; None without images to compare on.
 
-    An open generation that is large enough counts, since the retraining freezes it.
+    An open generation with enough images that the retraining may freeze counts.
     """
     generations = {number: gate_images(session, number) for number in frozen_generations(session)}
     gathering = session.scalar(select(Generation.number).where(Generation.status == "open"))
     if gathering is not None:
-        gathered = gate_images(session, gathering)
+        later = later_groups(session)
+        gathered = [image for image in gate_images(session, gathering) if image[2] not in later]
         if len(gathered) >= settings.renew_images and len({label for _, label, _ in gathered}) > 1:
             generations[gathering] = gathered
     generations = {number: images for number, images in generations.items() if images}

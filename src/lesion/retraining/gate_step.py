@@ -10,12 +10,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from lesion.catalogue.counts import count_unreviewed
 from lesion.catalogue.images import limits_of_accepted
 from lesion.catalogue.snapshots import frozen_generations, gate_images
 from lesion.core.errors import BundleError, ImageError
 from lesion.database.object_store import ObjectNotFoundError
 from lesion.database.storage import Storage
-from lesion.database.tables import ACCEPTED, GATE, QUARANTINED, GateLook, Generation, Image
+from lesion.database.tables import ACCEPTED, GATE, GateLook, Generation, Image
 from lesion.imaging.limits import Limits
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Predictor
@@ -51,7 +52,7 @@ def compare(
     """
     with storage.session() as session:
         generations = {number: gate_images(session, number) for number in frozen_generations(session)}
-        gathered, quarantined = _count_gathered(session), _count_quarantined(session)
+        gathered, quarantined = _count_gathered(session), count_unreviewed(session)
         limits = limits_of_accepted(session)
     generations = {number: images for number, images in generations.items() if images}
     if not generations:
@@ -116,11 +117,6 @@ def _count_gathered(session: Session) -> int:
     """Count the held-out images that have gathered for the next generation."""
     images = select(func.count()).select_from(Image).join(Generation, Generation.number == Image.generation)
     return session.scalar(images.where(Image.status == ACCEPTED, Image.split == GATE, Generation.status == "open")) or 0
-
-
-def _count_quarantined(session: Session) -> int:
-    """Count the images in quarantine that would be held out for the gate."""
-    return session.scalar(select(func.count()).where(Image.status == QUARANTINED, Image.split == GATE)) or 0
 
 
 def _save_report(

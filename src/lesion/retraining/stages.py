@@ -140,8 +140,9 @@ class Stages:
     def train(self, job_id: str, parent: str, snapshot_id: str) -> str:
         """Train, calibrate and evaluate, and store the bundle; return the challenger's version.
 
-        It continues from the last checkpoint, which may be another worker's. If the gate could not promote any
-        challenger, nothing is trained, and a JobError tells why (``gate_impossible``).
+        It continues from the last checkpoint, which may be another worker's. If it fails while the folder of its images
+        is not mounted, that is a StoreError. If the gate could not promote any challenger, nothing is trained, and a
+        JobError tells why (``gate_impossible``).
         """
         with self.storage.session() as session:
             version = session.scalar(select(ModelVersion.version).where(ModelVersion.job_id == job_id))
@@ -158,7 +159,11 @@ class Stages:
             checkpoints.save(progress.epoch)  # first: a training can continue from any epoch that is reported
             self._report_training(job_id, progress)
 
-        bundle = training.run(report_training)
+        try:
+            bundle = training.run(report_training)
+        except JobError:
+            self.storage.store.check_mounted()  # without its images a training fails, and may be repeated
+            raise
         self._report_training(job_id, training.progress())
         self.report_progress(job_id, stage="register", progress=_REGISTER, seconds_left=None)
         return self._registry.register(bundle, parent=parent, snapshot_id=snapshot_id, job_id=job_id, actor="retrain")

@@ -39,12 +39,16 @@ RESPONSES: list[tuple[int, type[LesionError], tuple[str, ...]]] = [
     (404, ArtefactMissingError, ("artefact_missing",)),
     (404, JobNotFoundError, ("job_unknown", "report_missing")),
     (404, KeyNotFoundError, ("key_not_found",)),
-    (404, NotFoundError, ("class_empty", "image_deleted", "image_unknown", "no_storage", "snapshot_unknown")),
+    (
+        404,
+        NotFoundError,
+        ("change_unknown", "class_empty", "image_deleted", "image_unknown", "no_storage", "snapshot_unknown"),
+    ),
     (404, ObjectNotFoundError, ("file_gone",)),
     (404, UnknownVersionError, ("model_unknown",)),
     (408, BodyTimeoutError, ("body_timeout",)),
     (409, CatalogueError, ("accepted_otherwise", "catalogue_empty", "decision_changed", "not_quarantined")),
-    (409, CatalogueError, ("nothing_to_undo", "picture_deleted")),
+    (409, CatalogueError, ("nothing_to_undo", "picture_deleted", "undo_too_late")),
     (409, ChampionChangedError, ("champion_changed",)),
     (409, ConflictError, ("conflict", "image_contested")),
     (409, JobCancelledError, ("job_cancelled",)),
@@ -78,6 +82,7 @@ RESPONSES: list[tuple[int, type[LesionError], tuple[str, ...]]] = [
     (503, BusyError, ("no_worker_ready", "queue_full", "server_busy", "shutting_down", "timed_out", "worker_died")),
     (503, StoreContentError, ("store_foreign", "store_wrong")),
     (503, StoreError, ("store_failed",)),
+    (503, StoreError, ("store_slow", "store_unmounted")),
     (507, StoreFullError, ("storage_full",)),
 ]
 CASES = [(status, kind, code) for status, kind, codes in RESPONSES for code in codes]

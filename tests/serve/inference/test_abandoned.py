@@ -2,6 +2,7 @@
 
 import asyncio
 import queue
+import threading
 import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,7 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from serve import senders
 from serve.inference.dispatcher import Dispatcher
-from serve.inference.litserve_overrides import IdleBatchLoop
+from serve.inference.litserve_batches import IdleBatchLoop
 from serve.inference.messages import InferenceRequest
 from serve.inference.shared_state import SharedState
 from serve.senders import Sender
@@ -89,6 +90,47 @@ def test_a_sender_that_leaves_marks_what_waits_for_it_and_asks_no_more() -> None
         with pytest.raises(ClientDisconnect):
             await ask(leaving)
         assert waiting.empty()
+
+    asyncio.run(main())
+
+
+class SlowQueue(queue.Queue[Any]):
+    """A queue that takes nothing until it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open = threading.Event()
+
+    def put(self, item: object, *_: object) -> None:
+        """Wait, and take it."""
+        assert self.open.wait(10)
+        super().put(item)
+
+
+def test_large_images_are_sent_one_by_one_and_not_for_senders_that_left() -> None:
+    shared_state, waiting = SharedState(1, 1), SlowQueue()
+    shared_state.worker_is_ready(0, 1)
+    dispatcher = Dispatcher(shared_state, 0, cast(Any, waiting), {}, 8, 5.0)
+
+    async def ask(sender: Sender) -> None:
+        senders.current.set(sender)
+        await dispatcher.predict(InferenceRequest(bytes(2**20)))
+
+    async def main() -> None:
+        first, leaving, last = (Sender() for _ in range(3))
+        asked = [asyncio.create_task(ask(sender)) for sender in (first, leaving, last)]
+        await asyncio.sleep(0.05)
+        leaving.leave()
+        waiting.open.set()
+        with pytest.raises(ClientDisconnect):
+            await asked[1]
+        numbers = [(await asyncio.to_thread(waiting.get, timeout=5))[1] for _ in range(2)]
+        assert (numbers, waiting.qsize()) == (["1", "3"], 0)
+        for pending in dispatcher.buffer.values():
+            pending.response = ({"an": "answer"}, LitAPIStatus.OK)
+            pending.event.set()
+        await asyncio.gather(asked[0], asked[2])
+        assert shared_state.in_flight == 0
 
     asyncio.run(main())
 

@@ -20,10 +20,10 @@ from lesion.core.files import bytes_sha256
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.identity.identity_key import open_pseudonyms
-from lesion.imaging.decode import decode, pixels_sha256
+from lesion.imaging.decode import decode
 from lesion.phantom.folder import generate
 from tests.support.archives import zipped
-from tests.support.images.hostile import encode
+from tests.support.images.hostile import encode, pixel_hash
 from tests.support.servers.app import refusal
 from tests.support.servers.serving import SCRIPT, ServerProcess, eventually
 
@@ -153,7 +153,7 @@ def test_a_large_image_is_examined_in_a_process_of_its_own(server, storage, phan
     with storage.session() as session:
         row = get_image(session, kept["sha256"])
     assert (row.width, row.height) == (1600, 1600)
-    assert row.pixel_sha256 == pixels_sha256(decode(data))
+    assert row.pixel_sha256 == pixel_hash(decode(data))
     assert any("serve.inference.large_images" in process.cmdline() for process in server.family())
     truncated = codes(upload(server, [("short.png", data[: len(data) // 2])], label=label))
     assert truncated == {"short.png": ("rejected", "image_truncated")}

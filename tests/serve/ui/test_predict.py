@@ -143,6 +143,26 @@ def test_examples_are_there_for_who_has_no_image(page: OpenScreen) -> None:
     assert sum(path.stat().st_size for path in (UI / "examples").iterdir()) < 100_000
 
 
+def test_feedback_is_taken_back_and_given_again(page: OpenScreen, lamp_storage: Storage) -> None:
+    data = photo(22)
+    opened = press(drop_files(page("predict.page"), ("seen.png", data)), "Agree")
+    assert buttons(opened)["Undo"]
+    press(opened, "Undo")
+    assert "Undo" not in buttons(opened)
+    assert [toast.value for toast in opened.toast] == ["Your answer was taken back. You can give another one."]
+    with lamp_storage.session() as session:
+        assert get_image(session, bytes_sha256(data)).status == "dropped"
+    press(select(opened, "Right class", "dark"), "Correct")
+    with lamp_storage.session() as session:
+        row = get_image(session, bytes_sha256(data))
+    assert (row.label, row.status) == ("dark", "quarantined")
+    press(opened, "Undo")
+    press(opened, "Agree")
+    assert "Thank you. The image is stored as bright." in page_text(opened)
+    again = press(drop_files(page("predict.page"), ("seen.png", data)), "Agree")
+    assert "Undo" not in buttons(again)  # it was stored before
+
+
 def test_who_agrees_or_corrects_teaches_the_next_model(page: OpenScreen, lamp_storage: Storage) -> None:
     right, wrong = photo(20), photo(21)
     opened = press(drop_files(page("predict.page"), ("right.png", right)), "Agree")

@@ -185,24 +185,28 @@ def test_a_missing_worker_is_said_with_the_time() -> None:
 
 
 def test_what_the_next_retraining_would_learn_from() -> None:
-    nothing = {"images": 0, "held_out": 0, "relabeled": 0}
+    nothing = {"images": 0, "held_out": 0, "unreviewed": 0, "relabeled": 0}
     assert sentences.next_retraining(nothing) == (
         "There are no new images to learn from since the last retraining. Upload labeled images first."
     )
-    assert sentences.next_retraining({"images": 0, "held_out": 1, "relabeled": 0}) == (
+    assert sentences.next_retraining({"images": 0, "held_out": 1, "unreviewed": 0, "relabeled": 0}) == (
         "There are no new images to learn from since the last retraining; 1 more image is held out to compare models."
     )
-    assert sentences.next_retraining({"images": 48, "held_out": 12, "relabeled": 0}) == (
+    assert sentences.next_retraining({"images": 48, "held_out": 12, "unreviewed": 0, "relabeled": 0}) == (
         "The next retraining would learn from 48 new images; 12 more images are held out to compare models."
     )
-    assert sentences.next_retraining({"images": 1, "held_out": 0, "relabeled": 0}) == (
+    assert sentences.next_retraining({"images": 1, "held_out": 0, "unreviewed": 0, "relabeled": 0}) == (
         "The next retraining would learn from 1 new image."
     )
-    assert sentences.next_retraining({"images": 0, "held_out": 0, "relabeled": 2}) == (
+    assert sentences.next_retraining({"images": 0, "held_out": 0, "unreviewed": 0, "relabeled": 2}) == (
         "There are no new images to learn from since the last retraining. It would use 2 corrected labels."
     )
-    assert sentences.next_retraining({"images": 3, "held_out": 0, "relabeled": 1}) == (
+    assert sentences.next_retraining({"images": 3, "held_out": 0, "unreviewed": 0, "relabeled": 1}) == (
         "The next retraining would learn from 3 new images. It would use 1 corrected label."
+    )
+    assert sentences.next_retraining({"images": 1, "held_out": 0, "unreviewed": 3, "relabeled": 0}) == (
+        "The next retraining would learn from 1 new image. 3 held-out images wait in quarantine; models are compared "
+        "on no image that came later before an admin has decided about them."
     )
 
 

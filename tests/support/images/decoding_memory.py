@@ -9,6 +9,7 @@ _PROGRAM = """
 import re, sys
 from pathlib import Path
 from lesion.core.errors import ImageError
+from lesion.data.inspection import examine
 from lesion.imaging.decode import decode
 
 def kib(name):
@@ -16,7 +17,11 @@ def kib(name):
 
 def result(path):
     try:
-        return "x".join(map(str, decode(Path(path).read_bytes()).shape))
+        data = Path(path).read_bytes()
+        if sys.argv[3] == "decode":
+            return "x".join(map(str, decode(data).shape[:2]))
+        record = examine(data)
+        return f"{record.height}x{record.width}"
     except ImageError as error:
         return error.code
 
@@ -28,17 +33,17 @@ print(answer, kib("VmHWM") - before)
 """
 
 
-def decode_in_child(data: bytes, folder: Path, warm_up: bytes) -> tuple[str, int]:
-    """Decode a file in a child process; return the refusal's code or the shape, and the growth in bytes.
+def decode_in_child(data: bytes, folder: Path, warm_up: bytes, how: str = "decode") -> tuple[str, int]:
+    """Decode a file in a child process; return the refusal's code or height x width, and the growth in bytes.
 
-    The child decodes ``warm_up`` first, a small file of the same kind.
+    The child decodes or examines (``how``) ``warm_up`` first, a small file of the same kind.
     """
     files = [folder / "warm_up", folder / "file"]
     for file, content in zip(files, (warm_up, data), strict=True):
         file.write_bytes(content)
     # glibc returns freed blocks of 1 MiB at once, as in the server's processes
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-    command = [sys.executable, "-c", _PROGRAM, *map(str, files)]
+    command = [sys.executable, "-c", _PROGRAM, *map(str, files), how]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True, env=environment)
     answer, growth = done.stdout.split()
     return answer, int(growth) * 1024

@@ -3,6 +3,7 @@
 Used by the tests of the decoder, the command line and the server: the same file must be refused, or decoded, alike.
 """
 
+import hashlib
 import io
 import struct
 import zlib
@@ -38,6 +39,11 @@ def encode(picture: np.ndarray | Image.Image, kind: str = "PNG", **options: obje
     buffer = io.BytesIO()
     (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def pixel_hash(image: np.ndarray) -> str:
+    """What identifies decoded pixels, uint8 (H, W, 3), whatever file they are from."""
+    return hashlib.sha256(f"({image.shape[0]}, {image.shape[1]}, 3)".encode() + image.tobytes()).hexdigest()
 
 
 def chunk(name: bytes, body: bytes) -> bytes:

@@ -14,6 +14,7 @@ from PIL import Image
 from lesion.client import Client
 from lesion.core.text import format_percent
 from lesion.imaging.heatmap import overlay  # needs only NumPy and Pillow; the server draws with it too
+from serve.ui.components import apply_change
 from serve.ui.error_messages import error_boundary, report_failure
 from serve.ui.session import class_names, clear_cache, has_role, has_storage
 from serve.ui.text import sentences
@@ -97,9 +98,9 @@ def _show_prediction(prediction: dict[str, Any]) -> None:
 def _ask_feedback(client: Client, image: ChosenImage, prediction: dict[str, Any]) -> None:
     """Let users agree or correct; the image then goes to the training data."""
     st.markdown("**What does it really show?**")
-    outcomes: dict[str, str] = st.session_state.setdefault("feedback", {})
+    outcomes: dict[str, dict[str, Any]] = st.session_state.setdefault("feedback", {})
     if image.id in outcomes:
-        st.success(escape_markdown(outcomes[image.id]))
+        _show_outcome(client, image, outcomes)
         return
     st.caption("The image is sent to the server with your answer, and later models may learn from it.")
     names, predicted = class_names(client), prediction["predicted_class"]
@@ -124,8 +125,22 @@ def _ask_feedback(client: Client, image: ChosenImage, prediction: dict[str, Any]
             label = other
     if label is not None:
         with report_failure():
-            outcomes[image.id] = sentences.describe_feedback(
-                client.feedback((image.name, image.content()), label), shown_name(label, names)
-            )
+            answer = client.feedback((image.name, image.content()), label)
+            outcomes[image.id] = {"answer": answer, "label": shown_name(label, names)}
             clear_cache()
             st.rerun()
+
+
+def _show_outcome(client: Client, image: ChosenImage, outcomes: dict[str, dict[str, Any]]) -> None:
+    """Show what became of the user's answer, and a button to take it back where it changed something."""
+    answer = outcomes[image.id]["answer"]
+    st.success(escape_markdown(sentences.describe_feedback(answer, outcomes[image.id]["label"])))
+    kept = [*answer["accepted"], *answer["quarantined"]]
+    changes = [change for each in kept for change in each.get("changes", ())]
+    if changes and st.button("Undo", key=f"undo-feedback-{image.id}", icon=":material/undo:"):
+
+        def undo() -> None:
+            client.undo_feedback(changes)
+            del outcomes[image.id]
+
+        apply_change(undo, "Your answer was taken back. You can give another one.")

@@ -13,7 +13,7 @@ import streamlit as st
 from lesion.client import Client, ClientError
 from lesion.core.text import clean_name, format_count
 from serve.ui.address import into_address
-from serve.ui.components import largest_file, offer_csv, show_sending
+from serve.ui.components import largest_file, offer_csv, show_confirmation, show_sending
 from serve.ui.error_messages import is_file_error, show_error
 from serve.ui.held_files import HELD
 from serve.ui.screens.predict import answers
@@ -34,6 +34,7 @@ Key = tuple[str, str]  # an image's id and a version
 
 def show(client: Client) -> None:
     """Show the screen."""
+    show_confirmation()
     st.title("Predict")
     info = last_known(client, "/info")  # what was dropped below stays there while the server is away
     choose_files = partial(_choose_files, largest_file(info["limits"]["max_image_bytes"]))

@@ -1,18 +1,8 @@
-"""What this project overrides in LitServe, and what it uses of LitServe's private parts.
+"""LitServe's processes, started, watched and ended by their parent.
 
-It was written for LitServe 0.2.19, and pyproject.toml bounds the version. #N is an issue or pull request of
-https://github.com/Lightning-AI/LitServe.
+Below are the parts of LitServe that are overridden, and its private parts that are used, in its version 0.2.19;
+pyproject.toml bounds the version. #N is an issue or pull request of https://github.com/Lightning-AI/LitServe.
 
-``BatchedLoop.get_batch_requests``
-    LitServe asks its queue a thousand times per second while idle, and without a pause when ``batch_timeout`` is 0. No
-    upstream issue known; #147 is about the timeout of the same loop.
-``LitServer.register_endpoints``
-    LitServe adds its own routes, whose errors say nothing. Own routes are requested in #271 and planned in #492.
-``LitServer._register_middleware``
-    The gzip middleware of #153, which is always added, would compress every overlay in the event loop; the parameter
-    ``middlewares`` (#228, #241) only adds others.
-``LitServer.lifespan``
-    A lifespan of the application was requested and declined in #110.
 ``LitServer._init_manager``
     A signal to the whole process group would end the manager first. No upstream issue known.
 ``LitServer._start_server``, ``LitServer._perform_graceful_shutdown``
@@ -25,11 +15,8 @@ https://github.com/Lightning-AI/LitServe.
     Restarts came with #624, without a pause and without a way to tell the API processes of it.
 ``LitServer._start_worker_monitoring``
     #532 and #624 notice dead inference workers, but no dead API process and no stuck worker. No upstream issue known.
-``ResponseBufferItem``, ``LitAPIStatus``, ``LITSERVE_WORKER_ID``
-    How LitServe tells which worker has a request; they came with #624. There is no public way.
-``_shutdown_event``, ``_get_request_queue``, ``response_buffer``, ``inference_workers``, ``app.response_queue_id``,
-``monitor_internal``, ``uvicorn_graceful_timeout``
-    No public way to stop a server from outside of a request (#505, #525), to submit a request, or to set these times.
+``_shutdown_event``, ``inference_workers``, ``monitor_internal``, ``uvicorn_graceful_timeout``
+    No public way to stop a server from outside of a request (#505, #525), or to set these times.
 ``check_cuda_with_nvidia_smi``
     Counts GPUs without importing torch. No upstream issue known.
 """
@@ -41,38 +28,30 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.managers import SyncManager
 from multiprocessing.process import BaseProcess
-from queue import Empty, Queue
 from typing import Any
 
 import litserve
-from fastapi import FastAPI
 from litserve.connector import check_cuda_with_nvidia_smi
-from litserve.loops.simple_loops import BatchedLoop
-from litserve.transport.base import MessageTransport
 from litserve.transport.factory import create_transport_from_config
-from litserve.utils import LitAPIStatus, LoopResponseType, ResponseBufferItem, WorkerSetupStatus
+from litserve.utils import WorkerSetupStatus
 
 from lesion.core.errors import BundleError, ConfigError
 from serve.bind import usable_address
 from serve.inference.child_processes import end_children, exit_with_parent
+from serve.inference.litserve_api_processes import BEGIN_END, ApiProcesses
 from serve.inference.shared_state import SharedState
 from serve.listening import stop_listening
 from serve.malloc import return_large_blocks
-from serve.request_errors import BusyError
 from serve.settings import ServerSettings
 
 logger = logging.getLogger(__name__)
 
-IDLE_WAIT_S = 0.1
-_BATCH_BYTES = 32 * 2**20  # a batch with this many bytes accepts no further image
 _MONITOR_S = 0.25
 _RESTART_PAUSE_S = 2.0  # before an inference worker that never became ready is started again
-_BEGIN_END = signal.SIGUSR1  # tells an API process to answer what it has and end
 _END_S = 5.0  # how much longer than its requests an API process may take to end
 
 
@@ -81,56 +60,7 @@ def count_gpus() -> int:
     return int(check_cuda_with_nvidia_smi())
 
 
-def worker_id() -> int:
-    """Return the number of this inference worker."""
-    return int(os.environ["LITSERVE_WORKER_ID"])
-
-
-@dataclass(slots=True)
-class PendingRequest(ResponseBufferItem):  # type: ignore[misc]
-    """A request that waits for its answer; LitServe sets ``worker_id`` when an inference worker begins it."""
-
-    message: Any = None
-
-
-class IdleBatchLoop(BatchedLoop):  # type: ignore[misc]
-    """LitServe's batch loop, but asleep while idle.
-
-    It sleeps until a first request comes, takes the others that wait already, and waits ``batch_timeout`` for more.
-    """
-
-    def get_batch_requests(
-        self, lit_api: litserve.LitAPI, request_queue: "Queue[Any]", transport: MessageTransport
-    ) -> tuple[list[Any], list[Any]]:
-        """Return one batch of (API process, request id, request).
-
-        Requests whose senders left are answered at once, without computing anything. The second list is empty: each API
-        process answers its own requests that took too long.
-        """
-        batch: list[Any] = []
-        deadline = 0.0
-        size = 0
-        while len(batch) < lit_api.max_batch_size and size < _BATCH_BYTES:
-            wait = max(deadline - time.monotonic(), 0.0) if batch else IDLE_WAIT_S
-            try:
-                consumer, uid, sent, request = request_queue.get(timeout=wait)
-            except Empty:
-                break
-            if time.monotonic() - sent > lit_api.request_timeout:
-                continue
-            if lit_api.shared_state.is_abandoned(consumer, int(uid)):
-                left = BusyError("The sender left.", code="sender_left")  # nobody reads it
-                self.put_response(transport, consumer, uid, left, LitAPIStatus.OK, LoopResponseType.REGULAR)
-                continue
-            self.put_response(transport, consumer, uid, (), LitAPIStatus.START, LoopResponseType.REGULAR)
-            batch.append((consumer, uid, request))
-            size += len(request.data)
-            if len(batch) == 1:
-                deadline = time.monotonic() + lit_api.batch_timeout
-        return batch, []
-
-
-class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
+class SupervisedServer(ApiProcesses):
     """LitServe's processes and queues, supervised. A subclass implements ``configure`` and ``api_process``.
 
     The parent starts a manager process (the queues), inference workers (spawned) and API processes (forked). It
@@ -157,38 +87,6 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
         total = len(self.devices) * settings.workers
         self.api_processes = settings.api_processes or max(1, total // 4)
         self.shared_state = api.shared_state = SharedState(total, self.api_processes)
-
-    def configure(self, app: FastAPI) -> None:
-        """Add routes, error handlers and middleware."""
-        raise NotImplementedError
-
-    def api_process(
-        self, app: FastAPI, index: int, requests: "Queue[Any]", buffer: dict[str, ResponseBufferItem]
-    ) -> AbstractAsyncContextManager[None]:
-        """Return a context that is open while API process ``index`` serves.
-
-        It gets the queue to the inference workers, and the table of this process's pending requests, by id.
-        """
-        raise NotImplementedError
-
-    def register_endpoints(self) -> None:
-        """Keep only the OpenAPI document of FastAPI's routes: ``/docs`` would load remote assets."""
-        app: FastAPI = self.app
-        app.router.routes = [route for route in app.router.routes if getattr(route, "path", "") == app.openapi_url]
-        self.configure(app)
-
-    def _register_middleware(self) -> None:
-        """Add none of LitServe's."""
-
-    @asynccontextmanager
-    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        """Run in each API process, around its whole life."""
-        exit_with_parent()
-        _end_when_told()
-        index: int = app.response_queue_id  # type: ignore[attr-defined]
-        requests = self._get_request_queue(self.lit_api.api_path)
-        async with super().lifespan(app), self.api_process(app, index, requests, self.response_buffer):
-            yield
 
     def run(
         self,
@@ -279,7 +177,7 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
         processes = [process for process in uvicorn_workers.values() if process.is_alive()]
         for process in processes:
             with suppress(ProcessLookupError):
-                os.kill(process.pid or 0, _BEGIN_END)
+                os.kill(process.pid or 0, BEGIN_END)
         deadline = time.monotonic() + self.settings.drain_timeout + _END_S
         for process in processes:
             process.join(max(0.0, deadline - time.monotonic()))
@@ -335,15 +233,6 @@ class SupervisedServer(litserve.LitServer):  # type: ignore[misc]
                     self.inference_workers[worker].kill()
 
         threading.Thread(target=watch, name="watch-processes", daemon=True).start()
-
-
-def _end_when_told() -> None:
-    """Have an API process ignore signals that its parent gets too, and shut down when the parent tells it to."""
-    shut_down = signal.getsignal(signal.SIGTERM)  # uvicorn's
-    assert callable(shut_down)
-    signal.signal(_BEGIN_END, lambda number, frame: shut_down(signal.SIGTERM, frame))
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _begin_manager() -> None:
