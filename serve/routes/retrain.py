@@ -15,8 +15,9 @@ from sqlalchemy.orm import Session
 from lesion.core.errors import LesionError
 from lesion.database.storage import Storage
 from lesion.database.tables import Job
+from lesion.promotion.gate_settings import GateSettings
 from lesion.retraining import jobs
-from lesion.retraining.estimate import estimate
+from lesion.retraining.estimate import estimate, gate_feasibility
 from lesion.retraining.jobs import BATCH_SIZE, EPOCHS, LEARNING_RATE, JobRunningError, RetrainRequest
 from lesion.retraining.recipe import default_settings
 from lesion.retraining.stored_reports import load_report
@@ -106,6 +107,13 @@ class RetrainEstimate(BaseModel):
     images: int = Field(description="The training images that each epoch goes through.")
     seconds: float | None = Field(description="Of the whole retraining; null when nothing is known.")
     basis: str = Field(description="What the estimate is based on, or why there is none.")
+    gate: dict[str, Any] | None = Field(
+        description="What the gate could prove afterwards, with its default settings: `images` and `groups` that it "
+        "decides on, the `level` of the next look, the champion's `accuracy` (`accuracy_known` is false if it is "
+        "assumed), `possible`, the `chances` of rises of accuracy, the `likely_rise` that would be proved in 80 % of "
+        "all cases, `more_groups` of held-out images with which half as many errors would likely be proved, and all "
+        "this in words (`reason`). Null without held-out images."
+    )
     defaults: dict[str, float | int | None] = Field(
         description="The default of each setting: epochs, batch_size and learning_rate; null if the champion does not "
         "have it."
@@ -166,8 +174,12 @@ def retrain_estimate(
     """Estimate the duration of a retraining from the last ones, and list the settings that may be chosen."""
     with storage.reading() as session:
         duration, worker = estimate(session, epochs), _worker(session)
+        provable = gate_feasibility(session, GateSettings())
     defaults = {"epochs": RetrainRequest.epochs, **default_settings(bundle)}
-    return RetrainEstimate(epochs=epochs, **asdict(duration), defaults=defaults, bounds=_BOUNDS, worker=worker)
+    gate = None if provable is None else asdict(provable)
+    return RetrainEstimate(
+        epochs=epochs, **asdict(duration), gate=gate, defaults=defaults, bounds=_BOUNDS, worker=worker
+    )
 
 
 @router.get("/retrain_jobs", summary="The latest retrainings")

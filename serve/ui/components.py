@@ -15,6 +15,7 @@ from serve.ui.error_messages import advice_for, report_failure, show_error
 from serve.ui.sending import Pause, Sending
 from serve.ui.session import clear_cache, read_bytes
 from serve.ui.text import sentences
+from serve.ui.text.model_findings import describe_outcome
 from serve.ui.text.sentences import escape_markdown, to_csv
 
 JUDGED_STATES = ("promoted", "rejected")  # states of jobs that the gate decided on
@@ -139,10 +140,7 @@ def show_verdict(client: Client, job: dict[str, Any]) -> None:
     """Show the conditions by which the gate decided on a retraining, and its report on demand."""
     checks = (job["verdict"] or {}).get("checks", [])
     if checks:
-        rows = [
-            {"Holds": "yes" if check["passed"] else "no", "Condition": escape_markdown(check["sentence"])}
-            for check in checks
-        ]
+        rows = [{"Holds": describe_outcome(check), "Condition": escape_markdown(check["sentence"])} for check in checks]
         with st.expander("What was compared"):
             st.table(pd.DataFrame(rows).set_index("Holds"), alt="What the gate compared")
     if job["state"] in _REPORTED_STATES and st.toggle("Show the whole report", key=f"gate-{job['job_id']}"):

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 
@@ -23,7 +24,7 @@ from lesion.promotion.gate_settings import GateSettings
 from tests.support.paths import REPOSITORY
 
 CLASSES = ("glioma", "meningioma", "pituitary")
-SETTINGS = GateSettings(replicates=2000)
+SETTINGS = GateSettings()
 ALPHA = 0.045
 
 
@@ -56,6 +57,10 @@ def better(**changes):
 
 def verdict_of(*sets, settings=SETTINGS, alpha=ALPHA, **more):
     return decide(sets, CLASSES, settings, alpha, **more)
+
+
+def outcomes(verdict):
+    return {check.name: check.outcome.value for check in verdict.checks}
 
 
 def failed(verdict):
@@ -91,32 +96,7 @@ def test_a_class_without_images_is_left_out_of_macro_f1() -> None:
     assert challenger == 1
 
 
-@pytest.mark.parametrize("group", [1, 4])
-def test_bootstrap_by_kinds_is_the_bootstrap_by_groups(group) -> None:
-    """The same distribution as drawing group by group, to what 20,000 replicates tell apart."""
-    counts = paired_tests.count_by_group(*random_counts(group=group), 3)
-    fast = paired_tests.bootstrap_differences(counts, 20_000, seed=1)
-    rng = np.random.default_rng(2)
-    slow = np.empty(20_000)
-    for replicate in range(len(slow)):
-        champion, challenger = paired_tests.macro_f1_scores(
-            counts[rng.integers(len(counts), size=len(counts))].sum(axis=0)
-        )
-        slow[replicate] = challenger - champion
-    assert fast.mean() == pytest.approx(slow.mean(), abs=4 * slow.std() / np.sqrt(len(slow)))
-    assert fast.std() == pytest.approx(slow.std(), rel=0.03)
-    for alpha in (0.01, 0.05, 0.5):
-        assert np.quantile(fast, alpha) == pytest.approx(np.quantile(slow, alpha), abs=0.08 * slow.std())
-
-
-def test_chunks_do_not_change_the_bootstrap(monkeypatch) -> None:
-    counts = paired_tests.count_by_group(*random_counts(), 3)
-    whole = paired_tests.bootstrap_differences(counts, 100, seed=3)
-    monkeypatch.setattr(paired_tests, "_CELLS", 500)
-    np.testing.assert_array_equal(paired_tests.bootstrap_differences(counts, 100, seed=3), whole)
-
-
-def test_groups_widen_the_bootstrap_of_images_that_change_together() -> None:
+def test_groups_widen_the_bound_of_images_that_change_together() -> None:
     champion = [i for i in range(300) if i // 10 % 3 == 0]
     by_group, by_image = gate_set(champion, [], group=10), gate_set(champion, [])
     grouped, single = verdict_of(by_group).comparisons[0], verdict_of(by_image).comparisons[0]
@@ -178,8 +158,13 @@ def test_a_challenger_that_is_proved_better_is_promoted() -> None:
         "f1_macro",
         "exact_test",
         *(f"recall/{name}" for name in CLASSES),
-        "ece",
+        *(f"recall_floor/{name}" for name in CLASSES),
+        "brier",
     ]
+    assert outcomes(verdict) == {
+        "f1_macro": "holds", "exact_test": "holds", "brier": "holds",
+        **{f"recall/{name}": "holds" for name in CLASSES}, **{f"recall_floor/{name}": "holds" for name in CLASSES},
+    }  # fmt: skip
     assert "better in 20 and worse in 2 of 300 groups" in verdict.reasons[1]
     assert (verdict.generation, verdict.alpha, verdict.looks_left, verdict.gathered) == (1, ALPHA, 2, 17)
     one = verdict.comparisons[0]
@@ -199,7 +184,7 @@ def test_the_champion_itself_is_not_promoted() -> None:
     verdict = verdict_of(gate_set(range(30), range(30)))
     assert failed(verdict) == {"f1_macro", "exact_test"}
     assert verdict.comparisons[0].p_value == 1
-    assert verdict.comparisons[0].lower_bound == 0
+    assert -0.05 < verdict.comparisons[0].lower_bound < 0
 
 
 def test_a_worse_challenger_is_rejected_with_its_reasons() -> None:
@@ -210,10 +195,10 @@ def test_a_worse_challenger_is_rejected_with_its_reasons() -> None:
     assert "not more often better than luck explains" in " ".join(verdict.reasons)
 
 
-def test_few_changed_images_do_not_suffice_though_the_bootstrap_says_so() -> None:
-    """Three images gained and none lost: no replicate is negative, and luck has done it once in eight times."""
+def test_few_changed_images_do_not_suffice() -> None:
+    """Three images gained and none lost: luck has done it once in eight times."""
     verdict = verdict_of(gate_set(range(30), range(3, 30)))
-    assert failed(verdict) == {"exact_test"} or failed(verdict) == {"f1_macro", "exact_test"}
+    assert "exact_test" in failed(verdict)
     assert verdict.comparisons[0].p_value > 0.05
 
 
@@ -228,7 +213,7 @@ def test_groups_that_change_together_count_once() -> None:
 
 def test_the_margin_must_be_cleared() -> None:
     bound = verdict_of(better()).comparisons[0].lower_bound
-    strict = GateSettings(replicates=2000, margin=round(bound + 0.001, 4))
+    strict = GateSettings(margin=round(bound + 0.001, 4))
     assert failed(verdict_of(better(), settings=strict)) == {"f1_macro"}
 
 
@@ -241,39 +226,80 @@ def test_a_stricter_level_asks_for_more() -> None:
 def test_an_earlier_generation_must_not_get_worse() -> None:
     newest, earlier = better(generation=2), gate_set(range(10), range(40), generation=1)
     verdict = verdict_of(newest, earlier)
-    assert failed(verdict) >= {"earlier/1"}
+    assert failed(verdict) >= {"earlier"}
     assert [one.generation for one in verdict.comparisons] == [1, 2]
     assert verdict.generation == 2
     assert verdict_of(newest, gate_set(range(30), range(30), generation=1)).promoted
 
 
+def test_ten_earlier_generations_on_which_nothing_changed_do_not_prevent_a_promotion() -> None:
+    """Each of them has changed images, as many gained as lost; one test for each would reject one in five."""
+    rng = np.random.default_rng(0)
+    earlier = []
+    for number in range(1, 11):
+        changed = rng.permutation(200)[:20]
+        earlier.append(gate_set(changed[:10], changed[10:], images=200, generation=number))
+    verdict = verdict_of(*earlier, better(generation=11))
+    assert verdict.promoted
+    assert outcomes(verdict)["earlier"] == "holds"
+    assert "generations 1, 2, 3" in next(check.sentence for check in verdict.checks if check.name == "earlier")
+
+
+def test_one_small_earlier_generation_cannot_judge_and_does_not_block() -> None:
+    verdict = verdict_of(better(generation=2), gate_set(range(5), range(5, 11), images=60, generation=1))
+    assert verdict.promoted
+    assert outcomes(verdict)["earlier"] == "too_few_images"
+
+
+def test_a_look_has_the_images_of_all_generations_since_the_last_promotion() -> None:
+    """Neither 5 against 0 nor 4 against 1 is proof; 9 against 1 is."""
+    first, second = gate_set(range(20), range(5, 20)), gate_set(range(20), [*range(4, 20), 50], generation=2)
+    second = replace(second, groups=np.arange(300, 600))
+    alone, together = verdict_of(first, second, alpha=0.02), verdict_of(first, second, alpha=0.02, deciding_since=1)
+    assert "exact_test" in failed(alone)
+    assert "exact_test" not in failed(together)
+    [one] = together.comparisons
+    assert (one.generations, one.images, one.groups, one.gained, one.lost) == ((1, 2), 600, 600, 9, 1)
+    assert (one.better_groups, one.worse_groups) == (9, 1)
+    assert "generations 1, 2 together" in together.checks[1].sentence
+
+
 def test_no_class_may_pay_for_the_others() -> None:
-    """All errors of two classes go, and a tenth of the third class's images get worse."""
+    """All errors of two classes go, and an eighth of the third class's images get worse: 12 of 100 with none better."""
     champion = [i for i in range(120) if i % 3 < 2]
-    challenger = [i for i in range(30) if i % 3 == 2]
+    challenger = [i for i in range(36) if i % 3 == 2]
     verdict = verdict_of(gate_set(champion, challenger))
     assert failed(verdict) == {"recall/pituitary"}
     assert "pituitary" in verdict.reasons[0]
-    assert "0.900 on 100 images" in verdict.reasons[0]
+    assert "0.880 on 100 images" in verdict.reasons[0]
 
 
-def test_one_image_more_or_less_is_no_drop() -> None:
-    champion, challenger = [i for i in range(27) if i % 3 < 2], [2]  # of 9 images of the third class
-    assert failed(verdict_of(gate_set(champion, challenger, images=27))) == set()
-    assert failed(verdict_of(gate_set(champion, [2, 5], images=27))) == {"recall/pituitary"}
+def test_a_class_of_few_images_is_named_as_not_judged_and_does_not_block() -> None:
+    champion = [i for i in range(27) if i % 3 < 2]  # of 9 images of the third class, one or two get worse
+    for lost in ([2], [2, 5]):
+        verdict = verdict_of(gate_set(champion, lost, images=27))
+        assert outcomes(verdict)["recall/pituitary"] == "too_few_images"
+        assert "recall/pituitary" not in failed(verdict)
+        check = next(check for check in verdict.checks if check.name == "recall/pituitary")
+        # (lost + 1) / (9 + 1) of the images changed; (1.645 + 2.878) / 0.05 standard errors must fit the margin.
+        assert check.needed == pytest.approx((len(lost) + 1) / 10 * ((1.64485 + 2.87816) / 0.05) ** 2, abs=1)
+        assert f"pituitary (about {check.needed:,} would do)" in verdict.notes[-1]
 
 
 def test_recall_floors() -> None:
-    floors = GateSettings(replicates=2000, recall_floors={"glioma": 0.95})
-    verdict = verdict_of(gate_set([*range(1, 60, 3)], [0, 3, 6, 9, 12, 15], images=300), settings=floors)
-    check = next(check for check in verdict.checks if check.name == "recall/glioma")
-    assert (check.value, check.bound, check.passed) == (pytest.approx(0.94), pytest.approx(0.95), False)
+    floors = GateSettings(recall_floors={"glioma": 0.95})
+    wrong = [*range(0, 300, 9)]  # 34 images of the first class
+    verdict = verdict_of(gate_set([*range(1, 120, 3)], wrong), settings=floors)
+    check = next(check for check in verdict.checks if check.name == "recall_floor/glioma")
+    assert (check.value, check.bound, check.outcome) == (pytest.approx(0.66), pytest.approx(0.95), "fails")
+    slightly = verdict_of(gate_set([*range(1, 60, 3)], [0, 3, 6, 9, 12, 15]), settings=floors)
+    assert outcomes(slightly)["recall_floor/glioma"] == "too_few_images"  # 0.94 may well be 0.95
 
 
 def test_a_champion_below_the_floor_does_not_bar_its_improvement() -> None:
-    floors = GateSettings(replicates=2000, recall_floor=0.95)
+    floors = GateSettings(recall_floor=0.95)
     verdict = verdict_of(better(), settings=floors)  # from 0.90 to 0.96 or 0.97
-    assert {check.bound for check in verdict.checks if check.name.startswith("recall/")} == {0.9}
+    assert {check.bound for check in verdict.checks if check.name.startswith("recall_floor/")} == {0.9}
     assert verdict.promoted
 
 
@@ -286,25 +312,53 @@ def test_a_class_that_the_newest_generation_lacks_is_guarded_by_the_others() -> 
     )  # fmt: skip
     earlier = gate_set(range(90), [i for i in range(60) if i % 3 == 2], generation=1)
     verdict = verdict_of(newest, earlier)
-    names = {check.name for check in verdict.checks}
-    assert "recall/pituitary" not in names
-    assert "recall_all/pituitary" in names
+    check = next(check for check in verdict.checks if check.name == "recall/pituitary")
+    assert "on 100 images" in check.sentence
     recall = verdict.to_json()["comparisons"][1]["recalls"][2]
     assert (recall["images"], recall["champion"], recall["challenger"]) == (0, None, None)
 
 
-def test_calibration_must_not_get_much_worse() -> None:
-    assert failed(verdict_of(better(confidence=0.6))) == {"ece"}
+def with_best(gate, best_wrong):
+    hits = np.ones(len(gate.labels), bool)
+    hits[list(best_wrong)] = False
+    return replace(gate, best_hits=hits)
+
+
+def test_a_class_may_not_fall_below_the_best_model_so_far() -> None:
+    """The champion lost 8 % of a class, the challenger loses 5 % more: little for each, too much together."""
+    of_class = [i for i in range(1200) if i % 3 == 2]
+    others = [i for i in range(360) if i % 3 < 2]
+    gate = gate_set([*of_class[:32], *others], of_class[:52], images=1200)
+    assert "best_recall/pituitary" not in outcomes(verdict_of(gate))
+    verdict = verdict_of(with_best(gate, others))
+    assert failed(verdict) >= {"best_recall/pituitary"}
+    assert "best model so far's: 1.000" in verdict.reasons[-1]
+    assert verdict.improved == ("glioma", "meningioma")
+
+
+def test_classes_that_became_better_than_ever_are_named() -> None:
+    """All three have gained 6 or 7 images and lost 1 at most; 7 of 8 is proof at 5 %, as is 6 of 7 (z = 1.89)."""
+    assert verdict_of(better()).improved == CLASSES
+    assert verdict_of(gate_set(range(30), range(30))).improved == ()
+    assert verdict_of(with_best(better(), [])).improved == ()
+
+
+def test_probabilities_must_not_get_much_worse() -> None:
+    assert failed(verdict_of(better(confidence=0.6))) == {"brier"}
+    one = verdict_of(better()).comparisons[0]
+    # 270 right answers with 0.9, and 30 wrong ones, whose true class got 0.05, as did the third one.
+    right, wrong = 0.1**2 + 2 * 0.05**2, 0.9**2 + 0.95**2 + 0.05**2
+    assert one.champion.brier == pytest.approx((270 * right + 30 * wrong) / 300)
 
 
 def test_says_that_a_gate_set_is_too_small() -> None:
-    [note] = verdict_of(gate_set(range(3), [], images=3)).notes
+    note = verdict_of(gate_set(range(3), [], images=3)).notes[0]
     assert "too small" in note
     assert "all of its 3 groups" in note
 
 
 def test_says_that_the_champion_errs_too_seldom() -> None:
-    [note] = verdict_of(gate_set([0, 1], [])).notes
+    note = verdict_of(gate_set([0, 1], [])).notes[0]
     assert "errs in only 2 of its 300 groups" in note
 
 
@@ -314,6 +368,7 @@ def test_a_spent_generation_rejects_and_says_what_renews_it() -> None:
     assert (verdict.checks, verdict.comparisons) == ((), ())
     assert "Generation 4" in verdict.reasons[0]
     assert "160 more held-out images" in verdict.reasons[0]
+    assert "a new generation does not change that" in reject_exhausted(4, SETTINGS, gathered=40, ever=True).reasons[0]
     assert "enough for a new one" in reject_exhausted(4, SETTINGS, gathered=200).reasons[0]
 
 
@@ -341,6 +396,7 @@ def test_a_verdict_is_json() -> None:
         "champion": 0.9, "challenger": 0.96,
     }  # fmt: skip
     assert again["checks"][1]["bound"] == ALPHA
+    assert (again["checks"][1]["outcome"], again["checks"][1]["passed"]) == ("holds", True)
 
 
 # Refusals
@@ -390,8 +446,9 @@ def test_refuses_gate_sets_that_cannot_be_compared(field, value) -> None:
         {"margin": -0.1},
         {"recall_floor": 1},
         {"recall_floors": {"glioma": 2}},
-        {"earlier_alpha": 0},
-        {"replicates": 10},
+        {"harm_level": 0},
+        {"block_level": 0.5},
+        {"brier_margin": 1},
         {"renew_images": 0},
     ],
 )
@@ -440,7 +497,7 @@ def test_report_of_a_promotion() -> None:
 def test_report_of_a_rejection() -> None:
     page = page_of(verdict_of(gate_set(range(30), range(30))))
     assert "was not proved better" in page
-    assert "2 of 6 conditions do not hold" in page
+    assert "2 of 9 conditions do not hold" in page
     assert "no further decision" in page
     assert "quarantine" not in page
     assert "Images that changed sides" not in page
@@ -465,12 +522,12 @@ def test_report_escapes_class_names() -> None:
 
 
 @pytest.mark.slow
-def test_bench_runs(tmp_path) -> None:
+def test_bench_runs() -> None:
     done = subprocess.run(
-        [sys.executable, "scripts/bench/gate.py", "--sequences", "2", "--improvements", "5"],
+        [sys.executable, "scripts/bench/gate.py", "--runs", "3", "--only", "200 images", "--processes", "1"],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "94 % → 97 %, correlation 0.6" in done.stdout
-    assert done.stdout.count(" ≤ 5% ") == 9
+    assert "macro-F1 +0.000, correlation 0.5: 200 images, class of 2 %" in done.stdout
+    assert done.stdout.count("≤ 5%") == 6
     assert "Requirement" in done.stdout

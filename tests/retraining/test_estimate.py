@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from lesion.database.storage import Storage
-from lesion.database.tables import Generation, Image, Job, Snapshot, SnapshotImage
+from lesion.database.tables import Deployment, GateLook, Generation, Image, Job, ModelVersion, Snapshot, SnapshotImage
 from lesion.model.bundle import Bundle
-from lesion.retraining.estimate import Estimate, estimate
+from lesion.promotion.gate_settings import GateSettings
+from lesion.retraining.estimate import Estimate, estimate, gate_feasibility
 from lesion.retraining.recipe import default_settings
 from tests.support.bundles.registry_bundles import sealed
 from tests.support.images.loop_images import new_storage, put_picture
@@ -135,6 +136,7 @@ def test_the_route_gives_estimate_defaults_and_bounds(tmp_path: Path, storage: S
             "epochs": 3,
             "images": 4,
             "seconds": 130.0,
+            "gate": None,
             "defaults": {"epochs": 5, "batch_size": 24, "learning_rate": 0.001},
             "bounds": {"epochs": [1, 100], "batch_size": [2, 512], "learning_rate": [1e-6, 1.0]},
             "worker": {"running": False, "seen_at": None},
@@ -147,3 +149,48 @@ def test_the_route_gives_estimate_defaults_and_bounds(tmp_path: Path, storage: S
 def test_without_a_storage_there_is_no_estimate(tmp_path: Path) -> None:
     with client_of(make_app(sealed(tmp_path / "bundle"), None)) as client:
         refusal(client.get("/retrain_estimate"), 404, "no_storage")
+
+
+def frozen(storage: Storage, generation: int, images: int, folder: Path) -> None:
+    """Freeze a generation of some held-out images."""
+    with storage.session() as session:
+        session.add(Generation(number=generation, status="frozen"))
+    for seed in range(images):
+        sha256 = put_picture(storage, folder, 1000 * generation + seed, split="gate")
+        with storage.session() as session:
+            session.query(Image).filter_by(sha256=sha256).one().generation = generation
+
+
+def test_what_the_gate_could_prove_is_told_before_a_retraining(tmp_path: Path, storage: Storage) -> None:
+    with storage.session() as session:
+        assert gate_feasibility(session, GateSettings()) is None  # one image waits in the open generation
+    frozen(storage, 2, 12, tmp_path)
+    frozen(storage, 3, 5, tmp_path)
+    with storage.session() as session:
+        one = gate_feasibility(session, GateSettings())
+        assert one is not None
+        # No challenger was promoted on any generation, so both of them decide.
+        assert (one.images, one.groups, one.accuracy_known, one.possible) == (17, 17, False, True)
+        assert one.level == pytest.approx(0.03)
+        enough = gate_feasibility(session, GateSettings(renew_images=1))
+        assert enough is not None
+        assert enough.images == 17  # the open generation has one class only
+
+
+def test_a_champion_that_was_compared_on_these_images_is_known(tmp_path: Path, storage: Storage) -> None:
+    frozen(storage, 2, 12, tmp_path)
+    scores = {"champion": {"accuracy": 0.75}, "challenger": {"accuracy": 0.8}}
+    with storage.session() as session:
+        session.add(ModelVersion(version="c" * 12, name="m", facts={}, files=[]))
+        session.flush()
+        session.add(Deployment(follows=0, version="c" * 12, action="first", actor="ann", reason="r"))
+    retrained(storage, 1, images=3, epochs=[12.0], total=100.0, state="rejected")
+    with storage.session() as session:
+        job = session.get_one(Job, f"{1:032x}")
+        job.parent, job.verdict = "c" * 12, {"comparisons": [scores | {"generations": [2], "improvable_groups": 3}]}
+        session.add(GateLook(generation=2, number=1, job_id=job.id, alpha=0.03))
+    with storage.session() as session:
+        one = gate_feasibility(session, GateSettings())
+    assert one is not None
+    assert (one.accuracy, one.accuracy_known, one.possible) == (0.75, True, False)
+    assert "errs in only 3 of" in one.reason

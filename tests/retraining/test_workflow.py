@@ -21,11 +21,11 @@ from lesion.core.errors import LesionError
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import GateLook, Job, Worker
-from lesion.promotion.alpha_spending import AlphaSpending
+from lesion.promotion.gate_levels import GateLevels, RecordedLook
 from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.registry import Registry
 from lesion.retraining.gate_step import reserve_look
-from lesion.retraining.jobs import cancel, job, submit
+from lesion.retraining.jobs import JobError, cancel, job, submit
 from lesion.retraining.leases import (
     JobCancelledError,
     LeaseLost,
@@ -139,6 +139,26 @@ def test_a_report_shows_pictures_as_long_as_they_are_there(storage: Storage, sta
     assert load_report(storage, job_id).count(blank) == 1
 
 
+def test_each_class_is_compared_with_the_best_model_so_far_too(
+    storage: Storage, stages: Stages, tmp_path: Path
+) -> None:
+    """No challenger was proved better yet, so that is the first champion, which is always wrong."""
+    registry = Registry(storage)
+    registry.promote(registry.register(lamp(tmp_path / "other", 0.04, config=CONFIG)), "bob", "by hand")
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    assert not stages.compare(job_id, begun["parent"], version)["promoted"]
+    verdict = job(storage, job_id).verdict
+    assert verdict is not None
+    sentences = {check["name"]: check["sentence"] for check in verdict["checks"]}
+    for name in CLASSES:
+        assert "(the champion's: 1.000)" in sentences[f"recall/{name}"]
+        assert "(the best model so far's: 0.000)" in sentences[f"best_recall/{name}"]
+    assert verdict["improved"] == CLASSES
+
+
 def test_images_that_a_server_took_under_wider_limits_are_compared(
     storage: Storage, stages: Stages, tmp_path: Path
 ) -> None:
@@ -180,10 +200,33 @@ def test_a_job_that_was_taken_stops_at_its_next_word(storage: Storage, stages: S
     assert begun["parent"] == job(storage, job_id).parent
 
 
-def test_a_spent_budget_is_called_that_in_the_state_of_the_job(storage: Storage, stages: Stages) -> None:
-    for _ in range(AlphaSpending().looks):
+def test_nothing_is_trained_that_the_gate_could_not_promote(storage: Storage, stages: Stages) -> None:
+    for _ in range(GateLevels().looks_left((), 1)):
         earlier = submit(storage, REQUEST, "ann")[0].id
-        assert reserve_look(storage, 1, earlier, AlphaSpending()) is not None
+        assert reserve_look(storage, 1, earlier, GateLevels()) is not None
+        cancel(storage, earlier, "ann")
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    snapshot = stages.snapshot(job_id)
+    with pytest.raises(JobError, match="budget is used up") as caught:
+        stages.train(job_id, begun["parent"], snapshot)
+    assert caught.value.code == "gate_impossible"
+    assert stages.fail(job_id, caught.value) == "failed"
+    with storage.session() as session:
+        assert session.scalar(select(GateLook).where(GateLook.job_id == job_id)) is None
+
+
+def test_a_spent_budget_is_called_that_in_the_state_of_the_job(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker is told to train all the same."""
+    lamp(tmp_path / "right", 0.05, config=CONFIG)
+    monkeypatch.setenv("LESION_STAND_IN", json.dumps({"bundle": str(tmp_path / "right")}))
+    stages = Stages(storage, RetrainSettings(script=STAND_IN), GateSettings(train_in_vain=True), "w1")
+    for _ in range(GateLevels().looks_left((), 1)):
+        earlier = submit(storage, REQUEST, "ann")[0].id
+        assert reserve_look(storage, 1, earlier, GateLevels()) is not None
         cancel(storage, earlier, "ann")
     job_id = submit(storage, REQUEST, "ann")[0].id
     claim(storage, job_id, "w1")
@@ -194,23 +237,25 @@ def test_a_spent_budget_is_called_that_in_the_state_of_the_job(storage: Storage,
     assert stages.conclude(job_id, begun["deployment"], version, **outcome) == "budget_spent"
     ended = job(storage, job_id)
     assert (ended.state, ended.stage, ended.progress, ended.active) == ("budget_spent", "budget_spent", 1.0, None)
-    assert "spends its error budget" in ended.reason
+    assert "no error budget left" in ended.reason
     assert "not decided, the budget is used up" in load_report(storage, job_id)
     assert Registry(storage).history()[-1].version == begun["parent"]
 
 
 def test_looks_are_counted_and_end(storage: Storage) -> None:
-    spending, numbers = AlphaSpending(), []
-    for number in range(spending.looks + 1):
+    levels, taken = GateLevels(), list[RecordedLook]()
+    looks = levels.looks_left((), 1)
+    for number in range(looks + 1):
         job_id = submit(storage, REQUEST, "ann")[0].id
-        look = reserve_look(storage, 1, job_id, spending)
-        again = reserve_look(storage, 1, job_id, spending)
-        assert (look is None) == (again is None) == (number == spending.looks)
+        look = reserve_look(storage, 1, job_id, levels)
+        again = reserve_look(storage, 1, job_id, levels)
+        assert (look is None) == (again is None) == (number == looks)
         if look is not None and again is not None:
             assert (again.id, again.alpha) == (look.id, look.alpha)
-            numbers.append((look.number, look.alpha))
+            assert (look.number, look.alpha) == (number + 1, levels.next_level(taken, 1))
+            taken.append(RecordedLook(1, look.alpha))
         cancel(storage, job_id, "ann")
-    assert numbers == [(number, spending.alpha(number)) for number in range(1, spending.looks + 1)]
+    assert len(taken) == looks == 17
 
 
 def test_cancelling_a_training_ends_its_process(

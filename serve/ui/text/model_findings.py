@@ -31,6 +31,13 @@ def comparison(comparison: Mapping[str, Any]) -> str:
     )
 
 
+def describe_outcome(check: Mapping[str, Any]) -> str:
+    """Write whether a condition of the gate holds; verdicts of earlier versions have no ``outcome``."""
+    if check.get("outcome") == "too_few_images":
+        return "not judged"
+    return "yes" if check["passed"] else "no"
+
+
 def format_interval(evaluation: Mapping[str, Any], name: str) -> str:
     """Write a metric's 95 % interval, or that images are too few for one; empty where an older version has none."""
     was_computed = f"{evaluation.get('split', 'test')}/{name}_low" in evaluation["metrics"]

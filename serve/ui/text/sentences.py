@@ -253,11 +253,12 @@ def next_retraining(new: Mapping[str, Any]) -> str:
 
 
 def describe_estimate(estimate: Mapping[str, Any]) -> str:
-    """Write how long a retraining would take, from ``/retrain_estimate``."""
+    """Write how long a retraining would take, and what the gate could then prove, from ``/retrain_estimate``."""
+    gate = f" {estimate['gate']['reason']}" if estimate.get("gate") else ""
     if estimate["seconds"] is None:
-        return f"How long it takes is not known yet. {estimate['basis']}"
+        return f"How long it takes is not known yet. {estimate['basis']}{gate}"
     work = f"{format_count(estimate['epochs'], 'epoch')} over {format_count(estimate['images'], 'image')}"
-    return f"It takes {format_duration(estimate['seconds'])}: {work}. {estimate['basis']}"
+    return f"It takes {format_duration(estimate['seconds'])}: {work}. {estimate['basis']}{gate}"
 
 
 def describe_stage(job: Mapping[str, Any]) -> str:

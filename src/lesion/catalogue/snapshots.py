@@ -95,7 +95,7 @@ def _renew_gate(session: Session, renew_images: int, job_id: str) -> None:
     generation = session.scalar(select(Generation).where(Generation.status == "open").with_for_update())
     if generation is None:
         return
-    later = _later_groups(session)
+    later = later_groups(session)
     accepted = select(Image.id, Image.label, Image.group_key).where(
         Image.status == ACCEPTED, Image.split == GATE, Image.generation == generation.number
     )
@@ -112,7 +112,7 @@ def _renew_gate(session: Session, renew_images: int, job_id: str) -> None:
     record(session, job_id, "gate.frozen", str(generation.number), labels=dict(labels), moved=len(moved))
 
 
-def _later_groups(session: Session) -> set[str]:
+def later_groups(session: Session) -> set[str]:
     """Return the groups of held-out images that came after the oldest one in quarantine, or have one there."""
     quarantined = Image.status == QUARANTINED, Image.split == GATE
     oldest = session.scalar(select(func.min(Image.id)).where(*quarantined))

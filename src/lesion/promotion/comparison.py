@@ -1,4 +1,4 @@
-"""Champion and challenger on one generation of the gate set: both models' scores, and the images that differ."""
+"""Champion and challenger on generations of the gate set: both models' scores, and the images that differ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lesion.core.errors import DataError
+from lesion.core.text import join_names
 from lesion.evaluation.probabilities import Floats, Ints
 from lesion.evaluation.reliability import reliability
 from lesion.promotion import paired_tests
+from lesion.promotion.macro_f1_bound import macro_f1_bound
+from lesion.promotion.paired_answers import Bools, PairedAnswers
 
 MAX_CHANGED = 200  # changed images that are listed one by one; all of them are counted
 
@@ -25,6 +28,9 @@ class GateSet:
     champion: Floats  # ``(N, C)`` probabilities
     challenger: Floats  # ``(N, C)`` probabilities
     hashes: Sequence[str]  # N SHA-256 sums of the image files
+    # ``(N,)``: whether the best model so far for the image's class is right; None where that is the champion.
+    best_hits: Bools | None = None
+    merged: tuple[int, ...] = ()  # the generations that it consists of; empty for one
 
     def check(self, classes: int) -> None:
         """Raise a DataError for answers that cannot be compared: no images, other shapes, no probabilities."""
@@ -37,6 +43,8 @@ class GateSet:
                 f"{images} labels and {classes} classes came with probabilities of shape {self.champion.shape} and "
                 f"{self.challenger.shape}, {len(self.groups)} groups and {len(self.hashes)} hashes"
             )
+        elif self.best_hits is not None and len(self.best_hits) != images:
+            fault = f"{images} labels came with {len(self.best_hits)} answers of the best model so far"
         elif self.labels.min() < 0 or self.labels.max() >= classes:
             fault = f"its labels run from {self.labels.min()} to {self.labels.max()}, with {classes} classes"
         elif not (_are_probabilities(self.champion) and _are_probabilities(self.challenger)):
@@ -48,6 +56,43 @@ class GateSet:
                 code="gate_set_invalid",
             )
 
+    @property
+    def title(self) -> str:
+        """The generation, or the generations together, in words."""
+        return generation_title(self.merged or (self.generation,))
+
+    def answers(self, classes: int) -> PairedAnswers:
+        """Return the class that each model gives to each image."""
+        champion, challenger = self.champion.argmax(axis=1), self.challenger.argmax(axis=1)
+        return PairedAnswers(self.labels, np.asarray(self.groups), champion, challenger, classes)
+
+    def best(self) -> Bools:
+        """Return whether the best model so far for each image's class is right, ``(N,)``."""
+        return self.champion.argmax(axis=1) == self.labels if self.best_hits is None else self.best_hits
+
+
+def generation_title(numbers: Sequence[int]) -> str:
+    """Return the numbers of generations in words."""
+    if len(numbers) == 1:
+        return f"generation {numbers[0]}"
+    return f"generations {join_names([str(number) for number in numbers])} together"
+
+
+def merge(sets: Sequence[GateSet]) -> GateSet:
+    """Join generations to one set, which has the newest one's number."""
+    if len(sets) == 1:
+        return sets[0]
+    return GateSet(
+        generation=max(one.generation for one in sets),
+        labels=np.concatenate([one.labels for one in sets]),
+        groups=np.concatenate([np.asarray(one.groups) for one in sets]),
+        champion=np.concatenate([one.champion for one in sets]),
+        challenger=np.concatenate([one.challenger for one in sets]),
+        hashes=[name for one in sets for name in one.hashes],
+        best_hits=np.concatenate([one.best() for one in sets]),
+        merged=tuple(sorted(number for one in sets for number in (one.merged or (one.generation,)))),
+    )
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -56,6 +101,7 @@ class Scores:
     accuracy: float
     f1_macro: float
     ece: float
+    brier: float  # the mean over images of the squared distance of the probabilities from the truth, 0 to 2
 
 
 @dataclass(frozen=True)
@@ -93,16 +139,18 @@ class ChangedImage:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both models on one generation."""
+    """Both models on one generation, or on several together."""
 
-    generation: int
+    generation: int  # the newest
+    generations: tuple[int, ...]  # all of them
     images: int
     groups: int
     champion: Scores
     challenger: Scores
     difference: float  # the difference of macro-F1, challenger minus champion
-    lower_bound: float  # one-sided bootstrap bound of the difference
+    lower_bound: float  # one-sided bound of the difference
     confidence: float  # the confidence that the difference is above the bound
+    uncertain_class: str | None  # the class whose few images lower the bound more than all changes do, if there is one
     improvable_groups: int  # groups in which the champion makes an error
     better_groups: int  # groups in which the challenger has more correct images
     worse_groups: int  # groups in which it has fewer
@@ -115,24 +163,27 @@ class Comparison:
     changed: tuple[ChangedImage, ...]
 
 
-def compare(gate: GateSet, classes: Sequence[str], alpha: float, *, replicates: int, seed: int) -> Comparison:
-    """Compare both models on one generation; ``alpha`` is the level of the lower bound."""
-    gate.check(len(classes))
-    labels, champion, challenger = gate.labels, gate.champion.argmax(axis=1), gate.challenger.argmax(axis=1)
-    counts = paired_tests.count_by_group(labels, np.asarray(gate.groups), champion, challenger, len(classes))
-    champion_f1, challenger_f1 = (float(value) for value in paired_tests.macro_f1_scores(counts.sum(axis=0)))
+def compare(gate: GateSet, classes: Sequence[str], alpha: float) -> Comparison:
+    """Compare both models on a valid gate set; ``alpha`` is the level of the lower bound."""
+    answers = gate.answers(len(classes))
+    labels, champion, challenger = answers.labels, answers.champion, answers.challenger
+    counts = paired_tests.count_by_group(labels, answers.groups, champion, challenger, len(classes))
+    champion_f1, challenger_f1 = paired_tests.macro_f1_scores(counts.sum(axis=0))
+    bound = macro_f1_bound(answers, alpha)
     better, worse = paired_tests.discordant_groups(counts)
     gained = int(((champion != labels) & (challenger == labels)).sum())
     lost = int(((champion == labels) & (challenger != labels)).sum())
     return Comparison(
         generation=gate.generation,
+        generations=gate.merged or (gate.generation,),
         images=len(labels),
         groups=len(counts),
         champion=_scores(gate.champion, labels, champion_f1),
         challenger=_scores(gate.challenger, labels, challenger_f1),
-        difference=challenger_f1 - champion_f1,
-        lower_bound=float(np.quantile(paired_tests.bootstrap_differences(counts, replicates, seed), alpha)),
+        difference=bound.difference,
+        lower_bound=bound.lower,
         confidence=1 - alpha,
+        uncertain_class=None if bound.uncertain_class is None else classes[bound.uncertain_class],
         improvable_groups=int((counts[:, 0] > counts[:, 1]).any(axis=1).sum()),
         better_groups=better,
         worse_groups=worse,
@@ -148,22 +199,17 @@ def compare(gate: GateSet, classes: Sequence[str], alpha: float, *, replicates: 
     )
 
 
-def pooled_recalls(comparisons: Sequence[Comparison]) -> tuple[Recall, ...]:
-    """Sum the counts of all generations, class by class."""
-    return tuple(
-        Recall(
-            recalls[0].label,
-            sum(recall.images for recall in recalls),
-            sum(recall.champion_hits for recall in recalls),
-            sum(recall.challenger_hits for recall in recalls),
-        )
-        for recalls in zip(*(comparison.recalls for comparison in comparisons), strict=True)
-    )
+def brier_scores(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
+    """Return each image's squared distance of the probabilities from the truth, ``(N,)`` from 0 to 2 (Brier, 1950)."""
+    distances = np.array(probabilities, np.float64)
+    distances[np.arange(len(labels)), labels] -= 1
+    return np.asarray((distances**2).sum(axis=1))
 
 
 def _scores(probabilities: NDArray[Any], labels: Ints, f1_macro: float) -> Scores:
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
-    return Scores(accuracy=accuracy, f1_macro=f1_macro, ece=reliability(probabilities, labels).ece)
+    brier = float(brier_scores(probabilities, labels).mean())
+    return Scores(accuracy=accuracy, f1_macro=f1_macro, ece=reliability(probabilities, labels).ece, brier=brier)
 
 
 def _changed_images(gate: GateSet, classes: Sequence[str]) -> tuple[ChangedImage, ...]:

@@ -6,9 +6,10 @@ from typing import Any
 
 from lesion.core.errors import ConfigError, DataError
 from lesion.core.text import join_names
-from lesion.promotion.comparison import Comparison, GateSet, compare
-from lesion.promotion.gate_checks import Check, check_all
+from lesion.promotion.comparison import Comparison, GateSet, compare, merge
+from lesion.promotion.gate_checks import Check, GateEvidence, check_all
 from lesion.promotion.gate_settings import GateSettings
+from lesion.promotion.non_inferiority import Outcome
 from lesion.promotion.paired_tests import exact_p_value, fewest_better_groups
 
 
@@ -19,7 +20,8 @@ class Verdict:
     promoted: bool  # whether every check passed
     reasons: tuple[str, ...]
     checks: tuple[Check, ...]  # all conditions; empty if the generation was exhausted
-    # Both models on every generation, oldest first; empty if the newest generation was exhausted.
+    # Both models on every earlier generation, oldest first, and on the newest images, on which was decided; empty if
+    # the newest generation was exhausted.
     comparisons: tuple[Comparison, ...]
     notes: tuple[str, ...]
     generation: int  # the newest generation, on which was decided
@@ -27,6 +29,7 @@ class Verdict:
     looks_left: int  # decisions that remain on the newest generation
     gathered: int  # held-out images in the open generation
     renew_images: int  # how many of them freeze it
+    improved: tuple[str, ...] = ()  # classes in which the challenger was proved better than the best model so far
 
     @property
     def spent(self) -> bool:
@@ -39,6 +42,8 @@ class Verdict:
         for record, comparison in zip(content["comparisons"], self.comparisons, strict=True):
             for row, recall in zip(record["recalls"], comparison.recalls, strict=True):
                 row |= {"champion": recall.champion, "challenger": recall.challenger}
+        for record, check in zip(content["checks"], self.checks, strict=True):
+            record |= {"outcome": check.outcome.value, "passed": check.passed}
         return content
 
 
@@ -50,12 +55,13 @@ def decide(
     looks_left: int = 0,
     *,
     gathered: int = 0,
+    deciding_since: int | None = None,
 ) -> Verdict:
     """Decide whether the challenger replaces the champion; the same input gives the same verdict.
 
-    On the newest generation, an exact test on groups must reject "not better" at ``alpha``, and the bootstrap's lower
-    bound of the macro-F1 difference must be above the margin. The bootstrap alone is too liberal where few images
-    changed; the test alone looks at accuracy, which a large class can dominate.
+    On the newest images, an exact test on groups must reject "not better" at ``alpha``, and the lower bound of the
+    macro-F1 difference must be above the margin. The test alone looks at accuracy, which a large class can dominate.
+    The other checks look for harm, and block where they find it (see ``lesion.promotion.gate_checks``).
 
     Args:
         sets: Every frozen generation with both models' answers, in any order.
@@ -64,6 +70,9 @@ def decide(
         alpha: The level of this look, from ``settings.spending``; the look must have been recorded before.
         looks_left: Looks that remain after this one.
         gathered: Held-out images that have gathered for the next generation.
+        deciding_since: The first generation on which no challenger was promoted yet. It and all later ones together are
+            the newest images, so that a look has all the evidence since the last promotion. The newest generation alone
+            by default.
 
     Raises:
         DataError: Gate sets that cannot be compared, or none.
@@ -71,33 +80,38 @@ def decide(
             recall floor of a class that does not exist.
     """
     _check_input(sets, classes, settings, alpha)
-    *older, last = sorted(sets, key=lambda gate_set: gate_set.generation)
-    resampling = {"replicates": settings.replicates, "seed": settings.seed}
-    earlier = tuple(compare(gate_set, classes, settings.earlier_alpha, **resampling) for gate_set in older)
-    newest = compare(last, classes, alpha, **resampling)
-    checks = tuple(check_all(earlier, newest, settings, alpha))
+    ordered = sorted(sets, key=lambda gate_set: gate_set.generation)
+    for gate_set in ordered:
+        gate_set.check(len(classes))
+    since = ordered[-1].generation if deciding_since is None else min(deciding_since, ordered[-1].generation)
+    earlier = [gate_set for gate_set in ordered if gate_set.generation < since]
+    last = merge([gate_set for gate_set in ordered if gate_set.generation >= since])
+    newest = compare(last, classes, alpha)
+    checks, improved = check_all(GateEvidence(earlier, last, newest, classes), settings, alpha)
     promoted = all(check.passed for check in checks)
     decisive = checks[:2] if promoted else [check for check in checks if not check.passed]
     return Verdict(
         promoted=promoted,
         reasons=tuple(check.sentence for check in decisive),
-        checks=checks,
-        comparisons=(*earlier, newest),
-        notes=_notes(newest, alpha),
+        checks=tuple(checks),
+        comparisons=(*(compare(gate_set, classes, settings.harm_level) for gate_set in earlier), newest),
+        notes=(*_notes(newest, alpha), *_not_judged(checks)),
         generation=newest.generation,
         alpha=alpha,
         looks_left=looks_left,
         gathered=gathered,
         renew_images=settings.renew_images,
+        improved=improved,
     )
 
 
-def reject_exhausted(generation: int, settings: GateSettings, gathered: int = 0) -> Verdict:
-    """Reject without a look, since the newest frozen generation's error budget is exhausted.
+def reject_exhausted(generation: int, settings: GateSettings, gathered: int = 0, *, ever: bool = False) -> Verdict:
+    """Reject without a look, since nothing is left of the error budget for the newest frozen generation.
 
-    ``gathered`` held-out images have gathered for the next generation.
+    ``gathered`` held-out images have gathered for the next generation. ``ever`` tells that a new generation would not
+    help, since the budget of the system's lifetime is used up.
     """
-    spending, missing = settings.spending, max(0, settings.renew_images - gathered)
+    missing = max(0, settings.renew_images - gathered)
     renewal = (
         f"{missing} more held-out images open a new one ({gathered} of {settings.renew_images} have gathered): upload "
         "more labeled images, then retrain."
@@ -106,10 +120,14 @@ def reject_exhausted(generation: int, settings: GateSettings, gathered: int = 0)
         "belong to at least two classes."
     )
     reason = (
-        f"Generation {generation} of the gate set has decided {spending.looks} times, which spends its error budget of "
-        f"{spending.total:g}: another decision on the same images could promote by luck. {renewal}"
+        f"Generation {generation} of the gate set has no error budget left: one more decision could promote by luck. "
     )
-    return Verdict(False, (reason,), (), (), (), generation, 0.0, 0, gathered, settings.renew_images)
+    if ever:
+        renewal = (
+            "So many decisions without a promotion have used up the budget of the system's lifetime; a new generation "
+            "does not change that. Deploy a model by hand, or raise gate.levels.lifetime_rate."
+        )
+    return Verdict(False, (reason + renewal,), (), (), (), generation, 0.0, 0, gathered, settings.renew_images)
 
 
 def _check_input(sets: Sequence[GateSet], classes: Sequence[str], settings: GateSettings, alpha: float) -> None:
@@ -146,3 +164,16 @@ def _notes(newest: Comparison, alpha: float) -> tuple[str, ...]:
             "to get better and none worse.",
         )
     return ()
+
+
+def _not_judged(checks: Sequence[Check]) -> tuple[str, ...]:
+    """Name the classes that have too few images to judge, and how many would do."""
+    needed = {
+        check.name.split("/", 1)[1]: check.needed
+        for check in checks
+        if check.name.startswith("recall/") and check.outcome == Outcome.TOO_FEW_IMAGES
+    }
+    if not needed:
+        return ()
+    counts = join_names([f"{label} (about {count:,} would do)" for label, count in needed.items()])
+    return (f"Whether the challenger got worse in a class cannot be judged from so few held-out images of {counts}.",)

@@ -8,15 +8,18 @@ from lesion.core.text import format_count
 from lesion.evaluation.rendering import load_template
 from lesion.promotion.comparison import ChangedImage
 from lesion.promotion.gate import Verdict
+from lesion.promotion.non_inferiority import Outcome
 
 CHECKS = {
     "f1_macro": "Better, by how much",
     "exact_test": "Better, not by luck",
     "earlier": "Not worse on earlier images",
-    "recall": "Recall, newest generation",
-    "recall_all": "Recall, all generations",
-    "ece": "Calibration",
+    "recall": "Class not worse than under the champion",
+    "best_recall": "Class not worse than under the best model so far",
+    "recall_floor": "Class above its floor",
+    "brier": "Probabilities not worse",
 }
+OUTCOMES = {Outcome.HOLDS: "yes", Outcome.FAILS: "no", Outcome.TOO_FEW_IMAGES: "not judged"}
 CAVEAT = (
     "The gate decides by its own images, which were labeled by hand and held out of training. Its error budget limits "
     "promotions by luck. It cannot detect wrong labels, or images that differ from those the model will meet."
@@ -55,7 +58,7 @@ def gate_report(
         challenger=challenger,
         job_id=job_id,
         created=(created or datetime.now(UTC)).strftime("%d %B %Y, %H:%M %Z"),
-        checks=[(CHECKS[check.name.split("/")[0]], check) for check in verdict.checks],
+        checks=[(CHECKS[check.name.split("/")[0]], OUTCOMES[check.outcome], check) for check in verdict.checks],
         newest=verdict.comparisons[-1] if verdict.comparisons else None,
         cards=[
             _card(changed, pictures or {})

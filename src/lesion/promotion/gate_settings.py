@@ -4,42 +4,51 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lesion.core.errors import ConfigError
-from lesion.promotion.alpha_spending import AlphaSpending
+from lesion.promotion.gate_levels import GateLevels
+from lesion.promotion.non_inferiority import ErrorLevels
 
 
 @dataclass(frozen=True)
 class GateSettings:
-    """What a challenger must show."""
+    """What a challenger must show.
 
-    margin: float = 0.0  # the lower bound of the macro-F1 difference on the newest generation must be above it
-    earlier_margin: float = 0.03  # on each earlier generation the macro-F1 may have fallen by less than this
-    # One minus the confidence with which that must hold. Each further generation is another chance to fail, hence not
-    # 0.05.
-    earlier_alpha: float = 0.2
-    # No class's recall may be below it. A class for which the champion is below it already must not get any worse, so
-    # that a weak champion does not prevent its own improvement.
+    A check against harm has a margin, and two error probabilities (see ``lesion.promotion.non_inferiority``): that of
+    letting a loss of the margin through where there are enough images, and that of blocking where nothing was lost.
+    """
+
+    margin: float = 0.0  # the lower bound of the macro-F1 difference on the newest images must be above it
+    recall_drop: float = 0.05  # the margin of each class's recall, against the champion and the best model so far
+    earlier_margin: float = 0.03  # the margin of macro-F1 on all earlier generations together
+    brier_margin: float = 0.02  # the margin of the Brier score on the newest images
+    harm_level: float = 0.05  # the highest probability that a loss of a margin is let through
+    # The highest probability that one check blocks a challenger that lost nothing. It is low since there is a check for
+    # each class: with 30 classes all of them together block one in twenty at most.
+    block_level: float = 0.002
+    # The probability of calling a class better than under the best model so far though it is not.
+    best_level: float = 0.05
+    # No class's recall may be shown to be below it, unless the champion's is no higher.
     recall_floor: float = 0.5
     recall_floors: Mapping[str, float] = field(default_factory=dict)  # the same for single classes, by name
-    # No class's recall may be lower than the champion's by more than this, or by more than one image.
-    recall_drop: float = 0.05
-    ece_margin: float = 0.03  # the calibration error on the newest generation may grow by this much
-    replicates: int = 10_000
-    seed: int = 0
     renew_images: int = 200  # held-out images that must gather before a new generation is frozen
-    spending: AlphaSpending = AlphaSpending()  # noqa: RUF009 (it is frozen)
+    # Whether a retraining begins though the gate could not promote any challenger, so that training it is in vain.
+    train_in_vain: bool = False
+    levels: GateLevels = GateLevels()  # noqa: RUF009 (it is frozen)
 
     def __post_init__(self) -> None:
-        names = ("margin", "earlier_margin", "recall_floor", "recall_drop", "ece_margin")
+        names = ("margin", "recall_drop", "earlier_margin", "brier_margin", "recall_floor")
         shares = {name: getattr(self, name) for name in names}
         shares |= {f"recall_floors.{name}": floor for name, floor in self.recall_floors.items()}
         if wrong := [f"{name}={value}" for name, value in shares.items() if not 0 <= value < 1]:
             raise ConfigError(
                 f"The gate got {', '.join(wrong)}; each must be at least 0 and below 1. Fix configs/gate."
             )
-        if not 0 < self.earlier_alpha <= 0.5:
-            raise ConfigError(f"The gate's earlier_alpha={self.earlier_alpha} must be above 0 and at most 0.5.")
-        if self.replicates < 1000 or self.renew_images < 1:
-            raise ConfigError(
-                f"The gate got replicates={self.replicates} and renew_images={self.renew_images}; it needs at least "
-                "1000 replicates for a bound far out in the distribution, and at least one image to renew itself with."
-            )
+        levels = {name: getattr(self, name) for name in ("harm_level", "block_level", "best_level")}
+        if wrong := [f"{name}={value}" for name, value in levels.items() if not 0 < value < 0.5]:
+            raise ConfigError(f"The gate got {', '.join(wrong)}; each must be above 0 and below 0.5. Fix configs/gate.")
+        if self.renew_images < 1:
+            raise ConfigError(f"The gate got renew_images={self.renew_images}; it needs at least one image.")
+
+    @property
+    def errors(self) -> ErrorLevels:
+        """The error probabilities of each check against harm."""
+        return ErrorLevels(not_worse=self.harm_level, worse=self.block_level)

@@ -1,6 +1,6 @@
 """Statistics of two models' answers to the same images, by groups of images that belong together.
 
-Images of one patient, or near-duplicates of each other, are not independent, so groups are counted and resampled.
+Images of one patient, or near-duplicates of each other, are not independent, so groups are counted.
 ``lesion.evaluation.intervals`` has the intervals of one model.
 """
 
@@ -15,7 +15,6 @@ from statsmodels.stats.proportion import proportion_confint
 
 from lesion.evaluation.probabilities import Ints
 
-_CELLS = 4_000_000  # of a replicates × kinds matrix held at a time: 32 MB
 _GAMMA = 1e-5  # probability that the discordant share lies outside the range that the exact test searches
 _RATES = 101  # points of that range
 _NEGLIGIBLE = 1e-12
@@ -41,37 +40,20 @@ def count_by_group(
     return np.stack(columns, axis=1)
 
 
-def macro_f1_scores(counts: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Compute the champion's and the challenger's macro-F1 of summed counts, ``(..., 5, C)`` to twice ``(...)``.
+def macro_f1_scores(counts: NDArray[Any]) -> tuple[float, float]:
+    """Compute the champion's and the challenger's macro-F1 of summed counts, ``(5, C)``.
 
     As in a model's report, classes without a labeled image are left out of the mean.
     """
-    support, champion_hits, champion_predicted, challenger_hits, challenger_predicted = np.moveaxis(counts, -2, 0)
-    champion = _macro_f1(support, champion_hits, champion_predicted)
-    return champion, _macro_f1(support, challenger_hits, challenger_predicted)
-
-
-def _macro_f1(support: NDArray[Any], hits: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
+    support, champion_hits, champion_predicted, challenger_hits, challenger_predicted = counts
     present = support > 0
-    f1 = 2 * hits / np.maximum(support + predicted, 1)
-    return np.asarray(np.where(present, f1, 0).sum(axis=-1) / np.maximum(present.sum(axis=-1), 1))
+    champion = f1_scores(support, champion_hits, champion_predicted)[present].mean()
+    return float(champion), float(f1_scores(support, challenger_hits, challenger_predicted)[present].mean())
 
 
-def bootstrap_differences(counts: NDArray[np.int64], replicates: int, seed: int) -> NDArray[np.float64]:
-    """Draw groups with replacement; return each replicate's macro-F1 difference, challenger minus champion, ``(R,)``.
-
-    Groups with the same counts are interchangeable: how often each kind of group is drawn is one multinomial variable.
-    This is the same bootstrap as drawing the groups one by one, with far less work.
-    """
-    kinds, groups = np.unique(counts.reshape(len(counts), -1), axis=0, return_counts=True)
-    rng = np.random.default_rng(seed)
-    differences = np.empty(replicates)
-    rows = max(1, _CELLS // len(kinds))
-    for start in range(0, replicates, rows):
-        draws = rng.multinomial(len(counts), groups / len(counts), size=min(rows, replicates - start))
-        champion, challenger = macro_f1_scores((draws @ kinds).reshape(len(draws), *counts.shape[1:]))
-        differences[start : start + rows] = challenger - champion
-    return differences
+def f1_scores(support: NDArray[Any], hits: NDArray[Any], predicted: NDArray[Any]) -> NDArray[np.float64]:
+    """Compute each class's F1 from its labels, hits and predictions; 0 for a class without any."""
+    return np.asarray(2 * hits / np.maximum(support + predicted, 1))
 
 
 def discordant_groups(counts: NDArray[np.int64]) -> tuple[int, int]:

@@ -1,14 +1,21 @@
-"""How long a retraining will take, estimated from the last ones."""
+"""How long a retraining will take, estimated from the last ones, and what the gate could prove after it."""
 
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lesion.catalogue.counts import count_images
-from lesion.database.tables import Job, SnapshotImage
-from lesion.retraining.jobs import DECIDED
+from lesion.catalogue.snapshots import frozen_generations, gate_images, later_groups
+from lesion.database.storage import Storage
+from lesion.database.tables import Generation, Job, SnapshotImage
+from lesion.promotion.feasibility import Feasibility, assess
+from lesion.promotion.gate_settings import GateSettings
+from lesion.registry.deployments import last_row
+from lesion.registry.gate_looks import deciding_since, recorded_looks
+from lesion.retraining.jobs import DECIDED, JobError
 
 _TRAIN = "train"  # an epoch goes through the images of this split
 _MEASURED_JOBS = 3  # few, since machines, models and data change
@@ -36,6 +43,57 @@ def estimate(session: Session, epochs: int) -> Estimate:
         "evaluation and the comparison with the champion."
     )
     return Estimate(images, round(pace * images * epochs + rest, 1), basis)
+
+
+def gate_feasibility(session: Session, settings: GateSettings) -> Feasibility | None:
+    """Assess what the gate could prove after a retraining that begins now; None without images to compare on.
+
+    An open generation with enough images that the retraining may freeze counts.
+    """
+    generations = {number: gate_images(session, number) for number in frozen_generations(session)}
+    gathering = session.scalar(select(Generation.number).where(Generation.status == "open"))
+    if gathering is not None:
+        later = later_groups(session)
+        gathered = [image for image in gate_images(session, gathering) if image[2] not in later]
+        if len(gathered) >= settings.renew_images and len({label for _, label, _ in gathered}) > 1:
+            generations[gathering] = gathered
+    generations = {number: images for number, images in generations.items() if images}
+    if not generations:
+        return None
+    looks, newest = recorded_looks(session), max(generations)
+    since = deciding_since(looks, list(generations))
+    deciding = {number: images for number, images in generations.items() if number >= since}
+    images = [image for members in deciding.values() for image in members]
+    champion = last_row(session)
+    accuracy, improvable = (None, None) if champion is None else _champion_on(session, champion.version, set(deciding))
+    groups = len({group for _, _, group in images})
+    return assess(len(images), groups, settings.levels.next_level(looks, newest), accuracy, improvable)
+
+
+def check_provable(storage: Storage, settings: GateSettings) -> None:
+    """Raise a JobError (``gate_impossible``) if the gate could not promote any challenger; see ``train_in_vain``."""
+    with storage.session() as session:
+        feasibility = gate_feasibility(session, settings)
+    if feasibility is not None and not feasibility.possible and not settings.train_in_vain:
+        raise JobError(
+            f"{feasibility.reason} So nothing was trained. Upload more labeled images, or set gate.train_in_vain.",
+            code="gate_impossible",
+        )
+
+
+def _champion_on(session: Session, version: str, generations: set[int]) -> tuple[float | None, int | None]:
+    """Return the champion's accuracy in the last comparison, and, if it was on these generations, its wrong groups."""
+    judged = select(Job).where(Job.verdict.is_not(None), (Job.parent == version) | (Job.version == version))
+    for job in session.scalars(judged.order_by(Job.finished_at.desc())):
+        comparisons: list[dict[str, Any]] = (job.verdict or {}).get("comparisons", [])
+        if not comparisons:
+            continue
+        newest = comparisons[-1]
+        if job.version == version:
+            return newest["challenger"]["accuracy"], None
+        same = set(newest.get("generations", ())) == generations
+        return newest["champion"]["accuracy"], newest.get("improvable_groups") if same else None
+    return None, None
 
 
 def _measurements(session: Session) -> list[tuple[float, float]]:

@@ -1,6 +1,7 @@
 """Champion and challenger on the gate's images: both predict them, the gate decides, and its report is stored."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,25 @@ from sqlalchemy.orm import Session
 from lesion.catalogue.counts import count_unreviewed
 from lesion.catalogue.images import limits_of_accepted
 from lesion.catalogue.snapshots import frozen_generations, gate_images
-from lesion.core.errors import ImageError
+from lesion.core.errors import BundleError, ImageError
 from lesion.database.object_store import ObjectNotFoundError
 from lesion.database.storage import Storage
 from lesion.database.tables import ACCEPTED, GATE, GateLook, Generation, Image
+from lesion.imaging.limits import Limits
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Predictor
-from lesion.promotion.alpha_spending import AlphaSpending
 from lesion.promotion.comparison import GateSet
 from lesion.promotion.gate import Verdict, decide, reject_exhausted
+from lesion.promotion.gate_levels import GateLevels
 from lesion.promotion.gate_report import gate_report
 from lesion.promotion.gate_settings import GateSettings
+from lesion.registry.deployments import UnknownVersionError
+from lesion.registry.gate_looks import best_versions, deciding_since, first_champion, recorded_looks
+from lesion.registry.registry import Registry
 from lesion.retraining.jobs import JobError
 from lesion.retraining.stored_reports import picture_placeholders, save_report
+
+logger = logging.getLogger(__name__)
 
 _BATCH = 32
 _RESERVE_ATTEMPTS = 10
@@ -54,22 +61,34 @@ def compare(
     champion, challenger = (Bundle.open(folder) for folder in folders)
     if champion.classes != challenger.classes:
         raise JobError("The challenger has other classes than the champion.", code="classes_differ")
-    look = reserve_look(storage, newest, job_id, settings.spending)
+    look = reserve_look(storage, newest, job_id, settings.levels)
     if look is None:
-        verdict = reject_exhausted(newest, settings, gathered)
+        with storage.session() as session:
+            ever = not settings.levels.next_level(recorded_looks(session), newest + 1)
+        verdict = reject_exhausted(newest, settings, gathered, ever=ever)
     else:
         predictors = [Predictor.load(folder, device="cpu", limits=limits) for folder in folders]
+        best = _best_predictors(storage, champion, limits)
         sets = [
-            _gate_set(storage, number, images, predictors, report_progress)
+            _gate_set(storage, number, images, predictors, best, report_progress)
             for number, images in sorted(generations.items())
         ]
-        looks_left = settings.spending.looks_left(look.number)
-        verdict = decide(sets, champion.classes, settings, look.alpha, looks_left, gathered=gathered)
+        with storage.session() as session:
+            looks = recorded_looks(session)
+        verdict = decide(
+            sets,
+            champion.classes,
+            settings,
+            look.alpha,
+            settings.levels.looks_left(looks, newest),
+            gathered=gathered,
+            deciding_since=deciding_since(looks, list(generations)),
+        )
     _save_report(storage, job_id, verdict, (champion, challenger), quarantined)
     return verdict
 
 
-def reserve_look(storage: Storage, generation: int, job_id: str, spending: AlphaSpending) -> GateLook | None:
+def reserve_look(storage: Storage, generation: int, job_id: str, levels: GateLevels) -> GateLook | None:
     """Record a job's look at a generation, before its images are read; None when the generation is exhausted.
 
     A job that runs again gets its earlier look. If other jobs took the number each time, raise a JobError
@@ -82,7 +101,7 @@ def reserve_look(storage: Storage, generation: int, job_id: str, spending: Alpha
                 if earlier is not None:
                     return earlier
                 used = session.scalar(select(func.max(GateLook.number)).filter_by(generation=generation)) or 0
-                alpha = spending.alpha(used + 1)
+                alpha = levels.next_level(recorded_looks(session), generation)
                 if not alpha:
                     return None
                 look = GateLook(generation=generation, number=used + 1, job_id=job_id, alpha=alpha)
@@ -121,27 +140,69 @@ def _gate_set(
     generation: int,
     images: Sequence[tuple[str, str, str]],
     predictors: Sequence[Predictor],
+    best: Mapping[str, Predictor],
     report_progress: Callable[[], None],
 ) -> GateSet:
-    """Predict a generation's images with both models; an image that was deleted meanwhile is left out."""
+    """Predict a generation's images with both models; an image that was deleted meanwhile is left out.
+
+    ``best`` has the best model so far for each class for which that is not the champion.
+    """
     classes = predictors[0].bundle.classes
     read: list[tuple[str, str, str]] = []
     probabilities: list[list[NDArray[np.float32]]] = []
+    best_hits: dict[str, bool] = {}
     for start in range(0, len(images), _BATCH):
         report_progress()
         batch = [(row, data) for row in images[start : start + _BATCH] if (data := _read(storage, row[0])) is not None]
         if batch:
             read += [row for row, _ in batch]
             probabilities.append([_predict(predictor, [data for _, data in batch]) for predictor in predictors])
+            best_hits |= _hits(batch, best)
     champion, challenger = (np.concatenate(batches) for batches in zip(*probabilities, strict=True))
+    labels = np.array([classes.index(label) for _, label, _ in read], np.int64)
+    champion_hits = champion.argmax(axis=1) == labels
+    hits = [best_hits.get(sha256, hit) for (sha256, _, _), hit in zip(read, champion_hits, strict=True)]
     return GateSet(
         generation=generation,
-        labels=np.array([classes.index(label) for _, label, _ in read], np.int64),
+        labels=labels,
         groups=np.array([group for _, _, group in read]),
         champion=champion,
         challenger=challenger,
         hashes=[sha256 for sha256, _, _ in read],
+        best_hits=np.array(hits, np.bool_) if best else None,
     )
+
+
+def _hits(batch: Sequence[tuple[tuple[str, str, str], bytes]], best: Mapping[str, Predictor]) -> dict[str, bool]:
+    """Return, by hash, whether the best model so far is right, for the images of the classes in ``best``."""
+    hits: dict[str, bool] = {}
+    for label, predictor in best.items():
+        images = {sha256: data for (sha256, name, _), data in batch if name == label}
+        if images:
+            given = _predict(predictor, list(images.values())).argmax(axis=1)
+            right = given == predictor.bundle.classes.index(label)
+            hits |= dict(zip(images, map(bool, right), strict=True))
+    return hits
+
+
+def _best_predictors(storage: Storage, champion: Bundle, limits: Limits) -> dict[str, Predictor]:
+    """Load the best model so far for each class for which it is not the champion.
+
+    Where a bundle cannot be had any more, or has other classes, the champion stands for it.
+    """
+    with storage.session() as session:
+        proved, first = best_versions(session), first_champion(session)
+    versions = {label: proved.get(label, first) for label in champion.classes}
+    loaded: dict[str, Predictor] = {}
+    for version in sorted({version for version in versions.values() if version and version != champion.version}):
+        try:
+            bundle = Registry(storage).fetch(version)
+        except (UnknownVersionError, BundleError) as error:
+            logger.warning("the gate compares with the champion in place of %s: %s", version, error)
+            continue
+        if Bundle.open(bundle).classes == champion.classes:
+            loaded[version] = Predictor.load(bundle, device="cpu", limits=limits)
+    return {label: loaded[version] for label, version in versions.items() if version in loaded}
 
 
 def _read(storage: Storage, sha256: str) -> bytes | None:

@@ -27,6 +27,7 @@ from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.deployments import RegistryError
 from lesion.registry.registry import Registry
 from lesion.retraining.checkpoints import Checkpoints
+from lesion.retraining.estimate import check_provable
 from lesion.retraining.gate_step import compare
 from lesion.retraining.jobs import JobError, JobState, RetrainRequest, job
 from lesion.retraining.leases import EXECUTION_SEPARATOR, JobCancelledError, LeaseLost, finish, record_progress
@@ -140,13 +141,15 @@ class Stages:
         """Train, calibrate and evaluate, and store the bundle; return the challenger's version.
 
         It continues from the last checkpoint, which may be another worker's. If it fails while the folder of its images
-        is not mounted, that is a StoreError.
+        is not mounted, that is a StoreError. If the gate could not promote any challenger, nothing is trained, and a
+        JobError tells why (``gate_impossible``).
         """
         with self.storage.session() as session:
             version = session.scalar(select(ModelVersion.version).where(ModelVersion.job_id == job_id))
         if version is not None:
             return version
         self.report_progress(job_id, stage="train")
+        check_provable(self.storage, self._gate)
         training = self._training(job_id, parent, snapshot_id)
         checkpoints, epoch = self._checkpoints(job_id), job(self.storage, job_id).epoch
         if training.progress().epoch < epoch:

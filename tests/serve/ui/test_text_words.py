@@ -218,6 +218,8 @@ def test_how_long_a_retraining_takes() -> None:
     assert sentences.describe_estimate(known | {"seconds": None, "basis": "No retraining ended."}) == (
         "How long it takes is not known yet. No retraining ended."
     )
+    provable = known | {"gate": {"reason": "The gate set is too small."}}
+    assert sentences.describe_estimate(provable).endswith("on the last retraining. The gate set is too small.")
 
 
 def test_the_stages_of_a_retraining() -> None:
