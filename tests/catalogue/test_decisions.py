@@ -6,9 +6,8 @@ from datetime import timedelta
 import pytest
 
 from lesion.catalogue import decisions, images
-from lesion.catalogue.images import CatalogueError
+from lesion.catalogue.images import CatalogueError, gate_images
 from lesion.catalogue.lineage import lineage_of_image
-from lesion.catalogue.snapshots import gate_images
 from lesion.database import audit
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage

@@ -11,11 +11,11 @@ from sqlalchemy import func, select
 from lesion.catalogue import images, snapshots
 from lesion.catalogue.counts import count_new_images
 from lesion.catalogue.decisions import release
-from lesion.catalogue.images import CatalogueError
+from lesion.catalogue.images import CatalogueError, gate_images
 from lesion.catalogue.import_run import import_manifest
 from lesion.catalogue.label_corrections import correct_label
 from lesion.catalogue.snapshot_store import image_root, materialise
-from lesion.catalogue.snapshots import gate_images, take_snapshot
+from lesion.catalogue.snapshots import take_snapshot
 from lesion.core.errors import DataError, NotFoundError
 from lesion.core.files import bytes_sha256
 from lesion.data.manifest import Manifest, build_manifest
@@ -234,7 +234,7 @@ class TestTake:
         held.append(put(110, "a", split="gate"))
         take_snapshot(imported, "job2", renew_images=5)
         with imported.session() as session:
-            assert snapshots.frozen_generations(session) == [1, 2]
+            assert images.frozen_generations(session) == [1, 2]
             assert images.open_generation(session).number == 3
             assert [sha for sha, _, _ in gate_images(session, 2)] == held
             assert session.get_one(Generation, 2).frozen_at is not None
@@ -255,7 +255,7 @@ class TestTake:
         take_snapshot(imported, "job1", renew_images=5)
         with imported.session() as session:
             in_time = [sha for number, sha in enumerate(before) if number % 3 != 1]
-            assert snapshots.frozen_generations(session) == [1], "four of ten came before, without g1"
+            assert images.frozen_generations(session) == [1], "four of ten came before, without g1"
             assert images.get_image(session, waiting).generation is None
         take_snapshot(imported, "job2", renew_images=4)
         with imported.session() as session:
@@ -266,7 +266,7 @@ class TestTake:
             assert (released.generation, images.get_image(session, train).generation) == (3, None)
         take_snapshot(imported, "job3", renew_images=5)
         with imported.session() as session:
-            assert snapshots.frozen_generations(session) == [1, 2, 3]
+            assert images.frozen_generations(session) == [1, 2, 3]
             assert {sha for sha, _, _ in gate_images(session, 3)} == {waiting, *after}, "without g1"
 
     def test_images_of_one_class_do_not_renew_the_gate(self, put, imported):
@@ -274,7 +274,7 @@ class TestTake:
             put(100 + number, "a", split="gate")
         take_snapshot(imported, "job1", renew_images=5)
         with imported.session() as session:
-            assert snapshots.frozen_generations(session) == [1]
+            assert images.frozen_generations(session) == [1]
 
     def test_the_same_job_gets_the_same_snapshot(self, put, imported):
         first = take_snapshot(imported, "job1", renew_images=5)

@@ -19,8 +19,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
-from lesion.catalogue.images import add_image
-from lesion.catalogue.snapshots import _renew_gate, frozen_generations, gate_images
+from lesion.catalogue.images import add_image, frozen_generations, gate_images
+from lesion.catalogue.snapshots import _renew_gate
 from lesion.core.errors import ConfigError, InvalidValueError, NotFoundError, UnavailableError
 from lesion.database.object_store import DamagedFileError, ObjectNotFoundError, ObjectStore, StoreError, image_key
 from lesion.database.storage import Storage

@@ -1,4 +1,4 @@
-"""The images of the catalogue: add, list and delete them.
+"""The images of the catalogue, and those of the gate set's generations: add, list and delete them.
 
 Functions that take a session join the caller's transaction; those that take a storage also touch files. Every change is
 recorded in the audit log of the same transaction.
@@ -13,7 +13,7 @@ from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
 from lesion.database.audit import record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
-from lesion.database.tables import ACCEPTED, DELETED, GATE, WITHDRAWN, Generation, Image, now
+from lesion.database.tables import ACCEPTED, DELETED, GATE, QUARANTINED, WITHDRAWN, Generation, Image, now
 from lesion.identity.pseudonyms import Pseudonyms
 from lesion.imaging.limits import DEFAULT_LIMITS, Limits
 
@@ -94,6 +94,30 @@ def open_generation(session: Session) -> Generation:
             code="catalogue_empty",
         )
     return generation
+
+
+def frozen_generations(session: Session) -> list[int]:
+    """Return the numbers of the gate generations that models are judged by, the newest last."""
+    frozen = select(Generation.number).where(Generation.status == "frozen")
+    return list(session.scalars(frozen.order_by(Generation.number)))
+
+
+def gate_images(session: Session, generation: int) -> list[tuple[str, str, str]]:
+    """Return hash, label and group key of a generation's images, the oldest first."""
+    columns = select(Image.sha256, Image.label, Image.group_key)
+    accepted = columns.where(Image.status == ACCEPTED, Image.split == GATE, Image.generation == generation)
+    return [(sha256, label, group) for sha256, label, group in session.execute(accepted.order_by(Image.id))]
+
+
+def later_groups(session: Session) -> set[str]:
+    """Return the groups of held-out images that came after the oldest one in quarantine, or have one there."""
+    quarantined = Image.status == QUARANTINED, Image.split == GATE
+    oldest = session.scalar(select(func.min(Image.id)).where(*quarantined))
+    if oldest is None:
+        return set()
+    held_out = select(Image.group_key).where(Image.split == GATE, Image.status.in_((ACCEPTED, QUARANTINED)))
+    later = held_out.group_by(Image.group_key).having(func.min(Image.id) > oldest)
+    return {*session.scalars(later), *session.scalars(held_out.where(*quarantined))}
 
 
 def add_image(session: Session, row: Image) -> bool:

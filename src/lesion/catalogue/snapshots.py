@@ -5,12 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 import pandas as pd
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lesion.catalogue.counts import last_snapshot
-from lesion.catalogue.images import CatalogueError
+from lesion.catalogue.images import CatalogueError, frozen_generations, later_groups
 from lesion.catalogue.regrouping import regroup, store_regrouping
 from lesion.catalogue.snapshot_store import NO_ROOT, add_snapshot, get_snapshot, store_manifest
 from lesion.core.errors import DataError
@@ -19,7 +19,7 @@ from lesion.data.manifest import COLUMNS, Manifest
 from lesion.database.audit import record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
-from lesion.database.tables import ACCEPTED, EXCLUDED, GATE, QUARANTINED, Generation, Image, Snapshot, now
+from lesion.database.tables import ACCEPTED, EXCLUDED, GATE, Generation, Image, Snapshot, now
 
 logger = logging.getLogger(__name__)
 
@@ -73,19 +73,6 @@ def take_snapshot(
     return get_snapshot(storage, job_id)
 
 
-def gate_images(session: Session, generation: int) -> list[tuple[str, str, str]]:
-    """Return hash, label and group key of a generation's images, the oldest first."""
-    columns = select(Image.sha256, Image.label, Image.group_key)
-    accepted = columns.where(Image.status == ACCEPTED, Image.split == GATE, Image.generation == generation)
-    return [(sha256, label, group) for sha256, label, group in session.execute(accepted.order_by(Image.id))]
-
-
-def frozen_generations(session: Session) -> list[int]:
-    """Return the numbers of the gate generations that models are judged by, the newest last."""
-    frozen = select(Generation.number).where(Generation.status == "frozen")
-    return list(session.scalars(frozen.order_by(Generation.number)))
-
-
 def _renew_gate(session: Session, renew_images: int, job_id: str) -> None:
     """Freeze the open generation, if enough of its images are reviewed; the others join the next one.
 
@@ -110,17 +97,6 @@ def _renew_gate(session: Session, renew_images: int, job_id: str) -> None:
     if moved:
         session.execute(update(Image), moved)
     record(session, job_id, "gate.frozen", str(generation.number), labels=dict(labels), moved=len(moved))
-
-
-def later_groups(session: Session) -> set[str]:
-    """Return the groups of held-out images that came after the oldest one in quarantine, or have one there."""
-    quarantined = Image.status == QUARANTINED, Image.split == GATE
-    oldest = session.scalar(select(func.min(Image.id)).where(*quarantined))
-    if oldest is None:
-        return set()
-    held_out = select(Image.group_key).where(Image.split == GATE, Image.status.in_((ACCEPTED, QUARANTINED)))
-    later = held_out.group_by(Image.group_key).having(func.min(Image.id) > oldest)
-    return {*session.scalars(later), *session.scalars(held_out.where(*quarantined))}
 
 
 def _manifest(table: pd.DataFrame, frozen: list[int], base: Snapshot) -> Manifest:

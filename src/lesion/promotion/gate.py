@@ -67,7 +67,7 @@ def decide(
         sets: Every frozen generation with both models' answers, in any order.
         classes: C names in the order of the probabilities.
         settings: What must be shown.
-        alpha: The level of this look, from ``settings.spending``; the look must have been recorded before.
+        alpha: The level of this look, from ``settings.levels``; the look must have been recorded before.
         looks_left: Looks that remain after this one.
         gathered: Held-out images that have gathered for the next generation.
         deciding_since: The first generation on which no challenger was promoted yet. It and all later ones together are

@@ -9,9 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import binom, binomtest
 
 from lesion.evaluation.probabilities import Ints
 
@@ -78,7 +76,7 @@ def exact_p_value(better: int, worse: int, groups: int) -> float:
         return 1.0
     # The factor keeps the observed result among the results that are as extreme, however the last digit is rounded.
     observed = float(binom.sf(better - 1, discordant, 0.5)) * (1 + 1e-9)
-    low, high = proportion_confint(discordant, groups, alpha=_GAMMA, method="beta")
+    low, high = binomtest(discordant, groups).proportion_ci(1 - _GAMMA, method="exact")
     first, last = binom.ppf(_NEGLIGIBLE, groups, low), binom.isf(_NEGLIGIBLE, groups, high)
     sizes = np.arange(max(1, int(first)), int(last) + 1)
     as_extreme = binom.sf(binom.isf(observed, sizes, 0.5), sizes, 0.5)
@@ -94,4 +92,4 @@ def fewest_better_groups(groups: int, alpha: float) -> int | None:
 
 def mcnemar_p_value(gained: int, lost: int) -> float:
     """Return the two-sided p-value of the exact McNemar test on images, for tables; it ignores the groups."""
-    return float(mcnemar([[0, lost], [gained, 0]], exact=True).pvalue)
+    return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lesion.catalogue.counts import count_images
-from lesion.catalogue.snapshots import frozen_generations, gate_images, later_groups
+from lesion.catalogue.images import frozen_generations, gate_images, later_groups
 from lesion.database.storage import Storage
 from lesion.database.tables import Generation, Job, SnapshotImage
 from lesion.promotion.feasibility import Feasibility, assess

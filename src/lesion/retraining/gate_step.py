@@ -11,8 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lesion.catalogue.counts import count_unreviewed
-from lesion.catalogue.images import limits_of_accepted
-from lesion.catalogue.snapshots import frozen_generations, gate_images
+from lesion.catalogue.images import frozen_generations, gate_images, limits_of_accepted
 from lesion.core.errors import BundleError, ImageError
 from lesion.database.object_store import ObjectNotFoundError
 from lesion.database.storage import Storage
@@ -73,19 +72,32 @@ def compare(
             _gate_set(storage, number, images, predictors, best, report_progress)
             for number, images in sorted(generations.items())
         ]
-        with storage.session() as session:
-            looks = recorded_looks(session)
-        verdict = decide(
-            sets,
-            champion.classes,
-            settings,
-            look.alpha,
-            settings.levels.looks_left(looks, newest),
-            gathered=gathered,
-            deciding_since=deciding_since(looks, list(generations)),
-        )
+        verdict = _decide(storage, sets, champion.classes, settings, look.alpha, gathered)
     _save_report(storage, job_id, verdict, (champion, challenger), quarantined)
     return verdict
+
+
+def _decide(
+    storage: Storage,
+    sets: Sequence[GateSet],
+    classes: Sequence[str],
+    settings: GateSettings,
+    level: float,
+    gathered: int,
+) -> Verdict:
+    """Decide on all images since the last promotion."""
+    with storage.session() as session:
+        looks = recorded_looks(session)
+    numbers = [gate_set.generation for gate_set in sets]
+    return decide(
+        sets,
+        classes,
+        settings,
+        level,
+        settings.levels.looks_left(looks, max(numbers)),
+        gathered=gathered,
+        deciding_since=deciding_since(looks, numbers),
+    )
 
 
 def reserve_look(storage: Storage, generation: int, job_id: str, levels: GateLevels) -> GateLook | None:

@@ -144,7 +144,7 @@ def test_examples_are_there_for_who_has_no_image(page: OpenScreen) -> None:
 
 
 def test_feedback_is_taken_back_and_given_again(page: OpenScreen, lamp_storage: Storage) -> None:
-    data = photo(22)
+    data = photo(23)
     opened = press(drop_files(page("predict.page"), ("seen.png", data)), "Agree")
     assert buttons(opened)["Undo"]
     press(opened, "Undo")
