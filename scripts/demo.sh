@@ -35,8 +35,9 @@ print(f"test/acc = {accuracy:.4f}, at least 0.90" if accuracy >= 0.9 else sys.ex
 free_port() { python -c 'from serve.deploy.ports import free_port; print(free_port())'; }
 if $check; then port=$(free_port) page_port=$(free_port); fi
 # Each runs in its own session, so that it can outlive this script, or end completely with its process group.
-# A generation of the gate set is small here, as the demo has few uploads: on real data keep the default.
-setsid python scripts/serve.py "bundle=$run/bundle" "port=$port" storage=local "storage_root=$run/loop" \
+# A generation of the gate set is small here, and a large share of the uploads is held out for it, as the demo has few of
+# them: on real data keep the defaults.
+setsid python scripts/serve.py "bundle=$run/bundle" "port=$port" storage=local "storage_root=$run/loop" intake.holdout=0.4 \
     'worker_settings=["gate.renew_images=40"]' >"$run/server.log" 2>&1 &
 server=$!
 setsid python scripts/ui.py --api "http://127.0.0.1:$port" --port "$page_port" >"$run/page.log" 2>&1 &
