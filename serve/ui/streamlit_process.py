@@ -3,6 +3,8 @@
 Streamlit starts uvicorn and lets nobody choose the classes of its connections, so the names that it uses get others.
 """
 
+from importlib import import_module
+
 from streamlit.web.cli import main
 from uvicorn.config import HTTP_PROTOCOLS, WS_PROTOCOLS
 
@@ -18,4 +20,5 @@ def bound_connections() -> None:
 
 if __name__ == "__main__":
     bound_connections()
+    import_module("serve.ui.screens.predict.page")  # with pandas and others, for which the first visitor need not wait
     main(prog_name="streamlit")
