@@ -146,8 +146,7 @@ async def _process(judge: Judge, answer: UploadAnswer, file: Examined, upload: U
         answer.rejected.append(RejectedFile(name=name, **reason))
         return
     images = answer.accepted if decision.status == ACCEPTED else answer.quarantined
-    sha256 = decision.known_as or file.record.sha256
-    changes = list(decision.changes) if upload.source == "feedback" else []
+    sha256, changes = decision.known_as or file.record.sha256, list(decision.changes)
     images.append(JudgedImage(name=name, sha256=sha256, label=upload.label, changes=changes, **reason))
 
 

@@ -32,9 +32,8 @@ _FORMS = (b"multipart/form-data", b"application/x-www-form-urlencoded")
 _CHARSETS = ("", "utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1")
 _MOST_JSON_BYTES = 2**16  # settings and reasons; parsing takes hundreds of times as much memory
 _ROOM_S = 0.05  # how often a body that waits for memory checks again
-_RESERVE = (
-    4  # bodies that are small, or begin, may hold a quarter more than all others: they do not wait for large ones
-)
+# Bodies that are small, or begin, may hold a quarter more than all others: they do not wait for large ones.
+_RESERVE = 4
 _SMALL_BYTES = 2**20
 
 

@@ -25,7 +25,7 @@ from serve.request_errors import BusyError
 
 IDLE_WAIT_S = 0.1
 # A file of so many bytes takes longer to decode than all the rest of a batch. A batch with as many accepts no further
-# image: whoever is in it would wait for several large ones.
+# image, so that no small image waits for several large ones.
 LARGE_FILE = 2**20
 
 

@@ -25,7 +25,7 @@ _UPLOAD = re.compile(rf"{_UPLOADS}/([^/]+)/([^/]+)$")
 
 
 class Guard:
-    """Refuses files from whoever has not signed in, and files beyond the bounds."""
+    """Refuses files of people who have not signed in, and files beyond the bounds."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

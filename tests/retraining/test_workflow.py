@@ -34,7 +34,7 @@ from lesion.retraining.leases import (
     claim,
     take_over,
 )
-from lesion.retraining.stages import RetrainSettings, Stages
+from lesion.retraining.stages import RetrainSettings, Stages, Start
 from lesion.retraining.stored_reports import load_report
 from lesion.retraining.workflow import system_database
 from tests.support.bundles.lamp_bundles import CLASSES, lamp, lamp_pictures
@@ -200,14 +200,19 @@ def test_a_job_that_was_taken_stops_at_its_next_word(storage: Storage, stages: S
     assert begun["parent"] == job(storage, job_id).parent
 
 
-def test_nothing_is_trained_that_the_gate_could_not_promote(storage: Storage, stages: Stages) -> None:
+def begin_after_the_budget(storage: Storage, stages: Stages) -> tuple[str, Start]:
+    """Use up the error budget of the first generation, and begin a job; return its id and what it begins with."""
     for _ in range(GateLevels().looks_left((), 1)):
         earlier = submit(storage, REQUEST, "ann")[0].id
         assert reserve_look(storage, 1, earlier, GateLevels()) is not None
         cancel(storage, earlier, "ann")
     job_id = submit(storage, REQUEST, "ann")[0].id
     claim(storage, job_id, "w1")
-    begun = stages.begin(job_id)
+    return job_id, stages.begin(job_id)
+
+
+def test_nothing_is_trained_that_the_gate_could_not_promote(storage: Storage, stages: Stages) -> None:
+    job_id, begun = begin_after_the_budget(storage, stages)
     snapshot = stages.snapshot(job_id)
     with pytest.raises(JobError, match="budget is used up") as caught:
         stages.train(job_id, begun["parent"], snapshot)
@@ -224,13 +229,7 @@ def test_a_spent_budget_is_called_that_in_the_state_of_the_job(
     lamp(tmp_path / "right", 0.05, config=CONFIG)
     monkeypatch.setenv("LESION_STAND_IN", json.dumps({"bundle": str(tmp_path / "right")}))
     stages = Stages(storage, RetrainSettings(script=STAND_IN), GateSettings(train_in_vain=True), "w1")
-    for _ in range(GateLevels().looks_left((), 1)):
-        earlier = submit(storage, REQUEST, "ann")[0].id
-        assert reserve_look(storage, 1, earlier, GateLevels()) is not None
-        cancel(storage, earlier, "ann")
-    job_id = submit(storage, REQUEST, "ann")[0].id
-    claim(storage, job_id, "w1")
-    begun = stages.begin(job_id)
+    job_id, begun = begin_after_the_budget(storage, stages)
     version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
     outcome = stages.compare(job_id, begun["parent"], version)
     assert (outcome["promoted"], outcome["spent"]) == (False, True)

@@ -4,6 +4,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 
 import psutil
 
@@ -63,27 +64,33 @@ def locked(cell: Cell) -> Iterator[None]:
 
 
 @contextmanager
+def _moved_away(folder: Path) -> Iterator[None]:
+    """Give a folder another name while the block lasts, which has to leave its place free."""
+    away = folder.rename(folder.with_name("away"))
+    yield
+    away.rename(folder)
+
+
+@contextmanager
 def store_away(cell: Cell) -> Iterator[None]:
     """The store's folder is not there for 6 s, as a share whose server is away."""
-    away = cell.files.rename(cell.files.with_name("away"))
-    cell.files.touch()
-    yield
-    time.sleep(FAULT_S)
-    cell.files.unlink()
-    away.rename(cell.files)
+    with _moved_away(cell.files):
+        cell.files.touch()
+        yield
+        time.sleep(FAULT_S)
+        cell.files.unlink()
 
 
 @contextmanager
 def store_unmounted(cell: Cell) -> Iterator[None]:
     """The store's folder is empty for 6 s, as a share that is not mounted; nothing may be written to it."""
-    away = cell.files.rename(cell.files.with_name("away"))
-    cell.files.mkdir()
-    yield
-    time.sleep(FAULT_S)
-    if written := list(cell.files.rglob("*")):
-        raise RuntimeError(f"{len(written)} files and folders were written to the empty folder")
-    cell.files.rmdir()
-    away.rename(cell.files)
+    with _moved_away(cell.files):
+        cell.files.mkdir()
+        yield
+        time.sleep(FAULT_S)
+        if written := list(cell.files.rglob("*")):
+            raise RuntimeError(f"{len(written)} files and folders were written to the empty folder")
+        cell.files.rmdir()
 
 
 @contextmanager

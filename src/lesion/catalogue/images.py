@@ -109,7 +109,19 @@ def gate_images(session: Session, generation: int) -> list[tuple[str, str, str]]
     return [(sha256, label, group) for sha256, label, group in session.execute(accepted.order_by(Image.id))]
 
 
-def later_groups(session: Session) -> set[str]:
+def images_to_freeze(session: Session, generation: int, renew_images: int) -> list[tuple[str, str, str]]:
+    """Return what :func:`gate_images` does of an open generation, for those images that may be frozen now.
+
+    There are none if they are fewer than ``renew_images``, or of a single class. Which images the champion puts in
+    quarantine depends on its errors: a generation of the rest would favor it. So only groups count that came before the
+    oldest held-out image in quarantine.
+    """
+    later = _later_groups(session)
+    images = [image for image in gate_images(session, generation) if image[2] not in later]
+    return images if len(images) >= renew_images and len({label for _, label, _ in images}) > 1 else []
+
+
+def _later_groups(session: Session) -> set[str]:
     """Return the groups of held-out images that came after the oldest one in quarantine, or have one there."""
     quarantined = Image.status == QUARANTINED, Image.split == GATE
     oldest = session.scalar(select(func.min(Image.id)).where(*quarantined))

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from lesion.catalogue.counts import last_snapshot
-from lesion.catalogue.images import CatalogueError, frozen_generations, later_groups
+from lesion.catalogue.images import CatalogueError, frozen_generations, images_to_freeze
 from lesion.catalogue.regrouping import regroup, store_regrouping
 from lesion.catalogue.snapshot_store import NO_ROOT, add_snapshot, get_snapshot, store_manifest
 from lesion.core.errors import DataError
@@ -74,29 +74,24 @@ def take_snapshot(
 
 
 def _renew_gate(session: Session, renew_images: int, job_id: str) -> None:
-    """Freeze the open generation, if enough of its images are reviewed; the others join the next one.
-
-    Which images the champion puts in quarantine depends on its errors: a generation of the rest would favor it. So only
-    groups that came before the oldest held-out image in quarantine are frozen.
-    """
+    """Freeze what may be frozen of the open generation; its other images join the next one."""
     generation = session.scalar(select(Generation).where(Generation.status == "open").with_for_update())
     if generation is None:
         return
-    later = later_groups(session)
-    accepted = select(Image.id, Image.label, Image.group_key).where(
-        Image.status == ACCEPTED, Image.split == GATE, Image.generation == generation.number
-    )
-    rows = session.execute(accepted).all()
-    labels = Counter(label for _, label, group in rows if group not in later)
-    if labels.total() < renew_images or len(labels) < 2:
+    labels = {sha256: label for sha256, label, _ in images_to_freeze(session, generation.number, renew_images)}
+    if not labels:
         return
     generation.status, generation.frozen_at = "frozen", now()
     session.add(Generation(number=generation.number + 1, status="open"))
     session.flush()
-    moved = [{"id": image_id, "generation": generation.number + 1} for image_id, _, group in rows if group in later]
-    if moved:
-        session.execute(update(Image), moved)
-    record(session, job_id, "gate.frozen", str(generation.number), labels=dict(labels), moved=len(moved))
+    accepted = select(Image.id, Image.sha256).where(
+        Image.status == ACCEPTED, Image.split == GATE, Image.generation == generation.number
+    )
+    left = [image_id for image_id, sha256 in session.execute(accepted) if sha256 not in labels]
+    if left:
+        session.execute(update(Image), [{"id": each, "generation": generation.number + 1} for each in left])
+    counts = dict(Counter(labels.values()))
+    record(session, job_id, "gate.frozen", str(generation.number), labels=counts, moved=len(left))
 
 
 def _manifest(table: pd.DataFrame, frozen: list[int], base: Snapshot) -> Manifest:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torchmetrics.functional import classification
 
 from lesion.core.errors import DataError
-from lesion.evaluation.probabilities import Floats, Ints
+from lesion.evaluation.probabilities import Floats, Ints, brier_per_image
 from lesion.evaluation.reliability import classwise_calibration_error, reliability
 
 DEFINITIONS = {
@@ -102,13 +102,6 @@ def nll_per_image(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
     """Return −log of the labeled class's probability, ``(N,)``; a probability of 0 in float32 counts as 1.2e-38."""
     labeled = np.asarray(probabilities, dtype=np.float64)[np.arange(len(labels)), labels]
     return np.asarray(-np.log(np.maximum(labeled, float(np.finfo(np.float32).tiny))))
-
-
-def brier_per_image(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
-    """Return the squared distance to the one-hot label, summed over classes, ``(N,)`` in [0, 2]."""
-    difference = np.array(probabilities, dtype=np.float64)
-    difference[np.arange(len(labels)), labels] -= 1
-    return np.asarray(np.square(difference).sum(axis=1))
 
 
 def _per_class(probabilities: NDArray[np.float32], labels: Ints) -> dict[str, NDArray[np.float64]]:

@@ -88,3 +88,10 @@ def parse_prevalence(value: object, classes: Sequence[str]) -> tuple[float, ...]
 
 def _is_positive(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def brier_per_image(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
+    """Return the squared distance to the one-hot label, summed over classes, ``(N,)`` in [0, 2] (Brier, 1950)."""
+    difference = np.array(probabilities, dtype=np.float64)
+    difference[np.arange(len(labels)), labels] -= 1
+    return np.asarray(np.square(difference).sum(axis=1))

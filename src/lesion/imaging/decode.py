@@ -117,14 +117,12 @@ def decode(data: bytes, limits: Limits = DEFAULT_LIMITS, *, target_side: int | N
 def decode_in_bands(data: bytes, limits: Limits = DEFAULT_LIMITS) -> Iterator[NDArray[np.uint8]]:
     """Yield the rows of what `decode` returns, from the top, in bands: uint8 (rows, W, 3), perhaps read-only.
 
-    It raises what `decode` raises, but never holds the whole result.
+    It raises what `decode` raises, but holds a whole result only of DICOM files.
     """
-    check_bytes(data, limits)
     if is_dicom(data):
-        from lesion.imaging.dicom.picture import decode as decode_dicom
-
-        yield decode_dicom(data, limits)
+        yield decode(data, limits)
         return
+    check_bytes(data, limits)
     header = _checked_header(data, limits)
     with _refusals_of(header, data):
         yield from _upright_bands(header, data, None)[1]

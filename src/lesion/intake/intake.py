@@ -64,12 +64,12 @@ class Intake:
                 for sha256 in decision.corrected:
                     correct_label(session, sha256, upload.uploader, upload.label)
                 if not decision.split:
-                    return _with_changes(session, decision, decision.corrected)
+                    return _with_changes(session, upload, decision, decision.corrected)
                 open_generation(session)  # refuses uploads before the first model's data is imported
                 lock_withdrawn(session, upload.image.sha256)
                 self._storage.store.put(image_key(upload.image.sha256), data)
                 if add_image(session, _row(upload, decision)):
-                    return _with_changes(session, decision, [upload.image.sha256])
+                    return _with_changes(session, upload, decision, [upload.image.sha256])
         raise ConflictError(
             "Another server is storing the same image at this moment. Send it again.", code="image_contested"
         )
@@ -146,8 +146,10 @@ class Intake:
             self._last_id = max(self._last_id, *(image_id for image_id, *_ in rows))
 
 
-def _with_changes(session: Session, decision: Decision, changed: Sequence[str]) -> Decision:
-    """Return a decision with the ids of the newest entries about the images that it changed."""
+def _with_changes(session: Session, upload: Upload, decision: Decision, changed: Sequence[str]) -> Decision:
+    """Return a decision with the ids of the newest entries about the images that it changed, if they can be undone."""
+    if upload.source != "feedback":
+        return decision
     newest = (newest_entry(session, sha256) for sha256 in changed)
     return replace(decision, changes=tuple(entry.id for entry in newest if entry is not None))
 

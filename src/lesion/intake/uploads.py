@@ -54,7 +54,7 @@ class Decision:
     group_key: str = ""  # its group; empty unless the image is to be stored
     known_as: str = ""  # the hash of the image that it is, if it is known already
     corrected: tuple[str, ...] = ()  # the hashes of the stored images that get the label of the upload
-    changes: tuple[int, ...] = ()  # once it is carried out, the ids of the audit log's entries about what it changed
+    changes: tuple[int, ...] = ()  # of feedback that was stored, the ids of the audit log's entries about it
 
 
 def match_class(name: str, classes: Collection[str]) -> str:

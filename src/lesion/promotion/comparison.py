@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lesion.core.errors import DataError
 from lesion.core.text import join_names
-from lesion.evaluation.probabilities import Floats, Ints
+from lesion.evaluation.probabilities import Floats, Ints, brier_per_image
 from lesion.evaluation.reliability import reliability
 from lesion.promotion import paired_tests
 from lesion.promotion.macro_f1_bound import macro_f1_bound
@@ -199,16 +199,9 @@ def compare(gate: GateSet, classes: Sequence[str], alpha: float) -> Comparison:
     )
 
 
-def brier_scores(probabilities: Floats, labels: Ints) -> NDArray[np.float64]:
-    """Return each image's squared distance of the probabilities from the truth, ``(N,)`` from 0 to 2 (Brier, 1950)."""
-    distances = np.array(probabilities, np.float64)
-    distances[np.arange(len(labels)), labels] -= 1
-    return np.asarray((distances**2).sum(axis=1))
-
-
 def _scores(probabilities: NDArray[Any], labels: Ints, f1_macro: float) -> Scores:
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
-    brier = float(brier_scores(probabilities, labels).mean())
+    brier = float(brier_per_image(probabilities, labels).mean())
     return Scores(accuracy=accuracy, f1_macro=f1_macro, ece=reliability(probabilities, labels).ece, brier=brier)
 
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import beta
 
-from lesion.promotion.comparison import Comparison, GateSet, brier_scores, generation_title, merge
+from lesion.evaluation.probabilities import brier_per_image
+from lesion.promotion.comparison import Comparison, GateSet, generation_title, merge
 from lesion.promotion.gate_settings import GateSettings
 from lesion.promotion.non_inferiority import Judgment, Outcome, judge_classes, judge_macro_f1, judge_mean
 from lesion.promotion.paired_answers import Bools, class_changes
@@ -152,7 +153,7 @@ def _floor_checks(images: GateSet, classes: Sequence[str], settings: GateSetting
 
 def _brier_check(evidence: GateEvidence, settings: GateSettings) -> Check:
     last, newest, margin = evidence.last, evidence.newest, settings.brier_margin
-    gains = brier_scores(last.champion, last.labels) - brier_scores(last.challenger, last.labels)
+    gains = brier_per_image(last.champion, last.labels) - brier_per_image(last.challenger, last.labels)
     judgment = judge_mean(gains, np.asarray(last.groups), margin, settings.errors)
     sentence = (
         f"The error of the challenger's probabilities on {_where(newest)} (Brier score) is "

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from lesion.catalogue.counts import count_images
-from lesion.catalogue.images import frozen_generations, gate_images, later_groups
+from lesion.catalogue.images import frozen_generations, gate_images, images_to_freeze
 from lesion.database.storage import Storage
 from lesion.database.tables import Generation, Job, SnapshotImage
 from lesion.promotion.feasibility import Feasibility, assess
@@ -53,10 +53,7 @@ def gate_feasibility(session: Session, settings: GateSettings) -> Feasibility | 
     generations = {number: gate_images(session, number) for number in frozen_generations(session)}
     gathering = session.scalar(select(Generation.number).where(Generation.status == "open"))
     if gathering is not None:
-        later = later_groups(session)
-        gathered = [image for image in gate_images(session, gathering) if image[2] not in later]
-        if len(gathered) >= settings.renew_images and len({label for _, label, _ in gathered}) > 1:
-            generations[gathering] = gathered
+        generations[gathering] = images_to_freeze(session, gathering, settings.renew_images)
     generations = {number: images for number, images in generations.items() if images}
     if not generations:
         return None

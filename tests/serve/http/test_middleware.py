@@ -112,7 +112,7 @@ def test_a_small_body_does_not_wait_for_the_memory_of_large_ones():
 
         holding = [begin(large) for _ in range(4)]
         await asyncio.sleep(0.02)
-        holding.append(begin(small, complete=False))  # whoever began first is received in any case
+        holding.append(begin(small, complete=False))  # the first one is received in any case
         await asyncio.sleep(0.02)
         assert total < limits.held_bytes == 4 * large + small < total * 5 / 4
         await begin(small, hold=False)

@@ -25,14 +25,14 @@ from lesion.catalogue.images import delete_image
 from lesion.database.audit import UPLOAD_REJECTED, entries
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
-from lesion.database.tables import AuditEntry, Generation
+from lesion.database.tables import AuditEntry
 from lesion.imaging.decode import decode
 from lesion.imaging.preprocessing import Fit, Preprocessing
 from lesion.intake.zip_reader import LabeledFile
 from lesion.registry.registry import Registry
 from serve.ingest import Origin, judge_files
 from tests.support.bundles.bundle_files import MEASURED, bundle_with
-from tests.support.images.loop_images import new_storage, put_picture
+from tests.support.images.loop_images import put_picture, storage_with_generation
 from tests.support.images.pictures import write
 from tests.support.servers.app import client_of, make_app, refusal
 
@@ -45,10 +45,7 @@ LEAKAGE = {"test_images": 10, "leaked": 4, "per_class": {"glioma": {"test": 5, "
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    made = new_storage(tmp_path / "loop")
-    with made.session() as session:
-        session.add(Generation(number=1, status="open"))
-    return made
+    return storage_with_generation(tmp_path / "loop")
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from lesion.core.roles import Role
 from lesion.database.audit import entries
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
-from lesion.database.tables import AuditEntry, Generation, Image, now
+from lesion.database.tables import AuditEntry, Image, now
 from lesion.intake.uploads import ModelOpinion
 from lesion.registry.registry import Registry
 from tests.support.bundles.bundle_files import MEASURED, bundle_with
-from tests.support.images.loop_images import new_storage
+from tests.support.images.loop_images import storage_with_generation
 from tests.support.images.pictures import write
 from tests.support.servers.app import bearer, client_of, make_app, refusal
 
@@ -33,10 +33,7 @@ KEPT = ("accepted", "quarantined")
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Storage:
-    made = new_storage(tmp_path / "loop")
-    with made.session() as session:
-        session.add(Generation(number=1, status="open"))
-    return made
+    return storage_with_generation(tmp_path / "loop")
 
 
 @pytest.fixture

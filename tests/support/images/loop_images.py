@@ -12,7 +12,7 @@ from lesion.data.manifest import Manifest, build_manifest
 from lesion.data.scan import scan_folders
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
-from lesion.database.tables import Image
+from lesion.database.tables import Generation, Image
 from lesion.imaging.limits import Limits
 from tests.support.images.pictures import write, write_classes
 
@@ -71,6 +71,14 @@ def row_of(file: Path, label: str = "a", **fields: Any) -> Image:
     values = {name: getattr(facts, name) for name in ImageRecord.__slots__ if name != "thumbnail"}
     values |= {"status": "accepted", "split": "train", "group_key": facts.sha256, "source": "upload", "uploader": "ann"}
     return Image(label=label, thumbnail=facts.thumbnail.tobytes(), **(values | fields))
+
+
+def storage_with_generation(folder: Path) -> Storage:
+    """A storage without images, whose gate set has an open generation."""
+    storage = new_storage(folder)
+    with storage.session() as session:
+        session.add(Generation(number=1, status="open"))
+    return storage
 
 
 def put_picture(
