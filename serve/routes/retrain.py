@@ -11,6 +11,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
+from starlette.types import Receive, Scope, Send
 
 from lesion.core.errors import LesionError
 from lesion.database.storage import Storage
@@ -224,30 +225,41 @@ async def events(request: Request, state: StateDep, storage: StorageDep, job_id:
     first = await _view(storage, job_id)
     if state.event_streams >= _MAX_STREAMS:
         raise BusyError(f"{_MAX_STREAMS} event streams are open already. Ask GET /retrain_status instead.")
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_stream(request, state, storage, first), media_type="text/event-stream", headers=headers)
+    return _EventStream(state, _stream(request, storage, first))
 
 
-async def _stream(request: Request, state: AppState, storage: Storage, view: JobView) -> AsyncIterator[str]:
-    state.event_streams += 1
-    try:
-        yield _event(view)
-        silent = 0.0
-        while view.finished_at is None and not await request.is_disconnected():
-            await asyncio.sleep(_POLL_S)
-            silent += _POLL_S
-            try:
-                current = await _view(storage, view.job_id)
-            except (SQLAlchemyError, LesionError):
-                continue
-            if current != view:
-                view, silent = current, 0.0
-                yield _event(view)
-            elif silent >= _SILENCE_S:
-                silent = 0.0
-                yield ": still there\n\n"
-    finally:
-        state.event_streams -= 1
+class _EventStream(StreamingResponse):
+    """A stream of events; it counts as open from here, not from its first event, or too many would begin at once."""
+
+    def __init__(self, state: AppState, content: AsyncIterator[str]) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(content, media_type="text/event-stream", headers=headers)
+        self._state = state
+        state.event_streams += 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._state.event_streams -= 1
+
+
+async def _stream(request: Request, storage: Storage, view: JobView) -> AsyncIterator[str]:
+    yield _event(view)
+    silent = 0.0
+    while view.finished_at is None and not await request.is_disconnected():
+        await asyncio.sleep(_POLL_S)
+        silent += _POLL_S
+        try:
+            current = await _view(storage, view.job_id)
+        except (SQLAlchemyError, LesionError):
+            continue
+        if current != view:
+            view, silent = current, 0.0
+            yield _event(view)
+        elif silent >= _SILENCE_S:
+            silent = 0.0
+            yield ": still there\n\n"
 
 
 def _event(view: JobView) -> str:
