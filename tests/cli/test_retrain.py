@@ -99,7 +99,12 @@ def test_it_asks_once_and_then_finds_its_job(loop: Loop) -> None:
     status, out, err = loop.run("--epochs", "3")
     (job,) = loop.active()
     assert (status, err) == (0, "")
-    assert out == f"{job.id} is queued; {loop.images} new images wait.\n"
+    lines = out.splitlines()
+    assert lines[0].startswith("No retraining has run to its end yet")
+    assert lines[1].startswith("The next comparison decides on ")
+    assert lines[2] == "What to do next:"
+    assert lines[-2].startswith("This was computed with the default settings of the gate")
+    assert lines[-1] == f"{job.id} is queued; {loop.images} new images wait."
     assert job.request["epochs"] == 3
     assert job.requested_by.startswith("schedule (")
     status, out, err = loop.run()
