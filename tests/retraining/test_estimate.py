@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from lesion.database.storage import Storage
 from lesion.database.tables import (
@@ -287,11 +288,16 @@ def test_the_schedule_waits_between_two_looks_at_what_is_impossible(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[int] = []
-    monkeypatch.setattr(schedule, "retraining_due", lambda *_: looks.append(1) or True)
+
+    def due_now(session: Session, new_images: int) -> bool:
+        looks.append(new_images)
+        return True
+
+    monkeypatch.setattr(schedule, "retraining_due", due_now)
     due = scheduled(storage)
     for _ in range(3):
         due.request_if_due()
-    assert len(looks) == 1
+    assert looks == [1]
 
 
 def test_a_worker_that_is_told_so_trains_in_vain_by_its_schedule_too(storage: Storage) -> None:
