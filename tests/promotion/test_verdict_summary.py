@@ -39,7 +39,10 @@ def test_promoted() -> None:
         "would do that in under 0.01 % of all cases: less than the 3.0 % that this decision allows."
     )
     [step] = summary.next_steps
-    assert step.startswith("Nothing has to be done. The 2 images on which only the earlier model is right")
+    assert step == (
+        "Nothing has to be done. The report shows the 2 images on which only the earlier model is right: look for "
+        "wrong labels."
+    )
 
 
 def test_promoted_without_a_lost_image() -> None:
@@ -59,7 +62,9 @@ def test_not_proved_better() -> None:
     assert more is not None
     assert f"with about {more} more groups of held-out images, an improvement like this one would be proved" in upload
     assert "once 200 held-out ones have gathered (40 so far)" in upload
-    assert pictures == "The 3 images on which only one model is right are in the report, with pictures."
+    assert (
+        pictures == "Look at the 3 images on which only one model is right: the report shows them with their pictures."
+    )
 
 
 def test_what_waits_for_a_review_is_the_first_thing_to_do() -> None:

@@ -54,7 +54,7 @@ def compare(
     """
     with storage.session() as session:
         generations = {number: gate_images(session, number) for number in frozen_generations(session)}
-        selections = dict(session.execute(select(Generation.number, Generation.selection)).tuples())
+        selections = _selections(session)
         gathering = Gathering(_count_gathered(session), settings.renew_images, count_unreviewed(session))
         limits = limits_of_accepted(session)
     generations = {number: images for number, images in generations.items() if images}
@@ -76,7 +76,7 @@ def compare(
             _gate_set(storage, number, images, predictors, best, report_progress)
             for number, images in sorted(generations.items())
         ]
-        sets = [replace(one, selection=_selection(selections[one.generation])) for one in sets]
+        sets = [replace(one, selection=selections.get(one.generation)) for one in sets]
         verdict = _decide(storage, sets, champion.classes, settings, look.alpha, gathering)
     _save_report(storage, job_id, verdict, (champion, challenger))
     return verdict
@@ -137,8 +137,10 @@ def _count_gathered(session: Session) -> int:
     return session.scalar(images.where(Image.status == ACCEPTED, Image.split == GATE, Generation.status == "open")) or 0
 
 
-def _selection(stored: str | None) -> Selection | None:
-    return None if stored is None else Selection(stored)
+def _selections(session: Session) -> dict[int, Selection]:
+    """Return by which rule the images of each frozen generation were chosen."""
+    frozen = select(Generation.number, Generation.selection).where(Generation.selection.is_not(None))
+    return {number: Selection(name) for number, name in session.execute(frozen)}
 
 
 def _save_report(storage: Storage, job_id: str, verdict: Verdict, bundles: tuple[Bundle, Bundle]) -> None:

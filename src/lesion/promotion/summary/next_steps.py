@@ -22,10 +22,10 @@ def steps_after_promotion(evidence: Evidence) -> list[str]:
     lost = sum(comparison.lost for comparison in evidence.comparisons)
     if not lost:
         return ["Nothing has to be done."]
-    images = "image" if lost == 1 else "images"
+    images = "image" if lost == 1 else f"{lost:,} images"
     return [
-        f"Nothing has to be done. The {lost:,} {images} on which only the earlier model is right can be seen in the "
-        "report: look for wrong labels."
+        f"Nothing has to be done. The report shows the {images} on which only the earlier model is right: look for "
+        "wrong labels."
     ]
 
 
@@ -85,14 +85,12 @@ def _renewal(gathering: Gathering) -> str:
 
 
 def steps_with_pictures(evidence: Evidence) -> list[str]:
-    """Write where the images are shown that changed sides, if any did."""
+    """Ask to look at the images that changed sides, if any did."""
     changed = sum(comparison.gained + comparison.lost for comparison in evidence.comparisons)
     if not changed:
         return []
-    verb = "is" if changed == 1 else "are"
-    return [
-        f"The {format_count(changed, 'image')} on which only one model is right {verb} in the report, with pictures."
-    ]
+    images = "image" if changed == 1 else f"{changed:,} images"
+    return [f"Look at the {images} on which only one model is right: the report shows them with their pictures."]
 
 
 def steps_for_unjudged(evidence: Evidence) -> list[str]:
