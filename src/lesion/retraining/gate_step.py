@@ -139,8 +139,8 @@ def _count_gathered(session: Session) -> int:
 
 def _selections(session: Session) -> dict[int, Selection]:
     """Return by which rule the images of each frozen generation were chosen."""
-    frozen = select(Generation.number, Generation.selection).where(Generation.selection.is_not(None))
-    return {number: Selection(name) for number, name in session.execute(frozen)}
+    rules = session.execute(select(Generation.number, Generation.selection))
+    return {number: Selection(name) for number, name in rules if name is not None}
 
 
 def _save_report(storage: Storage, job_id: str, verdict: Verdict, bundles: tuple[Bundle, Bundle]) -> None:
