@@ -157,6 +157,7 @@ def _part(of: Callable[..., Awaitable[Any]], name: str) -> Any:  # noqa: ANN401 
 
 
 StorageDep = Annotated[Storage, _part(storage_services, "storage")]
+HeldOutShare = Annotated[float, _part(storage_services, "intake.settings.holdout")]  # of all uploads, for the gate
 RegistryDep = Annotated[Registry, _part(storage_services, "registry")]
 CurrentBundle = Annotated[Bundle, _part(app_state, "bundle")]
 ImageLimits = Annotated[Limits, _part(app_state, "settings.image_limits")]

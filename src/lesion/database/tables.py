@@ -81,12 +81,17 @@ class Image(Base):
 
 
 class Generation(Base):
-    """A generation of the gate set: ``open`` while it collects held-out images, then ``frozen``."""
+    """A generation of the gate set: ``open`` while it collects held-out images, then ``frozen``.
+
+    ``selection`` is the rule by which its images were chosen, a value of ``lesion.promotion.comparison.Selection``;
+    None while it is open.
+    """
 
     __tablename__ = "generations"
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     status: Mapped[str] = mapped_column(String(16))
+    selection: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(default=now)
     frozen_at: Mapped[datetime | None]
 
@@ -212,6 +217,8 @@ class Worker(Base):
     id: Mapped[str] = mapped_column(String(200), primary_key=True)
     host: Mapped[str] = mapped_column(String(200))
     pid: Mapped[int]
+    # What ``GateSettings.to_json`` returned, by which it decides; None of a worker of an earlier version.
+    gate_settings: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     seen_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +20,13 @@ from lesion.database.tables import ACCEPTED, GATE, GateLook, Generation, Image
 from lesion.imaging.limits import Limits
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Predictor
-from lesion.promotion.comparison import GateSet
+from lesion.promotion.comparison import GateSet, Selection
 from lesion.promotion.gate import Verdict, decide, reject_exhausted
 from lesion.promotion.gate_levels import GateLevels
 from lesion.promotion.gate_report import gate_report
 from lesion.promotion.gate_settings import GateSettings
+from lesion.promotion.summary.evidence import Gathering
+from lesion.promotion.summary.verdict_summary import summarize_other_classes, summarize_without_images
 from lesion.registry.deployments import UnknownVersionError
 from lesion.registry.gate_looks import best_versions, deciding_since, first_champion, recorded_looks
 from lesion.registry.registry import Registry
@@ -51,20 +54,21 @@ def compare(
     """
     with storage.session() as session:
         generations = {number: gate_images(session, number) for number in frozen_generations(session)}
-        gathered, quarantined = _count_gathered(session), count_unreviewed(session)
+        selections = _selections(session)
+        gathering = Gathering(_count_gathered(session), settings.renew_images, count_unreviewed(session))
         limits = limits_of_accepted(session)
     generations = {number: images for number, images in generations.items() if images}
     if not generations:
-        raise JobError("The gate set has no images, so that nothing can be proved.", code="gate_empty")
+        raise JobError(summarize_without_images(gathering.unreviewed).text, code="gate_empty")
     newest = max(generations)
     champion, challenger = (Bundle.open(folder) for folder in folders)
     if champion.classes != challenger.classes:
-        raise JobError("The challenger has other classes than the champion.", code="classes_differ")
+        raise JobError(summarize_other_classes(champion.classes, challenger.classes).text, code="classes_differ")
     look = reserve_look(storage, newest, job_id, settings.levels)
     if look is None:
         with storage.session() as session:
             ever = not settings.levels.next_level(recorded_looks(session), newest + 1)
-        verdict = reject_exhausted(newest, settings, gathered, ever=ever)
+        verdict = reject_exhausted(newest, settings, gathering.gathered, unreviewed=gathering.unreviewed, ever=ever)
     else:
         predictors = [Predictor.load(folder, device="cpu", limits=limits) for folder in folders]
         best = _best_predictors(storage, champion, limits)
@@ -72,8 +76,9 @@ def compare(
             _gate_set(storage, number, images, predictors, best, report_progress)
             for number, images in sorted(generations.items())
         ]
-        verdict = _decide(storage, sets, champion.classes, settings, look.alpha, gathered)
-    _save_report(storage, job_id, verdict, (champion, challenger), quarantined)
+        sets = [replace(one, selection=selections.get(one.generation)) for one in sets]
+        verdict = _decide(storage, sets, champion.classes, settings, look.alpha, gathering)
+    _save_report(storage, job_id, verdict, (champion, challenger))
     return verdict
 
 
@@ -83,7 +88,7 @@ def _decide(
     classes: Sequence[str],
     settings: GateSettings,
     level: float,
-    gathered: int,
+    gathering: Gathering,
 ) -> Verdict:
     """Decide on all images since the last promotion."""
     with storage.session() as session:
@@ -95,7 +100,8 @@ def _decide(
         settings,
         level,
         settings.levels.looks_left(looks, max(numbers)),
-        gathered=gathered,
+        gathered=gathering.gathered,
+        unreviewed=gathering.unreviewed,
         deciding_since=deciding_since(looks, numbers),
     )
 
@@ -131,9 +137,13 @@ def _count_gathered(session: Session) -> int:
     return session.scalar(images.where(Image.status == ACCEPTED, Image.split == GATE, Generation.status == "open")) or 0
 
 
-def _save_report(
-    storage: Storage, job_id: str, verdict: Verdict, bundles: tuple[Bundle, Bundle], quarantined: int
-) -> None:
+def _selections(session: Session) -> dict[int, Selection]:
+    """Return by which rule the images of each frozen generation were chosen."""
+    rules = session.execute(select(Generation.number, Generation.selection))
+    return {number: Selection(name) for number, name in rules if name is not None}
+
+
+def _save_report(storage: Storage, job_id: str, verdict: Verdict, bundles: tuple[Bundle, Bundle]) -> None:
     changed = {image.sha256 for comparison in verdict.comparisons for image in comparison.changed}
     page = gate_report(
         verdict,
@@ -142,7 +152,6 @@ def _save_report(
         challenger=bundles[1].version,
         job_id=job_id,
         pictures=picture_placeholders(changed),
-        quarantined=quarantined,
     )
     save_report(storage, job_id, page)
 
