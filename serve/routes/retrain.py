@@ -91,7 +91,9 @@ class JobView(BaseModel):
     snapshot_id: str | None
     verdict: dict[str, Any] | None = Field(
         description="The gate's verdict. In lists of jobs its `comparisons` lack `changed`, the single images whose "
-        "predictions changed; `/retrain_status/{job_id}` has them."
+        "predictions changed; `/retrain_status/{job_id}` has them. `label_check` tells how many uploads were doubted "
+        "before the training, and `review` both models' right answers and accuracies with and without images that "
+        "nobody reviewed, also as `sentences`; null if nothing was compared."
     )
     created_at: str | None
     started_at: str | None

@@ -138,11 +138,16 @@ def show_report(html: str, title: str) -> None:
 
 def show_verdict(client: Client, job: dict[str, Any]) -> None:
     """Show the conditions by which the gate decided on a retraining, and its report on demand."""
-    checks = (job["verdict"] or {}).get("checks", [])
+    verdict = job["verdict"] or {}
+    checks = verdict.get("checks", [])
     if checks:
         rows = [{"Holds": describe_outcome(check), "Condition": escape_markdown(check["sentence"])} for check in checks]
         with st.expander("What was compared"):
             st.table(pd.DataFrame(rows).set_index("Holds"), alt="What the gate compared")
+    # verdicts of earlier versions have neither
+    labels = [verdict.get("label_check"), *(verdict.get("review") or {}).get("sentences", [])]
+    for sentence in filter(None, labels):
+        st.caption(escape_markdown(sentence))
     if job["state"] in _REPORTED_STATES and st.toggle("Show the whole report", key=f"gate-{job['job_id']}"):
         report = read_bytes(client, f"/retrain_jobs/{job['job_id']}/report")
         offer_download("Download the report", report, f"gate-{job['job_id']}.html", "text/html")

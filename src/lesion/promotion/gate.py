@@ -10,6 +10,7 @@ from lesion.promotion.comparison import Comparison, GateSet, compare, merge
 from lesion.promotion.gate_checks import Check, GateEvidence, check_all
 from lesion.promotion.gate_settings import GateSettings
 from lesion.promotion.non_inferiority import Outcome
+from lesion.promotion.paired_answers import AnswersByReview
 from lesion.promotion.paired_tests import exact_p_value, fewest_better_groups
 
 
@@ -30,6 +31,8 @@ class Verdict:
     gathered: int  # held-out images in the open generation
     renew_images: int  # how many of them freeze it
     improved: tuple[str, ...] = ()  # classes in which the challenger was proved better than the best model so far
+    label_check: str = ""  # what the check of labels before the training found, in words
+    review: AnswersByReview | None = None  # both models' accuracy with and without images that nobody reviewed
 
     @property
     def spent(self) -> bool:
@@ -44,6 +47,7 @@ class Verdict:
                 row |= {"champion": recall.champion, "challenger": recall.challenger}
         for record, check in zip(content["checks"], self.checks, strict=True):
             record |= {"outcome": check.outcome.value, "passed": check.passed}
+        content["review"] = self.review and self.review.to_json()
         return content
 
 

@@ -2,20 +2,19 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Session
 
-from lesion.catalogue.counts import count_unreviewed
-from lesion.catalogue.images import frozen_generations, gate_images, limits_of_accepted
+from lesion.catalogue.images import frozen_generations, gate_images, limits_of_accepted, open_generation
 from lesion.core.errors import BundleError, ImageError
 from lesion.database.object_store import ObjectNotFoundError
 from lesion.database.storage import Storage
-from lesion.database.tables import ACCEPTED, GATE, GateLook, Generation, Image
+from lesion.database.tables import GateLook
 from lesion.imaging.limits import Limits
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Predictor
@@ -28,6 +27,9 @@ from lesion.registry.deployments import UnknownVersionError
 from lesion.registry.gate_looks import best_versions, deciding_since, first_champion, recorded_looks
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import JobError
+from lesion.retraining.label_check.doubtful_labels import find_check
+from lesion.retraining.label_check.reviewed_answers import count_by_review
+from lesion.retraining.label_check.unreviewed_images import waiting_images
 from lesion.retraining.stored_reports import picture_placeholders, save_report
 
 logger = logging.getLogger(__name__)
@@ -51,7 +53,8 @@ def compare(
     """
     with storage.session() as session:
         generations = {number: gate_images(session, number) for number in frozen_generations(session)}
-        gathered, quarantined = _count_gathered(session), count_unreviewed(session)
+        gathered, waiting = gate_images(session, open_generation(session).number), waiting_images(session)
+        check = find_check(session, job_id)
         limits = limits_of_accepted(session)
     generations = {number: images for number, images in generations.items() if images}
     if not generations:
@@ -64,7 +67,7 @@ def compare(
     if look is None:
         with storage.session() as session:
             ever = not settings.levels.next_level(recorded_looks(session), newest + 1)
-        verdict = reject_exhausted(newest, settings, gathered, ever=ever)
+        verdict = reject_exhausted(newest, settings, len(gathered), ever=ever)
     else:
         predictors = [Predictor.load(folder, device="cpu", limits=limits) for folder in folders]
         best = _best_predictors(storage, champion, limits)
@@ -72,8 +75,14 @@ def compare(
             _gate_set(storage, number, images, predictors, best, report_progress)
             for number, images in sorted(generations.items())
         ]
-        verdict = _decide(storage, sets, champion.classes, settings, look.alpha, gathered)
-    _save_report(storage, job_id, verdict, (champion, challenger), quarantined)
+        verdict = _decide(storage, sets, champion.classes, settings, look.alpha, len(gathered))
+        newer = [*gathered, *waiting] if waiting else []
+        unused = [_gate_set(storage, newest + 1, newer, predictors, {}, report_progress)] if newer else []
+        decided = [one for one in sets if one.generation in verdict.comparisons[-1].generations]
+        review = count_by_review(storage, decided, unused, {sha256 for sha256, *_ in waiting})
+        verdict = replace(verdict, review=review)
+    verdict = replace(verdict, label_check=check.sentence() if check else "")
+    _save_report(storage, job_id, verdict, (champion, challenger), len(waiting))
     return verdict
 
 
@@ -123,12 +132,6 @@ def reserve_look(storage: Storage, generation: int, job_id: str, levels: GateLev
         except IntegrityError:  # another job took that number at the same time
             continue
     raise JobError("No look at the gate set could be recorded; try again.", code="gate_busy")
-
-
-def _count_gathered(session: Session) -> int:
-    """Count the held-out images that have gathered for the next generation."""
-    images = select(func.count()).select_from(Image).join(Generation, Generation.number == Image.generation)
-    return session.scalar(images.where(Image.status == ACCEPTED, Image.split == GATE, Generation.status == "open")) or 0
 
 
 def _save_report(
