@@ -14,7 +14,7 @@ from lesion.catalogue.images import frozen_generations, gate_images, limits_of_a
 from lesion.core.errors import BundleError, ImageError
 from lesion.database.object_store import ObjectNotFoundError
 from lesion.database.storage import Storage
-from lesion.database.tables import GateLook
+from lesion.database.tables import GATE, GateLook
 from lesion.imaging.limits import Limits
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Predictor
@@ -53,7 +53,8 @@ def compare(
     """
     with storage.session() as session:
         generations = {number: gate_images(session, number) for number in frozen_generations(session)}
-        gathered, waiting = gate_images(session, open_generation(session).number), waiting_images(session)
+        gathered = gate_images(session, open_generation(session).number)
+        held_out = [image for image in waiting_images(session) if image.split == GATE]
         check = find_check(session, job_id)
         limits = limits_of_accepted(session)
     generations = {number: images for number, images in generations.items() if images}
@@ -76,13 +77,14 @@ def compare(
             for number, images in sorted(generations.items())
         ]
         verdict = _decide(storage, sets, champion.classes, settings, look.alpha, len(gathered))
+        waiting = [(image.sha256, image.label, image.group_key) for image in held_out]
         newer = [*gathered, *waiting] if waiting else []
         unused = [_gate_set(storage, newest + 1, newer, predictors, {}, report_progress)] if newer else []
         decided = [one for one in sets if one.generation in verdict.comparisons[-1].generations]
-        review = count_by_review(storage, decided, unused, {sha256 for sha256, *_ in waiting})
+        review = count_by_review(storage, decided, unused, {image.sha256 for image in held_out})
         verdict = replace(verdict, review=review)
     verdict = replace(verdict, label_check=check.sentence() if check else "")
-    _save_report(storage, job_id, verdict, (champion, challenger), len(waiting))
+    _save_report(storage, job_id, verdict, (champion, challenger), len(held_out))
     return verdict
 
 

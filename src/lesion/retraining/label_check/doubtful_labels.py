@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,7 +19,12 @@ from lesion.model.bundle import Bundle
 from lesion.model.predictor import Predictor
 from lesion.retraining.label_check.champion_votes import ChampionVotes, predict_stored
 from lesion.retraining.label_check.confident_learning import LabelDoubts, LabeledImages, doubt_labels
-from lesion.retraining.label_check.unreviewed_images import StoredLabel, doubtable_images, trusted_images
+from lesion.retraining.label_check.unreviewed_images import (
+    StoredLabel,
+    doubtable_images,
+    trusted_images,
+    waiting_images,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +80,12 @@ def check_labels(storage: Storage, job_id: str, champion: Path, report_progress:
         checked = [image for image in doubtable_images(session) if image.label in bundle.classes]
         if earlier is not None or not checked or _is_checked(session, checked, bundle.version):
             return earlier or LabelCheck()
-        trusted = [image for image in trusted_images(session, _MOST_TRUSTED) if image.label in bundle.classes]
+        trusted, waiting = trusted_images(session, _MOST_TRUSTED), waiting_images(session)
         learned, limits = _learned_hashes(session, bundle.version), limits_of_accepted(session)
     predictor = Predictor.load(champion, device="cpu", limits=limits)
-    votes = predict_stored(storage, predictor, [*checked, *trusted], report_progress)
-    doubts = doubt_labels(_labeled(votes, learned, {image.sha256 for image in trusted}, bundle.classes))
+    compared = [image for image in (*checked, *waiting, *trusted) if image.label in bundle.classes]
+    votes = predict_stored(storage, predictor, compared, report_progress)
+    doubts = doubt_labels(_labeled(votes, learned, {*trusted}, {*waiting}, bundle.classes))
     report_progress()
     with storage.session() as session:
         earlier = find_check(session, job_id)
@@ -113,7 +119,13 @@ def _learned_hashes(session: Session, version: str) -> set[str]:
     return set(session.scalars(select(SnapshotImage.sha256).where(*trained)))
 
 
-def _labeled(votes: ChampionVotes, learned: set[str], trusted: set[str], classes: Sequence[str]) -> LabeledImages:
+def _labeled(
+    votes: ChampionVotes,
+    learned: Set[str],
+    trusted: Set[StoredLabel],
+    waiting: Set[StoredLabel],
+    classes: Sequence[str],
+) -> LabeledImages:
     images = votes.images
     return LabeledImages(
         labels=np.array([classes.index(image.label) for image in images], np.int64),
@@ -122,28 +134,29 @@ def _labeled(votes: ChampionVotes, learned: set[str], trusted: set[str], classes
         champion=votes.probabilities,
         learned=np.array([image.sha256 in learned for image in images], np.bool_),
         held_out=np.array([image.split == GATE for image in images], np.bool_),
-        trusted=np.array([image.sha256 in trusted for image in images], np.bool_),
+        waiting=np.array([image in waiting for image in images], np.bool_),
+        trusted=np.array([image in trusted for image in images], np.bool_),
     )
 
 
 def _store(
     session: Session, job_id: str, images: Sequence[StoredLabel], doubts: LabelDoubts, bundle: Bundle
 ) -> LabelCheck:
-    """Store the doubts of the images that may still be doubted, quarantine some, and record the check."""
+    """Store the doubts of images that nobody reviewed meanwhile, quarantine some, and record the check."""
     numbers = {image: number for number, image in enumerate(images)}
-    compared = [image for image in doubtable_images(session) if image in numbers]  # some may be reviewed meanwhile
-    for start in range(0, len(compared), _CHUNK):
-        part = {image.sha256: numbers[image] for image in compared[start : start + _CHUNK]}
+    compared = [image for image in doubtable_images(session) if image in numbers]
+    doubted = {image.sha256 for image in compared if doubts.doubted[numbers[image]]}
+    changed = [image for image in (*compared, *waiting_images(session)) if image in numbers]
+    for start in range(0, len(changed), _CHUNK):
+        part = {image.sha256: numbers[image] for image in changed[start : start + _CHUNK]}
         for row in session.scalars(select(Image).where(Image.sha256.in_(part)).with_for_update()):
             number = part[row.sha256]
             if doubts.judged[number]:
                 row.doubt = float(doubts.doubts[number])
-            if doubts.doubted[number]:
+            if row.sha256 in doubted:
                 _quarantine(session, job_id, row, bundle.classes[doubts.suggested[number]], doubts.confidences[number])
-    left = [image for image in compared if not doubts.doubted[numbers[image]]]
-    check = LabelCheck(
-        len(compared), len(compared) - len(left), tuple(bundle.classes[number] for number in doubts.unjudged)
-    )
+    left = [image for image in compared if image.sha256 not in doubted]
+    check = LabelCheck(len(compared), len(doubted), tuple(bundle.classes[number] for number in doubts.unjudged))
     detail = asdict(check) | {"champion": bundle.version, "left": _fingerprint(left, bundle.version)}
     record(session, job_id, _CHECKED, job_id, **detail)
     logger.info("%s: %s", job_id, check.sentence())
@@ -152,10 +165,10 @@ def _store(
 
 def _quarantine(session: Session, job_id: str, row: Image, suggested: str, confidence: float) -> None:
     """Let an image wait for a review; a held-out one leaves the open generation until then."""
-    belief = format_percent(1 - (row.doubt or 0.0))
+    belief, other = format_percent(1 - (row.doubt or 0.0)), format_percent(confidence)
     reason = (
-        f"The model and the labels of other images suggest {suggested} ({format_percent(confidence)}) rather than "
-        f"{row.label} ({belief})."
+        f"By the model and the labels of other images, the label {row.label} is right with a probability of {belief}, "
+        f"and {suggested} with {other}."
     )
     record(session, job_id, _DOUBTED, row.sha256, label=row.label, suggested=suggested, split=row.split)
     row.status, row.reason_code, row.reason = QUARANTINED, LABEL_DOUBTED, reason

@@ -45,6 +45,13 @@ def doubtable_images(session: Session) -> list[StoredLabel]:
     return [StoredLabel._make(row) for row in rows]
 
 
+def waiting_images(session: Session) -> list[StoredLabel]:
+    """Return the images in quarantine, the oldest first, with the labels that they were uploaded with."""
+    columns = select(Image.sha256, Image.label, Image.group_key, Image.split)
+    rows = session.execute(columns.where(Image.status == QUARANTINED).order_by(Image.id))
+    return [StoredLabel._make(row) for row in rows]
+
+
 def trusted_images(session: Session, limit: int) -> list[StoredLabel]:
     """Return images to learn from whose labels are known to be right, at most ``limit`` of each class.
 
@@ -60,10 +67,3 @@ def unreviewed_hashes(session: Session, generations: Sequence[int]) -> set[str]:
     """Return the hashes of the images in gate generations that nobody reviewed."""
     frozen = Image.status == ACCEPTED, Image.split == GATE, Image.generation.in_(generations)
     return set(session.scalars(select(Image.sha256).where(*frozen, is_unreviewed())))
-
-
-def waiting_images(session: Session) -> list[tuple[str, str, str]]:
-    """Return hash, label as uploaded and group key of the held-out images in quarantine, the oldest first."""
-    columns = select(Image.sha256, Image.label, Image.group_key)
-    waiting = columns.where(Image.status == QUARANTINED, Image.split == GATE)
-    return [(sha256, label, group) for sha256, label, group in session.execute(waiting.order_by(Image.id))]
