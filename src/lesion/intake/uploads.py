@@ -34,7 +34,7 @@ class Upload:
 
     @property
     def doubt(self) -> float | None:
-        """How little the champion believes the label, 0 to 1; None if no champion can be asked."""
+        """The probability that the label is wrong, by the champion alone; None if no champion can be asked."""
         return None if self.opinion is None else 1 - self.opinion.probabilities.get(self.label, 0.0)
 
 
