@@ -157,6 +157,10 @@ def show_verdict(client: Client, job: dict[str, Any]) -> None:
             st.table(pd.DataFrame(rows).set_index("Holds"), alt="What the gate compared")
             for rule in verdict.get("rules", ()):
                 st.caption(escape_markdown(f"Generation {rule['generation']}: {rule['sentence']}"))
+    # verdicts of earlier versions have neither
+    labels = [verdict.get("label_check"), *(verdict.get("review") or {}).get("sentences", [])]
+    for sentence in filter(None, labels):
+        st.caption(escape_markdown(sentence))
     if job["state"] in _REPORTED_STATES and st.toggle("Show the whole report", key=f"gate-{job['job_id']}"):
         report = read_bytes(client, f"/retrain_jobs/{job['job_id']}/report")
         offer_download("Download the report", report, f"gate-{job['job_id']}.html", "text/html")

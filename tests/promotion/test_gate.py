@@ -22,6 +22,7 @@ from lesion.promotion.gate import decide, reject_exhausted
 from lesion.promotion.gate_levels import GateLevels
 from lesion.promotion.gate_report import gate_report
 from lesion.promotion.gate_settings import GateSettings
+from lesion.promotion.paired_answers import AnswersByReview, RightAnswers
 from tests.support.gate_sets import CLASSES, better, gate_set
 from tests.support.paths import REPOSITORY
 
@@ -478,6 +479,50 @@ def test_report_of_a_promotion() -> None:
     assert all(check.sentence.replace("'", "&#39;") in page for check in verdict.checks)
     assert "http" not in page.replace("http-equiv", "")
     assert "<script" not in page
+
+
+def right(images: int, champion: int, challenger: int) -> RightAnswers:
+    return RightAnswers(images, champion, challenger)
+
+
+def test_accuracies_with_and_without_images_that_nobody_reviewed() -> None:
+    review = AnswersByReview(right(200, 180, 190), right(100, 60, 80), right(50, 49, 48), right(30, 3, 12))
+    shown = review.to_json()
+    assert shown["accuracy"] == {
+        "reviewed": {"champion": 0.9, "challenger": 0.95},
+        "decided": {"champion": 240 / 300, "challenger": 270 / 300},
+        "gathered": {"champion": 0.98, "challenger": 0.96},
+        "gathered_and_waiting": {"champion": 52 / 80, "challenger": 60 / 80},
+    }
+    assert shown["waiting"] == {"images": 30, "champion": 3, "challenger": 12}
+    decided, newer = shown["sentences"]
+    assert "of 100 of the 300 images" in decided
+    assert "With them the accuracy is 0.800 for the champion and 0.900 for the challenger" in decided
+    assert "without them the accuracy is 0.900 for the champion and 0.950 for the challenger" in decided
+    assert newer.startswith("80 newer held-out images did not count, since 30 of them wait in quarantine.")
+    assert "the accuracy is 0.650 for the champion and 0.750 for the challenger; without" in newer
+    assert "the accuracy is 0.980 for the champion and 0.960 for the challenger, which favors" in newer
+
+
+def test_without_unreviewed_images_nothing_is_said_of_them() -> None:
+    none = right(0, 0, 0)
+    review = AnswersByReview(right(200, 180, 190), none, right(50, 49, 48), none)
+    assert review.sentences() == ()
+    assert review.to_json()["accuracy"]["gathered_and_waiting"] == {"champion": 0.98, "challenger": 0.96}
+    assert AnswersByReview(none, right(4, 1, 2), none, none).sentences() == (
+        "Nobody reviewed the labels of 4 of the 4 images that the gate decided on. With them the accuracy is 0.250 for "
+        "the champion and 0.500 for the challenger; without them there are no images.",
+    )
+
+
+def test_the_report_says_what_nobody_reviewed() -> None:
+    review = AnswersByReview(right(200, 180, 190), right(100, 60, 80), right(50, 49, 48), right(30, 3, 12))
+    verdict = replace(verdict_of(better()), review=review, label_check="Before the training, labels were compared.")
+    page = page_of(verdict)
+    assert all(sentence in page for sentence in review.sentences())
+    assert "Before the training, labels were compared." in page
+    assert json.loads(json.dumps(verdict.to_json()))["review"]["accuracy"]["decided"]["champion"] == 0.8
+    assert verdict_of(better()).to_json()["review"] is None
 
 
 def test_report_of_a_rejection() -> None:

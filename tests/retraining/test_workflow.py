@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from PIL import Image as Picture
 from sqlalchemy import make_url, select
 
 from lesion.catalogue.images import add_image, delete_image
@@ -37,7 +38,7 @@ from lesion.retraining.leases import (
 from lesion.retraining.stages import RetrainSettings, Stages, Start
 from lesion.retraining.stored_reports import load_report
 from lesion.retraining.workflow import system_database
-from tests.support.bundles.lamp_bundles import CLASSES, lamp, lamp_pictures
+from tests.support.bundles.lamp_bundles import CLASSES, lamp, lamp_picture, lamp_pictures
 from tests.support.images.loop_images import new_storage, put_picture, row_of
 from tests.support.images.pictures import write
 from tests.support.servers.serving import eventually
@@ -140,6 +141,34 @@ def test_a_report_shows_pictures_as_long_as_they_are_there(storage: Storage, sta
     assert (whole, page.count(blank)) == (len(verdict["comparisons"][0]["changed"]), 0)
     delete_image(storage, verdict["comparisons"][0]["changed"][0]["sha256"], "ann", "asked for it")
     assert load_report(storage, job_id).count(blank) == 1
+
+
+def test_the_verdict_has_the_accuracy_with_and_without_images_that_nobody_reviewed(
+    storage: Storage, stages: Stages, tmp_path: Path
+) -> None:
+    """The champion is always wrong and the challenger always right."""
+    for number, label, status in ((900, "bright", "accepted"), (901, "dark", "accepted"), (902, "dark", "quarantined")):
+        file = tmp_path / f"{number}.png"
+        Picture.fromarray(lamp_picture(number)).save(file)
+        row = row_of(file, label, split="gate", status=status)
+        storage.store.put(image_key(row.sha256), file.read_bytes())
+        with storage.session() as session:
+            assert add_image(session, row)
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    stages.compare(job_id, begun["parent"], version)
+    verdict = job(storage, job_id).verdict
+    assert verdict is not None
+    review, decided = verdict["review"], verdict["comparisons"][-1]["images"]
+    assert review["reviewed"] == {"images": decided, "champion": 0, "challenger": decided}
+    assert review["unreviewed"] == {"images": 0, "champion": 0, "challenger": 0}
+    waiting = review["waiting"]
+    assert (waiting["champion"], waiting["challenger"]) == (1, waiting["images"] - 1)  # 902 is bright
+    assert review["gathered"]["images"] + waiting["images"] == 3
+    assert review["accuracy"]["gathered_and_waiting"] == {"champion": 1 / 3, "challenger": 2 / 3}
+    assert review["sentences"][0] in load_report(storage, job_id)
 
 
 def test_each_class_is_compared_with_the_best_model_so_far_too(

@@ -62,6 +62,9 @@ class Image(Base):
     status: Mapped[str] = mapped_column(String(16), index=True)
     reason_code: Mapped[str] = mapped_column(String(64), default="")
     reason: Mapped[str] = mapped_column(Text, default="")
+    # The probability, 0 to 1, that the label is wrong: first by the champion at the upload, then by the check of labels
+    # before a retraining; None if it was compared with nothing.
+    doubt: Mapped[float | None]
     split: Mapped[str] = mapped_column(String(16), index=True)
     generation: Mapped[int | None] = mapped_column(ForeignKey("generations.number"), index=True)
     group_key: Mapped[str] = mapped_column(String(64), index=True)

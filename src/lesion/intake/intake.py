@@ -162,6 +162,7 @@ def _row(upload: Upload, decision: Decision) -> Image:
         status=decision.status,
         reason_code=decision.code,
         reason=decision.reason,
+        doubt=upload.doubt,
         split=decision.split,
         group_key=decision.group_key,
         patient=upload.patient,

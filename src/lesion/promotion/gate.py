@@ -9,6 +9,7 @@ from lesion.core.text import join_names
 from lesion.promotion.comparison import Comparison, GateSet, Selection, compare, merge
 from lesion.promotion.gate_checks import Check, GateEvidence, check_all
 from lesion.promotion.gate_settings import GateSettings
+from lesion.promotion.paired_answers import AnswersByReview
 from lesion.promotion.summary.evidence import Evidence, Gathering
 from lesion.promotion.summary.verdict_summary import Summary, summarize_decision, summarize_exhausted
 
@@ -41,6 +42,8 @@ class Verdict:
     unreviewed: int = 0  # held-out images in quarantine
     improved: tuple[str, ...] = ()  # classes in which the challenger was proved better than the best model so far
     rules: tuple[GenerationRule, ...] = ()  # of the generations whose rule is known, the oldest first
+    label_check: str = ""  # what the check of labels before the training found, in words
+    review: AnswersByReview | None = None  # both models' accuracy with and without images that nobody reviewed
 
     @property
     def spent(self) -> bool:
@@ -55,6 +58,7 @@ class Verdict:
                 row |= {"champion": recall.champion, "challenger": recall.challenger}
         for record, check in zip(content["checks"], self.checks, strict=True):
             record |= {"outcome": check.outcome.value, "passed": check.passed}
+        content["review"] = self.review and self.review.to_json()
         return content
 
 

@@ -66,6 +66,7 @@ def gate_report(
         changed_images=sum(comparison.gained + comparison.lost for comparison in verdict.comparisons),
         budget=budget_sentence(verdict),
         quarantine=quarantine_sentence(verdict.unreviewed),
+        labels=[*filter(None, [verdict.label_check]), *(verdict.review.sentences() if verdict.review else ())],
         caveat=CAVEAT,
     )
 
@@ -101,8 +102,8 @@ def quarantine_sentence(quarantined: int) -> str:
     if not quarantined:
         return ""
     return (
-        f"Of the images in quarantine, {quarantined:,} are held out for the gate. The champion disagrees with their "
-        "labels or does not know their kind, so that a gate set without them would favor it. No held-out image that "
+        f"Of the images in quarantine, {quarantined:,} are held out for the gate. Their labels are in doubt, or the "
+        "champion does not know their kind, so that a gate set without them would favor it. No held-out image that "
         "came after the oldest of them is used before they are reviewed."
     )
 

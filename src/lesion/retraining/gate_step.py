@@ -11,12 +11,11 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from lesion.catalogue.counts import count_unreviewed
-from lesion.catalogue.images import frozen_generations, gate_images, limits_of_accepted
+from lesion.catalogue.images import frozen_generations, gate_images, limits_of_accepted, open_generation
 from lesion.core.errors import BundleError, ImageError
 from lesion.database.object_store import ObjectNotFoundError
 from lesion.database.storage import Storage
-from lesion.database.tables import ACCEPTED, GATE, GateLook, Generation, Image
+from lesion.database.tables import GATE, GateLook, Generation
 from lesion.imaging.limits import Limits
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Predictor
@@ -31,6 +30,9 @@ from lesion.registry.deployments import UnknownVersionError
 from lesion.registry.gate_looks import best_versions, deciding_since, first_champion, recorded_looks
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import JobError
+from lesion.retraining.label_check.doubtful_labels import find_check
+from lesion.retraining.label_check.reviewed_answers import count_by_review
+from lesion.retraining.label_check.unreviewed_images import waiting_images
 from lesion.retraining.stored_reports import picture_placeholders, save_report
 
 logger = logging.getLogger(__name__)
@@ -55,8 +57,11 @@ def compare(
     with storage.session() as session:
         generations = {number: gate_images(session, number) for number in frozen_generations(session)}
         selections = _selections(session)
-        gathering = Gathering(_count_gathered(session), settings.renew_images, count_unreviewed(session))
+        gathered = gate_images(session, open_generation(session).number)
+        held_out = [image for image in waiting_images(session) if image.split == GATE]
+        check = find_check(session, job_id)
         limits = limits_of_accepted(session)
+    gathering = Gathering(len(gathered), settings.renew_images, len(held_out))
     generations = {number: images for number, images in generations.items() if images}
     if not generations:
         raise JobError(summarize_without_images(gathering.unreviewed).text, code="gate_empty")
@@ -78,6 +83,13 @@ def compare(
         ]
         sets = [replace(one, selection=selections.get(one.generation)) for one in sets]
         verdict = _decide(storage, sets, champion.classes, settings, look.alpha, gathering)
+        waiting = [(image.sha256, image.label, image.group_key) for image in held_out]
+        newer = [*gathered, *waiting] if waiting else []
+        unused = [_gate_set(storage, newest + 1, newer, predictors, {}, report_progress)] if newer else []
+        decided = [one for one in sets if one.generation in verdict.comparisons[-1].generations]
+        review = count_by_review(storage, decided, unused, {image.sha256 for image in held_out})
+        verdict = replace(verdict, review=review)
+    verdict = replace(verdict, label_check=check.sentence() if check else "")
     _save_report(storage, job_id, verdict, (champion, challenger))
     return verdict
 
@@ -129,12 +141,6 @@ def reserve_look(storage: Storage, generation: int, job_id: str, levels: GateLev
         except IntegrityError:  # another job took that number at the same time
             continue
     raise JobError("No look at the gate set could be recorded; try again.", code="gate_busy")
-
-
-def _count_gathered(session: Session) -> int:
-    """Count the held-out images that have gathered for the next generation."""
-    images = select(func.count()).select_from(Image).join(Generation, Generation.number == Image.generation)
-    return session.scalar(images.where(Image.status == ACCEPTED, Image.split == GATE, Generation.status == "open")) or 0
 
 
 def _selections(session: Session) -> dict[int, Selection]:
