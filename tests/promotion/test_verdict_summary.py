@@ -178,7 +178,7 @@ def test_a_class_of_few_images_that_hides_the_improvement_is_named() -> None:
         hashes=[gate.hashes[row] for row in rows],
     )
     summary = summary_of(gate)
-    assert "Most of this doubt comes from pituitary, with only 3 images." in summary.why
+    assert "Most of this doubt comes from pituitary, with its 3 images." in summary.why
     assert summary.next_steps[0].startswith("Upload images of pituitary before all others, then retrain.")
 
 
@@ -225,7 +225,11 @@ def test_before_a_retraining_more_uploads_are_counted() -> None:
     assert f"about {feasibility.more_groups} more groups of held-out images" in summary.next_steps[0]
     assert f"about {5 * feasibility.more_groups} uploads of as many patients or objects" in summary.next_steps[0]
     assert "uploads of" not in summarize_feasibility(feasibility).next_steps[0]
+    assert feasibility.likely_rise is not None
+    rise = f"{100 * feasibility.likely_rise:.1f}"
+    assert summary.next_steps[1] == f"Or retrain now: a rise by {rise} points would likely be proved."
     assert summarize_feasibility(assess(2000, 2000, LEVEL, 0.9)).next_steps == ("Retrain.",)
+    assert "not likely" in summarize_feasibility(assess(100, 100, LEVEL, 0.96)).next_steps[1]
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def describe_doubt(evidence: Evidence) -> list[str]:
     text = f"But the mean of the scores of all classes (macro-F1) was not proved to be higher{margin}."
     if newest.uncertain_class is not None:
         images = next(recall.images for recall in newest.recalls if recall.label == newest.uncertain_class)
-        text += f" Most of this doubt comes from {newest.uncertain_class}, with only {format_count(images, 'image')}."
+        text += f" Most of this doubt comes from {newest.uncertain_class}, with its {format_count(images, 'image')}."
     return [text]
 
 

@@ -116,8 +116,16 @@ def summarize_feasibility(feasibility: Feasibility, unreviewed: int = 0, holdout
     elif more is None:
         steps.append("Upload more labeled images, above all of the kind on which the model in use errs.")
     if feasibility.possible:
-        steps = [*steps, "Retrain."] if more == 0 else [*steps, "Or retrain now: a larger improvement may be proved."]
+        steps.append(_retrain(feasibility))
     return Summary(feasibility.reason, tuple(steps))
+
+
+def _retrain(feasibility: Feasibility) -> str:
+    if feasibility.more_groups == 0:
+        return "Retrain."
+    if feasibility.likely_rise is None:
+        return "Or retrain now, though it is not likely that an improvement is proved."
+    return f"Or retrain now: a rise by {100 * feasibility.likely_rise:.1f} points would likely be proved."
 
 
 def _uploads(groups: int, holdout: float) -> str:
