@@ -59,6 +59,9 @@ class RetrainSettings:
     script: str | Path | None = None
     # Settings of this machine, which override the champion's ``trainer`` section: ``accelerator``.
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    # How many weights on the way from the champion's to the trained ones are tried, of which the best on the validation
+    # split are kept; the trained ones if None. See ``lesion.training.interpolation``.
+    interpolation_steps: int | None = None
     nice: int = 10  # how much lower the priority of a training is than that of other processes, such as a server
     threads: int | None = None  # CPU threads of training; torch's own choice if None
     patience_s: float = 600.0  # how long a job waits for a database, store or disk that fails, before it fails itself
@@ -251,7 +254,7 @@ class Stages:
         champion = Bundle.open(self._registry.fetch(parent))
         request = RetrainRequest(**job(self.storage, job_id).request)
         evaluation: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(_EVALUATION))  # type: ignore[assignment]
-        config = recipe(champion, request, paths, settings.trainer, evaluation)
+        config = recipe(champion, request, paths, settings.trainer, evaluation, settings.interpolation_steps)
         return TrainingProcess(folder, config, settings.command, settings.nice, settings.threads)
 
     def _report_training(self, job_id: str, progress: Progress) -> None:
