@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from lesion.database.tables import ACCEPTED, GATE, GateLook, Generation, Image
 from lesion.imaging.limits import Limits
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Predictor
+from lesion.promotion.change_plan import ChangePlan
 from lesion.promotion.comparison import GateSet
 from lesion.promotion.gate import Verdict, decide, reject_exhausted
 from lesion.promotion.gate_levels import GateLevels
@@ -26,8 +28,9 @@ from lesion.promotion.gate_report import gate_report
 from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.deployments import UnknownVersionError
 from lesion.registry.gate_looks import best_versions, deciding_since, first_champion, recorded_looks
+from lesion.registry.plan_adoption import state_plan
 from lesion.registry.registry import Registry
-from lesion.retraining.jobs import JobError
+from lesion.retraining.jobs import CHOICES, JobError
 from lesion.retraining.stored_reports import picture_placeholders, save_report
 
 logger = logging.getLogger(__name__)
@@ -60,6 +63,8 @@ def compare(
     champion, challenger = (Bundle.open(folder) for folder in folders)
     if champion.classes != challenger.classes:
         raise JobError("The challenger has other classes than the champion.", code="classes_differ")
+    with storage.session() as session:
+        statement = state_plan(session, ChangePlan.of(challenger.facts, settings, CHOICES), job_id)
     look = reserve_look(storage, newest, job_id, settings.levels)
     if look is None:
         with storage.session() as session:
@@ -73,6 +78,7 @@ def compare(
             for number, images in sorted(generations.items())
         ]
         verdict = _decide(storage, sets, champion.classes, settings, look.alpha, gathered)
+    verdict = replace(verdict, plan=statement)
     _save_report(storage, job_id, verdict, (champion, challenger), quarantined)
     return verdict
 

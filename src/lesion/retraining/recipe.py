@@ -93,6 +93,15 @@ def default_settings(champion: Bundle) -> dict[str, Any]:
     return {"batch_size": data.get("batch_size"), "learning_rate": _reduced_rate(model)}
 
 
+def planned_facts(
+    champion: Mapping[str, Any], trainer: Mapping[str, Any], interpolation_steps: int | None
+) -> dict[str, Any]:
+    """Return the facts of a champion's bundle with the settings that a worker gives to its retrainings."""
+    config = dict(champion.get("config") or {})
+    config["trainer"] = {**(config.get("trainer") or {}), **trainer}
+    return {**champion, "config": config | {"interpolation_steps": interpolation_steps}}
+
+
 def _champion_config(champion: Bundle, output: Path) -> dict[str, Any]:
     """Copy the sections of the champion's config that a retraining keeps, with the paths of its run's folder moved."""
     config = champion.facts.get("config")

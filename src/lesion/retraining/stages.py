@@ -177,7 +177,8 @@ class Stages:
         folders = self._registry.fetch(parent), self._registry.fetch(version)
         verdict = compare(self.storage, job_id, folders, self._gate, lambda: self.report_progress(job_id))
         self.report_progress(job_id, verdict=verdict.to_json(), progress=_PROMOTE)
-        return Outcome(promoted=bool(verdict.promoted), reason=" ".join(verdict.reasons), spent=verdict.spent)
+        sentences = [*verdict.reasons, *([verdict.plan.sentence] if verdict.plan else [])]
+        return Outcome(promoted=bool(verdict.promoted), reason=" ".join(sentences), spent=verdict.spent)
 
     def conclude(
         self, job_id: str, deployment: int, version: str, promoted: bool, reason: str, spent: bool = False
