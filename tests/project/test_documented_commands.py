@@ -9,6 +9,7 @@ import httpx
 import pytest
 from PIL import Image, ImageSequence
 
+from lesion.model.bundle import Bundle
 from scripts.dev.browsing import MISSING, chromium
 from serve.deploy.ports import free_port, free_ports, page_answers, served_version
 from serve.deploy.processes import running
@@ -36,7 +37,7 @@ STEPS = ("umask", "mkdir", "cd", "cat", "printf", "rm", "install -d", "sed", "so
 HERE = (
     "locust", "LESION_LOAD_IMAGES", "curl", "python scripts/models.py import", "python scripts/keys.py create",
     "python scripts/dev/screenshots.py", "python scripts/dev/record_walkthrough.py", "openssl genpkey", "openssl pkey",
-    "lesion models sign", "lesion models verify",
+    "lesion models sign", "lesion models verify", "lesion models plan", "lesion models documents",
 )  # fmt: skip
 ON_THE_CLUSTER = ("lesion models import", "lesion keys", "lesion serve", "lesion worker", "lesion backup")
 DOCUMENTATION = [page for page in PAGES if page.name != "README.md"]
@@ -135,6 +136,17 @@ def test_a_bundle_is_signed_verified_and_imported(workspace: Path) -> None:
             assert done.returncode == 0, (command, done.stderr)
     finally:
         (workspace / "outputs" / "NAME" / "TIME" / "bundle.sig").unlink(missing_ok=True)
+
+
+def test_the_plan_and_the_documents_of_a_version_are_written(workspace: Path, run_folder: RunFolder) -> None:
+    imported = run_in_shell("lesion models import outputs/NAME/TIME", workspace)
+    assert imported.returncode == 0, imported.stderr
+    for command in documented("lesion models plan", "lesion models documents"):
+        done = run_in_shell(command.replace("3f9a0c41d2be", Bundle.open(run_folder.bundle_path).version), workspace)
+        assert done.returncode == 0, (command, done.stderr)
+    assert "## 2. Modification protocol" in (workspace / "change_plan.md").read_text("utf-8")
+    sheet = (workspace / "documents" / "DATA_SHEET.md").read_text("utf-8")
+    assert f"- {len(run_folder.manifest.used())} images, each with one label" in sheet
 
 
 @pytest.mark.parametrize("command", documented("locust ", "LESION_LOAD_IMAGES"))

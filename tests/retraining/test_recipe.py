@@ -111,6 +111,8 @@ def test_a_champion_of_version_0_1_0_can_be_retrained(tmp_path: Path) -> None:
     names = [node["_target_"] for node in targets(config)]
     assert {"lesion.training.hardware.best_precision", "lesion.training.progress.Throughput"} <= set(names)
     assert len(names) == 12
+    assert config["interpolation_steps"] is None
+    assert recipe(champion, RetrainRequest(), paths, {}, {}, 10)["interpolation_steps"] == 10
     for node in targets(config):
         arguments = {name: value for name, value in node.items() if not name.startswith("_")}
         classes = {"classes": ["a", "b"]} if node["_target_"].endswith("ImageClassifier") else {}

@@ -22,11 +22,13 @@ from lesion.core.errors import LesionError
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import GateLook, Job, Worker
+from lesion.promotion.change_plan import ChangePlan
 from lesion.promotion.gate_levels import GateLevels, RecordedLook
 from lesion.promotion.gate_settings import GateSettings
+from lesion.registry.plan_adoption import adopt, plan_in_force
 from lesion.registry.registry import Registry
 from lesion.retraining.gate_step import reserve_look
-from lesion.retraining.jobs import JobError, cancel, job, submit
+from lesion.retraining.jobs import CHOICES, JobError, cancel, job, submit
 from lesion.retraining.leases import (
     JobCancelledError,
     LeaseLost,
@@ -124,6 +126,33 @@ def test_every_stage_may_run_twice(storage: Storage, stages: Stages) -> None:
     assert [(rule["generation"], rule["selection"]) for rule in ended.verdict["rules"]] == [(1, "imported")]
     assert ended.verdict["comparisons"][0]["gained"] == len(ended.verdict["comparisons"][0]["changed"]) > 5
     assert not (storage.cache / "jobs" / job_id).exists()
+    with storage.session() as session:
+        planned = plan_in_force(session)
+    assert planned is not None  # the plan of the first comparison
+    assert ended.verdict["plan"] == {"sha256": planned.sha256, "outside": []}
+    stated = f"This retraining is inside the change plan {planned.sha256[:12]}."
+    assert ended.reason.endswith(stated)
+    assert Registry(storage).history()[-1].reason == ended.reason
+    assert stated in load_report(storage, job_id)
+
+
+def test_what_is_outside_the_change_plan_is_told(storage: Storage, stages: Stages) -> None:
+    champion = Registry(storage).champion()
+    assert champion is not None
+    facts = Registry(storage).model(champion.version).facts
+    with storage.session() as session:
+        adopt(session, ChangePlan.of(facts, GateSettings(recall_drop=0.04), CHOICES), "bob", "as decided")
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    outcome = stages.compare(job_id, begun["parent"], version)
+    assert outcome["promoted"]  # which is for persons to judge
+    verdict = job(storage, job_id).verdict
+    assert verdict is not None
+    assert verdict["plan"]["outside"] == ["gate.recall_drop is 0.05 and was planned to be 0.04"]
+    assert "outside the change plan" in outcome["reason"]
+    assert "gate.recall_drop is 0.05 and was planned to be 0.04" in load_report(storage, job_id)
 
 
 def test_a_report_shows_pictures_as_long_as_they_are_there(storage: Storage, stages: Stages) -> None:

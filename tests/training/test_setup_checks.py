@@ -55,6 +55,9 @@ def with_setting(override: str) -> DictConfig:
         ("callbacks.early_stopping.mode=max", "set callbacks.early_stopping.mode=min"),
         ("optimized_metric=val/f1_makro", "optimized_metric=val/f1_makro does not exist. Did you mean val/f1_macro?"),
         ("optimized_metric=f1_macro", "optimized_metric=f1_macro does not exist"),
+        ("interpolation_steps=1", "interpolation_steps=1 must be null or a whole number, 2 or more"),
+        ("interpolation_steps=0.5", "interpolation_steps=0.5 must be null or a whole number"),
+        ("interpolation_steps=true", "interpolation_steps=True must be null or a whole number"),
         ("trainer.max_epochs=0", "trainer.max_epochs=0 must be a whole number, 1 or more"),
         ("trainer.max_epochs=-1", "trainer.max_epochs=-1 must be a whole number, 1 or more"),
         ("trainer.max_epochs=2.5", "trainer.max_epochs=2.5 must be a whole number"),
@@ -96,6 +99,7 @@ def test_a_wrong_setting_is_refused_before_the_data_are_read(override: str, word
         ("callbacks.early_stopping=null", "callbacks.checkpoint.monitor=train/loss"),
         ("optimized_metric=val/f1/class 1",),
         ("optimized_metric=test/ece", "logger=none"),
+        ("interpolation_steps=10", "optimized_metric=val/nll"),
         ("+callbacks.mine={_target_: mine.Callback, monitor: val/mine}", "callbacks.checkpoint.monitor=val/mine"),
         ("experiment=phantom_mri",),
         ("experiment=brain_tumor_mri", "trainer=cpu"),
@@ -104,6 +108,11 @@ def test_a_wrong_setting_is_refused_before_the_data_are_read(override: str, word
 )
 def test_what_works_is_accepted(overrides: tuple[str, ...]) -> None:
     check_config(config(*overrides))
+
+
+def test_weights_are_not_chosen_on_test_images() -> None:
+    with pytest.raises(ConfigError, match=r"by optimized_metric=test/acc, which must then be a metric of the valid"):
+        check_config(config("interpolation_steps=10", "optimized_metric=test/acc"))
 
 
 def test_a_sweep_of_trainings_in_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,11 @@ from omegaconf import DictConfig
 
 from lesion.core.errors import ConfigError
 from lesion.data.manifest import Manifest
+from lesion.evaluation.rendering import literal_markdown
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
 from lesion.model.predictor import Prediction, Predictor
 from lesion.training.fitting import fit
-from lesion.training.packaging import literal_markdown
 from lesion.training.progress import clock
 from lesion.training.provenance import git_commit
 from lesion.training.resuming import check_checkpoint

@@ -9,6 +9,7 @@ from lesion.database.tables import AuditEntry
 
 UPLOAD_REJECTED = "upload.rejected"  # the detail has ``codes``: number of rejected files of one request by code
 LABEL_CORRECTED = "image.label_corrected"
+PLAN_ADOPTED = "plan.adopted"  # the subject is the plan's hash; the detail has ``plan`` and ``reason``
 FEEDBACK_UNDONE = "feedback.undone"  # the detail has ``change``: the id of the entry that was taken back
 
 

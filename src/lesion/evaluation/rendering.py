@@ -1,6 +1,8 @@
 """The Jinja templates of reports and model cards."""
 
+import html
 import math
+import re
 from collections.abc import Callable
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
@@ -20,6 +22,11 @@ def load_template(name: str, *packages: str, autoescape: bool = True, **filters:
     )
     environment.filters |= {"number": _decimals, **filters}
     return environment.get_template(name)
+
+
+def literal_markdown(text: str) -> str:
+    """Return Markdown that shows a text literally, in one line: names come from others' folders and tables."""
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))
 
 
 def _decimals(value: float | None, digits: int = 3) -> str:

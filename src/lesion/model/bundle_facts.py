@@ -29,6 +29,15 @@ class BundleFactsError(BundleError):
     default_code = "bundle_facts_invalid"
 
 
+class InterpolationFacts(TypedDict):
+    """How far the weights are from those that the training started from to those that it ended with."""
+
+    share: float  # of the way: above 0, at most 1
+    metric: str  # by which the share was chosen, on the validation split
+    values: list[float]  # of the metric at the shares 0, 1/n, 2/n … 1
+    changed_answers: list[int]  # there: validation images whose answer differs from that of the initial weights
+
+
 class ModelFacts(TypedDict):
     """What rebuilds the network: a timm name with its arguments, and the pixels' mean and deviation per channel."""
 
@@ -37,6 +46,7 @@ class ModelFacts(TypedDict):
     std: list[float]
     model_kwargs: NotRequired[dict[str, Any]]
     weights: NotRequired[dict[str, Any]]
+    interpolation: NotRequired[InterpolationFacts | None]
     parameters: NotRequired[int]
 
 

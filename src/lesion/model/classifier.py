@@ -20,7 +20,7 @@ from lesion.core.errors import ConfigError
 from lesion.core.validation import check_seed
 from lesion.data.datamodule import UNLABELED
 from lesion.model.backbones import check_backbone
-from lesion.model.bundle_facts import ModelFacts
+from lesion.model.bundle_facts import InterpolationFacts, ModelFacts
 from lesion.model.network import check_normalization
 from lesion.model.weights import create_network
 
@@ -114,6 +114,7 @@ class ImageClassifier(LightningModule):
         initial_weights = torch.tensor(_initial_class_weights(class_weights, count), dtype=torch.float32)
         self.register_buffer("class_weights", initial_weights, persistent=False)
         self.mixing = _mixing(mixup, cutmix, count)
+        self.interpolation: InterpolationFacts | None = None  # set after a training whose weights were interpolated
         metrics = MetricCollection(
             {
                 "acc": MulticlassAccuracy(count, average="micro", ignore_index=UNLABELED),
@@ -132,6 +133,7 @@ class ImageClassifier(LightningModule):
             "mean": self.network.mean.flatten().tolist(),
             "std": self.network.std.flatten().tolist(),
             "weights": asdict(self.weights),
+            "interpolation": self.interpolation,
             "parameters": sum(parameter.numel() for parameter in self.network.parameters()),
         }
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from lesion.core.errors import ConfigError, DataError
 from lesion.core.text import join_names
+from lesion.promotion.change_plan import PlanStatement
 from lesion.promotion.comparison import Comparison, GateSet, Selection, compare, merge
 from lesion.promotion.gate_checks import Check, GateEvidence, check_all
 from lesion.promotion.gate_settings import GateSettings
@@ -40,6 +41,7 @@ class Verdict:
     gathered: int  # held-out images in the open generation
     renew_images: int  # how many of them freeze it
     unreviewed: int = 0  # held-out images in quarantine
+    plan: PlanStatement | None = None  # whether the retraining followed the change plan; None if nobody asked
     improved: tuple[str, ...] = ()  # classes in which the challenger was proved better than the best model so far
     rules: tuple[GenerationRule, ...] = ()  # of the generations whose rule is known, the oldest first
     label_check: str = ""  # what the check of labels before the training found, in words

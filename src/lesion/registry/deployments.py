@@ -95,11 +95,7 @@ def append(
         InvalidReasonError: The reason is empty or too long.
         IntegrityError: Another row follows ``last`` already.
     """
-    reason = reason.strip()
-    if not 0 < len(reason) <= MAX_REASON:
-        raise InvalidReasonError(
-            f"A change of champion needs a reason of 1 to {MAX_REASON} characters; this reason has {len(reason)}."
-        )
+    reason = checked_reason(reason)
     row = Deployment(
         follows=last.id if last else 0, version=version, action=action, actor=actor, reason=reason, job_id=job_id
     )
@@ -108,6 +104,17 @@ def append(
     before = last.version if last else None
     record(session, actor, f"champion.{action}", version, deployment=row.id, before=before, reason=reason)
     return row
+
+
+def checked_reason(reason: str) -> str:
+    """Return a reason without spaces around it; one that is empty or too long is an InvalidReasonError."""
+    reason = reason.strip()
+    if not 0 < len(reason) <= MAX_REASON:
+        raise InvalidReasonError(
+            f"A change of champion or of the change plan needs a reason of 1 to {MAX_REASON} characters; this reason "
+            f"has {len(reason)}."
+        )
+    return reason
 
 
 def check_classes(session: Session, version: str, champion: str) -> None:

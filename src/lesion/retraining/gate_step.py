@@ -19,6 +19,7 @@ from lesion.database.tables import GATE, GateLook, Generation
 from lesion.imaging.limits import Limits
 from lesion.model.bundle import Bundle
 from lesion.model.predictor import Predictor
+from lesion.promotion.change_plan import ChangePlan
 from lesion.promotion.comparison import GateSet, Selection
 from lesion.promotion.gate import Verdict, decide, reject_exhausted
 from lesion.promotion.gate_levels import GateLevels
@@ -28,8 +29,9 @@ from lesion.promotion.summary.evidence import Gathering
 from lesion.promotion.summary.verdict_summary import summarize_other_classes, summarize_without_images
 from lesion.registry.deployments import UnknownVersionError
 from lesion.registry.gate_looks import best_versions, deciding_since, first_champion, recorded_looks
+from lesion.registry.plan_adoption import state_plan
 from lesion.registry.registry import Registry
-from lesion.retraining.jobs import JobError
+from lesion.retraining.jobs import CHOICES, JobError
 from lesion.retraining.label_check.doubtful_labels import find_check
 from lesion.retraining.label_check.reviewed_answers import count_by_review
 from lesion.retraining.label_check.unreviewed_images import waiting_images
@@ -69,6 +71,8 @@ def compare(
     champion, challenger = (Bundle.open(folder) for folder in folders)
     if champion.classes != challenger.classes:
         raise JobError(summarize_other_classes(champion.classes, challenger.classes).text, code="classes_differ")
+    with storage.session() as session:
+        statement = state_plan(session, ChangePlan.of(challenger.facts, settings, CHOICES), job_id)
     look = reserve_look(storage, newest, job_id, settings.levels)
     if look is None:
         with storage.session() as session:
@@ -89,7 +93,7 @@ def compare(
         decided = [one for one in sets if one.generation in verdict.comparisons[-1].generations]
         review = count_by_review(storage, decided, unused, {image.sha256 for image in held_out})
         verdict = replace(verdict, review=review)
-    verdict = replace(verdict, label_check=check.sentence() if check else "")
+    verdict = replace(verdict, plan=statement, label_check=check.sentence() if check else "")
     _save_report(storage, job_id, verdict, (champion, challenger))
     return verdict
 

@@ -19,6 +19,7 @@ from lesion.retraining.worker_state import worker_state
 EPOCHS = (1, 100)
 BATCH_SIZE = (2, 512)
 LEARNING_RATE = (1e-6, 1.0)
+CHOICES = {"epochs": EPOCHS, "batch_size": BATCH_SIZE, "learning_rate": LEARNING_RATE}  # lowest and highest values
 _KEY_LENGTH = 200
 
 
@@ -86,7 +87,7 @@ class RetrainRequest:
     learning_rate: float | None = None
 
     def __post_init__(self) -> None:
-        for name, (low, high) in (("epochs", EPOCHS), ("batch_size", BATCH_SIZE), ("learning_rate", LEARNING_RATE)):
+        for name, (low, high) in CHOICES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:  # refuses NaN too
                 raise RequestInvalidError(f"{name}={value} is refused: it must lie between {low:g} and {high:g}.")

@@ -43,11 +43,13 @@ def recipe(
     paths: RunPaths,
     trainer: Mapping[str, Any],
     evaluation: Mapping[str, Any],
+    interpolation_steps: int | None = None,
 ) -> dict[str, Any]:
     """Return what ``configs/train.yaml`` would compose to, resolved, for one retraining.
 
     The settings of this machine, ``trainer``, override the champion's ``trainer`` section. ``evaluation`` is today's
-    ``configs/evaluation``: a champion of an earlier version may lack some of its settings.
+    ``configs/evaluation``: a champion of an earlier version may lack some of its settings. With
+    ``interpolation_steps``, the challenger's weights are the best of so many on the way from the champion's.
 
     Raises:
         JobError: The bundle does not hold the config that it was trained with (``recipe_missing``), or the config
@@ -77,7 +79,7 @@ def recipe(
     logger = {"_target_": "lightning.pytorch.loggers.CSVLogger", "save_dir": str(paths.output)}
     config["logger"] = {"csv": logger | {"name": "", "version": "csv"}}
     config["paths"] = {"output": str(paths.output), "cache": str(paths.cache)}
-    return config | {"parent": champion.version, "resume": None}
+    return config | {"parent": champion.version, "resume": None, "interpolation_steps": interpolation_steps}
 
 
 def default_settings(champion: Bundle) -> dict[str, Any]:
@@ -89,6 +91,15 @@ def default_settings(champion: Bundle) -> dict[str, Any]:
     sections = config if isinstance(config, dict) else {}
     data, model = (sections.get(name) or {} for name in ("data", "model"))
     return {"batch_size": data.get("batch_size"), "learning_rate": _reduced_rate(model)}
+
+
+def planned_facts(
+    champion: Mapping[str, Any], trainer: Mapping[str, Any], interpolation_steps: int | None
+) -> dict[str, Any]:
+    """Return the facts of a champion's bundle with the settings that a worker gives to its retrainings."""
+    config = dict(champion.get("config") or {})
+    config["trainer"] = {**(config.get("trainer") or {}), **trainer}
+    return {**champion, "config": config | {"interpolation_steps": interpolation_steps}}
 
 
 def _champion_config(champion: Bundle, output: Path) -> dict[str, Any]:

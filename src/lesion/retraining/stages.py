@@ -60,6 +60,9 @@ class RetrainSettings:
     script: str | Path | None = None
     # Settings of this machine, which override the champion's ``trainer`` section: ``accelerator``.
     trainer: Mapping[str, Any] = field(default_factory=dict)
+    # How many weights on the way from the champion's to the trained ones are tried, of which the best on the validation
+    # split are kept; the trained ones if None. See ``lesion.training.interpolation``.
+    interpolation_steps: int | None = None
     nice: int = 10  # how much lower the priority of a training is than that of other processes, such as a server
     threads: int | None = None  # CPU threads of training; torch's own choice if None
     patience_s: float = 600.0  # how long a job waits for a database, store or disk that fails, before it fails itself
@@ -180,7 +183,8 @@ class Stages:
         folders = self._registry.fetch(parent), self._registry.fetch(version)
         verdict = compare(self.storage, job_id, folders, self._gate, lambda: self.report_progress(job_id))
         self.report_progress(job_id, verdict=verdict.to_json(), progress=_PROMOTE)
-        return Outcome(promoted=bool(verdict.promoted), reason=verdict.summary.why, spent=verdict.spent)
+        reason = f"{verdict.summary.why} {verdict.plan.sentence}" if verdict.plan else verdict.summary.why
+        return Outcome(promoted=bool(verdict.promoted), reason=reason, spent=verdict.spent)
 
     def conclude(
         self, job_id: str, deployment: int, version: str, promoted: bool, reason: str, spent: bool = False
@@ -257,7 +261,7 @@ class Stages:
         champion = Bundle.open(self._registry.fetch(parent))
         request = RetrainRequest(**job(self.storage, job_id).request)
         evaluation: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(_EVALUATION))  # type: ignore[assignment]
-        config = recipe(champion, request, paths, settings.trainer, evaluation)
+        config = recipe(champion, request, paths, settings.trainer, evaluation, settings.interpolation_steps)
         return TrainingProcess(folder, config, settings.command, settings.nice, settings.threads)
 
     def _report_training(self, job_id: str, progress: Progress) -> None:

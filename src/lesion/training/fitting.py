@@ -15,6 +15,7 @@ from lesion.model.classifier import ImageClassifier
 from lesion.model.finetune import FineTuning
 from lesion.training import tracking
 from lesion.training.finite_loss import FiniteLoss
+from lesion.training.interpolation.share_choice import WeightInterpolation
 from lesion.training.process_group import process_count, strategy
 from lesion.training.resuming import MovedRun, check_checkpoint
 from lesion.training.setup_checks import check_batches, create_loggers, trainer_settings
@@ -25,7 +26,8 @@ logger = logging.getLogger(__name__)
 def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Trainer]:
     """Fine-tune a model and load the best checkpoint's weights; return it in evaluation mode, and the trainer.
 
-    A setting, or a checkpoint to resume from, that cannot be used is a ConfigError.
+    With ``interpolation_steps``, the weights are then the best ones between the initial and those of the checkpoint. A
+    setting, or a checkpoint to resume from, that cannot be used is a ConfigError.
     """
     seed_everything(cfg.seed, workers=True, verbose=False)
     size = datamodule.preprocessing.size
@@ -35,6 +37,8 @@ def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Train
     if cfg.resume is not None:
         check_checkpoint(Path(cfg.resume), model, cfg.trainer.max_epochs)
     logger.info(model.weights.sentence())
+    steps = cfg.get("interpolation_steps")
+    interpolation = WeightInterpolation(steps, cfg.optimized_metric, model, datamodule) if steps else None
     trainer = create_trainer(cfg, model, datamodule)
     tracking.log_config(trainer.loggers, cfg)
     try:
@@ -46,6 +50,8 @@ def fit(cfg: DictConfig, datamodule: DataModule) -> tuple[ImageClassifier, Train
     best = trainer.checkpoint_callback.best_model_path if trainer.checkpoint_callback else ""  # type: ignore[attr-defined]
     if best:
         model.load_state_dict(torch.load(best, map_location="cpu", weights_only=True)["state_dict"])
+    if interpolation is not None and trainer.is_global_zero:  # only one of several processes evaluates
+        model.interpolation = interpolation.apply(model, datamodule)
     return model.eval(), trainer
 
 

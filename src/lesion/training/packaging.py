@@ -1,7 +1,5 @@
 """From a finished run to its bundle: the images that prove the export, the facts of the run, the model card."""
 
-import html
-import re
 import shutil
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -20,7 +18,7 @@ from lesion.evaluation import views
 from lesion.evaluation.evaluation import Evaluation, finite
 from lesion.evaluation.findings import TITLES
 from lesion.evaluation.probabilities import Calibration
-from lesion.evaluation.rendering import load_template
+from lesion.evaluation.rendering import literal_markdown, load_template
 from lesion.model.bundle import Bundle
 from lesion.model.classifier import ImageClassifier
 from lesion.model.domain_file import save_domain
@@ -143,8 +141,3 @@ def model_card(facts: Mapping[str, Any], evaluation: Evaluation, trial: DomainTr
         headline=[views.headline_row(evaluation, key) for key in TITLES],
         per_class=views.per_class(evaluation),
     )
-
-
-def literal_markdown(text: str) -> str:
-    """Return Markdown that shows a text literally, in one line: names come from others' folders and tables."""
-    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(" ".join(text.split()), quote=False))

@@ -43,6 +43,7 @@ def check_config(cfg: DictConfig) -> None:
         check_method(str(method))
     check_settings({str(key): value for key, value in cfg.model.items()})
     _check_optimized_metric(OmegaConf.select(cfg, "optimized_metric"))
+    _check_interpolation(OmegaConf.select(cfg, "interpolation_steps"), OmegaConf.select(cfg, "optimized_metric"))
     _check_monitors(_sections(cfg, "callbacks"))
     count = process_count(trainer_settings(cfg))
     hydra = HydraConfig.get() if HydraConfig.initialized() else None
@@ -113,6 +114,19 @@ def _check_optimized_metric(metric: object) -> None:
     per_class = re.fullmatch(r"(val|test)/\w+/.+", str(metric))  # its classes are known only with the data
     if metric is not None and metric not in known and not per_class:
         raise ConfigError(f"optimized_metric={metric} does not exist. {_nearest(str(metric), known)}")
+
+
+def _check_interpolation(steps: object, metric: object) -> None:
+    """Refuse to choose weights between the initial and the trained ones by anything but a validation metric."""
+    if steps is None:
+        return
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 2:
+        raise ConfigError(f"interpolation_steps={steps} must be null or a whole number, 2 or more, such as 10.")
+    if not str(metric).startswith("val/"):
+        raise ConfigError(
+            f"interpolation_steps={steps} chooses weights by optimized_metric={metric}, which must then be a metric of "
+            "the validation split: val/f1_macro."
+        )
 
 
 def _check_monitors(callbacks: Mapping[str, Any]) -> None:
