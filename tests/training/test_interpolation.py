@@ -2,11 +2,15 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import DictConfig
+from rich.console import Console
+from torch.nn.functional import cross_entropy
 
 from lesion.core.errors import ConfigError
 from lesion.model.bundle import Bundle
@@ -15,6 +19,7 @@ from lesion.training.fitting import fit
 from lesion.training.interpolation.share_choice import ShareScore, WeightInterpolation, choose_share
 from lesion.training.interpolation.weight_states import interpolate_states
 from lesion.training.run import train
+from scripts.bench.trainings.weight_interpolation import SAME, Measured, interval, report
 from tests.support.training_runs import Run
 
 
@@ -33,15 +38,18 @@ def test_weights_lie_on_the_line_between_two_states() -> None:
 @pytest.mark.parametrize(
     ("rows", "lower_is_better", "chosen"),
     [
-        ([(0.0, 0.8, 0), (0.5, 0.9, 3), (1.0, 0.85, 5)], False, 0.5),
-        ([(0.0, 0.8, 0), (0.5, 0.9, 3), (1.0, 0.95, 5)], False, 1.0),
-        ([(0.0, 0.8, 0), (0.5, 0.9, 3), (1.0, 0.85, 5)], True, 1.0),
-        ([(0.0, 0.8, 0), (0.4, 0.9, 4), (0.7, 0.9, 2), (1.0, 0.9, 5)], False, 0.7),  # the fewest answers change
-        ([(0.0, 0.8, 0), (0.4, 0.9, 2), (0.7, 0.9, 2), (1.0, 0.9, 2)], False, 0.4),  # the closest to the start
-        ([(0.0, 0.9, 0), (0.5, 0.7, 1), (1.0, 0.8, 2)], False, 1.0),  # the start itself is no challenger
+        ([(0, 0.8, 0.4, 0), (0.5, 0.9, 0.5, 3), (1, 0.85, 0.3, 5)], False, 0.5),
+        ([(0, 0.8, 0.4, 0), (0.5, 0.9, 0.3, 3), (1, 0.95, 0.5, 5)], False, 1.0),
+        ([(0, 0.8, 0.4, 0), (0.5, 0.9, 0.3, 3), (1, 0.85, 0.5, 5)], True, 1.0),
+        ([(0, 0.8, 0.4, 0), (0.4, 0.9, 0.3, 2), (0.7, 0.9, 0.2, 4), (1, 0.9, 0.25, 5)], False, 0.7),  # the lowest loss
+        ([(0, 0.8, 0.4, 0), (0.4, 0.9, 0.3, 4), (0.7, 0.9, 0.3, 2), (1, 0.9, 0.3, 5)], False, 0.7),  # fewest answers
+        ([(0, 0.8, 0.4, 0), (0.4, 0.9, 0.3, 2), (0.7, 0.9, 0.3, 2), (1, 0.9, 0.3, 2)], False, 0.4),  # closest to start
+        ([(0, 0.9, 0.1, 0), (0.5, 0.7, 0.2, 1), (1, 0.8, 0.2, 2)], False, 1.0),  # the start itself is no challenger
     ],
 )
-def test_the_best_share_is_chosen(rows: list[tuple[float, float, int]], lower_is_better: bool, chosen: float) -> None:
+def test_the_best_share_is_chosen(
+    rows: list[tuple[float, float, float, int]], lower_is_better: bool, chosen: float
+) -> None:
     scores = [ShareScore(*row) for row in rows]
     assert choose_share(scores, lower_is_better).share == chosen
 
@@ -52,12 +60,13 @@ def retrained(run: Run) -> ImageClassifier:
     return ImageClassifier(**settings)
 
 
-def accuracy(model: ImageClassifier, run: Run) -> tuple[float, list[int]]:
-    """The accuracy on the validation images, and the answers, by the module's own forward pass."""
+def accuracy(model: ImageClassifier, run: Run) -> tuple[float, float, list[int]]:
+    """The accuracy and the loss on the validation images, and the answers, by the module's own forward pass."""
     images, labels = zip(*run.objects["datamodule"].val_dataloader(), strict=True)
     with torch.no_grad():
-        answers = model.eval()(torch.cat(images)).argmax(dim=1)
-    return float((answers == torch.cat(labels)).float().mean()), answers.tolist()
+        logits, right = model.eval()(torch.cat(images)), torch.cat(labels)
+    answers = logits.argmax(dim=1)
+    return float((answers == right).float().mean()), float(cross_entropy(logits, right)), answers.tolist()
 
 
 def test_the_share_is_the_best_one_on_the_validation_images(run: Run) -> None:
@@ -70,18 +79,20 @@ def test_the_share_is_the_best_one_on_the_validation_images(run: Run) -> None:
             parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
     end = {name: value.clone() for name, value in model.network.state_dict().items()}
 
-    other, values, answers = copy.deepcopy(model), [], []
+    other = copy.deepcopy(model)
+    values, losses, answers = [], [], []
     for share in (0.0, 0.25, 0.5, 0.75, 1.0):
         between = {
             name: (1 - share) * start[name] + share * value if value.is_floating_point() else value
             for name, value in end.items()
         }
         other.network.load_state_dict(between)
-        value, given = accuracy(other, run)
+        value, loss, given = accuracy(other, run)
         values.append(value)
+        losses.append(loss)
         answers.append(given)
     changed = [sum(a != b for a, b in zip(given, answers[0], strict=True)) for given in answers]
-    best = min(range(1, 5), key=lambda place: (-values[place], changed[place]))
+    best = min(range(1, 5), key=lambda place: (-values[place], losses[place]))
 
     facts = interpolation.apply(model, run.objects["datamodule"])
     assert facts["values"] == pytest.approx(values, abs=1e-6)
@@ -123,3 +134,16 @@ def test_a_training_that_is_resumed_chooses_the_same_weights(
     assert resumed.interpolation == facts
     for name, value in objects["model"].network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
+
+
+def test_the_bench_counts_what_became_wrong_and_requires_fewer() -> None:
+    champion = np.array([True, True, False, False])
+    trained = np.array([True, False, True, True])
+    interpolated = np.array([True, True, True, False])
+    found = [Measured(SAME, seed, 0.5, champion, trained, interpolated) for seed in (0, 1)]
+    assert [found[0].became_wrong(hits) for hits in (trained, interpolated)] == [0.25, 0.0]
+    assert report(SAME, found, Console(quiet=True))
+    assert not report(SAME, [replace(one, interpolated=trained) for one in found], Console(quiet=True))
+    assert not report(SAME, [replace(one, interpolated=champion) for one in found], Console(quiet=True))  # fewer right
+    # 4.3027 is Student's quantile of 97.5 % with 2 degrees of freedom
+    assert interval([0.01, 0.02, 0.03]) == pytest.approx((0.02, 0.02 - 4.3027 * 0.01 / 3**0.5, 0.0448411), abs=1e-5)

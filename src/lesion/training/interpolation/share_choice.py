@@ -33,6 +33,7 @@ class ShareScore:
 
     share: float  # 0: the initial weights; 1: the trained ones
     value: float  # of the metric on the validation split
+    loss: float  # the mean negative log-likelihood there
     changed_answers: int  # validation images whose answer differs from that of the initial weights
 
 
@@ -72,8 +73,11 @@ class WeightInterpolation:
         validation = datamodule.dataset("val")
         outputs = [self._logits(model, end, share, validation) for share in self._shares]
         changed = [int((logits.argmax(axis=1) != outputs[0].argmax(axis=1)).sum()) for logits in outputs]
-        values = [self._value(logits, validation.labels) for logits in outputs]
-        scores = [ShareScore(*row) for row in zip(self._shares, values, changed, strict=True)]
+        measured = [self._measure(logits, validation.labels) for logits in outputs]
+        scores = [
+            ShareScore(share, *both, answers)
+            for share, both, answers in zip(self._shares, measured, changed, strict=True)
+        ]
         chosen = choose_share(scores, lower_is_better=self._metric.removeprefix("val/") in LOWER_IS_BETTER)
         model.network.load_state_dict(interpolate_states(self._start, end, chosen.share))
         logger.info(
@@ -95,13 +99,15 @@ class WeightInterpolation:
         model.network.load_state_dict(interpolate_states(self._start, end, share))
         return dataset_logits(model.network, dataset)
 
-    def _value(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-        return compute_metrics(softmax(logits), labels, self._classes, "val").get(self._metric, float("nan"))
+    def _measure(self, logits: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[float, float]:
+        """Return the metric, NaN if it is not defined, and the loss."""
+        metrics = compute_metrics(softmax(logits), labels, self._classes, "val")
+        return metrics.get(self._metric, float("nan")), metrics["val/nll"]
 
     def _check_metric(self, labels: NDArray[np.int64]) -> None:
         """Refuse, before the training, a metric that even right answers to the validation images would not have."""
         right = np.where(labels[:, None] == np.arange(len(self._classes)), 9.0, 0.0).astype(np.float32)
-        if not np.isfinite(self._value(right, labels)):
+        if not np.isfinite(self._measure(right, labels)[0]):
             raise ConfigError(
                 f"optimized_metric={self._metric} cannot choose between weights: there is no such metric of the "
                 f"{format_count(len(labels), 'validation image')}. Choose another one, such as val/f1_macro, or set "
@@ -110,11 +116,12 @@ class WeightInterpolation:
 
 
 def choose_share(scores: Sequence[ShareScore], lower_is_better: bool = False) -> ShareScore:
-    """Return the best share above 0; of equally good ones that which changes the fewest answers, then the smallest.
+    """Return the best share above 0; of equally good ones that of the lowest loss, then of the fewest changed answers.
 
-    The initial weights themselves are not chosen, even if they are the best: a challenger that is the champion cannot
-    be proved better, and trying so would spend error budget of the gate.
+    On few validation images many shares have the same accuracy or F1; the loss still tells them apart. The initial
+    weights themselves are not chosen, even if they are the best: a challenger that is the champion cannot be proved
+    better, and trying so would spend error budget of the gate.
     """
     sign = 1 if lower_is_better else -1
     candidates = [score for score in scores if score.share > 0]
-    return min(candidates, key=lambda score: (sign * score.value, score.changed_answers, score.share))
+    return min(candidates, key=lambda score: (sign * score.value, score.loss, score.changed_answers, score.share))

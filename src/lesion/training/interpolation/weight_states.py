@@ -16,7 +16,9 @@ def copy_state(network: nn.Module) -> dict[str, Tensor]:
 def interpolate_states(start: State, end: State, share: float) -> dict[str, Tensor]:
     """Return (1 − ``share``) · ``start`` + ``share`` · ``end`` for each tensor of two states of one network.
 
-    The running statistics of batch normalization are interpolated too; counters, which are no floating numbers, are
+    The running statistics of batch normalization are interpolated too. Averages of models that are far apart need new
+    ones (Izmailov et al., 2018); here ``end`` was trained from ``start`` at a low rate, both keep exactly what they
+    were measured with, and statistics of frozen layers stay as they are. Counters, which are no floating numbers, are
     those of ``end``. A share of 0 gives exactly ``start``'s floating numbers, a share of 1 exactly ``end``.
     """
     return {
