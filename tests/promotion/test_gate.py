@@ -286,6 +286,26 @@ def test_a_class_of_few_images_is_named_as_not_judged_and_does_not_block() -> No
         assert f"pituitary (about {check.needed:,} would do)" in verdict.notes[-1]
 
 
+def test_a_class_without_images_is_named_as_not_judged() -> None:
+    labels = np.arange(200) % 2
+    given = np.column_stack([answers(labels, [])[:, :2], np.zeros(200)])
+    given /= given.sum(axis=1, keepdims=True)
+    one = GateSet(1, labels, np.arange(200), given, given, [f"{i:064x}" for i in range(200)])
+    [note] = [note for note in verdict_of(one).notes if "pituitary" in note]
+    assert note.endswith("cannot be judged without a held-out image: there is none of pituitary.")
+
+
+def test_a_class_whose_large_groups_fall_is_not_called_equal() -> None:
+    """Of 15 patients of 20 images 2 fall, beside 1,500 single images. If 5 % fall, 4.5 patients do, or by luck 2."""
+    labels = np.zeros(1800, int)
+    groups = np.concatenate([np.arange(1500), 1500 + np.repeat(np.arange(15), 20)])
+    champion, fallen = answers(labels, []), answers(labels, range(1500, 1540))
+    grouped = GateSet(1, labels, groups, champion, fallen, [f"{i:064x}" for i in range(1800)])
+    assert outcomes(verdict_of(grouped))["recall/glioma"] == "too_few_images"
+    single = replace(grouped, groups=np.arange(1800))
+    assert outcomes(verdict_of(single))["recall/glioma"] == "holds"
+
+
 def test_recall_floors() -> None:
     floors = GateSettings(recall_floors={"glioma": 0.95})
     wrong = [*range(0, 300, 9)]  # 34 images of the first class

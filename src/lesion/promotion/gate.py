@@ -95,7 +95,7 @@ def decide(
         reasons=tuple(check.sentence for check in decisive),
         checks=tuple(checks),
         comparisons=(*(compare(gate_set, classes, settings.harm_level) for gate_set in earlier), newest),
-        notes=(*_notes(newest, alpha), *_not_judged(checks)),
+        notes=(*_notes(newest, alpha), *_not_judged(checks, classes)),
         generation=newest.generation,
         alpha=alpha,
         looks_left=looks_left,
@@ -166,14 +166,16 @@ def _notes(newest: Comparison, alpha: float) -> tuple[str, ...]:
     return ()
 
 
-def _not_judged(checks: Sequence[Check]) -> tuple[str, ...]:
-    """Name the classes that have too few images to judge, and how many would do."""
-    needed = {
-        check.name.split("/", 1)[1]: check.needed
-        for check in checks
-        if check.name.startswith("recall/") and check.outcome == Outcome.TOO_FEW_IMAGES
-    }
-    if not needed:
-        return ()
-    counts = join_names([f"{label} (about {count:,} would do)" for label, count in needed.items()])
-    return (f"Whether the challenger got worse in a class cannot be judged from so few held-out images of {counts}.",)
+def _not_judged(checks: Sequence[Check], classes: Sequence[str]) -> tuple[str, ...]:
+    """Name the classes that have too few images to judge, and how many would do; and those without any."""
+    compared = {check.name.split("/", 1)[1]: check for check in checks if check.name.startswith("recall/")}
+    counts = [
+        f"{label} (about {check.needed:,} would do)"
+        for label, check in compared.items()
+        if check.outcome == Outcome.TOO_FEW_IMAGES
+    ]
+    unseen = "Whether the challenger got worse in a class cannot be judged "
+    notes = [f"{unseen}from so few held-out images of {join_names(counts)}."] if counts else []
+    if missing := [label for label in classes if label not in compared]:
+        notes.append(f"{unseen}without a held-out image: there is none of {join_names(missing)}.")
+    return tuple(notes)
