@@ -23,7 +23,7 @@ from lesion.promotion.gate_levels import GateLevels
 from lesion.promotion.gate_report import gate_report
 from lesion.promotion.gate_settings import GateSettings
 from lesion.promotion.paired_answers import AnswersByReview, RightAnswers
-from tests.support.gate_sets import CLASSES, better, gate_set
+from tests.support.gate_sets import CLASSES, answers, better, gate_set
 from tests.support.paths import REPOSITORY
 
 SETTINGS = GateSettings()
@@ -259,6 +259,26 @@ def test_a_class_of_few_images_is_named_as_not_judged_and_does_not_block() -> No
         # (lost + 1) / (9 + 1) of the images changed; (1.645 + 2.878) / 0.05 standard errors must fit the margin.
         assert check.needed == pytest.approx((len(lost) + 1) / 10 * ((1.64485 + 2.87816) / 0.05) ** 2, abs=1)
         assert f"pituitary (about {check.needed:,} would do, 9 are there)" in verdict.summary.next_steps[-1]
+
+
+def test_a_class_without_images_is_named_as_not_judged() -> None:
+    labels = np.arange(200) % 2
+    given = np.column_stack([answers(labels, [])[:, :2], np.zeros(200)])
+    given /= given.sum(axis=1, keepdims=True)
+    one = GateSet(1, labels, np.arange(200), given, given, [f"{i:064x}" for i in range(200)])
+    [step] = [step for step in verdict_of(one).summary.next_steps if "pituitary" in step]
+    assert step.endswith("cannot be judged without a held-out image: there is none of pituitary. Upload some.")
+
+
+def test_a_class_whose_large_groups_fall_is_not_called_equal() -> None:
+    """Of 15 patients of 20 images 2 fall, beside 1,500 single images. If 5 % fall, 4.5 patients do, or by luck 2."""
+    labels = np.zeros(1800, int)
+    groups = np.concatenate([np.arange(1500), 1500 + np.repeat(np.arange(15), 20)])
+    champion, fallen = answers(labels, []), answers(labels, range(1500, 1540))
+    grouped = GateSet(1, labels, groups, champion, fallen, [f"{i:064x}" for i in range(1800)])
+    assert outcomes(verdict_of(grouped))["recall/glioma"] == "too_few_images"
+    single = replace(grouped, groups=np.arange(1800))
+    assert outcomes(verdict_of(single))["recall/glioma"] == "holds"
 
 
 def test_recall_floors() -> None:

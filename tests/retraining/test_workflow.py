@@ -22,6 +22,8 @@ from lesion.core.errors import LesionError
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import GateLook, Job, Worker
+from lesion.model.bundle_files import BundleFileError
+from lesion.model.predictor import Predictor
 from lesion.promotion.change_plan import ChangePlan
 from lesion.promotion.gate_levels import GateLevels, RecordedLook
 from lesion.promotion.gate_settings import GateSettings
@@ -218,6 +220,30 @@ def test_each_class_is_compared_with_the_best_model_so_far_too(
         assert "(the champion's: 1.000)" in sentences[f"recall/{name}"]
         assert "(the best model so far's: 0.000)" in sentences[f"best_recall/{name}"]
     assert verdict["improved"] == CLASSES
+
+
+def test_the_champion_stands_for_a_best_model_that_does_not_load(
+    storage: Storage, stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers refuse such a champion; the retrainings after it go on."""
+    registry = Registry(storage)
+    registry.promote(registry.register(lamp(tmp_path / "other", 0.04, config=CONFIG)), "bob", "by hand")
+    broken, load = registry.history()[0].version, Predictor.load
+
+    def refuse(folder: Path, **options: Any) -> Predictor:
+        if Path(folder).name == broken:
+            raise BundleFileError("The bundle's weights do not fit its network.")
+        return load(folder, **options)
+
+    monkeypatch.setattr(Predictor, "load", refuse)
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    stages.compare(job_id, begun["parent"], version)
+    verdict = job(storage, job_id).verdict
+    assert verdict is not None
+    assert not [check["name"] for check in verdict["checks"] if check["name"].startswith("best_recall/")]
 
 
 def test_images_that_a_server_took_under_wider_limits_are_compared(

@@ -34,8 +34,10 @@ class ClassChanges:
 
     Images of one patient are not independent. In the worst case all of them change together; then the images of a class
     are worth only as many independent ones as Kish (1965) gives for groups of unequal size: the square of their number
-    divided by the sum of the squared sizes of their groups. All three counts are scaled to that number. Where each
-    group has one image of the class they are plain counts.
+    divided by the sum of the squared sizes of their groups. That is too many where large groups change more often than
+    small ones; then the changed images are worth the square of their number divided by the sum of the squared net
+    changes of their groups, and all images in proportion. All three counts are scaled to the lower one of the two.
+    Where each group has one image of the class they are plain counts.
     """
 
     better: Floats64  # ``(C,)``
@@ -122,12 +124,13 @@ def class_changes(labels: Ints, groups: NDArray[Any], before: Bools, after: Bool
     cells, cell = np.unique(codes * classes + labels, return_inverse=True)
     of_class = cells % classes
     size = np.bincount(cell).astype(float)
-    net = np.bincount(cell, weights=after.astype(float) - before.astype(float))
+    net: Floats64 = np.bincount(cell, weights=after.astype(float) - before.astype(float)).astype(float)
 
     def total(values: Floats64) -> Floats64:
         return np.bincount(of_class, weights=values, minlength=classes).astype(float)
 
     images = total(size)
-    worth = np.divide(images**2, total(size**2), out=np.zeros(classes), where=images > 0)
-    scale = np.divide(worth, images, out=np.zeros(classes), where=images > 0)
-    return ClassChanges(scale * total(np.maximum(net, 0)), scale * total(np.maximum(-net, 0)), worth)
+    kish = np.divide(images, total(size**2), out=np.zeros(classes), where=images > 0)
+    changed = total(np.abs(net))
+    scale = np.minimum(kish, np.divide(changed, total(net**2), out=np.ones(classes), where=changed > 0))
+    return ClassChanges(scale * total(np.maximum(net, 0)), scale * total(np.maximum(-net, 0)), scale * images)

@@ -219,7 +219,8 @@ def _hits(batch: Sequence[tuple[tuple[str, str, str], bytes]], best: Mapping[str
 def _best_predictors(storage: Storage, champion: Bundle, limits: Limits) -> dict[str, Predictor]:
     """Load the best model so far for each class for which it is not the champion.
 
-    Where a bundle cannot be had any more, or has other classes, the champion stands for it.
+    Where a bundle cannot be had any more, does not load (servers refuse such a champion), or has other classes, the
+    champion stands for it.
     """
     with storage.session() as session:
         proved, first = best_versions(session), first_champion(session)
@@ -228,11 +229,10 @@ def _best_predictors(storage: Storage, champion: Bundle, limits: Limits) -> dict
     for version in sorted({version for version in versions.values() if version and version != champion.version}):
         try:
             bundle = Registry(storage).fetch(version)
+            if Bundle.open(bundle).classes == champion.classes:
+                loaded[version] = Predictor.load(bundle, device="cpu", limits=limits)
         except (UnknownVersionError, BundleError) as error:
             logger.warning("the gate compares with the champion in place of %s: %s", version, error)
-            continue
-        if Bundle.open(bundle).classes == champion.classes:
-            loaded[version] = Predictor.load(bundle, device="cpu", limits=limits)
     return {label: loaded[version] for label, version in versions.items() if version in loaded}
 
 

@@ -94,18 +94,18 @@ def steps_with_pictures(evidence: Evidence) -> list[str]:
 
 
 def steps_for_unjudged(evidence: Evidence) -> list[str]:
-    """Name the classes that have too few images to judge, and how many would do."""
+    """Name the classes that have too few images to judge, and how many would do; and those without any."""
     needed = {
         check.name.partition("/")[2]: check.needed
         for check in evidence.checks
         if check.name.startswith("recall/") and check.outcome == Outcome.TOO_FEW_IMAGES
     }
-    if not needed:
-        return []
     counts = [
         f"{label} (about {count:,} would do, {evidence.hits(label)[0]:,} are there)" for label, count in needed.items()
     ]
-    return [
-        f"Whether it got worse in a class cannot be judged from so few held-out images of {join_names(counts)}: upload "
-        "more."
-    ]
+    unknown, steps = "Whether it got worse in a class cannot be judged", []
+    if counts:
+        steps.append(f"{unknown} from so few held-out images of {join_names(counts)}: upload more.")
+    if missing := [recall.label for recall in evidence.newest.recalls if not evidence.hits(recall.label)[0]]:
+        steps.append(f"{unknown} without a held-out image: there is none of {join_names(missing)}. Upload some.")
+    return steps
