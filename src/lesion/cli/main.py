@@ -36,6 +36,7 @@ _COMMANDS = {
     "ui": _Command("ui", "show the web page of a running server", "ui"),
     "models": _Command("models", "import, list, promote and roll back models", "train"),
     "keys": _Command("keys", "make, list and revoke API keys", "serve"),
+    "records": _Command("records", "find, verify and reproduce what was answered", "serve"),
     "backup": _Command("backup", "back up, verify and restore the database and the store", "serve"),
     "identity": _Command("identity", "take what identifies a person from stored images", "train"),
     "prepare": _Command("prepare", "make a storage ready: tables, keys and the first model", "train"),
