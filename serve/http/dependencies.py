@@ -20,6 +20,7 @@ from lesion.model.bundle import Bundle
 from lesion.registry.registry import Registry
 from serve.http.auth import Authenticator, Principal
 from serve.model_follower import ActiveModel, ModelFollower
+from serve.observability.answer_recorder import AnswerRecorder
 from serve.observability.collectors import DatabaseCollector
 from serve.observability.request_stats import RequestCounter
 from serve.settings import ServerSettings
@@ -57,6 +58,7 @@ class AppState:
     request_counter: RequestCounter
     bundle: Bundle
     stored: StorageServices | None = None
+    recorder: AnswerRecorder | None = None
     event_streams: int = 0
 
     def follow_champion(self, storage: Storage, intake: IntakeSettings) -> None:

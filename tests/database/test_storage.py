@@ -362,7 +362,7 @@ def test_no_secret_is_shown_with_a_storage(tmp_path):
 
 def test_the_database_is_a_plain_sqlite_file(storage, tmp_path):
     with sqlite3.connect(tmp_path / "lesion.db") as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0005",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0006",)]
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import select, text
 
 from lesion.catalogue.first_model import import_run
-from lesion.cli.models import main
-from lesion.cli.storage_settings import open_storage
+from lesion.cli.storage.models import main
+from lesion.cli.storage.storage_settings import open_storage
 from lesion.core.errors import BundleError, LesionError
 from lesion.database.object_store import StoreError
 from lesion.database.storage import Storage

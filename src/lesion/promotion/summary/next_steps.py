@@ -107,5 +107,5 @@ def steps_for_unjudged(evidence: Evidence) -> list[str]:
     if counts:
         steps.append(f"{unknown} from so few held-out images of {join_names(counts)}: upload more.")
     if missing := [recall.label for recall in evidence.newest.recalls if not evidence.hits(recall.label)[0]]:
-        steps.append(f"{unknown} without a held-out image: there is none of {join_names(missing)}. Upload some.")
+        steps.append(f"{unknown} without any held-out image of it: upload images of {join_names(missing)}.")
     return steps
