@@ -29,7 +29,7 @@ from lesion.promotion.gate_levels import GateLevels, RecordedLook
 from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.plan_adoption import adopt, plan_in_force
 from lesion.registry.registry import Registry
-from lesion.retraining.gate_step import reserve_look
+from lesion.retraining.gate.gate_step import reserve_look
 from lesion.retraining.jobs import CHOICES, JobError, cancel, job, submit
 from lesion.retraining.leases import (
     JobCancelledError,

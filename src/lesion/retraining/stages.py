@@ -28,7 +28,7 @@ from lesion.registry.deployments import RegistryError
 from lesion.registry.registry import Registry
 from lesion.retraining.checkpoints import Checkpoints
 from lesion.retraining.estimate import check_provable
-from lesion.retraining.gate_step import compare
+from lesion.retraining.gate.gate_step import compare
 from lesion.retraining.jobs import JobError, JobState, RetrainRequest, job
 from lesion.retraining.label_check.doubtful_labels import check_labels
 from lesion.retraining.leases import EXECUTION_SEPARATOR, JobCancelledError, LeaseLost, finish, record_progress
