@@ -123,7 +123,8 @@ def test_every_stage_may_run_twice(storage: Storage, stages: Stages) -> None:
     ended = job(storage, job_id)
     assert (ended.state, ended.progress, ended.epoch, len(ended.metrics)) == ("promoted", 1.0, 3, 3)
     assert ended.verdict is not None
-    assert ended.reason == Registry(storage).history()[-1].reason == ended.verdict["summary"]["why"]
+    why, plan = ended.verdict["summary"]["why"], ended.verdict["plan"]["sentence"]
+    assert ended.reason == Registry(storage).history()[-1].reason == f"{why} {plan}"
     assert ended.reason.startswith("The new model was promoted, since it was proved better.")
     assert [(rule["generation"], rule["selection"]) for rule in ended.verdict["rules"]] == [(1, "imported")]
     assert ended.verdict["comparisons"][0]["gained"] == len(ended.verdict["comparisons"][0]["changed"]) > 5
