@@ -91,7 +91,8 @@ class JobView(BaseModel):
     snapshot_id: str | None
     verdict: dict[str, Any] | None = Field(
         description="The gate's verdict. In lists of jobs its `comparisons` lack `changed`, the single images whose "
-        "predictions changed; `/retrain_status/{job_id}` has them."
+        "predictions changed; `/retrain_status/{job_id}` has them. Its `plan` has the hash (`sha256`) of the change "
+        "plan in force, and what was not as planned (`outside`, empty if everything was)."
     )
     created_at: str | None
     started_at: str | None
