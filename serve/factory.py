@@ -12,6 +12,7 @@ from lesion.core.errors import ConfigError
 from lesion.core.logs import LogFormat
 from lesion.core.validation import complete_class_names
 from lesion.database.storage import Storage
+from lesion.identity.identity_key import open_pseudonyms
 from lesion.intake.rules import IntakeSettings
 from lesion.model.bundle import Bundle
 from lesion.model.engines import has_gpu
@@ -21,7 +22,7 @@ from serve.inference.litserve_supervision import count_gpus
 from serve.model_follower import ModelFollower
 from serve.observability import tracing
 from serve.server import Server
-from serve.settings import AccessSettings, ServerSettings, TraceSettings
+from serve.settings import AccessSettings, RecordSettings, ServerSettings, TraceSettings
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def create_server(
     settings: ServerSettings = ServerSettings(),  # noqa: B008 - it is frozen, as the other settings
     *,
     access: AccessSettings = AccessSettings(),  # noqa: B008
+    records: RecordSettings = RecordSettings(),  # noqa: B008
     intake: IntakeSettings = IntakeSettings(),  # noqa: B008
     log_format: LogFormat = "words",
     traces: TraceSettings = TraceSettings(),  # noqa: B008
@@ -56,7 +58,20 @@ def create_server(
     check_class_names(opened, settings)
     settings = _fit_to_machine(settings)
     api = InferenceAPI(opened.path, settings, storage, log_format, traces)
-    return Server(api, opened, settings, storage=storage, access=access, intake=intake)
+    pseudonyms = None
+    if storage is not None and records.enabled:
+        with own_connections(storage) as here:
+            pseudonyms = open_pseudonyms(here)
+    return Server(
+        api,
+        opened,
+        settings,
+        storage=storage,
+        access=access,
+        intake=intake,
+        records=records,
+        pseudonyms=pseudonyms,
+    )
 
 
 def check_class_names(bundle: Bundle, settings: ServerSettings) -> None:

@@ -29,7 +29,7 @@ from serve.http.auth import check_address
 from serve.http.middleware import ACCESS_LOG
 from serve.inference.child_processes import exit_with_parent
 from serve.server import Server
-from serve.settings import AccessSettings, ServerSettings, TraceSettings
+from serve.settings import AccessSettings, RecordSettings, ServerSettings, TraceSettings
 from serve.worker_supervisor import WorkerSupervisor
 
 
@@ -44,6 +44,7 @@ def serve(
     worker: bool = False,
     worker_settings: Sequence[str] = (),
     access: Mapping[str, Any] | None = None,
+    records: Mapping[str, Any] | None = None,
     intake: IntakeSettings | None = None,
     log_format: LogFormat = "words",
     traces: Mapping[str, Any] | None = None,
@@ -66,6 +67,7 @@ def serve(
             storage,
             settings,
             access=who,
+            records=RecordSettings.from_config(records),
             intake=intake or IntakeSettings(),
             log_format=log_format,
             traces=TraceSettings.from_config(traces),

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from queue import Queue
 from typing import Any
 
@@ -11,6 +11,7 @@ from litserve.utils import ResponseBufferItem
 
 from lesion.core.version import __version__
 from lesion.database.storage import Storage
+from lesion.identity.pseudonyms import Pseudonyms
 from lesion.intake.rules import IntakeSettings
 from lesion.model.bundle import Bundle
 from serve.http.auth import Authenticator
@@ -23,8 +24,9 @@ from serve.inference.dispatcher import Dispatcher
 from serve.inference.inference_worker import InferenceAPI
 from serve.inference.litserve_supervision import SupervisedServer
 from serve.observability import tracing
+from serve.observability.answer_recorder import AnswerRecorder
 from serve.routes import ROUTERS
-from serve.settings import AccessSettings, ServerSettings
+from serve.settings import AccessSettings, RecordSettings, ServerSettings
 
 UPLOAD_PATH = "/upload_training_data"
 
@@ -44,11 +46,15 @@ class Server(SupervisedServer):
         storage: Storage | None,
         access: AccessSettings,
         intake: IntakeSettings,
+        records: RecordSettings,
+        pseudonyms: Pseudonyms | None,
     ) -> None:
         self.bundle = bundle
         self.storage = storage
         self.access = access
         self.intake = intake
+        self.records = records
+        self.pseudonyms = pseudonyms  # None if answers are not recorded
         super().__init__(api, settings)
 
     def run(self, *arguments: Any, **uvicorn: Any) -> None:  # noqa: ANN401 - those of SupervisedServer.run
@@ -91,7 +97,11 @@ class Server(SupervisedServer):
         )
         if self.storage is not None:
             state.follow_champion(self.storage, self.intake)
-        async with state.authenticator.running():
+        async with AsyncExitStack() as running:
+            await running.enter_async_context(state.authenticator.running())
+            if self.storage is not None and self.pseudonyms is not None:
+                state.recorder = AnswerRecorder(self.storage, self.pseudonyms, self.records)
+                await running.enter_async_context(state.recorder.running())
             watch = asyncio.create_task(state.dispatcher.watch())
             try:
                 yield

@@ -120,6 +120,17 @@ class AccessSettings(Section):
     per_day: Count | None = None  # the same for a day (UTC)
 
 
+class RecordSettings(Section):
+    """How a server with a storage records its answers."""
+
+    section = "records"
+
+    enabled: bool = True
+    keep_days: Annotated[float, Field(gt=0)] | None = 365.0  # after which records are removed; None keeps them
+    # Whether each record is on the disk before its answer is given: then a machine that stops loses none either.
+    sync: bool = False
+
+
 class TraceSettings(Section):
     """Where OpenTelemetry traces go."""
 

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import binomtest
 
 from lesion.data.datamodule import DataModule
 from lesion.domain.domain import LEVEL, Descriptions, Domain
@@ -118,7 +118,7 @@ def foreign_in(domain: Domain, images: Descriptions) -> NDArray[np.bool_]:
 
 
 def row(called: NDArray[np.bool_]) -> tuple[str, str]:
-    low, high = proportion_confint(called.sum(), len(called), method="beta")
+    low, high = binomtest(int(called.sum()), len(called)).proportion_ci()
     return f"{len(called):,}", f"{called.mean():.3f} ({low:.3f}-{high:.3f})"
 
 

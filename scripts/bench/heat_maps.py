@@ -19,8 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from scipy import ndimage
-from scipy.stats import wilcoxon
-from statsmodels.stats.proportion import proportion_confint
+from scipy.stats import binomtest, wilcoxon
 
 from lesion.explanation.explanation import METHODS, Method
 from lesion.explanation.localization import distance_to_mask, hottest_point, overlap, share_inside
@@ -149,7 +148,7 @@ def summarize(hits: Sequence[Hit]) -> tuple[str, ...]:
 
 
 def counted(values: Sequence[bool]) -> str:
-    low, high = proportion_confint(sum(values), len(values), method="wilson")
+    low, high = binomtest(sum(values), len(values)).proportion_ci(method="wilson")
     return f"{np.mean(values):.3f} ({low:.3f}-{high:.3f})"
 
 

@@ -22,7 +22,17 @@ PHRASES = re.compile(
 )
 # Modules whose name stands more than once, by the subject that they share.
 SUBJECTS = {
-    "a command and its script": ("backup", "download", "identity", "prepare", "serve", "train", "ui", "worker"),
+    "a command and its script": (
+        "backup",
+        "download",
+        "identity",
+        "prepare",
+        "records",
+        "serve",
+        "train",
+        "ui",
+        "worker",
+    ),
     "a command, its script, its route or its screen": ("keys", "models", "predict", "retrain"),
     "a subject and its benchmark": ("duplicates", "foreign_images", "gate", "page", "replicas"),
     "a subject and its screen or route": ("api_keys", "deployments", "images", "uploads"),

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from lesion.cli.retrain import print_end, print_estimate
 from lesion.client import Client
 from lesion.core.cli_errors import cli_errors
 from lesion.phantom.folder import generate
@@ -35,12 +36,12 @@ def main() -> int:
     started = time.monotonic()
     with cli_errors(), Client(options.address, options.key) as client:
         before = client.wait_ready()["model_version"]
-        upload(client, options.folder)
-        review(client)
+        review(client, upload(client, options.folder))
+        print_estimate(client.retrain_estimate(options.epochs))
         job = client.retrain(epochs=options.epochs)
         print(f"Retraining: job {job['job_id']}")
         job = client.wait_job(job["job_id"], 600, stage_printer(options.epochs))
-        print(f"{job['state']}: {job['reason']}")
+        print_end(job)
         if job["state"] == "rejected":  # few images do not always prove an improvement
             print(f"Uploaded, retrained and compared in {time.monotonic() - started:.0f} s; version {before} stays.")
             return 0
@@ -54,31 +55,39 @@ def main() -> int:
         return 0 if prediction["model_version"] == job["version"] else 1
 
 
-def upload(client: Client, folder: Path) -> None:
-    """Send one request per patient, so that the images of a patient are all on the same side of the gate."""
+def upload(client: Client, folder: Path) -> dict[str, str]:
+    """Send one request per patient, so that the images of a patient are all on the same side of the gate.
+
+    Return the right label of each image that was stored, by its hash.
+    """
     patients: dict[tuple[str, str], list[Path]] = defaultdict(list)
     for path in sorted(folder.glob("*/*.png")):
         patients[path.parent.name, f"low-field-{path.name.partition('_')[0]}"].append(path)
 
-    def send(item: tuple[tuple[str, str], list[Path]]) -> dict[str, int]:
+    def send(item: tuple[tuple[str, str], list[Path]]) -> dict[str, list[dict[str, Any]]]:
         (label, patient), paths = item
-        outcome = client.upload([(path.name, path.read_bytes()) for path in paths], label, patient)
-        return {kind: len(outcome[kind]) for kind in ("accepted", "quarantined", "rejected")}
+        return client.upload([(path.name, path.read_bytes()) for path in paths], label, patient)
 
-    counts: Counter[str] = Counter()
+    counts, labels = Counter[str](), dict[str, str]()
     with ThreadPoolExecutor(_SENDERS) as pool:
-        for outcomes_of_patient in pool.map(send, patients.items()):
-            counts.update(outcomes_of_patient)
+        for (label, _), outcome in zip(patients, pool.map(send, patients.items()), strict=True):
+            counts.update({kind: len(outcome[kind]) for kind in ("accepted", "quarantined", "rejected")})
+            labels |= {image["sha256"]: label for kind in ("accepted", "quarantined") for image in outcome[kind]}
     outcomes = ", ".join(f"{count} {kind}" for kind, count in counts.items())
     print(f"Uploaded {counts.total()} images of another scanner: {outcomes}")
+    return labels
 
 
-def review(client: Client) -> None:
-    """Release what was quarantined: these labels are known to be right. An expert would look at each picture."""
-    images = client.quarantine()
+def review(client: Client, labels: dict[str, str]) -> None:
+    """Decide about what waits in quarantine as an expert would who looks at each picture: release its right label."""
+    images, relabeled = client.quarantine(), 0
     for image in images:
-        client.release(image["sha256"])
-    print(f"Released {len(images)} quarantined images, as an expert would after looking at them.")
+        right = labels.get(image["sha256"], image["label"])
+        wrong = right != image["label"]
+        relabeled += wrong
+        client.release(image["sha256"], right if wrong else None)
+    print(f"A scripted reviewer, who knows the right labels, released {len(images)} images from quarantine,")
+    print(f"{relabeled} of them under another label than they were sent with.")
 
 
 def stage_printer(epochs: int) -> Callable[[dict[str, Any]], None]:

@@ -35,7 +35,7 @@ from scripts.dev.browsing import (
 WIDTH, HEIGHT, SHRINK = 1280, 800, 0.6
 BAR = 34  # pixels for the caption below each picture
 POLL_S, MAX_POLLS = 3.0, 400
-ENDS = ("proved better and is in use", "not proved better", "The retraining failed", "was canceled")
+ENDS = ("proved better and is in use", "was not promoted", "The retraining failed", "was canceled")
 
 
 @dataclass

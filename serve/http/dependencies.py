@@ -20,6 +20,7 @@ from lesion.model.bundle import Bundle
 from lesion.registry.registry import Registry
 from serve.http.auth import Authenticator, Principal
 from serve.model_follower import ActiveModel, ModelFollower
+from serve.observability.answer_recorder import AnswerRecorder
 from serve.observability.collectors import DatabaseCollector
 from serve.observability.request_stats import RequestCounter
 from serve.settings import ServerSettings
@@ -57,6 +58,7 @@ class AppState:
     request_counter: RequestCounter
     bundle: Bundle
     stored: StorageServices | None = None
+    recorder: AnswerRecorder | None = None
     event_streams: int = 0
 
     def follow_champion(self, storage: Storage, intake: IntakeSettings) -> None:
@@ -157,6 +159,7 @@ def _part(of: Callable[..., Awaitable[Any]], name: str) -> Any:  # noqa: ANN401 
 
 
 StorageDep = Annotated[Storage, _part(storage_services, "storage")]
+HeldOutShare = Annotated[float, _part(storage_services, "intake.settings.holdout")]  # of all uploads, for the gate
 RegistryDep = Annotated[Registry, _part(storage_services, "registry")]
 CurrentBundle = Annotated[Bundle, _part(app_state, "bundle")]
 ImageLimits = Annotated[Limits, _part(app_state, "settings.image_limits")]

@@ -26,6 +26,7 @@ from lesion.imaging import heatmap
 from lesion.imaging.refusals import ImageMemoryError
 from lesion.intake.uploads import ModelOpinion
 from lesion.model.predictor import Prediction, Predictor
+from lesion.records.reproduction import answer_facts
 from lesion.registry.registry import Registry
 from serve.inference.child_processes import exit_with_parent
 from serve.inference.large_images import small_only
@@ -157,7 +158,7 @@ class InferenceAPI(litserve.LitAPI):  # type: ignore[misc]
                     if prediction is None or isinstance(prediction, ImageMemoryError):
                         answers.append(LargeImage(current, self.settings.image_limits))
                     else:
-                        answers.append(_answer(request, prediction, stages))
+                        answers.append(_answer(predictor, request, prediction, stages))
                     tracing.record(request.trace, (*stages.intervals, *batch.intervals))
                 else:
                     answers.append(_explain(predictor, request, stages))
@@ -173,7 +174,9 @@ def _image(request: InferenceRequest) -> bytes | NDArray[np.uint8]:
     return np.frombuffer(request.data, np.uint8).reshape(request.fitted.size, request.fitted.size, 3)
 
 
-def _answer(request: InferenceRequest, prediction: Prediction | ImageError, stages: StageTimer) -> Answer:
+def _answer(
+    predictor: Predictor, request: InferenceRequest, prediction: Prediction | ImageError, stages: StageTimer
+) -> Answer:
     if isinstance(prediction, ImageError):
         return prediction
     if request.opinion:
@@ -185,6 +188,8 @@ def _answer(request: InferenceRequest, prediction: Prediction | ImageError, stag
         except InvalidValueError as error:
             return error
     answer = _prediction_answer(request, prediction)
+    if request.record:
+        answer["recorded"] = _recorded(predictor, prediction, answer["coverage"])
     if request.explain:
         name = request.class_name or prediction.predicted_class
         if name not in prediction.probabilities:
@@ -229,6 +234,16 @@ def _prediction_answer(request: InferenceRequest, prediction: Prediction) -> Inf
         coverage=None if members is None else request.coverage,
         similar_answers=None if prediction.similar_answers is None else prediction.similar_answers.to_json(),
     )
+
+
+def _recorded(predictor: Predictor, prediction: Prediction, coverage: float | None) -> dict[str, Any]:
+    return {
+        **answer_facts(prediction, coverage),
+        "coverage": coverage,
+        "engine": predictor.engine.name,
+        "precision": predictor.engine.precision,
+        "domain_level": predictor.domain_level,
+    }
 
 
 def _explanation(image: NDArray[np.uint8], explanation: Explanation, layers: bool) -> dict[str, Any]:

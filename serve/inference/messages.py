@@ -26,6 +26,7 @@ class InferenceRequest:
     class_name: str | None = None  # the class to explain; the predicted one when None
     top_k: int | None = None  # the number of probabilities in the answer; all when None
     coverage: float = DEFAULT_COVERAGE  # of the prediction set
+    record: bool = False  # whether the answer is recorded
     opinion: bool = False  # whether the answer is for the intake of training data, as a ModelOpinion
     fitted: Preprocessing | None = None  # what made ``data`` the network's input; None for an image file
     trace: str = ""  # the trace of the request, or empty; see :func:`serve.observability.tracing.current`
@@ -61,6 +62,7 @@ class InferenceAnswer(TypedDict):
     prediction_set: list[str] | None
     coverage: float | None
     similar_answers: dict[str, float] | None
+    recorded: NotRequired[dict[str, Any]]  # for the record of the answer; it is not sent to the client
     explanation: NotRequired[dict[str, Any]]
 
 

@@ -54,6 +54,9 @@ PREDICTIONS = _counter(
     "Images that POST /predict classified.",
     ["predicted_class", "version", "in_domain"],
 )
+RECORDS_DELAYED = _counter(
+    "lesion_records_delayed_total", "Records of answers that the disk did not take at once; they are kept in memory."
+)
 CONFIDENCE = _histogram(
     "lesion_prediction_confidence",
     "Calibrated probability of the predicted class.",

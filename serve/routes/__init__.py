@@ -1,6 +1,7 @@
 """The HTTP routes."""
 
 from serve.routes import (
+    answer_records,
     artefacts,
     dataset,
     images,
@@ -15,5 +16,18 @@ from serve.routes import (
 )
 
 # The order is the one in the OpenAPI document.
-_MODULES = (status, predict, models, artefacts, dataset, images, uploads, quarantine, retrain, keys, statistics)
+_MODULES = (
+    status,
+    predict,
+    models,
+    artefacts,
+    dataset,
+    images,
+    uploads,
+    quarantine,
+    retrain,
+    answer_records,
+    keys,
+    statistics,
+)
 ROUTERS = tuple(module.router for module in _MODULES)

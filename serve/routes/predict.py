@@ -10,7 +10,7 @@ from lesion.conformal.prediction_sets import DEFAULT_COVERAGE
 from lesion.core.errors import InvalidValueError, UnsupportedTypeError
 from lesion.explanation.explanation import Method
 from lesion.imaging.refusals import EmptyImageError
-from serve.http.dependencies import KeyFirstRoute, StateDep, require
+from serve.http.dependencies import KeyFirstRoute, PrincipalDep, StateDep, require
 from serve.http.openapi import refusals
 from serve.http.schemas import PredictionAnswer
 from serve.inference.messages import InferenceRequest
@@ -63,6 +63,7 @@ router = APIRouter(route_class=KeyFirstRoute, tags=["prediction"], dependencies=
 async def predict(
     request: Request,
     state: StateDep,
+    principal: PrincipalDep,
     explain: Annotated[bool, Query(description="Add a heat map, as an overlay.")] = False,
     method: Annotated[
         Method | None,
@@ -88,6 +89,8 @@ async def predict(
     if coverage != DEFAULT_COVERAGE and (rules := state.bundle.answer_rules) is not None:
         rules.sets.check_coverage(coverage)
     state.dispatcher.check_room()
+    if state.recorder is not None:
+        state.recorder.check_room()
     method = method or "occlusion"
     if explain and method == "occlusion":
         state.dispatcher.explainer.check_room()
@@ -95,8 +98,13 @@ async def predict(
     with stages("receive"):
         data = await _read_image(request)
     tracing.record(trace, stages.intervals)
-    inference = InferenceRequest(data, explain, method, layers, class_name, top_k, coverage, trace=trace)
+    inference = InferenceRequest(
+        data, explain, method, layers, class_name, top_k, coverage, record=state.recorder is not None, trace=trace
+    )
     answer = await state.dispatcher.predict(inference)
+    recorded = answer.pop("recorded", None)
+    if state.recorder is not None and recorded is not None:
+        await state.recorder.record(request.scope["request_id"], principal.key_id, data, recorded)
     count_prediction(answer["predicted_class"], answer["confidence"], answer["model_version"], answer["in_domain"])
     return JSONResponse({**answer, "request_id": request.scope["request_id"]})
 

@@ -1,7 +1,7 @@
 """The images that wait for an admin, and what the next retraining would add."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
@@ -53,10 +53,14 @@ def quarantine(
     storage: StorageDep,
     after: Annotated[int, Query(ge=0, le=_MOST, description="The last id of the page before.")] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    order: Annotated[
+        Literal["arrival", "doubt"], Query(description="The oldest first, or those with the most doubtful labels.")
+    ] = "arrival",
 ) -> dict[str, Any]:
-    """List one page of quarantined images in the order of their arrival, each with the reason why it waits."""
+    """List one page of quarantined images, each with the reason why it waits and how doubtful its label is."""
     with storage.reading() as session:
-        rows = images.list_images(session, status=QUARANTINED, after=after, limit=limit)
+        doubtful_first = order == "doubt"
+        rows = images.list_images(session, status=QUARANTINED, after=after, limit=limit, doubtful_first=doubtful_first)
         return {"images": [{"id": row.id, **image_view(row)} for row in rows]}
 
 

@@ -10,21 +10,31 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
+from starlette.types import Receive, Scope, Send
 
 from lesion.core.errors import LesionError
 from lesion.database.storage import Storage
 from lesion.database.tables import Job
 from lesion.promotion.gate_settings import GateSettings
 from lesion.retraining import jobs
-from lesion.retraining.estimate import estimate, gate_feasibility
+from lesion.retraining.estimate import estimate, feasibility_summary, gate_feasibility
 from lesion.retraining.jobs import BATCH_SIZE, EPOCHS, LEARNING_RATE, JobRunningError, RetrainRequest
 from lesion.retraining.recipe import default_settings
 from lesion.retraining.stored_reports import load_report
-from lesion.retraining.worker_state import worker_state
-from serve.http.dependencies import AppState, CurrentBundle, KeyFirstRoute, PrincipalDep, StateDep, StorageDep, require
+from lesion.retraining.worker_state import WorkerState, worker_state
+from serve.http.dependencies import (
+    AppState,
+    CurrentBundle,
+    HeldOutShare,
+    KeyFirstRoute,
+    PrincipalDep,
+    StateDep,
+    StorageDep,
+    require,
+)
 from serve.http.openapi import REFUSALS, refusals
 from serve.http.problems import problem_of
+from serve.http.retrain_schemas import GateFeasibility, PlainSummary, RetrainEstimate, WorkerView
 from serve.request_errors import BusyError
 from serve.routes.artefacts import PAGE_POLICY
 
@@ -59,15 +69,6 @@ class RetrainBody(BaseModel):
     )
 
 
-class WorkerView(BaseModel):
-    """Whether a retraining worker runs; without one, jobs wait."""
-
-    running: bool
-    seen_at: str | None = Field(
-        description="When a worker was alive the last time, if none runs; null if it is not known."
-    )
-
-
 class JobView(BaseModel):
     """A retraining."""
 
@@ -90,37 +91,19 @@ class JobView(BaseModel):
     version: str | None = Field(description="The challenger.")
     snapshot_id: str | None
     verdict: dict[str, Any] | None = Field(
-        description="The gate's verdict. In lists of jobs its `comparisons` lack `changed`, the single images whose "
-        "predictions changed; `/retrain_status/{job_id}` has them. Its `plan` has the hash (`sha256`) of the change "
-        "plan in force, and what was not as planned (`outside`, empty if everything was)."
+        description="The gate's verdict: first its `summary`, `why` it was so decided and the `next_steps`, in plain "
+        "words; then the numbers. `rules` tells by which rule the images of each generation of the gate set were "
+        "chosen, `label_check` how many uploads were doubted before the training, and `review` both models' right "
+        "answers and accuracies with and without images that nobody reviewed, also as `sentences`. `plan` has the hash "
+        "(`sha256`) of the change plan in force, and what was not as planned (`outside`, empty if everything was). "
+        "Verdicts of earlier versions lack these. In lists of jobs its `comparisons` lack `changed`, the single images "
+        "whose predictions changed; `/retrain_status/{job_id}` has them."
     )
     created_at: str | None
     started_at: str | None
     finished_at: str | None
     updated_at: str | None
     worker: WorkerView | None = Field(description="Null once the job is over.")
-
-
-class RetrainEstimate(BaseModel):
-    """How long a retraining would take, and what may be chosen for it."""
-
-    epochs: int
-    images: int = Field(description="The training images that each epoch goes through.")
-    seconds: float | None = Field(description="Of the whole retraining; null when nothing is known.")
-    basis: str = Field(description="What the estimate is based on, or why there is none.")
-    gate: dict[str, Any] | None = Field(
-        description="What the gate could prove afterwards, with its default settings: `images` and `groups` that it "
-        "decides on, the `level` of the next look, the champion's `accuracy` (`accuracy_known` is false if it is "
-        "assumed), `possible`, the `chances` of rises of accuracy, the `likely_rise` that would be proved in 80 % of "
-        "all cases, `more_groups` of held-out images with which half as many errors would likely be proved, and all "
-        "this in words (`reason`). Null without held-out images."
-    )
-    defaults: dict[str, float | int | None] = Field(
-        description="The default of each setting: epochs, batch_size and learning_rate; null if the champion does not "
-        "have it."
-    )
-    bounds: dict[str, tuple[float | int, float | int]] = Field(description="The least and the most of each.")
-    worker: WorkerView
 
 
 @router.post(
@@ -164,22 +147,31 @@ async def retrain_status(storage: StorageDep, job_id: JobId) -> JobView:
 
 @router.get(
     "/retrain_estimate",
-    summary="How long a retraining would take",
+    summary="How long a retraining would take, and what it could prove",
     responses=refusals({404: "This server has no storage."}, needs_key=False),
 )
 def retrain_estimate(
     storage: StorageDep,
     bundle: CurrentBundle,
+    holdout: HeldOutShare,
     epochs: Annotated[int, Query(ge=EPOCHS[0], le=EPOCHS[1])] = RetrainRequest.epochs,
 ) -> RetrainEstimate:
-    """Estimate the duration of a retraining from the last ones, and list the settings that may be chosen."""
+    """Estimate how long a retraining takes and what it could prove, and list the settings that may be chosen."""
     with storage.reading() as session:
-        duration, worker = estimate(session, epochs), _worker(session)
-        provable = gate_feasibility(session, GateSettings())
-    defaults = {"epochs": RetrainRequest.epochs, **default_settings(bundle)}
-    gate = None if provable is None else asdict(provable)
+        duration, worker = estimate(session, epochs), worker_state(session)
+        gate = worker.gate_settings or GateSettings()
+        provable = gate_feasibility(session, gate)
+        summary = feasibility_summary(session, provable, holdout)
     return RetrainEstimate(
-        epochs=epochs, **asdict(duration), gate=gate, defaults=defaults, bounds=_BOUNDS, worker=worker
+        epochs=epochs,
+        **asdict(duration),
+        summary=PlainSummary(**asdict(summary)),
+        would_train=gate.train_in_vain or (provable is not None and provable.possible),
+        gate=None if provable is None else GateFeasibility(**asdict(provable)),
+        gate_settings="default" if worker.gate_settings is None else "worker",
+        defaults={"epochs": RetrainRequest.epochs, **default_settings(bundle)},
+        bounds=_BOUNDS,
+        worker=_worker_view(worker),
     )
 
 
@@ -225,30 +217,41 @@ async def events(request: Request, state: StateDep, storage: StorageDep, job_id:
     first = await _view(storage, job_id)
     if state.event_streams >= _MAX_STREAMS:
         raise BusyError(f"{_MAX_STREAMS} event streams are open already. Ask GET /retrain_status instead.")
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(_stream(request, state, storage, first), media_type="text/event-stream", headers=headers)
+    return _EventStream(state, _stream(request, storage, first))
 
 
-async def _stream(request: Request, state: AppState, storage: Storage, view: JobView) -> AsyncIterator[str]:
-    state.event_streams += 1
-    try:
-        yield _event(view)
-        silent = 0.0
-        while view.finished_at is None and not await request.is_disconnected():
-            await asyncio.sleep(_POLL_S)
-            silent += _POLL_S
-            try:
-                current = await _view(storage, view.job_id)
-            except (SQLAlchemyError, LesionError):
-                continue
-            if current != view:
-                view, silent = current, 0.0
-                yield _event(view)
-            elif silent >= _SILENCE_S:
-                silent = 0.0
-                yield ": still there\n\n"
-    finally:
-        state.event_streams -= 1
+class _EventStream(StreamingResponse):
+    """A stream of events; it counts as open from here, not from its first event, or too many would begin at once."""
+
+    def __init__(self, state: AppState, content: AsyncIterator[str]) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(content, media_type="text/event-stream", headers=headers)
+        self._state = state
+        state.event_streams += 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._state.event_streams -= 1
+
+
+async def _stream(request: Request, storage: Storage, view: JobView) -> AsyncIterator[str]:
+    yield _event(view)
+    silent = 0.0
+    while view.finished_at is None and not await request.is_disconnected():
+        await asyncio.sleep(_POLL_S)
+        silent += _POLL_S
+        try:
+            current = await _view(storage, view.job_id)
+        except (SQLAlchemyError, LesionError):
+            continue
+        if current != view:
+            view, silent = current, 0.0
+            yield _event(view)
+        elif silent >= _SILENCE_S:
+            silent = 0.0
+            yield ": still there\n\n"
 
 
 def _event(view: JobView) -> str:
@@ -278,10 +281,9 @@ def _complete(storage: Storage, view: jobs.JobView) -> JobView:
     if view["finished_at"] is not None:
         return JobView(**view, worker=None)
     with storage.reading() as session:
-        return JobView(**view, worker=_worker(session))
+        return JobView(**view, worker=_worker_view(worker_state(session)))
 
 
-def _worker(session: Session) -> WorkerView:
-    state = worker_state(session)
+def _worker_view(state: WorkerState) -> WorkerView:
     seen_at = state.seen_at.isoformat(timespec="seconds") if state.seen_at is not None else None
     return WorkerView(running=state.running, seen_at=seen_at)

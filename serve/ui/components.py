@@ -18,8 +18,7 @@ from serve.ui.text import sentences
 from serve.ui.text.model_findings import describe_outcome
 from serve.ui.text.sentences import escape_markdown, to_csv
 
-JUDGED_STATES = ("promoted", "rejected")  # states of jobs that the gate decided on
-_REPORTED_STATES = (*JUDGED_STATES, "budget_spent")  # states of jobs with a report of the gate
+_REPORTED_STATES = ("promoted", "rejected", "budget_spent")  # states of jobs with a report of the gate
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _LOOK_S, _COUNTDOWN_S = 0.5, 1.0
 _CONFIRMATION = "confirmation"  # in the session until it was shown
@@ -136,13 +135,32 @@ def show_report(html: str, title: str) -> None:
     st.iframe(f'<!doctype html><html><body style="margin:0">{inner}</body></html>', height=700, alt=title)
 
 
+def show_next_steps(steps: Sequence[str]) -> None:
+    """Show what to do next, as a list."""
+    st.markdown("**What to do next**\n\n" + "\n".join(f"- {escape_markdown(step)}" for step in steps))
+
+
+def show_summary(summary: Mapping[str, Any]) -> None:
+    """Show in plain words why the gate decided so, or could not, and what to do next."""
+    st.markdown(escape_markdown(summary["why"]))
+    show_next_steps(summary["next_steps"])
+
+
 def show_verdict(client: Client, job: dict[str, Any]) -> None:
-    """Show the conditions by which the gate decided on a retraining, and its report on demand."""
-    checks = (job["verdict"] or {}).get("checks", [])
-    if checks:
+    """Show what to do after the gate's decision on a retraining, its conditions, and its report on demand."""
+    verdict = job["verdict"] or {}
+    if summary := verdict.get("summary"):  # verdicts of earlier versions have none
+        show_next_steps(summary["next_steps"])
+    if checks := verdict.get("checks"):
         rows = [{"Holds": describe_outcome(check), "Condition": escape_markdown(check["sentence"])} for check in checks]
-        with st.expander("What was compared"):
+        with st.expander("What was compared, in numbers"):
             st.table(pd.DataFrame(rows).set_index("Holds"), alt="What the gate compared")
+            for rule in verdict.get("rules", ()):
+                st.caption(escape_markdown(f"Generation {rule['generation']}: {rule['sentence']}"))
+    # verdicts of earlier versions have neither
+    labels = [verdict.get("label_check"), *(verdict.get("review") or {}).get("sentences", [])]
+    for sentence in filter(None, labels):
+        st.caption(escape_markdown(sentence))
     if job["state"] in _REPORTED_STATES and st.toggle("Show the whole report", key=f"gate-{job['job_id']}"):
         report = read_bytes(client, f"/retrain_jobs/{job['job_id']}/report")
         offer_download("Download the report", report, f"gate-{job['job_id']}.html", "text/html")

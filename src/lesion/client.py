@@ -237,9 +237,9 @@ class Client:
             waiting += page
         return waiting
 
-    def release(self, sha256: str) -> None:
-        """Accept a quarantined image."""
-        self.call("POST", f"/quarantine/{sha256}/release")
+    def release(self, sha256: str, label: str | None = None) -> None:
+        """Accept a quarantined image, under another label if one is given."""
+        self.call("POST", f"/quarantine/{sha256}/release", json={"label": label})
 
     def retrain(self, **request: Any) -> dict[str, Any]:  # noqa: ANN401 - epochs, batch_size, learning_rate
         """Request a retraining and return its job."""
@@ -248,6 +248,11 @@ class Client:
     def cancel(self, job_id: str) -> dict[str, Any]:
         """Cancel a retraining and return its job."""
         return self._object("DELETE", f"/retrain_jobs/{job_id}")
+
+    def retrain_estimate(self, epochs: int | None = None) -> dict[str, Any]:
+        """Return how long a retraining of so many epochs would take, and what it could prove."""
+        params = {} if epochs is None else {"epochs": epochs}
+        return self._object("GET", "/retrain_estimate", params=params)
 
     def job(self, job_id: str) -> dict[str, Any]:
         """Return the state of a retraining."""

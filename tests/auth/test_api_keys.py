@@ -21,7 +21,7 @@ from lesion.auth.api_keys import (
     create,
     revoke,
 )
-from lesion.cli.keys import main
+from lesion.cli.storage.keys import main
 from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
 from lesion.database import audit
 from lesion.database.storage import Storage

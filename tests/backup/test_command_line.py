@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lesion.cli import backup
+from lesion.cli.storage import backup
 from lesion.database.storage import Storage
 from tests.support.backups import Folders
 from tests.support.images.loop_images import put_picture

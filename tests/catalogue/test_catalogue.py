@@ -9,6 +9,7 @@ import pytest
 from lesion.catalogue import decisions, images
 from lesion.catalogue.counts import count_images, count_new_images
 from lesion.catalogue.images import CatalogueError
+from lesion.catalogue.label_corrections import correct_label
 from lesion.catalogue.lineage import lineage_of_image, lineage_of_version
 from lesion.core.errors import ConflictError, InvalidValueError, NotFoundError
 from lesion.database import audit
@@ -180,6 +181,26 @@ class TestListing:
             with storage.session() as session:
                 assert retraining_due(session, 2) == due, state
                 session.delete(session.get_one(Job, "j"))
+
+
+class TestDoubt:
+    def test_the_most_doubtful_come_first_page_by_page(self, storage, put):
+        doubts = [0.2, None, 0.9, 0.2, 1.0, 0.0]
+        hashes = [put(seed, status="quarantined", doubt=doubt) for seed, doubt in enumerate(doubts)]
+        put(100, doubt=0.95)  # is accepted
+        listed, after = [], 0
+        with storage.session() as session:
+            while page := images.list_images(session, status="quarantined", after=after, limit=2, doubtful_first=True):
+                listed += [row.sha256 for row in page]
+                after = page[-1].id
+        assert listed == [hashes[place] for place in (4, 2, 0, 3, 5, 1)]
+
+    def test_a_corrected_label_has_no_doubt_and_a_released_one_keeps_what_it_had(self, storage, put):
+        corrected, released = put(1, doubt=0.9), put(2, doubt=0.8, status="quarantined")
+        with storage.session() as session:
+            assert correct_label(session, corrected, "eve", "b").doubt is None
+            assert decisions.release(session, released, "eve", "b").doubt == 0.8
+            assert decisions.undo(session, released, "eve").doubt == 0.8
 
 
 class TestQuarantine:

@@ -68,7 +68,10 @@ class TestImport:
         assert splits(storage) == {"train": 8, "val": 4, "calibration": 4, "gate": 4}
         with storage.session() as session:
             generations = session.scalars(select(Generation).order_by(Generation.number)).all()
-            assert [(row.number, row.status) for row in generations] == [(1, "frozen"), (2, "open")]
+            assert [(row.number, row.status, row.selection) for row in generations] == [
+                (1, "frozen", "imported"),
+                (2, "open", None),
+            ]
             gate = gate_images(session, 1)
             row = images.get_image(session, manifest.table["sha256"].iloc[0])
             kept = session.get_one(Snapshot, snapshot_id)
@@ -236,6 +239,7 @@ class TestTake:
         with imported.session() as session:
             assert images.frozen_generations(session) == [1, 2]
             assert images.open_generation(session).number == 3
+            assert session.get_one(Generation, 2).selection == "membership_first"
             assert [sha for sha, _, _ in gate_images(session, 2)] == held
             assert session.get_one(Generation, 2).frozen_at is not None
         assert len(taken(imported, "job1", tmp_path / "1").split("test")) == 4

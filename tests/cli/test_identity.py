@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lesion.catalogue.images import add_image, images_as_sent
-from lesion.cli import identity
+from lesion.cli.storage import identity
 from lesion.database.audit import entries
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage

@@ -1,5 +1,6 @@
 """``scripts/retrain.py`` against a real server whose worker is the test itself."""
 
+import json
 import os
 import subprocess
 import sys
@@ -13,10 +14,12 @@ import pytest
 from lesion.auth import api_keys
 from lesion.catalogue.import_run import import_manifest
 from lesion.database.storage import Storage
-from lesion.database.tables import Job
+from lesion.database.tables import Job, Worker
+from lesion.promotion.gate_levels import GateLevels
+from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import JobState, cancel, jobs
-from lesion.retraining.leases import claim, finish, record_progress
+from lesion.retraining.leases import WorkerHeartbeats, WorkerIdentity, claim, finish, record_progress
 from serve.deploy.ports import free_port
 from tests.support.bundles.lamp_bundles import lamp, lamp_pictures
 from tests.support.images.loop_images import new_storage, put_picture
@@ -68,7 +71,7 @@ class Loop:
 def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     folder = tmp_path_factory.mktemp("loop")
     storage = new_storage(folder)
-    snapshot = import_manifest(storage, lamp_pictures(folder / "pictures", 10), progress=False)
+    snapshot = import_manifest(storage, lamp_pictures(folder / "pictures", 30), progress=False)
     registry = Registry(storage)
     registry.deploy_first(registry.register(lamp(folder / "bundle", 0.05), snapshot_id=snapshot), "ann", "the first")
     made = Loop(folder, storage, api_keys.create(storage, "schedule", "admin", "test"), free_port())
@@ -85,6 +88,15 @@ def nothing_is_left(loop: Loop) -> Iterator[None]:
         finish(loop.storage, job.id, job.owner or "", JobState.CANCELLED, "test")
 
 
+def lines_until(process: subprocess.Popen[str], start: str) -> list[str]:
+    """Return the lines that are printed until one begins so; it is the last of them."""
+    assert process.stdout is not None
+    lines = [process.stdout.readline()]
+    while lines[-1] and not lines[-1].startswith(start):
+        lines.append(process.stdout.readline())
+    return lines
+
+
 def test_without_new_images_nothing_is_asked_for(loop: Loop) -> None:
     before = len(jobs(loop.storage, 50))
     status, out, err = loop.run("--new-images", "1000", "--wait")
@@ -99,7 +111,12 @@ def test_it_asks_once_and_then_finds_its_job(loop: Loop) -> None:
     status, out, err = loop.run("--epochs", "3")
     (job,) = loop.active()
     assert (status, err) == (0, "")
-    assert out == f"{job.id} is queued; {loop.images} new images wait.\n"
+    lines = out.splitlines()
+    assert lines[0].startswith("No retraining has run to its end yet")
+    assert lines[1].startswith("The next comparison decides on ")
+    assert lines[2] == "What to do next:"
+    assert lines[-2].startswith("This was computed with the default settings of the gate")
+    assert lines[-1] == f"{job.id} is queued; {loop.images} new images wait."
     assert job.request["epochs"] == 3
     assert job.requested_by.startswith("schedule (")
     status, out, err = loop.run()
@@ -118,10 +135,7 @@ def test_waiting_tells_how_it_goes_and_how_it_ended(loop: Loop, state: str, expe
     (job,) = loop.active()
     assert claim(loop.storage, job.id, "w1")
     record_progress(loop.storage, job.id, "w1", stage="train", epoch=2)
-    assert process.stdout is not None
-    said = [process.stdout.readline() for _ in range(2)]
-    while "train" not in said[-1]:
-        said.append(process.stdout.readline())
+    said = lines_until(process, "train, ")
     finish(loop.storage, job.id, "w1", JobState(state), "so it was")
     out, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (expected, "")
@@ -129,14 +143,61 @@ def test_waiting_tells_how_it_goes_and_how_it_ended(loop: Loop, state: str, expe
     assert out.splitlines()[-1] == f"{job.id} {state}: so it was"
 
 
+def test_what_to_do_next_is_told_at_the_end(loop: Loop) -> None:
+    loop.bring_image()
+    process = loop.start("--wait", "60")
+    eventually(loop.active)
+    (job,) = loop.active()
+    assert claim(loop.storage, job.id, "w1")
+    verdict = {"summary": {"why": "It was not proved better.", "next_steps": ["Upload more.", "Then retrain."]}}
+    record_progress(loop.storage, job.id, "w1", stage="gate", verdict=verdict)
+    finish(loop.storage, job.id, "w1", JobState.REJECTED, "It was not proved better.")
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert out.splitlines()[-4:] == [
+        f"{job.id} rejected: It was not proved better.",
+        "What to do next:",
+        "- Upload more.",
+        "- Then retrain.",
+    ]
+
+
+def test_an_estimate_asks_for_nothing(loop: Loop) -> None:
+    status, out, err = loop.run("--estimate", "--json", "--epochs", "3")
+    assert (status, err) == (0, "")
+    estimate = json.loads(out)
+    assert (estimate["epochs"], estimate["would_train"], estimate["gate_settings"]) == (3, True, "default")
+    status, out, err = loop.run("--estimate")
+    assert (status, err) == (0, "")
+    assert estimate["summary"]["why"] in out.splitlines()
+    assert [f"- {step}" for step in estimate["summary"]["next_steps"]] == out.splitlines()[3:-1]
+    status, out, err = loop.run("--json")
+    assert (status, out) == (2, "")
+    assert "--json needs --estimate" in err
+    assert loop.active() == []
+
+
+def test_nothing_is_asked_for_that_could_prove_nothing(loop: Loop) -> None:
+    """By the settings of the worker, no number of errors that the few images of the gate may have is enough."""
+    loop.bring_image()
+    strict = GateSettings(levels=GateLevels(lifetime_rate=1e-6, min_alpha=1e-9))
+    WorkerHeartbeats(loop.storage, WorkerIdentity("w", "elsewhere", 1), gate=strict).beat()
+    status, out, err = loop.run("--wait")
+    with loop.storage.session() as session:  # without a trace, which another test would find
+        session.delete(session.get_one(Worker, "w"))
+    assert (status, err) == (0, "")
+    assert "The gate set is too small to prove anything" in out
+    assert out.splitlines()[-1] == "Nothing is asked for: no new model could be promoted now."
+    assert loop.active() == []
+
+
 def test_waiting_tells_that_no_worker_runs(loop: Loop) -> None:
     loop.bring_image()
     process = loop.start("--wait", "60")
     eventually(loop.active)
     (job,) = loop.active()
-    assert process.stdout is not None
-    said = [process.stdout.readline() for _ in range(3)]
-    assert said[1:] == ["queued, 0 of 5 epochs\n", "No worker is running; the job waits until one is started.\n"]
+    said = lines_until(process, "No worker is running;")
+    assert said[-2:] == ["queued, 0 of 5 epochs\n", "No worker is running; the job waits until one is started.\n"]
     cancel(loop.storage, job.id, "ann")
     process.communicate(timeout=30)
 
@@ -165,9 +226,9 @@ def test_a_server_that_is_replaced_is_waited_for(loop: Loop, tmp_path: Path) -> 
     first = loop.server()
     with first:
         process = loop.start("--wait", "120")
-        assert process.stdout is not None
-        assert "is queued" in process.stdout.readline()
-        assert process.stdout.readline() == "queued, 0 of 5 epochs\n"
+        said = lines_until(process, "queued, ")
+        assert "is queued" in said[-2]
+        assert said[-1] == "queued, 0 of 5 epochs\n"
         first.stop()
     time.sleep(3)  # it asks and gets no answer
     assert process.poll() is None

@@ -7,6 +7,7 @@ import pickle
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Iterator
 from multiprocessing.synchronize import Barrier
@@ -14,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import event, inspect, select, text
 from sqlalchemy.exc import IntegrityError
@@ -22,11 +25,16 @@ from sqlalchemy.exc import IntegrityError
 from lesion.catalogue.images import add_image, frozen_generations, gate_images
 from lesion.catalogue.snapshots import _renew_gate
 from lesion.core.errors import ConfigError, InvalidValueError, NotFoundError, UnavailableError
+from lesion.database.migrations import runner
 from lesion.database.object_store import DamagedFileError, ObjectNotFoundError, ObjectStore, StoreError, image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import Base, Generation, Image, Worker
+from lesion.promotion.comparison import Selection
+from lesion.promotion.gate_levels import GateLevels, RecordedLook
+from lesion.registry.gate_looks import recorded_looks
 from tests.support.images.loop_images import new_storage, row_of
 from tests.support.images.pictures import write
+from tests.support.paths import REPOSITORY
 
 
 @pytest.fixture
@@ -102,6 +110,44 @@ def test_threads_may_upgrade_different_databases(tmp_path):
     for thread in threads:
         thread.join()
     assert [differences(storage) for storage in made] == [[], [], []]
+
+
+def test_generations_of_an_earlier_version_get_the_rule_by_which_they_were_frozen(tmp_path):
+    """By revision 0003: the first generation was imported, the second frozen later, and the third is open."""
+    storage = Storage(f"sqlite:///{tmp_path}/lesion.db", str(tmp_path / "files"), tmp_path / "cache")
+    with storage.engine.begin() as connection:
+        config = Config(attributes={"connection": connection})
+        config.set_main_option("script_location", str(Path(runner.__file__).parent))
+        command.upgrade(config, "0003")
+        for number, status in ((1, "frozen"), (2, "frozen"), (3, "open")):
+            row = {"number": number, "status": status, "at": "2026-11-01 00:00:00"}
+            connection.execute(text("INSERT INTO generations VALUES (:number, :status, :at, NULL)"), row)
+        connection.execute(text("INSERT INTO workers VALUES ('w', 'here', 1, '2026-11-01 00:00:00')"))
+    storage.upgrade()
+    assert differences(storage) == []
+    with storage.session() as session:
+        rows = session.execute(select(Generation.number, Generation.selection).order_by(Generation.number)).all()
+        assert rows == [(1, Selection.IMPORTED), (2, Selection.OPINION_FIRST), (3, None)]
+        assert session.get_one(Worker, "w").gate_settings is None
+
+
+def test_a_database_of_the_first_version_keeps_its_looks_with_what_they_spent(tmp_path):
+    """Its one look spent 0.03825, by a rule that knew the generation alone."""
+    with tarfile.open(REPOSITORY / "tests" / "data" / "version_0.1.0.tar.xz") as archive:
+        archive.extract("./storage/lesion.db", tmp_path, filter="data")
+    folder = tmp_path / "storage"
+    storage = Storage(f"sqlite:///{folder}/lesion.db", str(folder / "files"), folder / "cache")
+    storage.upgrade()
+    with storage.session() as session:
+        looks = recorded_looks(session)
+        assert session.get_one(Generation, 1).selection == Selection.IMPORTED
+    [look] = looks
+    assert (look.generation, look.promoted) == (1, False)
+    assert look.alpha == pytest.approx(0.03825)
+    # The first generation has 0.05 in all; another one gets what LORD++ gives to the second look of a lifetime.
+    assert 0 < GateLevels().next_level(looks, 1) <= 0.05 - 0.03825
+    assert GateLevels().next_level(looks, 2) == GateLevels().next_level([RecordedLook(1, 0.03)], 2)
+    storage.engine.dispose()
 
 
 def test_a_session_is_all_or_nothing(storage, tmp_path):
@@ -197,7 +243,7 @@ def test_storage_travels_to_other_processes_without_its_connections(storage):
 def test_what_servers_import_is_light():
     code = (
         "import sys, lesion.catalogue.images; "
-        "print(sorted({'torch', 'pandas', 'pyarrow', 'statsmodels', 'dbos', 'alembic'} & set(sys.modules)))"
+        "print(sorted({'torch', 'pandas', 'pyarrow', 'dbos', 'alembic'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
@@ -316,7 +362,7 @@ def test_no_secret_is_shown_with_a_storage(tmp_path):
 
 def test_the_database_is_a_plain_sqlite_file(storage, tmp_path):
     with sqlite3.connect(tmp_path / "lesion.db") as connection:
-        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0003",)]
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [("0006",)]
 
 
 @pytest.fixture(scope="module")

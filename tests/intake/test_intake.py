@@ -155,6 +155,14 @@ def test_doubts_send_to_quarantine(label: str, probabilities: dict[str, float], 
     assert made.group_key == examined().sha256
 
 
+def test_the_champion_s_doubt_of_a_label() -> None:
+    opinion = ModelOpinion({"a": 0.95, "b": 0.04, "c": 0.01}, True, 0.5, "v1")
+    assert Upload(examined(), "b", "ann", opinion).doubt == pytest.approx(0.96)
+    assert Upload(examined(), "a", "ann", opinion).doubt == pytest.approx(0.05)
+    assert Upload(examined(), "unknown", "ann", opinion).doubt == 1
+    assert Upload(examined(), "a", "ann").doubt is None
+
+
 def test_a_relative_in_quarantine_under_another_label_is_a_doubt() -> None:
     made = verdict("a", SURE_OF_A, known(label="b", status="quarantined"))
     assert (made.status, made.code) == ("quarantined", "label_disputed")

@@ -27,6 +27,8 @@ NOT_HERE = ("docker", "kubectl", "gcloud", "helm")
 ELSEWHERE = {
     "bash scripts/": "tests/serve/deploy/test_replicas.py",
     "python scripts/bench/replicas.py": "tests/serve/deploy/test_replicas.py",
+    "lesion retrain": "tests/cli/test_retrain.py",
+    "lesion records": "tests/serve/test_recorded_answers.py",
     "promtool": "tests/serve/deploy/test_monitoring_files.py",
     "cd serve/deploy/monitoring": "tests/serve/deploy/test_monitoring_files.py",
 }

@@ -17,42 +17,17 @@ from scipy.stats import binom
 from lesion.core.errors import ConfigError, DataError
 from lesion.evaluation.reliability import reliability
 from lesion.promotion import paired_tests
-from lesion.promotion.comparison import MAX_CHANGED, GateSet
+from lesion.promotion.comparison import MAX_CHANGED, GateSet, Selection
 from lesion.promotion.gate import decide, reject_exhausted
+from lesion.promotion.gate_levels import GateLevels
 from lesion.promotion.gate_report import gate_report
 from lesion.promotion.gate_settings import GateSettings
+from lesion.promotion.paired_answers import AnswersByReview, RightAnswers
+from tests.support.gate_sets import CLASSES, answers, better, gate_set
 from tests.support.paths import REPOSITORY
 
-CLASSES = ("glioma", "meningioma", "pituitary")
 SETTINGS = GateSettings()
 ALPHA = 0.045
-
-
-def answers(labels, wrong, confidence=None):
-    """Probabilities that are right but for the rows ``wrong``, which give the next class; calibrated unless told."""
-    confidence = confidence or min(0.99, max(0.5, 1 - len(list(wrong)) / max(len(labels), 1)))
-    probabilities = np.full((len(labels), 3), (1 - confidence) / 2)
-    given = np.array(labels)
-    given[list(wrong)] = (given[list(wrong)] + 1) % 3
-    probabilities[np.arange(len(labels)), given] = confidence
-    return probabilities
-
-
-def gate_set(champion_wrong, challenger_wrong, images=300, generation=1, group=1, **confidence):
-    labels = np.arange(images) % 3
-    return GateSet(
-        generation=generation,
-        labels=labels,
-        groups=np.array([f"group {i // group}" for i in range(images)]),
-        champion=answers(labels, champion_wrong),
-        challenger=answers(labels, challenger_wrong, **confidence),
-        hashes=[f"{i:064x}" for i in range(images)],
-    )
-
-
-def better(**changes):
-    """A challenger that answers rightly 20 of the champion's 30 errors, evenly over classes, and gets 2 new ones."""
-    return gate_set(range(30), [*range(10), 100, 101], **changes)
 
 
 def verdict_of(*sets, settings=SETTINGS, alpha=ALPHA, **more):
@@ -283,7 +258,27 @@ def test_a_class_of_few_images_is_named_as_not_judged_and_does_not_block() -> No
         check = next(check for check in verdict.checks if check.name == "recall/pituitary")
         # (lost + 1) / (9 + 1) of the images changed; (1.645 + 2.878) / 0.05 standard errors must fit the margin.
         assert check.needed == pytest.approx((len(lost) + 1) / 10 * ((1.64485 + 2.87816) / 0.05) ** 2, abs=1)
-        assert f"pituitary (about {check.needed:,} would do)" in verdict.notes[-1]
+        assert f"pituitary (about {check.needed:,} would do, 9 are there)" in verdict.summary.next_steps[-1]
+
+
+def test_a_class_without_images_is_named_as_not_judged() -> None:
+    labels = np.arange(200) % 2
+    given = np.column_stack([answers(labels, [])[:, :2], np.zeros(200)])
+    given /= given.sum(axis=1, keepdims=True)
+    one = GateSet(1, labels, np.arange(200), given, given, [f"{i:064x}" for i in range(200)])
+    [step] = [step for step in verdict_of(one).summary.next_steps if "pituitary" in step]
+    assert step.endswith("cannot be judged without any held-out image of it: upload images of pituitary.")
+
+
+def test_a_class_whose_large_groups_fall_is_not_called_equal() -> None:
+    """Of 15 patients of 20 images 2 fall, beside 1,500 single images. If 5 % fall, 4.5 patients do, or by luck 2."""
+    labels = np.zeros(1800, int)
+    groups = np.concatenate([np.arange(1500), 1500 + np.repeat(np.arange(15), 20)])
+    champion, fallen = answers(labels, []), answers(labels, range(1500, 1540))
+    grouped = GateSet(1, labels, groups, champion, fallen, [f"{i:064x}" for i in range(1800)])
+    assert outcomes(verdict_of(grouped))["recall/glioma"] == "too_few_images"
+    single = replace(grouped, groups=np.arange(1800))
+    assert outcomes(verdict_of(single))["recall/glioma"] == "holds"
 
 
 def test_recall_floors() -> None:
@@ -351,25 +346,12 @@ def test_probabilities_must_not_get_much_worse() -> None:
     assert one.champion.brier == pytest.approx((270 * right + 30 * wrong) / 300)
 
 
-def test_says_that_a_gate_set_is_too_small() -> None:
-    note = verdict_of(gate_set(range(3), [], images=3)).notes[0]
-    assert "too small" in note
-    assert "all of its 3 groups" in note
-
-
-def test_says_that_the_champion_errs_too_seldom() -> None:
-    note = verdict_of(gate_set([0, 1], [])).notes[0]
-    assert "errs in only 2 of its 300 groups" in note
-
-
-def test_a_spent_generation_rejects_and_says_what_renews_it() -> None:
-    verdict = reject_exhausted(4, SETTINGS, gathered=40)
-    assert not verdict.promoted
+def test_a_spent_generation_rejects() -> None:
+    verdict = reject_exhausted(4, SETTINGS, gathered=40, unreviewed=3)
+    assert (verdict.promoted, verdict.spent, verdict.unreviewed) == (False, True, 3)
     assert (verdict.checks, verdict.comparisons) == ((), ())
-    assert "Generation 4" in verdict.reasons[0]
-    assert "160 more held-out images" in verdict.reasons[0]
-    assert "a new generation does not change that" in reject_exhausted(4, SETTINGS, gathered=40, ever=True).reasons[0]
-    assert "enough for a new one" in reject_exhausted(4, SETTINGS, gathered=200).reasons[0]
+    assert verdict.reasons == (verdict.summary.why,)
+    assert "generation 4" in verdict.summary.why
 
 
 def test_images_that_changed_sides_are_listed_the_worst_first() -> None:
@@ -457,6 +439,23 @@ def test_refuses_settings_that_make_no_sense(values) -> None:
         GateSettings(**values)
 
 
+def test_settings_are_read_back_from_json() -> None:
+    settings = GateSettings(margin=0.01, recall_floors={"glioma": 0.9}, levels=GateLevels(min_alpha=0.001))
+    assert GateSettings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
+    assert GateSettings.from_json({"renew_images": 40}) == GateSettings(renew_images=40)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [None, 3, "margin", ["margin"], {"margine": 0.1}, {"margin": "0.1"}, {"margin": None}, {"margin": 2},
+     {"margin": float("nan")}, {"recall_floors": 0.9}, {"recall_floors": {"a": "b"}}, {"train_in_vain": "no"},
+     {"levels": {"first": 1}}, {"levels": 1}, {"levels": {"min_alpha": "a"}}, {"renew_images": "many"}],
+)  # fmt: skip
+def test_refuses_json_that_is_no_settings(content) -> None:
+    with pytest.raises(ConfigError):
+        GateSettings.from_json(content)
+
+
 @pytest.mark.slow
 def test_the_gate_needs_no_torch() -> None:
     """The worker process decides; torch belongs to the training subprocess alone."""
@@ -477,8 +476,16 @@ def page_of(verdict, **more):
 def test_report_of_a_promotion() -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 0, 0)).save(buffer, "PNG")
-    verdict = verdict_of(better(generation=2), gate_set(range(30), range(30)), looks_left=2, gathered=17)
-    page = page_of(verdict, pictures={f"{100:064x}": buffer.getvalue()}, quarantined=5)
+    sets = (
+        replace(better(generation=2), selection=Selection.MEMBERSHIP_FIRST),
+        replace(gate_set(range(30), range(30)), selection=Selection.IMPORTED),
+    )
+    verdict = verdict_of(*sets, looks_left=2, gathered=17, unreviewed=5)
+    page = page_of(verdict, pictures={f"{100:064x}": buffer.getvalue()})
+    told = page.index("What to do next"), page.index("In numbers")
+    assert page.index(verdict.summary.why) < told[0] < page.index("look for wrong labels") < told[1]
+    assert "Generation 2: Which images belong to it was drawn before any model saw them" in page
+    assert "Generation 1: Its images are the test images that came with the first model" in page
     assert "Challenger bbbbbbbbbbbb was proved better than champion aaaaaaaaaaaa and is promoted." in page
     assert "phantom &lt;mri&gt;: promoted" in page
     assert page.count("data:image/png;base64,") == 1
@@ -494,10 +501,54 @@ def test_report_of_a_promotion() -> None:
     assert "<script" not in page
 
 
+def right(images: int, champion: int, challenger: int) -> RightAnswers:
+    return RightAnswers(images, champion, challenger)
+
+
+def test_accuracies_with_and_without_images_that_nobody_reviewed() -> None:
+    review = AnswersByReview(right(200, 180, 190), right(100, 60, 80), right(50, 49, 48), right(30, 3, 12))
+    shown = review.to_json()
+    assert shown["accuracy"] == {
+        "reviewed": {"champion": 0.9, "challenger": 0.95},
+        "decided": {"champion": 240 / 300, "challenger": 270 / 300},
+        "gathered": {"champion": 0.98, "challenger": 0.96},
+        "gathered_and_waiting": {"champion": 52 / 80, "challenger": 60 / 80},
+    }
+    assert shown["waiting"] == {"images": 30, "champion": 3, "challenger": 12}
+    decided, newer = shown["sentences"]
+    assert "of 100 of the 300 images" in decided
+    assert "With them the accuracy is 0.800 for the champion and 0.900 for the challenger" in decided
+    assert "without them the accuracy is 0.900 for the champion and 0.950 for the challenger" in decided
+    assert newer.startswith("80 newer held-out images did not count, since 30 of them wait in quarantine.")
+    assert "the accuracy is 0.650 for the champion and 0.750 for the challenger; without" in newer
+    assert "the accuracy is 0.980 for the champion and 0.960 for the challenger, which favors" in newer
+
+
+def test_without_unreviewed_images_nothing_is_said_of_them() -> None:
+    none = right(0, 0, 0)
+    review = AnswersByReview(right(200, 180, 190), none, right(50, 49, 48), none)
+    assert review.sentences() == ()
+    assert review.to_json()["accuracy"]["gathered_and_waiting"] == {"champion": 0.98, "challenger": 0.96}
+    assert AnswersByReview(none, right(4, 1, 2), none, none).sentences() == (
+        "Nobody reviewed the labels of 4 of the 4 images that the gate decided on. With them the accuracy is 0.250 for "
+        "the champion and 0.500 for the challenger; without them there are no images.",
+    )
+
+
+def test_the_report_says_what_nobody_reviewed() -> None:
+    review = AnswersByReview(right(200, 180, 190), right(100, 60, 80), right(50, 49, 48), right(30, 3, 12))
+    verdict = replace(verdict_of(better()), review=review, label_check="Before the training, labels were compared.")
+    page = page_of(verdict)
+    assert all(sentence in page for sentence in review.sentences())
+    assert "Before the training, labels were compared." in page
+    assert json.loads(json.dumps(verdict.to_json()))["review"]["accuracy"]["decided"]["champion"] == 0.8
+    assert verdict_of(better()).to_json()["review"] is None
+
+
 def test_report_of_a_rejection() -> None:
     page = page_of(verdict_of(gate_set(range(30), range(30))))
-    assert "was not proved better" in page
-    assert "2 of 9 conditions do not hold" in page
+    assert "Challenger bbbbbbbbbbbb is not promoted and champion aaaaaaaaaaaa stays: 2 of 9 conditions do not" in page
+    assert "it was not proved better. On the 300 newest held-out images both models are right on the same ones." in page
     assert "no further decision" in page
     assert "quarantine" not in page
     assert "Images that changed sides" not in page

@@ -71,6 +71,38 @@ def test_looks_under_an_earlier_rule_count_with_what_they_spent() -> None:
     assert GateLevels().next_level([RecordedLook(1, 0.04995)], 1) == 0
 
 
+@pytest.mark.parametrize("generations", [1, 2, 3, 10])
+def test_looks_of_each_generation_alone_do_not_break_the_guarantee_of_the_lifetime(generations: int) -> None:
+    """Earlier versions spent 0.0422 on each generation, however many there were: after three nothing is left of 0.1."""
+    levels = GateLevels()
+    spent = [RecordedLook(one, 0.03825 * 0.1**look) for one in range(generations) for look in range(3)]
+    taken = list(spent)
+    for generation in range(100, 400):
+        taken.append(RecordedLook(generation, levels.next_level(taken, generation)))
+    assert sum(look.alpha for look in taken) <= max(0.1, sum(look.alpha for look in spent)) + 1e-12
+    assert (levels.next_level(spent, 100) > 0) == (generations < 3)
+
+
+def test_a_second_promotion_earns_new_level_where_earlier_rules_spent_too_much() -> None:
+    spent = [RecordedLook(one, 0.03825 * 0.1**look) for one in range(3) for look in range(3)]
+    promoted = [*spent, RecordedLook(3, 0.01, True), RecordedLook(4, 0.01, True)]
+    assert GateLevels().next_level(spent, 5) == 0
+    assert 0 < GateLevels().next_level(promoted, 5) <= 0.2 - sum(look.alpha for look in promoted)
+
+
+def test_looks_under_this_rule_are_limited_by_lord_alone() -> None:
+    """The limit for what earlier rules spent is never the lower one: computed by the series of LORD++ itself."""
+    rng, levels = np.random.default_rng(1), GateLevels(min_alpha=1e-12, generation_level=0.5)
+    tail = sum(k**-1.3 for k in range(2, 10_001))
+    taken: list[RecordedLook] = []
+    for number in range(200):
+        starts = [-1, *[n for n, look in enumerate(taken) if look.promoted][1:]]
+        series = [0.3 if number - start == 1 else 0.7 * (number - start) ** -1.3 / tail for start in starts]
+        level = levels.next_level(taken, number)
+        assert level == pytest.approx(min(0.5 * 0.6, 0.1 * sum(series)))
+        taken.append(RecordedLook(number, level, bool(rng.random() < 0.2)))
+
+
 def test_luck_promotes_as_seldom_as_promised() -> None:
     """Simulated: 20 generations with one retraining each, none of which is an improvement, promote anything in 10 %."""
     rng, levels, runs = np.random.default_rng(0), GateLevels(), 4000

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lesion.catalogue.first_model import import_run
-from lesion.cli.models import main
+from lesion.cli.storage.models import main
 from lesion.core.errors import ConfigError, LesionError
 from lesion.database.storage import Storage
 from lesion.model.bundle import Bundle

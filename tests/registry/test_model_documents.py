@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lesion.catalogue.import_run import import_manifest
-from lesion.cli.models import main
+from lesion.cli.storage.models import main
 from lesion.data.manifest import Manifest
 from lesion.database.audit import LABEL_CORRECTED, record
 from lesion.database.storage import Storage

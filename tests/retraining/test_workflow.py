@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from PIL import Image as Picture
 from sqlalchemy import make_url, select
 
 from lesion.catalogue.images import add_image, delete_image
@@ -21,12 +22,14 @@ from lesion.core.errors import LesionError
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import GateLook, Job, Worker
+from lesion.model.bundle_files import BundleFileError
+from lesion.model.predictor import Predictor
 from lesion.promotion.change_plan import ChangePlan
 from lesion.promotion.gate_levels import GateLevels, RecordedLook
 from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.plan_adoption import adopt, plan_in_force
 from lesion.registry.registry import Registry
-from lesion.retraining.gate_step import reserve_look
+from lesion.retraining.gate.gate_step import reserve_look
 from lesion.retraining.jobs import CHOICES, JobError, cancel, job, submit
 from lesion.retraining.leases import (
     JobCancelledError,
@@ -39,7 +42,7 @@ from lesion.retraining.leases import (
 from lesion.retraining.stages import RetrainSettings, Stages, Start
 from lesion.retraining.stored_reports import load_report
 from lesion.retraining.workflow import system_database
-from tests.support.bundles.lamp_bundles import CLASSES, lamp, lamp_pictures
+from tests.support.bundles.lamp_bundles import CLASSES, lamp, lamp_picture, lamp_pictures
 from tests.support.images.loop_images import new_storage, put_picture, row_of
 from tests.support.images.pictures import write
 from tests.support.servers.serving import eventually
@@ -120,6 +123,9 @@ def test_every_stage_may_run_twice(storage: Storage, stages: Stages) -> None:
     ended = job(storage, job_id)
     assert (ended.state, ended.progress, ended.epoch, len(ended.metrics)) == ("promoted", 1.0, 3, 3)
     assert ended.verdict is not None
+    assert ended.reason == Registry(storage).history()[-1].reason == ended.verdict["summary"]["why"]
+    assert ended.reason.startswith("The new model was promoted, since it was proved better.")
+    assert [(rule["generation"], rule["selection"]) for rule in ended.verdict["rules"]] == [(1, "imported")]
     assert ended.verdict["comparisons"][0]["gained"] == len(ended.verdict["comparisons"][0]["changed"]) > 5
     assert not (storage.cache / "jobs" / job_id).exists()
     with storage.session() as session:
@@ -168,6 +174,34 @@ def test_a_report_shows_pictures_as_long_as_they_are_there(storage: Storage, sta
     assert load_report(storage, job_id).count(blank) == 1
 
 
+def test_the_verdict_has_the_accuracy_with_and_without_images_that_nobody_reviewed(
+    storage: Storage, stages: Stages, tmp_path: Path
+) -> None:
+    """The champion is always wrong and the challenger always right."""
+    for number, label, status in ((900, "bright", "accepted"), (901, "dark", "accepted"), (902, "dark", "quarantined")):
+        file = tmp_path / f"{number}.png"
+        Picture.fromarray(lamp_picture(number)).save(file)
+        row = row_of(file, label, split="gate", status=status)
+        storage.store.put(image_key(row.sha256), file.read_bytes())
+        with storage.session() as session:
+            assert add_image(session, row)
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    stages.compare(job_id, begun["parent"], version)
+    verdict = job(storage, job_id).verdict
+    assert verdict is not None
+    review, decided = verdict["review"], verdict["comparisons"][-1]["images"]
+    assert review["reviewed"] == {"images": decided, "champion": 0, "challenger": decided}
+    assert review["unreviewed"] == {"images": 0, "champion": 0, "challenger": 0}
+    waiting = review["waiting"]
+    assert (waiting["champion"], waiting["challenger"]) == (1, waiting["images"] - 1)  # 902 is bright
+    assert review["gathered"]["images"] + waiting["images"] == 3
+    assert review["accuracy"]["gathered_and_waiting"] == {"champion": 1 / 3, "challenger": 2 / 3}
+    assert review["sentences"][0] in load_report(storage, job_id)
+
+
 def test_each_class_is_compared_with_the_best_model_so_far_too(
     storage: Storage, stages: Stages, tmp_path: Path
 ) -> None:
@@ -186,6 +220,30 @@ def test_each_class_is_compared_with_the_best_model_so_far_too(
         assert "(the champion's: 1.000)" in sentences[f"recall/{name}"]
         assert "(the best model so far's: 0.000)" in sentences[f"best_recall/{name}"]
     assert verdict["improved"] == CLASSES
+
+
+def test_the_champion_stands_for_a_best_model_that_does_not_load(
+    storage: Storage, stages: Stages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers refuse such a champion; the retrainings after it go on."""
+    registry = Registry(storage)
+    registry.promote(registry.register(lamp(tmp_path / "other", 0.04, config=CONFIG)), "bob", "by hand")
+    broken, load = registry.history()[0].version, Predictor.load
+
+    def refuse(folder: Path, **options: Any) -> Predictor:
+        if Path(folder).name == broken:
+            raise BundleFileError("The bundle's weights do not fit its network.")
+        return load(folder, **options)
+
+    monkeypatch.setattr(Predictor, "load", refuse)
+    job_id = submit(storage, REQUEST, "ann")[0].id
+    claim(storage, job_id, "w1")
+    begun = stages.begin(job_id)
+    version = stages.train(job_id, begun["parent"], stages.snapshot(job_id))
+    stages.compare(job_id, begun["parent"], version)
+    verdict = job(storage, job_id).verdict
+    assert verdict is not None
+    assert not [check["name"] for check in verdict["checks"] if check["name"].startswith("best_recall/")]
 
 
 def test_images_that_a_server_took_under_wider_limits_are_compared(

@@ -10,10 +10,10 @@ from lesion.client import Client
 from serve.ui.charts import model_charts
 from serve.ui.charts.data_charts import SPLITS
 from serve.ui.components import (
-    JUDGED_STATES,
     START_WITH_STORAGE,
     apply_change,
     show_confirmation,
+    show_summary,
     show_verdict,
     warn_without_worker,
 )
@@ -111,15 +111,11 @@ def _show_end(client: Client, job: dict[str, Any]) -> None:
     by_state = {"promoted": st.success, "failed": st.error, "budget_spent": st.warning}
     show_outcome = by_state.get(job["state"], st.info)
     outcome, reason = sentences.describe_outcome(job, version_in_use(client)), escape_markdown(job["reason"])
-    if job["state"] in JUDGED_STATES:  # the reason consists of a statistical test's numbers
-        show_outcome(outcome)
-        st.caption(reason)
-    else:
-        show_outcome(f"{outcome}\n\n{reason}".rstrip())
+    show_outcome(f"{outcome}\n\n{reason}".rstrip())
     st.caption(f"{_request(job)}, ended on {format_time(job['finished_at'])}.")
+    show_verdict(client, job)
     with st.expander("Training curves"):
         _show_curves(job["metrics"])
-    show_verdict(client, job)
 
 
 def _show_new_data(client: Client) -> None:
@@ -139,7 +135,9 @@ def _offer_retraining(client: Client, running: bool) -> None:
         batch_size = _ask_number("Batch size", "batch_size", options, 1, "%d")
         learning_rate = _ask_number("Learning rate", "learning_rate", options, 1e-5, "%.6f")
         st.caption("Leave these unchanged unless you have a reason. A smaller batch needs less memory.")
-    st.markdown(escape_markdown(sentences.describe_estimate(read(client, "/retrain_estimate", epochs=epochs))))
+    estimate = read(client, "/retrain_estimate", epochs=epochs)
+    st.markdown(escape_markdown(sentences.describe_estimate(estimate)))
+    _show_feasibility(estimate)
     if not running:  # or the retraining itself tells it
         warn_without_worker(options["worker"])
     if st.button("Start retraining", type="primary", disabled=running):
@@ -147,6 +145,17 @@ def _offer_retraining(client: Client, running: bool) -> None:
         apply_change(partial(client.retrain, **settings), "The retraining has begun.")
     if running:
         st.caption("Only one retraining can run at a time.")
+
+
+def _show_feasibility(estimate: dict[str, Any]) -> None:
+    """Show what the gate could prove after a retraining, before anybody starts it."""
+    with st.container(border=True):
+        st.markdown("**What it could prove**")
+        if not estimate["would_train"]:
+            st.warning("No new model could be promoted now, so a retraining would end without training one.")
+        show_summary(estimate["summary"])
+        if note := sentences.describe_gate_settings(estimate):
+            st.caption(note)
 
 
 def _ask_number(label: str, name: str, options: dict[str, Any], step: Any, number_format: str) -> Any:  # noqa: ANN401 - int or float

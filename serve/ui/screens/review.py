@@ -60,6 +60,8 @@ def show(client: Client) -> None:
     shown = _shown_list()
     images = _read_images(client, shown)
     st.markdown(escape_markdown(shown.sentence))
+    if images:
+        st.caption("Images with the most doubtful labels come first.")
     names = read(client, "/info")["class_names"]
     with st.container(horizontal=True):
         for number, image in enumerate(images, 1):
@@ -78,9 +80,9 @@ def _show_pages(shown: _List, images: list[dict[str, Any]]) -> None:
     st.caption(f"{len(shown.decided)} of {format_count(len(images), 'image')} in this list decided.")
     starts, full = shown.page_starts, len(images) == _PAGE_SIZE
     with st.container(horizontal=True):
-        if st.button("Earlier images", disabled=len(starts) == 1):
+        if st.button("Previous images", disabled=len(starts) == 1):
             _turn_to(starts[:-1])
-        if st.button("Later images", disabled=not full):
+        if st.button("Next images", disabled=not full):
             _turn_to([*starts, images[-1]["id"]])
         if st.button("Read the list again"):
             clear_cache()
@@ -123,13 +125,19 @@ def _shown_list() -> _List:
 def _read_images(client: Client, shown: _List) -> list[dict[str, Any]]:
     """Return the images of the list, which are read only once."""
     if shown.images is None:
-        images = read(client, "/quarantine", after=shown.page_starts[-1], limit=_PAGE_SIZE)["images"]
+        images = _read_page(client, shown.page_starts[-1])
         while not images and len(shown.page_starts) > 1:  # everything on this page was decided on
             shown.page_starts.pop()
-            images = read(client, "/quarantine", after=shown.page_starts[-1], limit=_PAGE_SIZE)["images"]
+            images = _read_page(client, shown.page_starts[-1])
         total = read(client, "/training_data")["status"]["quarantined"]
         shown.sentence, shown.images = admin_findings.quarantine(total, images), images
     return shown.images
+
+
+def _read_page(client: Client, after: int) -> list[dict[str, Any]]:
+    """Return the next waiting images after the one with this id, those with the most doubtful labels first."""
+    images: list[dict[str, Any]] = read(client, "/quarantine", after=after, limit=_PAGE_SIZE, order="doubt")["images"]
+    return images
 
 
 def _show_card(client: Client, shown: _List, image: dict[str, Any], name: str, names: dict[str, str]) -> None:

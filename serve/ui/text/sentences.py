@@ -30,7 +30,7 @@ _STAGES = {
 }
 _OUTCOMES = {
     "promoted": "The new model was proved better and was put into use.",
-    "rejected": "The new model was not proved better; the model in use stays.",
+    "rejected": "The new model was not promoted; the model in use stays.",
     "budget_spent": "The gate's budget is used up, so nothing was decided; the model in use stays.",
     "failed": "The retraining failed; the model in use stays.",
     "cancelled": "The retraining was canceled; the model in use stays.",
@@ -253,12 +253,18 @@ def next_retraining(new: Mapping[str, Any]) -> str:
 
 
 def describe_estimate(estimate: Mapping[str, Any]) -> str:
-    """Write how long a retraining would take, and what the gate could then prove, from ``/retrain_estimate``."""
-    gate = f" {estimate['gate']['reason']}" if estimate.get("gate") else ""
+    """Write how long a retraining would take, from ``/retrain_estimate``."""
     if estimate["seconds"] is None:
-        return f"How long it takes is not known yet. {estimate['basis']}{gate}"
+        return f"How long it takes is not known yet. {estimate['basis']}"
     work = f"{format_count(estimate['epochs'], 'epoch')} over {format_count(estimate['images'], 'image')}"
-    return f"It takes {format_duration(estimate['seconds'])}: {work}. {estimate['basis']}{gate}"
+    return f"It takes {format_duration(estimate['seconds'])}: {work}. {estimate['basis']}"
+
+
+def describe_gate_settings(estimate: Mapping[str, Any]) -> str:
+    """Write, from ``/retrain_estimate``, that the gate's default settings were used; nothing for those of a worker."""
+    if estimate["gate_settings"] == "worker":
+        return ""
+    return "This was computed with the default settings of the gate, since no worker runs that has told its own."
 
 
 def describe_stage(job: Mapping[str, Any]) -> str:

@@ -4,7 +4,7 @@ Functions that take a session join the caller's transaction; those that take a s
 recorded in the audit log of the same transaction.
 """
 
-from sqlalchemy import BigInteger, case, cast, func, select
+from sqlalchemy import BigInteger, and_, case, cast, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -53,10 +53,27 @@ def stored_hash(session: Session, sha256: str, pseudonyms: Pseudonyms) -> str:
 
 
 def list_images(
-    session: Session, *, status: str | None = None, label: str | None = None, after: int = 0, limit: int = 100
+    session: Session,
+    *,
+    status: str | None = None,
+    label: str | None = None,
+    after: int = 0,
+    limit: int = 100,
+    doubtful_first: bool = False,
 ) -> list[Image]:
-    """Return one page of images, the oldest first; ``after`` is the last id of the page before."""
-    statement = select(Image).where(Image.id > after).order_by(Image.id).limit(limit)
+    """Return one page of images, the oldest first; ``after`` is the last id of the page before.
+
+    With ``doubtful_first`` those with the most doubtful labels come first, and those without any doubt measured last.
+    """
+    statement = select(Image).order_by(Image.id).limit(limit)
+    if doubtful_first:
+        doubt = func.coalesce(Image.doubt, -1.0)
+        statement = select(Image).order_by(doubt.desc(), Image.id).limit(limit)
+        last = session.scalar(select(doubt).where(Image.id == after))
+        if last is not None:
+            statement = statement.where(or_(doubt < last, and_(doubt == last, Image.id > after)))
+    else:
+        statement = statement.where(Image.id > after)
     if status is not None:
         statement = statement.where(Image.status == status)
     if label is not None:

@@ -27,6 +27,7 @@ from lesion.identity.identity_key import open_pseudonyms
 from lesion.identity.pseudonyms import Pseudonyms
 from lesion.identity.received_files import deidentify
 from lesion.imaging.decode import decode, read
+from lesion.promotion.comparison import Selection
 
 IMPORT = "import"  # the uploader of imported images
 _CHUNK = 1000  # rows per INSERT
@@ -146,7 +147,8 @@ def _rows(manifest: Manifest, files: Mapping[str, _StoredFile]) -> list[dict[str
 
 
 def _insert(session: Session, rows: list[dict[str, Any]], name: str) -> None:
-    session.add_all([Generation(number=1, status="frozen", frozen_at=now()), Generation(number=2, status="open")])
+    first = Generation(number=1, status="frozen", selection=Selection.IMPORTED.value, frozen_at=now())
+    session.add_all([first, Generation(number=2, status="open")])
     session.flush()
     existing = set(session.scalars(select(Image.sha256)))
     new = [row for row in rows if row["sha256"] not in existing]

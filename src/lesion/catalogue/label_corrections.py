@@ -38,7 +38,7 @@ def correct_label(session: Session, sha256: str, actor: str, label: str) -> Imag
     if row.generation is not None:
         left, row.generation = row.generation, open_generation(session).number
         detail |= {"generation": row.generation, "left": left} if left != row.generation else {}
-    row.label, row.changed_at = label, now()
+    row.label, row.doubt, row.changed_at = label, None, now()  # the doubt was about the old label
     record(session, actor, LABEL_CORRECTED, sha256, **detail)
     return row
 

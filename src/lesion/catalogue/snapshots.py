@@ -20,6 +20,7 @@ from lesion.database.audit import record
 from lesion.database.object_store import image_key
 from lesion.database.storage import Storage
 from lesion.database.tables import ACCEPTED, EXCLUDED, GATE, Generation, Image, Snapshot, now
+from lesion.promotion.comparison import Selection
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ def _renew_gate(session: Session, renew_images: int, job_id: str) -> None:
     if not labels:
         return
     generation.status, generation.frozen_at = "frozen", now()
+    generation.selection = Selection.MEMBERSHIP_FIRST.value
     session.add(Generation(number=generation.number + 1, status="open"))
     session.flush()
     accepted = select(Image.id, Image.sha256).where(

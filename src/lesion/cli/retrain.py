@@ -1,16 +1,18 @@
 """Ask a running server for a retraining, by hand or on a schedule: lesion retrain http://127.0.0.1:8000.
 
-An API key of the role admin comes from LESION_API_KEY. No retraining is requested while another is queued or running,
-or while fewer than --new-images images wait: with the same data it would only use up one look at the gate's images.
+An API key of the role admin comes from LESION_API_KEY. First it is printed what a retraining could prove; with
+--estimate that is all. No retraining is requested while another is queued or running, while fewer than --new-images
+images wait (with the same data it would only use up one look at the gate's images), or while nothing could be proved.
 The exit status is 0 when there is nothing to do, when the retraining was requested, or with --wait when it ended as
 promoted, rejected or budget_spent (the gate could not decide any more); 1 when it failed or was cancelled; 2 when the
 server refused or does not answer.
 """
 
 import argparse
+import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lesion.client import ENDED, Client, ClientError, WaitTimeoutError
@@ -23,14 +25,48 @@ _DECIDED = ("promoted", "rejected", "budget_spent")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Request a retraining and return the exit status that the module's docstring explains."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.json and not options.estimate:
+        parser.error("--json needs --estimate.")
     with cli_errors(), Client(options.address, os.environ.get("LESION_API_KEY")) as client:
+        if options.estimate:
+            estimate = client.retrain_estimate(options.epochs)
+            print(json.dumps(estimate, indent=2)) if options.json else print_estimate(estimate)
+            return 0
         job = _active_job(client) or _request(client, options)
         if job is None or options.wait is None:
             return 0
         job = _wait(client, job["job_id"], options.wait)
-        print(f"{job['job_id']} {job['state']}: {job['reason']}", flush=True)
+        print_end(job)
         return 0 if job["state"] in _DECIDED else 1
+
+
+def print_estimate(estimate: Mapping[str, Any]) -> None:
+    """Print how long a retraining would take, what it could prove, and what makes that likelier."""
+    if estimate["seconds"] is not None:
+        print(f"A retraining takes about {estimate['seconds']:,.0f} s.")
+    print(estimate["basis"])
+    print_summary(estimate.get("summary"))
+    if estimate.get("gate_settings") == "default":
+        print("This was computed with the default settings of the gate, since no worker runs that has told its own.")
+
+
+def print_end(job: Mapping[str, Any]) -> None:
+    """Print how a retraining ended and why, and what to do next."""
+    print(f"{job['job_id']} {job['state']}: {job['reason']}")
+    print_summary((job["verdict"] or {}).get("summary"), why=False)
+
+
+def print_summary(summary: Mapping[str, Any] | None, *, why: bool = True) -> None:
+    """Print a summary of the gate, in lists one sentence a line; servers of an earlier version do not send one."""
+    if summary is None:
+        return
+    if why:
+        print(summary["why"])
+    print("What to do next:")
+    for step in summary["next_steps"]:
+        print(f"- {step}", flush=True)
 
 
 def _active_job(client: Client) -> dict[str, Any] | None:
@@ -46,6 +82,11 @@ def _request(client: Client, options: argparse.Namespace) -> dict[str, Any] | No
     waiting = client.call("GET", "/training_data")["next_retrain"]["images"]
     if waiting < options.new_images:
         print(f"Nothing to do: {waiting} new images wait, and --new-images is {options.new_images}.", flush=True)
+        return None
+    estimate = client.retrain_estimate(options.epochs)
+    print_estimate(estimate)
+    if not estimate.get("would_train", True):  # servers of an earlier version do not tell
+        print("Nothing is asked for: no new model could be promoted now.", flush=True)
         return None
     job = client.retrain(epochs=options.epochs)
     print(f"{job['job_id']} is queued; {waiting} new images wait.", flush=True)
@@ -91,6 +132,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--new-images", type=int, default=1, metavar="N", help="only if at least N new images wait (default: 1)"
     )
+    parser.add_argument(
+        "--estimate", action="store_true", help="only print how long a retraining would take and what it could prove"
+    )
+    parser.add_argument("--json", action="store_true", help="with --estimate: print it as JSON")
     parser.add_argument("--epochs", type=int, default=5, help="1 to 100 (default: 5)")
     parser.add_argument(
         "--wait",

@@ -62,6 +62,9 @@ class Image(Base):
     status: Mapped[str] = mapped_column(String(16), index=True)
     reason_code: Mapped[str] = mapped_column(String(64), default="")
     reason: Mapped[str] = mapped_column(Text, default="")
+    # The probability, 0 to 1, that the label is wrong: first by the champion at the upload, then by the check of labels
+    # before a retraining; None if it was compared with nothing.
+    doubt: Mapped[float | None]
     split: Mapped[str] = mapped_column(String(16), index=True)
     generation: Mapped[int | None] = mapped_column(ForeignKey("generations.number"), index=True)
     group_key: Mapped[str] = mapped_column(String(64), index=True)
@@ -81,12 +84,17 @@ class Image(Base):
 
 
 class Generation(Base):
-    """A generation of the gate set: ``open`` while it collects held-out images, then ``frozen``."""
+    """A generation of the gate set: ``open`` while it collects held-out images, then ``frozen``.
+
+    ``selection`` is the rule by which its images were chosen, a value of ``lesion.promotion.comparison.Selection``;
+    None while it is open.
+    """
 
     __tablename__ = "generations"
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     status: Mapped[str] = mapped_column(String(16))
+    selection: Mapped[str | None] = mapped_column(String(32))
     created_at: Mapped[datetime] = mapped_column(default=now)
     frozen_at: Mapped[datetime | None]
 
@@ -195,6 +203,48 @@ class Job(Base):
     updated_at: Mapped[datetime] = mapped_column(default=now)
 
 
+class RecordChain(Base):
+    """A chain of records: what one API process answered. See ``lesion.records.chain`` for the hashes, hexadecimal.
+
+    Records before ``first_number`` were removed when their time was over; ``before_first`` is the link of the last of
+    them.
+    """
+
+    __tablename__ = "record_chains"
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)  # from 1, without gaps
+    id: Mapped[str] = mapped_column(String(32), unique=True)
+    host: Mapped[str] = mapped_column(String(200))
+    first_number: Mapped[int]
+    before_first: Mapped[str] = mapped_column(String(64))
+    last_number: Mapped[int]  # 0 without any record
+    last_link: Mapped[str] = mapped_column(String(64))
+    seal: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class AnswerRow(Base):
+    """The record of one answer.
+
+    ``content`` is what ``lesion.records.answer_record`` writes, and empty once it was deleted; the columns after it
+    repeat parts of it, to be found by.
+    """
+
+    __tablename__ = "answers"
+    __table_args__ = (UniqueConstraint("chain", "number"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    chain: Mapped[int] = mapped_column(ForeignKey("record_chains.number"))
+    number: Mapped[int]  # in its chain
+    link: Mapped[str] = mapped_column(String(64))
+    content_hash: Mapped[str] = mapped_column(String(64))
+    content: Mapped[str] = mapped_column(Text)
+    request_id: Mapped[str] = mapped_column(String(128), index=True)
+    at: Mapped[str] = mapped_column(String(32), index=True)
+    image: Mapped[str] = mapped_column(String(64), index=True)
+    model_version: Mapped[str] = mapped_column(String(12), index=True)
+
+
 class IdentityKey(Base):
     """One row: a hash by which the key is recognized that the pseudonyms of this storage are made with."""
 
@@ -212,6 +262,8 @@ class Worker(Base):
     id: Mapped[str] = mapped_column(String(200), primary_key=True)
     host: Mapped[str] = mapped_column(String(200))
     pid: Mapped[int]
+    # What ``GateSettings.to_json`` returned, by which it decides; None of a worker of an earlier version.
+    gate_settings: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     seen_at: Mapped[datetime] = mapped_column(default=now)
 
 

@@ -33,6 +33,11 @@ class Pseudonyms:
         return self._hash("sent", sha256).hex()
 
     @property
+    def record_key(self) -> bytes:
+        """The key of the chains of records, see ``lesion.records.chain``; it does not tell the identity key."""
+        return self._hash("records", "")
+
+    @property
     def check(self) -> str:
         """A hash that tells whether another key is the same, and does not tell the key; 64 hexadecimal digits."""
         return self._hash("check", "").hex()

@@ -39,7 +39,7 @@ class Intake:
     def __init__(self, storage: Storage, classes: Sequence[str], settings: IntakeSettings) -> None:
         self._storage = storage
         self._classes = tuple(classes)
-        self._settings = settings
+        self.settings = settings
         self.pseudonyms = open_pseudonyms(storage)
         self._index = DuplicateIndex()
         self._indexed: set[str] = set()  # hashes
@@ -102,7 +102,7 @@ class Intake:
 
     def _decide(self, session: Session, upload: Upload, found: Found) -> Decision:
         related, look_alikes = self._related(session, upload, found)
-        return decide(Case(upload, related, self._settings, self._classes, look_alikes))
+        return decide(Case(upload, related, self.settings, self._classes, look_alikes))
 
     def _related(self, session: Session, upload: Upload, earlier: Found) -> tuple[list[RelatedImage], list[Image]]:
         """Return the images with an upload's file, pixels, picture or patient, and those that only look alike.
@@ -162,6 +162,7 @@ def _row(upload: Upload, decision: Decision) -> Image:
         status=decision.status,
         reason_code=decision.code,
         reason=decision.reason,
+        doubt=upload.doubt,
         split=decision.split,
         group_key=decision.group_key,
         patient=upload.patient,

@@ -32,6 +32,11 @@ class Upload:
     text_in_pixels: str = "no"  # yes, possible or no: whether the picture itself may show a name
     may_correct: bool = False  # whether the uploader may change the label of an image that is stored
 
+    @property
+    def doubt(self) -> float | None:
+        """The probability that the label is wrong, by the champion alone; None if no champion can be asked."""
+        return None if self.opinion is None else 1 - self.opinion.probabilities.get(self.label, 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class RelatedImage:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,33 @@ from lesion.promotion.paired_answers import Bools, PairedAnswers
 MAX_CHANGED = 200  # changed images that are listed one by one; all of them are counted
 
 
+class Selection(StrEnum):
+    """The rule by which the images of a generation of the gate set were chosen."""
+
+    IMPORTED = "imported"  # the test images that came with the first model
+    OPINION_FIRST = "opinion_first"  # by earlier versions: what the champion disputed was left out
+    MEMBERSHIP_FIRST = "membership_first"  # drawn before any model's opinion, which only decides what is reviewed
+
+    @property
+    def sentence(self) -> str:
+        """The rule in words, and what it means for the scores."""
+        return _SELECTIONS[self]
+
+
+_SELECTIONS = {
+    Selection.IMPORTED: "Its images are the test images that came with the first model; no model chose them.",
+    Selection.OPINION_FIRST: (
+        "It was frozen by an earlier version of Lesion, which may have left out images whose label the model in use "
+        "disputed. Scores on it may be too high, above all those of that model, and an improvement is harder to prove "
+        "on it."
+    ),
+    Selection.MEMBERSHIP_FIRST: (
+        "Which images belong to it was drawn before any model saw them, and held-out images in doubt were reviewed "
+        "before it was frozen."
+    ),
+}
+
+
 @dataclass(frozen=True, eq=False)
 class GateSet:
     """One frozen generation of the gate set, with both models' answers."""
@@ -31,6 +59,7 @@ class GateSet:
     # ``(N,)``: whether the best model so far for the image's class is right; None where that is the champion.
     best_hits: Bools | None = None
     merged: tuple[int, ...] = ()  # the generations that it consists of; empty for one
+    selection: Selection | None = None  # None if it is not known, or consists of several generations
 
     def check(self, classes: int) -> None:
         """Raise a DataError for answers that cannot be compared: no images, other shapes, no probabilities."""

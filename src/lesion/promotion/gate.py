@@ -7,11 +7,21 @@ from typing import Any
 from lesion.core.errors import ConfigError, DataError
 from lesion.core.text import join_names
 from lesion.promotion.change_plan import PlanStatement
-from lesion.promotion.comparison import Comparison, GateSet, compare, merge
+from lesion.promotion.comparison import Comparison, GateSet, Selection, compare, merge
 from lesion.promotion.gate_checks import Check, GateEvidence, check_all
 from lesion.promotion.gate_settings import GateSettings
-from lesion.promotion.non_inferiority import Outcome
-from lesion.promotion.paired_tests import exact_p_value, fewest_better_groups
+from lesion.promotion.paired_answers import AnswersByReview
+from lesion.promotion.summary.evidence import Evidence, Gathering
+from lesion.promotion.summary.verdict_summary import Summary, summarize_decision, summarize_exhausted
+
+
+@dataclass(frozen=True)
+class GenerationRule:
+    """By which rule the images of a generation were chosen."""
+
+    generation: int
+    selection: Selection
+    sentence: str  # the rule in words, and what it means for the scores
 
 
 @dataclass(frozen=True)
@@ -19,19 +29,23 @@ class Verdict:
     """The decision of the gate, with its reasons."""
 
     promoted: bool  # whether every check passed
-    reasons: tuple[str, ...]
+    summary: Summary  # why, and what to do next, in plain words
+    reasons: tuple[str, ...]  # the conditions that decided, with their numbers
     checks: tuple[Check, ...]  # all conditions; empty if the generation was exhausted
     # Both models on every earlier generation, oldest first, and on the newest images, on which was decided; empty if
     # the newest generation was exhausted.
     comparisons: tuple[Comparison, ...]
-    notes: tuple[str, ...]
     generation: int  # the newest generation, on which was decided
     alpha: float  # the level of this decision; 0 if the generation was exhausted
     looks_left: int  # decisions that remain on the newest generation
     gathered: int  # held-out images in the open generation
     renew_images: int  # how many of them freeze it
+    unreviewed: int = 0  # held-out images in quarantine
     plan: PlanStatement | None = None  # whether the retraining followed the change plan; None if nobody asked
     improved: tuple[str, ...] = ()  # classes in which the challenger was proved better than the best model so far
+    rules: tuple[GenerationRule, ...] = ()  # of the generations whose rule is known, the oldest first
+    label_check: str = ""  # what the check of labels before the training found, in words
+    review: AnswersByReview | None = None  # both models' accuracy with and without images that nobody reviewed
 
     @property
     def spent(self) -> bool:
@@ -46,6 +60,7 @@ class Verdict:
                 row |= {"champion": recall.champion, "challenger": recall.challenger}
         for record, check in zip(content["checks"], self.checks, strict=True):
             record |= {"outcome": check.outcome.value, "passed": check.passed}
+        content["review"] = self.review and self.review.to_json()
         return content
 
 
@@ -57,6 +72,7 @@ def decide(
     looks_left: int = 0,
     *,
     gathered: int = 0,
+    unreviewed: int = 0,
     deciding_since: int | None = None,
 ) -> Verdict:
     """Decide whether the challenger replaces the champion; the same input gives the same verdict.
@@ -72,6 +88,7 @@ def decide(
         alpha: The level of this look, from ``settings.levels``; the look must have been recorded before.
         looks_left: Looks that remain after this one.
         gathered: Held-out images that have gathered for the next generation.
+        unreviewed: Held-out images in quarantine.
         deciding_since: The first generation on which no challenger was promoted yet. It and all later ones together are
             the newest images, so that a look has all the evidence since the last promotion. The newest generation alone
             by default.
@@ -92,44 +109,55 @@ def decide(
     checks, improved = check_all(GateEvidence(earlier, last, newest, classes), settings, alpha)
     promoted = all(check.passed for check in checks)
     decisive = checks[:2] if promoted else [check for check in checks if not check.passed]
+    comparisons = (*(compare(gate_set, classes, settings.harm_level) for gate_set in earlier), newest)
+    gathering = Gathering(gathered, settings.renew_images, unreviewed)
     return Verdict(
         promoted=promoted,
+        summary=summarize_decision(Evidence(checks, comparisons, alpha), gathering),
         reasons=tuple(check.sentence for check in decisive),
         checks=tuple(checks),
-        comparisons=(*(compare(gate_set, classes, settings.harm_level) for gate_set in earlier), newest),
-        notes=(*_notes(newest, alpha), *_not_judged(checks)),
+        comparisons=comparisons,
         generation=newest.generation,
         alpha=alpha,
         looks_left=looks_left,
         gathered=gathered,
         renew_images=settings.renew_images,
+        unreviewed=unreviewed,
         improved=improved,
+        rules=_rules(ordered),
     )
 
 
-def reject_exhausted(generation: int, settings: GateSettings, gathered: int = 0, *, ever: bool = False) -> Verdict:
+def reject_exhausted(
+    generation: int, settings: GateSettings, gathered: int = 0, *, unreviewed: int = 0, ever: bool = False
+) -> Verdict:
     """Reject without a look, since nothing is left of the error budget for the newest frozen generation.
 
-    ``gathered`` held-out images have gathered for the next generation. ``ever`` tells that a new generation would not
-    help, since the budget of the system's lifetime is used up.
+    ``gathered`` held-out images have gathered for the next generation, and ``unreviewed`` ones wait in quarantine.
+    ``ever`` tells that a new generation would not help, since the budget of the system's lifetime is used up.
     """
-    missing = max(0, settings.renew_images - gathered)
-    renewal = (
-        f"{missing} more held-out images open a new one ({gathered} of {settings.renew_images} have gathered): upload "
-        "more labeled images, then retrain."
-        if missing
-        else f"{gathered} held-out images have gathered, enough for a new one: the next retraining opens it if they "
-        "belong to at least two classes."
+    summary = summarize_exhausted(generation, Gathering(gathered, settings.renew_images, unreviewed), ever=ever)
+    return Verdict(
+        promoted=False,
+        summary=summary,
+        reasons=(summary.why,),
+        checks=(),
+        comparisons=(),
+        generation=generation,
+        alpha=0.0,
+        looks_left=0,
+        gathered=gathered,
+        renew_images=settings.renew_images,
+        unreviewed=unreviewed,
     )
-    reason = (
-        f"Generation {generation} of the gate set has no error budget left: one more decision could promote by luck. "
+
+
+def _rules(sets: Sequence[GateSet]) -> tuple[GenerationRule, ...]:
+    return tuple(
+        GenerationRule(gate_set.generation, gate_set.selection, gate_set.selection.sentence)
+        for gate_set in sets
+        if gate_set.selection is not None
     )
-    if ever:
-        renewal = (
-            "So many decisions without a promotion have used up the budget of the system's lifetime; a new generation "
-            "does not change that. Deploy a model by hand, or raise gate.levels.lifetime_rate."
-        )
-    return Verdict(False, (reason + renewal,), (), (), (), generation, 0.0, 0, gathered, settings.renew_images)
 
 
 def _check_input(sets: Sequence[GateSet], classes: Sequence[str], settings: GateSettings, alpha: float) -> None:
@@ -149,33 +177,3 @@ def _check_input(sets: Sequence[GateSet], classes: Sequence[str], settings: Gate
             "Correct the names.",
             code="gate_class_unknown",
         )
-
-
-def _notes(newest: Comparison, alpha: float) -> tuple[str, ...]:
-    """Warn if no challenger at all could have passed: too small a gate set, or a champion with too few errors."""
-    needed = fewest_better_groups(newest.groups, alpha)
-    if needed is None:
-        return (
-            f"Generation {newest.generation} is too small to promote any challenger at the level {alpha:.2g}: even if "
-            f"all of its {newest.groups} groups got better, luck could not be ruled out.",
-        )
-    if exact_p_value(newest.improvable_groups, 0, newest.groups) > alpha:
-        return (
-            f"Generation {newest.generation} could not promote any challenger at the level {alpha:.2g}: the champion "
-            f"errs in only {newest.improvable_groups} of its {newest.groups} groups, and at least {needed} would have "
-            "to get better and none worse.",
-        )
-    return ()
-
-
-def _not_judged(checks: Sequence[Check]) -> tuple[str, ...]:
-    """Name the classes that have too few images to judge, and how many would do."""
-    needed = {
-        check.name.split("/", 1)[1]: check.needed
-        for check in checks
-        if check.name.startswith("recall/") and check.outcome == Outcome.TOO_FEW_IMAGES
-    }
-    if not needed:
-        return ()
-    counts = join_names([f"{label} (about {count:,} would do)" for label, count in needed.items()])
-    return (f"Whether the challenger got worse in a class cannot be judged from so few held-out images of {counts}.",)

@@ -90,7 +90,10 @@ class GateLevels:
         promotions = [number for number, look in enumerate(looks) if look.promoted]
         starts = [-1, *promotions[1:]]
         shares = (_series(len(looks) - start - 1, self.lifetime_first_share, 1.3) for start in starts)
-        return self.lifetime_rate * sum(shares)
+        # The sum of all levels may not exceed the rate for each promotion. LORD++ keeps to that by itself; looks under
+        # an earlier rule, which knew the generation alone, may have spent more than it gives.
+        left = self.lifetime_rate * len(starts) - sum(look.alpha for look in looks)
+        return max(0.0, min(self.lifetime_rate * sum(shares), left))
 
 
 def _series(number: int, first: float, power: float) -> float:

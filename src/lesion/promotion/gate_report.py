@@ -34,14 +34,12 @@ def gate_report(
     challenger: str,
     job_id: str,
     pictures: Mapping[str, bytes] | None = None,
-    quarantined: int = 0,
     created: datetime | None = None,
 ) -> str:
     """Render the page, which needs no other file, no script and no network.
 
     The ``title`` is the model's name, ``champion`` and ``challenger`` are versions. ``pictures`` are PNG files of
-    changed images by SHA-256; the others are listed without a picture. ``quarantined`` images in quarantine would be
-    held out for the gate if they were released. The page is ``created`` now by default.
+    changed images by SHA-256; the others are listed without a picture. The page is ``created`` now by default.
     """
     template = load_template(
         "gate.html.j2",
@@ -67,7 +65,8 @@ def gate_report(
         ],
         changed_images=sum(comparison.gained + comparison.lost for comparison in verdict.comparisons),
         budget=budget_sentence(verdict),
-        quarantine=quarantine_sentence(quarantined),
+        quarantine=quarantine_sentence(verdict.unreviewed),
+        labels=[*filter(None, [verdict.label_check]), *(verdict.review.sentences() if verdict.review else ())],
         caveat=CAVEAT,
     )
 
@@ -80,7 +79,7 @@ def headline(verdict: Verdict, champion: str, challenger: str) -> str:
         return f"Challenger {challenger} was not compared with champion {champion}, which stays: the budget is spent."
     failed = sum(not check.passed for check in verdict.checks)
     return (
-        f"Challenger {challenger} was not proved better than champion {champion}, which stays: {failed} of "
+        f"Challenger {challenger} is not promoted and champion {champion} stays: {failed} of "
         f"{len(verdict.checks)} conditions {'does' if failed == 1 else 'do'} not hold."
     )
 
@@ -103,8 +102,8 @@ def quarantine_sentence(quarantined: int) -> str:
     if not quarantined:
         return ""
     return (
-        f"Of the images in quarantine, {quarantined:,} are held out for the gate. The champion disagrees with their "
-        "labels or does not know their kind, so that a gate set without them would favor it. No held-out image that "
+        f"Of the images in quarantine, {quarantined:,} are held out for the gate. Their labels are in doubt, or the "
+        "champion does not know their kind, so that a gate set without them would favor it. No held-out image that "
         "came after the oldest of them is used before they are reviewed."
     )
 

@@ -1,7 +1,8 @@
 """The settings of the promotion gate, as configs/gate gives them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 from lesion.core.errors import ConfigError
 from lesion.promotion.gate_levels import GateLevels
@@ -52,3 +53,21 @@ class GateSettings:
     def errors(self) -> ErrorLevels:
         """The error probabilities of each check against harm."""
         return ErrorLevels(not_worse=self.harm_level, worse=self.block_level)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all settings as JSON-ready values."""
+        return asdict(self) | {"recall_floors": dict(self.recall_floors)}
+
+    @classmethod
+    def from_json(cls, content: object) -> Self:
+        """Read what :meth:`to_json` returned, perhaps by another version; settings that are missing have defaults.
+
+        Unknown settings, and values of another type or out of bounds, are a ConfigError.
+        """
+        try:
+            values: dict[str, Any] = dict(content)  # type: ignore[call-overload]
+            if not isinstance(values.get("train_in_vain", False), bool):
+                raise TypeError("train_in_vain is neither true nor false")
+            return cls(**values | {"levels": GateLevels(**values.get("levels", {}))})
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{content!r:.200} are no settings of the gate: {error}.") from error

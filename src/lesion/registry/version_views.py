@@ -58,6 +58,7 @@ class ImageView(TypedDict):
     status: str
     reason_code: str
     reason: str
+    doubt: float | None
     split: str
     generation: int | None
     group_key: str

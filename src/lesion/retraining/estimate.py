@@ -7,12 +7,13 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from lesion.catalogue.counts import count_images
+from lesion.catalogue.counts import count_images, count_unreviewed
 from lesion.catalogue.images import frozen_generations, gate_images, images_to_freeze
 from lesion.database.storage import Storage
 from lesion.database.tables import Generation, Job, SnapshotImage
 from lesion.promotion.feasibility import Feasibility, assess
 from lesion.promotion.gate_settings import GateSettings
+from lesion.promotion.summary.verdict_summary import Summary, summarize_feasibility, summarize_without_images
 from lesion.registry.deployments import last_row
 from lesion.registry.gate_looks import deciding_since, recorded_looks
 from lesion.retraining.jobs import DECIDED, JobError
@@ -67,15 +68,33 @@ def gate_feasibility(session: Session, settings: GateSettings) -> Feasibility | 
     return assess(len(images), groups, settings.levels.next_level(looks, newest), accuracy, improvable)
 
 
+def obstacle_to_retraining(session: Session, settings: GateSettings) -> Summary | None:
+    """Return why a retraining that begins now could not lead to a promotion, and what to do; None if it could.
+
+    With ``train_in_vain`` nothing is an obstacle.
+    """
+    if settings.train_in_vain:
+        return None
+    feasibility = gate_feasibility(session, settings)
+    if feasibility is not None and feasibility.possible:
+        return None
+    return feasibility_summary(session, feasibility)
+
+
+def feasibility_summary(session: Session, feasibility: Feasibility | None, holdout: float | None = None) -> Summary:
+    """Return in words what the gate could prove, and what to do; ``holdout`` is the share of uploads that it gets."""
+    unreviewed = count_unreviewed(session)
+    if feasibility is None:
+        return summarize_without_images(unreviewed)
+    return summarize_feasibility(feasibility, unreviewed, holdout)
+
+
 def check_provable(storage: Storage, settings: GateSettings) -> None:
-    """Raise a JobError (``gate_impossible``) if the gate could not promote any challenger; see ``train_in_vain``."""
+    """Raise a JobError (``gate_impossible``) if no challenger could be promoted; see ``train_in_vain``."""
     with storage.session() as session:
-        feasibility = gate_feasibility(session, settings)
-    if feasibility is not None and not feasibility.possible and not settings.train_in_vain:
-        raise JobError(
-            f"{feasibility.reason} So nothing was trained. Upload more labeled images, or set gate.train_in_vain.",
-            code="gate_impossible",
-        )
+        obstacle = obstacle_to_retraining(session, settings)
+    if obstacle is not None:
+        raise JobError(f"Nothing was trained. {obstacle.text}", code="gate_impossible")
 
 
 def _champion_on(session: Session, version: str, generations: set[int]) -> tuple[float | None, int | None]:

@@ -14,6 +14,7 @@ from lesion.core.parent_death import is_running
 from lesion.database.audit import record
 from lesion.database.storage import Storage
 from lesion.database.tables import AuditEntry, Job, Worker, now
+from lesion.promotion.gate_settings import GateSettings
 from lesion.retraining.jobs import DECIDED, JobError, JobState
 from lesion.retraining.worker_state import SILENT_S, WORKER_LEFT, this_host
 
@@ -53,19 +54,26 @@ class WorkerHeartbeats:
     """The workers that are alive, as one of them sees it.
 
     A worker is dead after ``silent_s`` seconds without a heartbeat, measured with this machine's clock only: clocks of
-    two machines may differ.
+    two machines may differ. The worker tells the others by which settings of the ``gate`` it decides.
     """
 
-    def __init__(self, storage: Storage, identity: WorkerIdentity, silent_s: float = SILENT_S) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        identity: WorkerIdentity,
+        silent_s: float = SILENT_S,
+        gate: GateSettings | None = None,
+    ) -> None:
         self._storage = storage
         self._identity = identity
         self._silent_s = silent_s
+        self._gate_settings = None if gate is None else gate.to_json()
         self._last_seen: dict[str, tuple[datetime, float]] = {}
 
     def beat(self) -> None:
-        """Record that this worker is alive."""
+        """Record that this worker is alive, and by which settings of the gate it decides."""
         with self._storage.session() as session:
-            session.merge(Worker(**asdict(self._identity), seen_at=now()))
+            session.merge(Worker(**asdict(self._identity), gate_settings=self._gate_settings, seen_at=now()))
 
     def alive(self) -> set[str]:
         """Return the ids of the workers that are alive, and delete the rows of the others."""

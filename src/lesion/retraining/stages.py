@@ -21,15 +21,16 @@ from lesion.catalogue.snapshots import take_snapshot
 from lesion.core.commands import CONFIGS, lesion_command
 from lesion.core.errors import LesionError
 from lesion.database.storage import Storage
-from lesion.database.tables import Deployment, Job, ModelVersion
+from lesion.database.tables import Deployment, Job, ModelVersion, Snapshot
 from lesion.model.bundle import Bundle
 from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.deployments import RegistryError
 from lesion.registry.registry import Registry
 from lesion.retraining.checkpoints import Checkpoints
 from lesion.retraining.estimate import check_provable
-from lesion.retraining.gate_step import compare
+from lesion.retraining.gate.gate_step import compare
 from lesion.retraining.jobs import JobError, JobState, RetrainRequest, job
+from lesion.retraining.label_check.doubtful_labels import check_labels
 from lesion.retraining.leases import EXECUTION_SEPARATOR, JobCancelledError, LeaseLost, finish, record_progress
 from lesion.retraining.patience import JobPaused, Patience
 from lesion.retraining.recipe import RunPaths, recipe
@@ -134,8 +135,13 @@ class Stages:
         return Start(parent=champion.version, deployment=champion.id)
 
     def snapshot(self, job_id: str) -> str:
-        """Record what the challenger is trained on; return the snapshot's id."""
+        """Check the labels of new uploads, and record what the challenger is trained on; return the snapshot's id."""
         self.report_progress(job_id, stage="snapshot")
+        with self.storage.session() as session:
+            taken = session.get(Snapshot, job_id) is not None
+        if not taken:
+            champion = self._registry.fetch(str(job(self.storage, job_id).parent))
+            check_labels(self.storage, job_id, champion, lambda: self.report_progress(job_id))
         snapshot = take_snapshot(self.storage, job_id, self._gate.renew_images, lambda save: self._repeat(job_id, save))
         self.report_progress(job_id, snapshot_id=snapshot.id, stage="train", progress=_TRAIN)
         return snapshot.id
@@ -177,8 +183,8 @@ class Stages:
         folders = self._registry.fetch(parent), self._registry.fetch(version)
         verdict = compare(self.storage, job_id, folders, self._gate, lambda: self.report_progress(job_id))
         self.report_progress(job_id, verdict=verdict.to_json(), progress=_PROMOTE)
-        sentences = [*verdict.reasons, *([verdict.plan.sentence] if verdict.plan else [])]
-        return Outcome(promoted=bool(verdict.promoted), reason=" ".join(sentences), spent=verdict.spent)
+        reason = f"{verdict.summary.why} {verdict.plan.sentence}" if verdict.plan else verdict.summary.why
+        return Outcome(promoted=bool(verdict.promoted), reason=reason, spent=verdict.spent)
 
     def conclude(
         self, job_id: str, deployment: int, version: str, promoted: bool, reason: str, spent: bool = False

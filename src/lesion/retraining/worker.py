@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
@@ -18,9 +18,9 @@ from lesion.core.errors import ConfigError, LesionError
 from lesion.database.storage import Storage
 from lesion.database.tables import Job
 from lesion.promotion.gate_settings import GateSettings
-from lesion.retraining.jobs import JobError, JobState, active_job, submit
+from lesion.retraining.jobs import JobState, active_job
 from lesion.retraining.leases import EXECUTION_SEPARATOR, LeaseLost, WorkerHeartbeats, WorkerIdentity, finish, take_over
-from lesion.retraining.schedule import retraining_due
+from lesion.retraining.schedule import ScheduledRetraining
 from lesion.retraining.stages import RetrainSettings, Stages
 from lesion.retraining.training_subprocess import DEATHS
 from lesion.retraining.workflow import Workflows
@@ -43,11 +43,11 @@ class WorkerProcess:
             )
         storage.upgrade()
         self._storage = storage
-        self._settings = settings
         self._identity = WorkerIdentity.of_this_process()
-        self._heartbeats = WorkerHeartbeats(storage, self._identity)
+        self._heartbeats = WorkerHeartbeats(storage, self._identity, gate=gate)
         self._stages = Stages(storage, settings, gate, self._identity.id)
         self._workflows = Workflows(self._stages)
+        self._scheduled = ScheduledRetraining(storage, settings.schedule, gate)
         self._enqueued: set[str] = set()
         self._next_deletion = 0.0
 
@@ -84,8 +84,8 @@ class WorkerProcess:
                 job = active_job(session)
             if job is not None:
                 self._ensure_enqueued(job)
-            elif self._settings.schedule.new_images:
-                self._request_if_due()
+            else:
+                self._scheduled.request_if_due()
             alive = self._heartbeats.alive()
             for job_id, worker in self._workflows.pending().items():
                 if worker == self.id:
@@ -131,15 +131,6 @@ class WorkerProcess:
                 reason = f"{deaths} workers in a row died in its stage '{job.stage}', after {job.epoch} epochs."
                 finish(self._storage, job_id, self.id, JobState.FAILED, f"{reason} Look for the cause in their logs.")
         self._workflows.resume(job_id)  # the workflow of a job that is over ends at once
-
-    def _request_if_due(self) -> None:
-        schedule = self._settings.schedule
-        with self._storage.session() as session:
-            if not retraining_due(session, schedule.new_images):
-                return
-        with suppress(JobError):  # another request was first, or nothing is deployed
-            job, _ = submit(self._storage, schedule.request, "schedule")
-            logger.info("retraining %s is due: %d new images wait", job.id, schedule.new_images)
 
     def _beat(self) -> None:
         while not self._stages.stopping.wait(_HEARTBEAT_S):

@@ -379,5 +379,5 @@ class TestProcesses:
                 said += line
             assert "waits for retrainings" in said
             ended(process)
-        imports = "import cv2, lightning, onnxscript, pytorch_grad_cam, sklearn, statsmodels.api, timm, torchvision"
+        imports = "import cv2, lightning, onnxscript, pytorch_grad_cam, sklearn, timm, torchvision"
         assert image.run("python", "-c", imports)[0] == 0

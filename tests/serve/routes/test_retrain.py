@@ -1,5 +1,6 @@
 """The routes of retraining, and the worker that a server's launcher keeps beside it."""
 
+import asyncio
 import json
 import os
 import signal
@@ -11,10 +12,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from hydra import compose, initialize_config_dir
 from sqlalchemy import select
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from lesion.database.storage import Storage
 from lesion.database.tables import Worker
@@ -25,6 +27,7 @@ from lesion.retraining.leases import WorkerHeartbeats, WorkerIdentity, claim, fi
 from lesion.retraining.stored_reports import save_report
 from serve.http.middleware import RequestContext
 from serve.http.problems import add_error_handlers
+from serve.request_errors import BusyError
 from serve.routes import retrain
 from serve.worker_supervisor import WorkerSupervisor, settings_of
 from tests.support.bundles.registry_bundles import sealed
@@ -203,6 +206,32 @@ def test_events_tell_what_changes_and_end_with_the_job(
     assert [one["progress"] for one in told] == [0.0, 0.5, 1.0]
     assert (told[-1]["state"], told[-1]["reason"]) == ("rejected", "not better")
     assert state.event_streams == 0
+
+
+def test_no_more_event_streams_than_allowed_begin_at_once(
+    client: TestClient, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrain, "_MAX_STREAMS", 2)
+    state = client.app.state.services  # type: ignore[attr-defined]
+    job_id = submit(storage, RetrainRequest(), "ann")[0].id
+
+    async def disconnect() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        """Take a part of the answer."""
+
+    async def begin() -> None:
+        scope = {"type": "http", "method": "GET", "headers": [], "asgi": {"spec_version": "2.3"}}
+        request = Request(scope, disconnect)
+        waiting = [await retrain.events(request, state, storage, job_id) for _ in range(2)]
+        with pytest.raises(BusyError, match="2 event streams are open"):
+            await retrain.events(request, state, storage, job_id)
+        for response in waiting:  # each client has left
+            await response(scope, disconnect, send)
+        assert state.event_streams == 0
+
+    asyncio.run(begin())
 
 
 def test_a_worker_is_given_any_path(storage: Storage) -> None:

@@ -404,6 +404,12 @@ def test_what_waits_is_listed_with_its_reason(server, waiting):
     entry = listed[waiting[0]]
     assert (entry["reason_code"], entry["uploader"], entry["status"]) == ("label_disputed", "local", "quarantined")
     assert "thumbnail" not in entry
+    assert 0.5 < entry["doubt"] <= 1  # the champion believes another class
+    by_doubt = server.client.get("/quarantine", params={"order": "doubt", "limit": 1000}).json()["images"]
+    assert {each["sha256"] for each in by_doubt} == set(listed)
+    doubts = [each["doubt"] for each in by_doubt]
+    assert doubts == sorted(doubts, reverse=True)
+    refusal(server.client.get("/quarantine", params={"order": "size"}), 422, "parameter_invalid")
 
 
 def test_its_picture_can_be_looked_at(server, waiting):

@@ -217,6 +217,9 @@ def test_a_retraining_is_started_and_watched_to_its_verdict(
     expect(page.get_by_role("button", name="Start retraining")).to_be_disabled()
     (training / "go").touch()
     shows(page, "The new model was proved better and is in use.", 120_000)
+    shows(page, "where the model in use is wrong, and wrong on 0 where that one is right.")
+    shows(page, "What to do next")
+    page.get_by_text("What was compared, in numbers").click()
     shows(page, "macro-F1 is 1.000 and the champion's 0.000")
     job = jobs(lamps.storage)[0]
     assert (job.state, job.epoch, job.request["epochs"]) == ("promoted", 3, 3)

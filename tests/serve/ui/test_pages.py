@@ -211,7 +211,7 @@ def test_quarantined_images_are_released_or_dropped_page_by_page(
     assert names[:3] == ["Release image 1", "Drop image 1", "Undo image 1"]
     assert len(set(names)) == len(names) == 27
     assert not buttons(page)["Undo image 1"]
-    press(page, "Later images")
+    press(page, "Next images")
     assert [button.label for button in page.button if button.label.startswith("Release")] == [
         "Release image 1", "Release image 2",
     ]  # fmt: skip

@@ -51,11 +51,46 @@ def test_a_model_that_was_followed_by_another_is_not_called_in_use(
         admin = opened("admin")
         next(box for box in admin.selectbox if box.label == "Retraining to look at").select_index(0).run()
         sentences = page_text(admin).split("\n") + page_text(opened("retrain")).split("\n")
-        return [sentence for sentence in sentences if "proved better" in sentence]
+        return [sentence for sentence in sentences if sentence.startswith("The new model was proved better")]
 
     assert told() == ["The new model was proved better and is in use."] * 2
     front.answer("/deployments", 200, [*ledger, ledger[0] | {"action": "rollback", "rollback_to": None}])
     assert told() == ["The new model was proved better and was put into use."] * 2
+
+
+def test_a_verdict_is_told_in_plain_words(opened: OpenScreen, front: Front, models_server: ServerProcess) -> None:
+    job = models_server.client.get("/retrain_jobs").json()[0]
+    summary = {"why": "It *was* not proved better.", "next_steps": ["Upload more.", "Then retrain."]}
+    rules = [{"generation": 1, "selection": "imported", "sentence": "It came with the first model."}]
+    check = {"passed": False, "outcome": "fails", "sentence": "The macro-F1 is 0.9."}
+    verdict = {"summary": summary, "checks": [check], "rules": rules, "comparisons": []}
+    front.answer("/retrain_jobs", 200, [job | {"state": "rejected", "reason": summary["why"], "verdict": verdict}])
+    st.cache_data.clear()
+    shown = opened("retrain")
+    told = page_text(shown)
+    assert "The new model was not promoted; the model in use stays.\n\nIt *was* not proved better." in told
+    assert "**What to do next**\n\n- Upload more.\n- Then retrain." in told
+    assert "Generation 1: It came with the first model." in told
+    assert tables(shown)[0] == [{"Holds": "no", "Condition": "The macro-F1 is 0.9."}]
+
+
+def test_what_a_retraining_could_prove_is_told_before_it_is_started(
+    opened: OpenScreen, front: Front, models_server: ServerProcess
+) -> None:
+    known = models_server.client.get("/retrain_estimate").json()
+    summary = {"why": "The gate set is too small.", "next_steps": ["Upload 40 more."]}
+    front.answer("/retrain_estimate", 200, known | {"summary": summary, "would_train": False})
+    st.cache_data.clear()
+    told = page_text(opened("retrain"))
+    assert "No new model could be promoted now, so a retraining would end without training one." in told
+    assert told.index("The gate set is too small.") < told.index("- Upload 40 more.")
+    assert "default settings of the gate" in told
+    front.pass_on()
+    front.answer("/retrain_estimate", 200, known | {"would_train": True, "gate_settings": "worker"})
+    st.cache_data.clear()
+    told = page_text(opened("retrain"))
+    assert "No new model could be promoted now" not in told
+    assert "default settings of the gate" not in told
 
 
 @pytest.mark.parametrize(

@@ -218,8 +218,8 @@ def test_how_long_a_retraining_takes() -> None:
     assert sentences.describe_estimate(known | {"seconds": None, "basis": "No retraining ended."}) == (
         "How long it takes is not known yet. No retraining ended."
     )
-    provable = known | {"gate": {"reason": "The gate set is too small."}}
-    assert sentences.describe_estimate(provable).endswith("on the last retraining. The gate set is too small.")
+    assert sentences.describe_gate_settings({"gate_settings": "worker"}) == ""
+    assert "default settings" in sentences.describe_gate_settings({"gate_settings": "default"})
 
 
 def test_the_stages_of_a_retraining() -> None:
@@ -230,8 +230,7 @@ def test_the_stages_of_a_retraining() -> None:
     assert sentences.describe_stage(JOB | {"stage": "gate"}) == "Comparing the new model with the one in use"
     assert sentences.describe_stage(JOB | {"cancel_requested": True}) == "Being canceled"
     assert (
-        sentences.describe_outcome({"state": "rejected"})
-        == "The new model was not proved better; the model in use stays."
+        sentences.describe_outcome({"state": "rejected"}) == "The new model was not promoted; the model in use stays."
     )
 
 

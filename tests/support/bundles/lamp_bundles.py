@@ -30,7 +30,7 @@ def lamp(folder: Path, gain: float, **facts: object) -> Path:
     images = np.stack([np.full((SIZE, SIZE, 3), value, np.uint8) for value in (40, 200)])
     answers = softmax(images.mean((1, 2)) @ weights + bias, 1.0).astype(np.float32)
     np.savez(folder / "golden.npz", images=images, probabilities=answers)
-    known = np.stack([_lamp_picture(number, SIZE) for number in range(200)])
+    known = np.stack([lamp_picture(number, SIZE) for number in range(200)])
     described = Descriptions.of(known.mean((1, 2), dtype=np.float32), known)
     training, calibration = (Descriptions(*(part[start::2] for part in described)) for start in (0, 1))
     domain = Domain.fit(training, calibration)
@@ -55,11 +55,11 @@ def lamp_pictures(root: Path, count: int) -> Manifest:
     for number in range(2 * count):
         label = CLASSES[number % 2]
         (root / label).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(_lamp_picture(number)).save(root / label / f"{number:03}.png")
+        Image.fromarray(lamp_picture(number)).save(root / label / f"{number:03}.png")
     return manifest_of(root)
 
 
-def _lamp_picture(number: int, side: int = 48) -> np.ndarray:
+def lamp_picture(number: int, side: int = 48) -> np.ndarray:
     """A pattern: bright if the number is even, else dark."""
     return (picture(number, side) * 0.4 + (0 if number % 2 else 150)).astype(np.uint8)
 

@@ -9,7 +9,7 @@ from typing import Any
 from lesion.catalogue.first_model import import_run
 from lesion.catalogue.images import delete_image, get_image, stored_hash
 from lesion.catalogue.lineage import lineage_of_image, lineage_of_version
-from lesion.cli.storage_settings import command_line_actor, composed, open_storage, parse, verb_parser
+from lesion.cli.storage.storage_settings import command_line_actor, composed, open_storage, parse, verb_parser
 from lesion.cli.text_table import print_rows
 from lesion.core.cli_errors import cli_errors
 from lesion.database.storage import Storage

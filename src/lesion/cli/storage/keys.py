@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from lesion.auth import api_keys
-from lesion.cli.storage_settings import command_line_actor, open_storage, parse, verb_parser
+from lesion.cli.storage.storage_settings import command_line_actor, open_storage, parse, verb_parser
 from lesion.cli.text_table import print_rows
 from lesion.core.cli_errors import cli_errors
 from lesion.core.roles import ROLES

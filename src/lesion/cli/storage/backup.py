@@ -8,7 +8,7 @@ from typing import Any
 from lesion.backup.backup_manifest import BackupManifest, verify_backup
 from lesion.backup.creation import create_backup
 from lesion.backup.restore import restore_backup
-from lesion.cli.storage_settings import command_line_actor, configured_storage, parse, verb_parser
+from lesion.cli.storage.storage_settings import command_line_actor, configured_storage, parse, verb_parser
 from lesion.cli.text_table import print_rows
 from lesion.core.cli_errors import cli_errors
 

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from lesion.cli.storage_settings import command_line_actor, open_storage, parse, verb_parser
+from lesion.cli.storage.storage_settings import command_line_actor, open_storage, parse, verb_parser
 from lesion.cli.text_table import print_rows
 from lesion.core.cli_errors import cli_errors
 from lesion.identity.identity_key import open_pseudonyms, replace_key

@@ -1,0 +1,1 @@
+"""Measurements of what happens to wrong labels."""

@@ -1,0 +1,1 @@
+"""Commands on the server's own storage."""

@@ -1,0 +1,1 @@
+"""What the gate decided in plain words, and what to do next."""

@@ -1,0 +1,1 @@
+"""Champion and challenger before the promotion gate: their images, their predictions, and the decision."""
