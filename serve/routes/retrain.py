@@ -94,9 +94,10 @@ class JobView(BaseModel):
         description="The gate's verdict: first its `summary`, `why` it was so decided and the `next_steps`, in plain "
         "words; then the numbers. `rules` tells by which rule the images of each generation of the gate set were "
         "chosen, `label_check` how many uploads were doubted before the training, and `review` both models' right "
-        "answers and accuracies with and without images that nobody reviewed, also as `sentences`. Verdicts of earlier "
-        "versions lack these. In lists of jobs its `comparisons` lack `changed`, the single images whose predictions "
-        "changed; `/retrain_status/{job_id}` has them."
+        "answers and accuracies with and without images that nobody reviewed, also as `sentences`. `plan` has the hash "
+        "(`sha256`) of the change plan in force, and what was not as planned (`outside`, empty if everything was). "
+        "Verdicts of earlier versions lack these. In lists of jobs its `comparisons` lack `changed`, the single images "
+        "whose predictions changed; `/retrain_status/{job_id}` has them."
     )
     created_at: str | None
     started_at: str | None

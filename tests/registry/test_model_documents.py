@@ -15,6 +15,7 @@ from lesion.registry.registry import Registry
 from tests.support.bundles.lamp_bundles import CLASSES, lamp, lamp_pictures
 from tests.support.images.loop_images import new_storage
 
+CONFIG = {"callbacks": {"checkpoint": {"monitor": "val/loss"}}, "explain": {"methods": ["gradcam"]}}
 METRICS = {"test/acc": 0.9, "test/acc_low": 0.85, "test/acc_high": 0.94, "test/recall/bright": 0.8}
 
 
@@ -32,7 +33,7 @@ def manifest(tmp_path: Path) -> Manifest:
 def version(storage: Storage, manifest: Manifest, tmp_path: Path) -> str:
     """A version with two classes and the pictures of ``manifest``."""
     snapshot = import_manifest(storage, manifest, progress=False)
-    bundle = lamp(tmp_path / "bundle", 0.05, metrics=METRICS, name="my | model")
+    bundle = lamp(tmp_path / "bundle", 0.05, metrics=METRICS, name="my | model", config=CONFIG)
     return Registry(storage).register(bundle, parent="0123456789ab", snapshot_id=snapshot)
 
 
@@ -69,6 +70,8 @@ def test_the_checklist_has_scores_and_names_what_is_not_known(storage: Storage, 
     assert "| macro-F1 | *not known* |" in checklist
     assert "| sensitivity, specificity of bright | 0.800, *not known* |" in checklist
     assert "| initial weights | those of version 0123456789ab |" in checklist
+    assert "| choice of the final weights | the epoch with the best `val/loss`" in checklist
+    assert "| explainability | heat maps by gradcam, measured in the report |" in checklist
     assert "| who annotated, with which qualification and tools | *not known* |" in checklist
     rows = [line for line in checklist.splitlines() if line.startswith("| ")]
     assert all(line.count("|") == 3 and not line.endswith("|  |") for line in rows), rows

@@ -147,7 +147,7 @@ def measure(pools: dict[str, Manifest], folder: Path, seed: int, options: argpar
             manifest_of(usual, first, new), output, seed, options, f"model.weights='{weights}'",
             f"trainer.max_epochs={options.retrain_epochs}", f"model.lr={rate / 4}",
             f"interpolation_steps={options.steps}", f"model.pad_type='{model.backbone_kwargs.get('pad_type', '')}'",
-            "finetune.warmup_epochs=0",
+            "finetune.warmup_epochs=0", f"optimized_metric={options.metric}",
         )  # fmt: skip
         assert model.interpolation is not None
         interpolated = right(model, datamodule)
@@ -214,6 +214,7 @@ def bench(options: argparse.Namespace, console: Console) -> bool:
 def main() -> int:
     parser = bench_parser(__doc__, require="exit with 1 when the requirement fails")
     parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--metric", default="val/f1_macro", help="by which the share is chosen")
     parser.add_argument("--patients", type=int, default=120, help="of the champion's images, and again of the new ones")
     parser.add_argument("--unseen", type=int, default=300, help="patients of each scanner that no training sees")
     parser.add_argument("--epochs", type=int, default=15, help="of the champion's training")

@@ -64,7 +64,7 @@ class ChangePlan:
                 "preprocessing": facts["preprocessing"],
                 "recipe": recipe | chosen,
                 "choices": choices,
-                "gate": asdict(gate),
+                "gate": gate.to_json(),
                 "rules": RULES,
             }
         )
