@@ -18,6 +18,8 @@ from lesion.model.predictor import Predictor
 from lesion.promotion.gate_settings import GateSettings
 from lesion.registry.registry import Registry
 from lesion.retraining.jobs import submit
+from lesion.retraining.label_check import doubtful_labels
+from lesion.retraining.label_check.confident_learning import LabelDoubts, LabeledImages, doubt_labels
 from lesion.retraining.label_check.doubtful_labels import LabelCheck, check_labels, find_check
 from lesion.retraining.leases import JobCancelledError, claim
 from lesion.retraining.stages import RetrainSettings, Stages
@@ -136,6 +138,28 @@ def test_nothing_is_computed_without_new_uploads(
     put(301, wrong(301))
     assert check_labels(storage, "job 3", champion, go_on) == LabelCheck(images=2, doubted=1)
     assert len(loads) == 2
+
+
+def test_what_a_check_doubted_is_still_fitted_on_and_what_the_intake_refused_is_not(
+    storage: Storage, put: Put, champion: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doubted, disputed = put(300, wrong(300)), put(301, wrong(301), status="quarantined", reason_code="label_disputed")
+    check_labels(storage, "job 1", champion, go_on)
+    put(200, right(200))
+    asked: list[LabeledImages] = []
+
+    def noted(images: LabeledImages) -> LabelDoubts:
+        asked.append(images)
+        return doubt_labels(images)
+
+    monkeypatch.setattr(doubtful_labels, "doubt_labels", noted)
+    assert check_labels(storage, "job 2", champion, go_on) == LabelCheck(images=1, doubted=0)
+    [images] = asked
+    assert (images.waiting.sum(), (~images.trusted).sum()) == (1, 3)
+    for sha256 in (doubted, disputed):
+        doubt = row(storage, sha256).doubt
+        assert doubt is not None
+        assert doubt > 0.7
 
 
 def test_what_a_person_reviewed_is_not_doubted_again(storage: Storage, put: Put, champion: Path) -> None:

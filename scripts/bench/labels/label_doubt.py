@@ -62,6 +62,8 @@ def show_wrong_labels(options: argparse.Namespace) -> bool:
     right_waiting = (~wrong & (table["status"] == "quarantined")).sum()
     shown = bench_table(f"{WRONG:.0%} wrong labels ({machine()})", ("", "number", "required"))
     shown.add_row("uploads", f"{len(table):,}", "")
+    accuracy = (table["predicted"] == table["label"]).mean()
+    shown.add_row("accuracy of the first model on them", f"{accuracy:.3f}", "")
     shown.add_row("wrong labels", f"{wrong.sum():,}", "")
     shown.add_row("of them rejected (a copy has another label)", f"{(wrong & (table['status'] == '')).sum():,}", "")
     shown.add_row("of them taken at the upload", f"{(wrong & table['accepted_first']).sum():,}", "")

@@ -40,7 +40,7 @@ class LabeledImages:
     champion: Floats  # (N, C) its calibrated probabilities
     learned: Bools  # (N,) whether the champion was trained on the image, so that its own opinion says nothing
     held_out: Bools  # (N,) whether the image is held out for the gate: its label has no part in judging others
-    waiting: Bools  # (N,) whether the image is in quarantine: nothing is fitted on it
+    waiting: Bools  # (N,) whether the image was never accepted: nothing is fitted on it
     trusted: Bools  # (N,) whether the label is known to be right
 
     def __post_init__(self) -> None:

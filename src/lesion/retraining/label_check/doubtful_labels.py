@@ -85,7 +85,9 @@ def check_labels(storage: Storage, job_id: str, champion: Path, report_progress:
     predictor = Predictor.load(champion, device="cpu", limits=limits)
     compared = [image for image in (*checked, *waiting, *trusted) if image.label in bundle.classes]
     votes = predict_stored(storage, predictor, compared, report_progress)
-    doubts = doubt_labels(_labeled(votes, learned, {*trusted}, {*waiting}, bundle.classes))
+    # What a check doubted is still fitted on: otherwise the next one would doubt the images most like it, and so on.
+    unfitted = {image for image in waiting if image.reason_code != LABEL_DOUBTED}
+    doubts = doubt_labels(_labeled(votes, learned, {*trusted}, unfitted, bundle.classes))
     report_progress()
     with storage.session() as session:
         earlier = find_check(session, job_id)

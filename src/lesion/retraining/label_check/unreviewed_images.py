@@ -10,6 +10,7 @@ from lesion.catalogue.decisions import RELEASE
 from lesion.database.audit import LABEL_CORRECTED
 from lesion.database.tables import ACCEPTED, GATE, QUARANTINED, TRAINING, AuditEntry, Generation, Image
 
+_COLUMNS = Image.sha256, Image.label, Image.group_key, Image.split, Image.reason_code
 _SENT = ("upload", "feedback")  # sources of images that came one by one, and not with the first model's data
 
 
@@ -26,16 +27,17 @@ class StoredLabel(NamedTuple):
     label: str
     group_key: str
     split: str
+    reason_code: str
 
 
-def _select_changeable() -> Select[str, str, str, str]:
+def _select_changeable() -> Select[str, str, str, str, str]:
     """Select the accepted images that a training may learn from or that gather for the gate.
 
     What is frozen never changes again.
     """
     open_numbers = select(Generation.number).where(Generation.status == "open")
     gathers = and_(Image.split == GATE, Image.generation.in_(open_numbers))
-    columns = select(Image.sha256, Image.label, Image.group_key, Image.split)
+    columns = select(*_COLUMNS)
     return columns.where(Image.status == ACCEPTED, or_(Image.split.in_(TRAINING), gathers))
 
 
@@ -47,7 +49,7 @@ def doubtable_images(session: Session) -> list[StoredLabel]:
 
 def waiting_images(session: Session) -> list[StoredLabel]:
     """Return the images in quarantine, the oldest first, with the labels that they were uploaded with."""
-    columns = select(Image.sha256, Image.label, Image.group_key, Image.split)
+    columns = select(*_COLUMNS)
     rows = session.execute(columns.where(Image.status == QUARANTINED).order_by(Image.id))
     return [StoredLabel._make(row) for row in rows]
 
