@@ -95,7 +95,7 @@ class JobView(BaseModel):
         "words; then the numbers. `rules` tells by which rule the images of each generation of the gate set were "
         "chosen, `label_check` how many uploads were doubted before the training, and `review` both models' right "
         "answers and accuracies with and without images that nobody reviewed, also as `sentences`. `plan` has the hash "
-        "(`sha256`) of the change plan in force, and what was not as planned (`outside`, empty if everything was). "
+        "(`sha256`) of the change plan in force, what was not as planned (`outside`) and that as a `sentence`. "
         "Verdicts of earlier versions lack these. In lists of jobs its `comparisons` lack `changed`, the single images "
         "whose predictions changed; `/retrain_status/{job_id}` has them."
     )

@@ -61,6 +61,8 @@ class Verdict:
         for record, check in zip(content["checks"], self.checks, strict=True):
             record |= {"outcome": check.outcome.value, "passed": check.passed}
         content["review"] = self.review and self.review.to_json()
+        if self.plan is not None:
+            content["plan"] |= {"sentence": self.plan.sentence}
         return content
 
 
