@@ -292,7 +292,7 @@ def test_a_class_without_images_is_named_as_not_judged() -> None:
     given /= given.sum(axis=1, keepdims=True)
     one = GateSet(1, labels, np.arange(200), given, given, [f"{i:064x}" for i in range(200)])
     [note] = [note for note in verdict_of(one).notes if "pituitary" in note]
-    assert note.endswith("cannot be judged without a held-out image: there is none of pituitary.")
+    assert note.endswith("cannot be judged without a held-out image, as in pituitary.")
 
 
 def test_a_class_whose_large_groups_fall_is_not_called_equal() -> None:

@@ -177,5 +177,5 @@ def _not_judged(checks: Sequence[Check], classes: Sequence[str]) -> tuple[str, .
     unseen = "Whether the challenger got worse in a class cannot be judged "
     notes = [f"{unseen}from so few held-out images of {join_names(counts)}."] if counts else []
     if missing := [label for label in classes if label not in compared]:
-        notes.append(f"{unseen}without a held-out image: there is none of {join_names(missing)}.")
+        notes.append(f"{unseen}without a held-out image, as in {join_names(missing)}.")
     return tuple(notes)
