@@ -1,6 +1,6 @@
 """The closed loop against a running server: upload images of another scanner, retrain, and see the gate decide.
 
-python scripts/dev/demo_loop.py http://127.0.0.1:8000 FOLDER [--patients 288]
+python scripts/dev/demo_loop.py http://127.0.0.1:8000 FOLDER [--patients 440]
 
 FOLDER has class folders of images named patient0001_slice00.png; if it is missing, phantoms of a low-field scanner are
 generated there.
@@ -27,7 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("address")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--patients", type=int, default=288)
+    parser.add_argument("--patients", type=int, default=440)
     parser.add_argument("--slices", type=int, default=1)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--key", help="an API key with the role admin, where the server requires one")
