@@ -191,17 +191,14 @@ def test_a_refusal_has_the_class_of_its_code_and_the_status_of_its_response(
 
 
 @pytest.mark.parametrize(
-    ("text", "least", "most"),
-    [
-        ("7", 7, 7),
-        (" 0 ", 0, 0),
-        (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3000, 3600),
-        (format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True), 0, 0),
-    ],
+    ("when", "least", "most"),
+    [("7", 7, 7), (" 0 ", 0, 0), (timedelta(hours=1), 3000, 3600), (timedelta(hours=-1), 0, 0)],
+    ids=["seconds", "now", "later moment", "moment that is over"],
 )
 def test_a_refusal_tells_when_to_come_again(
-    monkeypatch: pytest.MonkeyPatch, text: str, least: float, most: float
+    monkeypatch: pytest.MonkeyPatch, when: str | timedelta, least: float, most: float
 ) -> None:
+    text = when if isinstance(when, str) else format_datetime(datetime.now(UTC) + when, usegmt=True)
     with answered(monkeypatch, 429, "{}", **{"Retry-After": text}) as client:
         error = refusal(client, "POST", "/predict")
     assert error.retry_after is not None
