@@ -43,7 +43,7 @@ VIEWER |= {("GET", f"/models/{{version}}/{what}") for what in ("evaluation", "re
 CONTRIBUTOR = VIEWER | {("POST", "/upload_training_data"), ("POST", "/feedback"), ("POST", "/feedback/undo")}
 CONTRIBUTOR |= {("GET", "/models/{version}/bundle"), ("GET", "/images/{sha256}/thumbnail")}
 OPEN = {("GET", "/health"), ("GET", "/health/live")}
-SAMPLES = {"version": "0" * 12, "sha256": "0" * 64, "job_id": "0" * 32, "key_id": "0" * 16}
+SAMPLES = {"version": "0" * 12, "sha256": "0" * 64, "job_id": "0" * 32, "key_id": "0" * 16, "request_id": "r"}
 
 
 @pytest.fixture
