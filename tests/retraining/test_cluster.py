@@ -228,7 +228,7 @@ def test_a_job_is_run_once_and_both_servers_swap_and_go_back(cluster: Cluster) -
     job = ended(cluster, job_id)
     assert (job["state"], job["epoch"]) == ("promoted", 3), job["reason"]
     assert sorted(worker.starts() for worker in cluster.workers) == [[], [0]]
-    assert cluster.actions(job_id) == ["job.submitted", "snapshot.taken", "job.promoted"]
+    assert cluster.actions(job_id) == ["job.submitted", "labels.checked", "snapshot.taken", "job.promoted"]
     assert cluster.living() == 2
     eventually(lambda: cluster.versions() == {job["version"]}, 15)
     assert cluster.predictions(shade(704, 150)) == [(job["version"], "bright")] * 2

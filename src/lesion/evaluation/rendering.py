@@ -4,15 +4,19 @@ import html
 import math
 import re
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 
-def load_template(name: str, *packages: str, autoescape: bool = True, **filters: Callable[..., str]) -> Template:
+def load_template(name: str, *packages: str, autoescape: bool = True, **filters: Callable[..., str]) -> "Template":
     """Return a template from the first of the packages that has it, with ``filters`` besides ``number``.
 
     What it inserts is escaped for HTML unless ``autoescape`` is off, and a name without a value is an error.
     """
+    from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined  # a server has no jinja2
+
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package) for package in packages]),
         autoescape=autoescape,  # noqa: S701 - by file name would leave a .j2 file unescaped

@@ -118,12 +118,15 @@ def test_a_file_that_is_refused_says_why(lamps: World, open_window: OpenWindow, 
 
 
 def quarantined(lamps: World, tmp_path: Path, *seeds: int) -> list[str]:
-    """Send nearly white images under a label that the model disputes, and return their hashes."""
+    """Send nearly white images under a label that the model disputes; return their hashes in the order of the page."""
     sent = [photo(tmp_path / f"{seed}.png", seed, base=228, spread=0.1).read_bytes() for seed in seeds]
     for data in sent:
         answer = lamps.server.client.post("/upload_training_data", files={"files": data}, data={"label": "bright"})
         assert [each["sha256"] for each in answer.json()["quarantined"]] == [bytes_sha256(data)]
-    return [bytes_sha256(data) for data in sent]
+    listed = lamps.server.client.get("/quarantine", params={"order": "doubt"}).json()["images"]
+    hashes = [image["sha256"] for image in listed]
+    assert sorted(hashes) == sorted(bytes_sha256(data) for data in sent)
+    return hashes
 
 
 def statuses(lamps: World, hashes: list[str]) -> list[str]:
