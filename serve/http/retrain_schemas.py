@@ -54,7 +54,7 @@ class RetrainEstimate(BaseModel):
     epochs: int
     images: int = Field(description="The training images that each epoch goes through.")
     seconds: float | None = Field(description="Of the whole retraining; null when nothing is known.")
-    basis: str = Field(description="What the estimate is based on, or why there is none.")
+    basis: str = Field(description="What the estimate is based on, or why nothing can be estimated.")
     summary: PlainSummary = Field(description="What the gate could prove afterwards, and what makes it likelier.")
     would_train: bool = Field(
         description="Whether a retraining would train: false if no challenger could be promoted, unless the worker is "

@@ -106,16 +106,18 @@ class AnswersByReview:
             said.append(
                 f"{count} did not count, since {self.waiting.images:,} of them {verb} in quarantine. On all of them, "
                 f"with the labels as uploaded, {_accuracies(newer)}; without those in quarantine "
-                f" {_accuracies(self.gathered)}, which favors the champion."
+                f"{_accuracies(self.gathered)}, which favors the champion."
             )
         return tuple(said)
 
 
 def _accuracies(answers: RightAnswers) -> str:
-    if not answers.images:
+    shares = answers.accuracies()
+    if shares is None:
         return "there are no images"
-    champion, challenger = (count / answers.images for count in (answers.champion, answers.challenger))
-    return f"the accuracy is {champion:.3f} for the champion and {challenger:.3f} for the challenger"
+    return (
+        f"the accuracy is {shares['champion']:.3f} for the champion and {shares['challenger']:.3f} for the challenger"
+    )
 
 
 def class_changes(labels: Ints, groups: NDArray[Any], before: Bools, after: Bools, classes: int) -> ClassChanges:

@@ -1,8 +1,8 @@
 """Chains of records: each one has a keyed hash of all before it, so that a change or a gap shows.
 
-The hashes are made with a key that is kept apart from the database (the identity key): whoever can change the database
-alone cannot make a chain that fits. Secure logs are linked like this (Schneier and Kelsey, "Cryptographic support for
-secure logs on untrusted machines", 1998); here the key does not change from record to record.
+The hashes are made with a key that is kept apart from the database (the identity key): somebody who can change only
+the database cannot make a chain that fits. Secure logs are linked like this (Schneier and Kelsey, "Cryptographic
+support for secure logs on untrusted machines", 1998); here the key does not change from record to record.
 """
 
 import hashlib

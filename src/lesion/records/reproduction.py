@@ -21,7 +21,7 @@ class OtherImageError(ConflictError):
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
-    """A recorded answer beside the same model's answer now."""
+    """How a recorded answer differs from what the same model answers now."""
 
     same: bool  # whether all that was recorded of the answer is the same to the last bit
     largest_difference: float  # of a probability
